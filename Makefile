@@ -1,0 +1,47 @@
+# The one front door for chores. Every target works as the first command after a clone.
+PYTHON ?= python3.11
+BIN := .venv/bin
+BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
+
+.PHONY: .venv demo test check fix bench notebooks soak constraints clean $(addprefix bench-,$(BENCHES))
+
+demo: .venv ## run the main job on an embedded Prefect server and show it working
+	$(BIN)/pilotage demo $(DEMO)
+
+test: .venv ## pass the tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: .venv ## style, types and architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: .venv ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: .venv ## the long matrices, with progress and counts
+	$(BIN)/python -m pytest -m soak -s $(PYTEST)
+
+bench: $(addprefix bench-,$(BENCHES)) ## measure everything; results in .bench/
+
+$(addprefix bench-,$(BENCHES)): bench-%: .venv
+	$(BIN)/python tests/bench/bench_$*.py
+
+notebooks: .venv ## run the notebooks top to bottom on a fresh demo's telemetry
+	$(BIN)/python -m pytest tests/notebooks $(PYTEST)
+
+# .venv is whole when the stamp is newer than what it is made from.
+.venv: .venv/.installed
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tui,mcp,otel,postgres,dev]'
+	touch $@
+
+constraints: .venv ## write down what is installed
+	(sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable) > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

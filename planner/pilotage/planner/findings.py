@@ -1,0 +1,77 @@
+"""What is wrong and how we know: failure classes and typed findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+
+class FailureClass(StrEnum):
+    """Why a run is in trouble. Closed: a model picks from it, never adds to it."""
+
+    TRANSIENT = "transient"
+    """A passing fault of the network or a dependency; trying again is likely to help."""
+    RATE_LIMITED = "rate_limited"
+    """The other side asked to slow down; trying again later helps."""
+    CRASHED = "crashed"
+    """The process died without a word of its own code: killed, evicted, lost."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """It needs more memory than it was given."""
+    TIMED_OUT = "timed_out"
+    """It ran longer than it was allowed to."""
+    AUTH = "auth"
+    """Credentials refused; no retry helps."""
+    BAD_INPUT = "bad_input"
+    """Parameters or records that the code cannot accept; no retry helps."""
+    CODE_BUG = "code_bug"
+    """The code itself is wrong; no retry helps."""
+    DEPENDENCY = "dependency"
+    """A service, file or run that it needs is absent or down for longer than a moment."""
+    INFRASTRUCTURE = "infrastructure"
+    """The worker or the platform could not start or keep it."""
+    STARVED = "starved"
+    """Waiting behind a busier queue although it is due."""
+    AT_RISK = "at_risk"
+    """Not failed yet: the forecast expects it to fail."""
+    LATE = "late"
+    """Due, and unlikely to make its deadline where it stands in its queue."""
+    UNKNOWN = "unknown"
+    """Neither rule nor memory nor model could tell."""
+
+
+PERMANENT: frozenset[FailureClass] = frozenset(
+    {FailureClass.AUTH, FailureClass.BAD_INPUT, FailureClass.CODE_BUG}
+)
+"""Classes for which running the same again cannot help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One fact that a finding rests on, by reference: a reader can look it up again."""
+
+    ref: str
+    """`state:<id>`, `log:<id>`, `event:<id>`, `queue:<pool>/<queue>`, `forecast:<run id>`, `rule:<id>`."""
+    note: str
+    """What it says, in our own words or as redacted, quoted data of at most 200 characters."""
+    tainted: bool = False
+    """True when `note` quotes text that a user's code or a third party wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A typed diagnosis of one subject."""
+
+    incident_id: str
+    """The one id that everything about this trouble carries."""
+    subject: str
+    """`run:<id>`, `queue:<pool>/<queue>` or `deployment:<id>`."""
+    failure_class: FailureClass
+    found_at: datetime
+    by: Literal["rule", "memory", "model", "forecast"]
+    rule_id: str = ""
+    """Which row of the rule table decided, when a rule did."""
+    evidence: tuple[Evidence, ...] = ()
+    fingerprint: str = ""
+    """Equal for failures that are the same fault: deployment, class and normalised message."""

@@ -1,0 +1,69 @@
+"""What is wanted: a proposal has no force. It becomes something only when policy allows it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from pilotage.planner.actions import Action, ActionKind
+
+
+class Proposal(BaseModel):
+    """One typed action and what it rests on. Who proposes it is not in it: the desk authenticates that."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    id: Annotated[str, Field(pattern=r"^p-[0-9a-f]{12}$")]
+    """Derived from incident, action and attempt, so that filing twice is filing once."""
+    incident_id: Annotated[str, Field(pattern=r"^i-[0-9a-f]{12}$")]
+    action: Action
+    expected_state_id: Annotated[str, Field(max_length=64)] = ""
+    """The state id of the target run when this was thought of; a run that has moved on is left alone."""
+    evidence: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=50, strict=False)] = ()
+    """References only, as in `Evidence.ref`."""
+    playbook: Annotated[str, Field(max_length=80)] = ""
+    """Which playbook, or `model` or `person`."""
+    expires_at: AwareDatetime
+    on_behalf_of: Annotated[str, Field(max_length=80)] = ""
+    """The person for whom an agent acts, or empty."""
+
+
+class CaseFile(BaseModel):
+    """What was found and forecast around a proposal, for people to read. No decision rests on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subject: str
+    failure_class: str
+    found_by: str = ""
+    rule_id: str = ""
+    fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+    """Evidence in words; redacted, quoted, untrusted."""
+    p_fail: float | None = None
+    forecast_model: str = ""
+    forecast_reasons: tuple[str, ...] = ()
+    expected_effect: str = ""
+    alternatives: tuple[str, ...] = ()
+    """Actions that were considered and not proposed, each with the reason."""
+    explanation: str = ""
+    """A language model's prose, marked as such; untrusted."""
+    failed_at: AwareDatetime | None = None
+    """When the trouble began: the end of the failed run, or when a wait became too long."""
+
+
+class Desk(Protocol):
+    """Where proposals are handed in. Composition gives the planner one; it knows nothing of what is behind."""
+
+    def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
+        """What became of it so far: `{"proposal_id", "outcome", "policy_ids", "reasons", …}`.
+
+        Filing the same proposal again returns the same answer and does nothing else.
+        Raises DeskError when the desk cannot be reached or refuses the caller.
+        """
+        ...
+
+    def offered(self) -> tuple[ActionKind, ...]:
+        """The kinds of action that this caller may propose at all."""
+        ...

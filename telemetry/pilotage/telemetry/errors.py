@@ -1,0 +1,68 @@
+"""The error tree of the whole project. It lives in the lowest room so that every room can raise from it.
+
+    PilotageError                 never raised itself
+    ├─ ConfigError                a person must edit something: path, line or key, what would be valid
+    ├─ AdapterError               something outside failed: .system, .transient; always `raise ... from exc`
+    │  ├─ StoreError              the telemetry store
+    │  ├─ LedgerError             the ledger of proposals, verdicts and receipts
+    │  ├─ OrchestratorError       Prefect
+    │  ├─ ModelError              the language model
+    │  └─ DeskError               the socket between the keyed process and everybody else
+    └─ InvariantError             we are wrong; the loop stops and holds
+
+A message has three parts: what was attempted, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+
+class PilotageError(Exception):
+    """The root; never raised itself."""
+
+
+class ConfigError(PilotageError):
+    """A person must edit something. The message names the path, the line or key, and what would be valid."""
+
+
+class AdapterError(PilotageError):
+    """Something outside failed. `transient` says whether the same call may succeed later."""
+
+    system: str = "something outside"
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class StoreError(AdapterError):
+    """The telemetry store could not be read or written."""
+
+    system = "telemetry store"
+
+
+class LedgerError(AdapterError):
+    """The ledger could not be read or written; nothing may be injected until it can."""
+
+    system = "ledger"
+
+
+class OrchestratorError(AdapterError):
+    """Prefect refused, failed or could not be reached."""
+
+    system = "Prefect"
+
+
+class ModelError(AdapterError):
+    """The language model gave no usable answer; rules answer instead."""
+
+    system = "language model"
+
+
+class DeskError(AdapterError):
+    """The keyed process could not be reached, or refused the caller."""
+
+    system = "pilotage up"
+
+
+class InvariantError(PilotageError):
+    """We are wrong. The loop stops and holds."""

@@ -1,0 +1,164 @@
+"""What happened: the frozen facts that the collector writes and everybody else reads.
+
+Every time is an aware UTC `datetime`, every id is Prefect's own, as text. Text that users or their code
+wrote (messages, log lines, names, parameters) has had its secrets redacted before it gets here, and stays
+untrusted: it is data, to be escaped when shown and quoted when a model reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class StateType(StrEnum):
+    """Prefect's state types."""
+
+    SCHEDULED = "SCHEDULED"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    CRASHED = "CRASHED"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
+
+
+TERMINAL: frozenset[StateType] = frozenset(
+    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFact:
+    """One flow run, as Prefect last told it."""
+
+    run_id: str
+    name: str
+    flow_name: str
+    state_type: StateType
+    state_name: str
+    """Prefect's display name, such as `Late`, `AwaitingRetry`, `TimedOut`."""
+    state_id: str
+    state_message: str = ""
+    """Redacted; untrusted."""
+    deployment_id: str | None = None
+    deployment_name: str | None = None
+    pool: str | None = None
+    queue: str | None = None
+    run_count: int = 0
+    """How many times it has entered Running."""
+    created: datetime
+    expected_start: datetime | None = None
+    """The first scheduled time; Prefect keeps it when a run is rescheduled."""
+    next_start: datetime | None = None
+    """The time of the present Scheduled state, or None."""
+    started: datetime | None = None
+    ended: datetime | None = None
+    updated: datetime
+    tags: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Redacted; untrusted."""
+    job_variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRunFact:
+    """One task run."""
+
+    task_run_id: str
+    run_id: str | None
+    name: str
+    task_key: str
+    state_type: StateType
+    state_name: str
+    state_message: str = ""
+    run_count: int = 0
+    started: datetime | None = None
+    ended: datetime | None = None
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFact:
+    """One Prefect event. `event_id` is what makes a second delivery harmless."""
+
+    event_id: str
+    occurred: datetime
+    name: str
+    """Such as `prefect.flow-run.Failed`."""
+    resource_id: str
+    run_id: str | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    """Redacted; untrusted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One log record of a run."""
+
+    log_id: str
+    run_id: str
+    task_run_id: str | None = None
+    at: datetime
+    level: int
+    """Python's logging levels: 20 info, 30 warning, 40 error, 50 critical."""
+    message: str
+    """Redacted; untrusted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFact:
+    """One work queue at one moment."""
+
+    at: datetime
+    pool: str
+    queue: str
+    priority: int
+    """1 is served first."""
+    limit: int | None = None
+    pool_limit: int | None = None
+    paused: bool = False
+    waiting: int = 0
+    """Runs that are due and not yet picked up."""
+    running: int = 0
+    """Runs that hold a slot (pending, running or cancelling)."""
+    oldest_due: datetime | None = None
+    """Start time of the longest waiting due run, or None when nothing waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFact:
+    """One deployment: what governs its runs."""
+
+    deployment_id: str
+    name: str
+    flow_name: str
+    paused: bool = False
+    tags: tuple[str, ...] = ()
+    pool: str | None = None
+    queue: str | None = None
+    job_variables: Mapping[str, Any] = field(default_factory=dict)
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionFact:
+    """One step of a proposal's life, mirrored from the ledger so that readers need no key."""
+
+    decision_id: str
+    at: datetime
+    proposal_id: str
+    incident_id: str
+    run_id: str | None
+    step: str
+    """One of `proposed`, `judged`, `approved`, `rejected`, `admitted`, `injected`, `verified`, `undone`, `refused`."""
+    action: str
+    outcome: str
+    policy_ids: tuple[str, ...] = ()
+    actor: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)

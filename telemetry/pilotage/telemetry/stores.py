@@ -1,0 +1,29 @@
+"""The one way to read telemetry, whoever holds the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Store(Protocol):
+    """Read access to the telemetry tables.
+
+    The tables are `runs`, `task_runs`, `events`, `logs`, `queues`, `deployments`, `forecasts` and
+    `decisions`; `pilotage.telemetry.schema` lists their columns.
+    """
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The same result as plain dictionaries, times as aware UTC datetimes."""
+        ...
+
+    def close(self) -> None:
+        """Lets the store go; harmless when called twice."""
+        ...
