@@ -1,0 +1,290 @@
+"""Knows how to run a Prefect server and workers of our own: for the demo and for the tests.
+
+Everything lives under one home directory and on one free loopback port, with SQLite, a shared credential
+that is made for this server alone, and analytics off. Whatever is started here ends here: each process is
+the leader of its own group, the group is killed on `stop`, and a process whose starter dies ends by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from pilotage.telemetry.errors import OrchestratorError
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""The Prefect project that comes with pilotage."""
+POOL = "pilotage"
+QUEUES = ("high", "default", "low")
+"""In order of priority: the first is served first."""
+
+_START_WITHIN = timedelta(seconds=120)
+"""A server starts in about 8 s on two idle cores; a busy machine has been seen to need a minute."""
+_STOP_WITHIN = 8.0
+"""Seconds that a process group gets between SIGTERM and SIGKILL."""
+_TAIL_LINES = 25
+
+
+@dataclass(slots=True, kw_only=True)
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-_TAIL_LINES:])
+
+
+class EmbeddedPrefect:
+    """A Prefect server of our own, as a context manager.
+
+    `home` is the directory for its database, logs and profiles; `ui` serves Prefect's UI as well, and
+    `settings` are more `PREFECT_*` variables for the server and everything that talks to it.
+    """
+
+    def __init__(self, home: Path, *, ui: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        self.home = home
+        self.log_directory = home / "logs"
+        self._ui = ui
+        self._settings = dict(settings or {})
+        self._auth = f"pilotage:{secrets.token_urlsafe(24)}"
+        self._children: list[_Child] = []
+        self._port = 0
+
+    @property
+    def ui_url(self) -> str:
+        """Where people look, without a trailing slash."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def api_url(self) -> str:
+        """The API's address, ending in `/api`."""
+        return f"{self.ui_url}/api"
+
+    @property
+    def auth_string(self) -> str:
+        """The one credential of this server, as `user:password`."""
+        return self._auth
+
+    @property
+    def client_env(self) -> dict[str, str]:
+        """The `PREFECT_*` variables with which a process talks to this server. Holds the credential."""
+        return {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_API_AUTH_STRING": self._auth,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_LOGGING_LEVEL": "INFO",
+            "PREFECT_CLI_COLORS": "false",
+            "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            **self._settings,
+        }
+
+    @property
+    def env(self) -> dict[str, str]:
+        """A whole environment for a subprocess: ours without its own Prefect settings, plus `client_env`."""
+        foreign = ("PREFECT_", "PILOTAGE_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        return {**kept, "PYTHONUNBUFFERED": "1", **self.client_env}
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Nothing; the server answers when it returns. Raises OrchestratorError with the end of its log."""
+        self.log_directory.mkdir(parents=True, exist_ok=True)
+        self._port = _free_port()
+        server = self._spawn(
+            "server",
+            ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)),
+            {
+                "PREFECT_SERVER_API_AUTH_STRING": self._auth,
+                "PREFECT_SERVER_UI_ENABLED": "true" if self._ui else "false",
+                "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+                # the server must not take itself for a client of somebody else's
+                "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}",
+            },
+        )
+        deadline = time.monotonic() + _START_WITHIN.total_seconds()
+        while not self._answers():
+            if server.process.poll() is not None:
+                raise OrchestratorError(
+                    f"Starting a Prefect server on port {self._port}: it ended with code "
+                    f"{server.process.returncode}. The end of its log ({server.log}):\n{server.tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise OrchestratorError(
+                    f"Starting a Prefect server on port {self._port}: no answer from /api/health within "
+                    f"{_START_WITHIN.total_seconds():.0f} s. Is the machine very busy? "
+                    f"The end of its log ({server.log}):\n{server.tail()}",
+                    transient=True,
+                )
+            time.sleep(0.2)
+
+    def create_pool(
+        self, name: str = POOL, *, queues: Sequence[str] = QUEUES, concurrency_limit: int | None = None
+    ) -> None:
+        """Nothing; the process pool exists with our job template and these queues, first served first."""
+        template: dict[str, Any] = json.loads((SHIPPED / "pool.json").read_text())
+        body: dict[str, Any] = {"name": name, "type": "process", "base_job_template": template}
+        if concurrency_limit is not None:
+            body["concurrency_limit"] = concurrency_limit
+        with httpx.Client(base_url=self.api_url, auth=self._basic(), timeout=60) as client:
+            self._done(client.post("/work_pools/", json=body), f"Creating work pool {name!r}")
+            for rank, queue in enumerate(queues, start=1):
+                if queue == "default":  # comes with the pool
+                    continue
+                answer = client.post(f"/work_pools/{name}/queues", json={"name": queue, "priority": rank})
+                self._done(answer, f"Creating work queue {queue!r}")
+            for rank, queue in enumerate(queues, start=1):
+                answer = client.patch(f"/work_pools/{name}/queues/{queue}", json={"priority": rank})
+                self._done(answer, f"Ranking work queue {queue!r}")
+
+    def start_worker(self, pool: str = POOL, *, name: str = "pilot-worker") -> Path:
+        """The worker's log; the pool shows it online. It polls every second and cancels pending runs at once."""
+        worker = self._spawn(
+            name,
+            ("prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name),
+            {
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+                "PREFECT_WORKER_PREFETCH_SECONDS": "2",
+                # without it a cancelled pending run hangs in Cancelling for 300 s
+                "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+                "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "2",
+            },
+        )
+        deadline = time.monotonic() + _START_WITHIN.total_seconds()
+        with httpx.Client(base_url=self.api_url, auth=self._basic(), timeout=60) as client:
+            while True:
+                answer = client.post(f"/work_pools/{pool}/workers/filter", json={})
+                if answer.is_success and any(each["name"] == name for each in answer.json()):
+                    return worker.log
+                if worker.process.poll() is not None or time.monotonic() > deadline:
+                    raise OrchestratorError(
+                        f"Starting a worker for pool {pool!r}: it did not come online. "
+                        f"The end of its log ({worker.log}):\n{worker.tail()}"
+                    )
+                time.sleep(0.2)
+
+    def run_cli(
+        self, *arguments: str, cwd: Path | None = None, within: timedelta = timedelta(seconds=180)
+    ) -> str:
+        """What `prefect ARGUMENTS…` printed. Raises OrchestratorError with that text when it fails."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=cwd or self.home,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=within.total_seconds(),
+            check=False,
+        )
+        if ran.returncode != 0:
+            raise OrchestratorError(
+                f"Running `prefect {' '.join(arguments)}`: it ended with code {ran.returncode}:\n"
+                + "\n".join(ran.stdout.splitlines()[-_TAIL_LINES:])
+            )
+        return ran.stdout
+
+    def deploy_shipped(self) -> None:
+        """Nothing; every shipped deployment exists on this server."""
+        self.run_cli("deploy", "--all", cwd=SHIPPED)
+
+    def stop(self) -> None:
+        """Nothing; every process that was started here is gone, workers first. Harmless when called twice."""
+        while self._children:
+            _end(self._children.pop().process)
+
+    def alive(self) -> tuple[str, ...]:
+        """Names of the processes that are running."""
+        return tuple(child.name for child in self._children if child.process.poll() is None)
+
+    def _spawn(self, name: str, command: Sequence[str], more: Mapping[str, str]) -> _Child:
+        self.log_directory.mkdir(parents=True, exist_ok=True)
+        log = self.log_directory / f"{name}.log"
+        with log.open("ab") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pilotage.flows.tethered", str(os.getpid()), *command],
+                cwd=self.home,
+                env={**self.env, **more},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        child = _Child(name=name, process=process, log=log)
+        self._children.append(child)
+        return child
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _basic(self) -> tuple[str, str]:
+        user, _, password = self._auth.partition(":")
+        return user, password
+
+    @staticmethod
+    def _done(answer: httpx.Response, attempted: str) -> None:
+        # 409: it exists already, which is what was wanted
+        if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
+            raise OrchestratorError(
+                f"{attempted}: Prefect answered {answer.status_code}: {answer.text[:300]}. See the server's log."
+            )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Nothing; the group is gone: asked first, then killed, members that outlived their leader included."""
+    if process.poll() is None:
+        _signal(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            pass
+    _signal(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass

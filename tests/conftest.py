@@ -1,0 +1,86 @@
+"""One real Prefect server and worker for the whole session, and a guard that nothing outlives it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pilotage.flows.embedded import POOL, EmbeddedPrefect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefectServer:
+    """The server of the session."""
+
+    api_url: str
+    ui_url: str
+    auth_string: str
+    env: dict[str, str]
+    """A whole environment for a subprocess that talks to the server; it holds the credential."""
+    embedded: EmbeddedPrefect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefectWorker:
+    """The process worker of the session, and the pool it serves."""
+
+    pool: str
+    queues: tuple[str, ...]
+    """First served first."""
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A real server. Prefect clients in this process and in its threads use it too."""
+    with (
+        EmbeddedPrefect(tmp_path_factory.mktemp("prefect")) as embedded,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for key in [key for key in os.environ if key.startswith("PREFECT_")]:
+            patch.delenv(key)
+        for key, value in embedded.client_env.items():
+            patch.setenv(key, value)
+        _reread_prefect_settings()
+        yield PrefectServer(
+            api_url=embedded.api_url,
+            ui_url=embedded.ui_url,
+            auth_string=embedded.auth_string,
+            env=embedded.env,
+            embedded=embedded,
+        )
+    _reread_prefect_settings()
+
+
+@pytest.fixture(scope="session")
+def prefect_worker(prefect_server: PrefectServer) -> PrefectWorker:
+    """A worker for the process pool `pilotage`, with the queues high, default and low."""
+    prefect_server.embedded.create_pool()
+    log = prefect_server.embedded.start_worker()
+    return PrefectWorker(pool=POOL, queues=("high", "default", "low"), log=log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_outlives_the_session() -> Iterator[None]:
+    """Fails the session when a child of a test is still there after every fixture has been torn down."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    children = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    _, alive = psutil.wait_procs(children, timeout=5)
+    # multiprocessing's own book-keeper lives as long as the interpreter
+    left = [" ".join(each.cmdline()) for each in alive if "resource_tracker" not in " ".join(each.cmdline())]
+    for each in alive:
+        each.kill()
+    assert not left, f"tests left processes behind: {left}"
+
+
+def _reread_prefect_settings() -> None:
+    # Prefect reads its settings once, when first imported, which may be before the server is up
+    import prefect.context
+
+    prefect.context.refresh_global_settings_context()
