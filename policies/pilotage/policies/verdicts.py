@@ -35,11 +35,11 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer to one proposal under one bundle and one set of facts. A refusal is one of these, never an exception."""
+    """The answer to one proposal under one bundle and set of facts. A refusal is one, never an exception."""
 
     outcome: Outcome
     policy_ids: tuple[str, ...] = ()
-    """The policies that decided. `!default-deny`, `!evaluation-error`, `!missing-fact`, `!stale-target`, … are ours."""
+    """The policies that decided. Those that begin with `!` are ours, listed in `refusals.py`."""
     reasons: tuple[str, ...] = ()
     """The same in words."""
     requirements: Mapping[str, int] = field(default_factory=dict)

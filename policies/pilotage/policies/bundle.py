@@ -1,0 +1,76 @@
+"""One policy bundle: a directory of schema, Cedar files and guardrail numbers, checked and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.policies.cedar_engine import CedarEngine
+from pilotage.policies.engines import PolicyEngine, PolicyNote
+from pilotage.policies.guardrails import Guardrails, guardrails_from_text
+from pilotage.telemetry.errors import ConfigError
+
+DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
+SCHEMA_FILE = "schema.cedarschema"
+GUARDRAILS_FILE = "guardrails.yaml"
+
+Compiler = Callable[[str, Mapping[str, str]], PolicyEngine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Immutable and whole: the gate swaps it for another in one assignment."""
+
+    hash: str
+    """SHA-256 over every file's name and bytes; stored with each verdict."""
+    directory: Path
+    guardrails: Guardrails
+    engine: PolicyEngine
+    notes: Mapping[str, PolicyNote]
+    """Every policy by its `@id`."""
+
+    @classmethod
+    def load(cls, directory: Path | None = None, compiler: Compiler = CedarEngine.compiled) -> Bundle:
+        """The bundle in this directory, or the shipped one. Raises ConfigError on any flaw of any file."""
+        where = DEFAULT_BUNDLE if directory is None else directory
+        texts = _texts(where)
+        schema = texts.get(SCHEMA_FILE)
+        if schema is None:
+            raise ConfigError(
+                f"loading policies from {where}: no {SCHEMA_FILE}; copy the one of {DEFAULT_BUNDLE}"
+            )
+        policies = {name: text for name, text in texts.items() if name.endswith(".cedar")}
+        guardrails = guardrails_from_text(texts.get(GUARDRAILS_FILE, ""), where / GUARDRAILS_FILE)
+        try:
+            engine = compiler(schema, policies)
+        except ConfigError as exc:
+            raise ConfigError(f"{where}: {exc}") from exc
+        digest = hashlib.sha256()
+        for name in sorted(texts):
+            encoded = texts[name].encode()
+            digest.update(f"{name}\0{len(encoded)}\0".encode() + encoded)
+        return cls(
+            hash=digest.hexdigest(),
+            directory=where,
+            guardrails=guardrails,
+            engine=engine,
+            notes=engine.notes(),
+        )
+
+
+def _texts(where: Path) -> dict[str, str]:
+    try:
+        files = sorted(
+            path
+            for path in where.iterdir()
+            if path.suffix == ".cedar" or path.name in (SCHEMA_FILE, GUARDRAILS_FILE)
+        )
+        return {path.name: path.read_bytes().decode() for path in files}
+    except OSError as exc:
+        raise ConfigError(f"loading policies from {where}: {exc}; name a directory that can be read") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"loading policies from {where}: a file is not UTF-8 ({exc}); save it as UTF-8"
+        ) from exc

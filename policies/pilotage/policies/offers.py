@@ -1,0 +1,77 @@
+"""Which kinds of action a caller may propose at all: asked of the gate, on a well-disposed target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pilotage.planner.actions import (
+    Action,
+    ActionKind,
+    CancelRun,
+    NotifyOwner,
+    PauseDeployment,
+    RescheduleRun,
+    ReserveSlot,
+    ResizeRun,
+    RetryRun,
+    target_of,
+)
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.policies.digests import digest_of
+from pilotage.policies.gate import Gate, LedgerFacts
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts
+
+_THEN = datetime(2000, 1, 1, tzinfo=UTC)
+"""The sample's own time; no window of guardrails.yaml reaches back there."""
+_SOME = "00000000-0000-4000-8000-000000000000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    action: Action
+    state: str = ""
+
+
+_SAMPLES: tuple[_Sample, ...] = (
+    _Sample(action=RetryRun(run_id=_SOME), state="FAILED"),
+    _Sample(action=ResizeRun(run_id=_SOME, memory_mb=256), state="FAILED"),
+    _Sample(action=RescheduleRun(run_id=_SOME, start=_THEN + timedelta(minutes=2)), state="SCHEDULED"),
+    _Sample(
+        action=ReserveSlot(pool="p", busy_queue="a", starved_queue="b", limit=1, hold=timedelta(seconds=60))
+    ),
+    _Sample(action=CancelRun(run_id=_SOME), state="RUNNING"),
+    _Sample(action=PauseDeployment(deployment_id=_SOME, hold=timedelta(seconds=60))),
+    _Sample(action=NotifyOwner(run_id=_SOME), state="FAILED"),
+)
+
+
+def offered(gate: Gate, identity: Identity) -> tuple[ActionKind, ...]:
+    """The kinds that are not denied to this caller when nothing about the target stands in the way."""
+    return tuple(sample.action.kind for sample in _SAMPLES if _open_to(gate, identity, sample))
+
+
+def _open_to(gate: Gate, identity: Identity, sample: _Sample) -> bool:
+    proposal = Proposal(
+        id="p-000000000000",
+        incident_id="i-000000000000",
+        action=sample.action,
+        expires_at=_THEN + timedelta(hours=1),
+    )
+    filed = FiledProposal(
+        proposal=proposal,
+        case=CaseFile(subject=target_of(sample.action), failure_class="unknown"),
+        proposer=identity,
+        digest=digest_of(proposal, identity),
+        filed_at=_THEN,
+    )
+    target = TargetFacts(
+        target=target_of(sample.action),
+        read_at=_THEN,
+        state_type=sample.state,
+        env=next(iter(gate.bundle.guardrails.non_production), ""),
+        memory_mb=255,
+        seconds_to_start=60,
+    )
+    verdict = gate.judge(filed, target, LedgerFacts(stage="judge", mode=Mode.AUTO), _THEN)
+    return verdict.outcome is not Outcome.DENY

@@ -1,0 +1,49 @@
+"""The refusals that are ours and not a policy's: id, reason, and what would make the answer another one.
+
+Each begins with `!`, so that no policy id can be mistaken for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pilotage.policies.verdicts import Outcome, Verdict
+
+REFUSALS: Mapping[str, tuple[str, str]] = {
+    "!default-deny": ("no policy permits it", "a policy that permits it"),
+    "!evaluation-error": ("a policy could not be evaluated, so nothing is allowed", "the error is corrected"),
+    "!missing-fact": ("a fact that the decision needs is missing", "Prefect can be asked again"),
+    "!stale-facts": ("the facts about the target are too old (guardrail facts_max_age)", "fresh facts"),
+    "!stale-target": (
+        "the target has moved on since this was proposed",
+        "a new proposal on its present state",
+    ),
+    "!expired": ("the proposal has expired", "a new proposal"),
+    "!tampered": (
+        "the stored proposal does not match its digest",
+        "a new proposal; look into who wrote to the ledger",
+    ),
+    "!vetoed": ("a person rejected it", "a new proposal"),
+    "!stopped": ("the kill switch is set", "people with the right to do so resume: `pilotage resume`"),
+    "!already-admitted": ("it was admitted before", "nothing: one proposal is carried out at most once"),
+    "!not-filed": ("no such proposal was filed", "the id of a filed proposal"),
+    "!closed": ("the proposal is no longer open to votes", "a new proposal"),
+    "!voted-before": ("this person has voted on it", "another person votes"),
+    "!other-digest": (
+        "the vote is for another text than the one filed",
+        "look at the proposal again and vote anew",
+    ),
+}
+
+
+def refused(refusal: str, *, detail: str = "", bundle: str = "", errors: tuple[str, ...] = ()) -> Verdict:
+    """The denial with this id; `detail` is added to its reason."""
+    reason, would_change = REFUSALS[refusal]
+    return Verdict(
+        outcome=Outcome.DENY,
+        policy_ids=(refusal,),
+        reasons=(f"{reason}: {detail}" if detail else reason,),
+        would_change=(would_change,),
+        bundle=bundle,
+        errors=errors,
+    )

@@ -1,0 +1,54 @@
+"""Who fills which seat: one person fills one seat, whatever the number of roles that person holds.
+
+Ann as approver and admin is one approval, not two. Seats and people are matched by Kuhn's algorithm for
+bipartite graphs; the numbers are tiny.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import product
+
+People = Mapping[str, AbstractSet[str]]
+"""Person to the roles that this person can fill."""
+
+
+def unfilled(need: Mapping[str, int], people: People) -> dict[str, int]:
+    """The seats of `need` that these people leave empty, by role; empty when all are filled.
+
+    Roles that come later in `need` are filled first, so what is left over is of the earlier, cheaper ones.
+    """
+    seats = [role for role in reversed(list(need)) for _ in range(need[role])]
+    holder: dict[str, int] = {}
+
+    def seated(seat: int, tried: set[str]) -> bool:
+        for person in sorted(people):
+            if seats[seat] in people[person] and person not in tried:
+                tried.add(person)
+                if person not in holder or seated(holder[person], tried):
+                    holder[person] = seat
+                    return True
+        return False
+
+    empty: dict[str, int] = {}
+    for seat, role in enumerate(seats):
+        if not seated(seat, set()):
+            empty[role] = empty.get(role, 0) + 1
+    return empty
+
+
+def fillable(roles: Sequence[str], people: People, most: int) -> tuple[dict[str, int], ...]:
+    """The largest sets of seats, up to `most` of each role, that these people fill; none contains another.
+
+    With nobody there it is the one empty set.
+    """
+    options = [
+        dict(zip(roles, counts, strict=True)) for counts in product(range(most + 1), repeat=len(roles))
+    ]
+    full = [need for need in options if not unfilled(need, people)]
+    return tuple(
+        need
+        for need in full
+        if not any(other != need and all(other[role] >= need[role] for role in roles) for other in full)
+    )

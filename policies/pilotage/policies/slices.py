@@ -1,0 +1,136 @@
+"""From facts to what the engine is asked: pure translation, complete or refused.
+
+A parent that is left out of the slice makes a forbid silently not apply, so every slice carries the
+principal, the resource and all their ancestors, and what safety rests on is an attribute of the resource.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, assert_never
+
+from pilotage.planner.actions import (
+    Action,
+    CancelRun,
+    NotifyOwner,
+    PauseDeployment,
+    RescheduleRun,
+    ReserveSlot,
+    ResizeRun,
+    RetryRun,
+)
+from pilotage.policies.engines import Entity, Uid
+from pilotage.policies.guardrails import Guardrails
+from pilotage.policies.roles import INCLUDES
+from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts
+
+HANDS_OFF = "pilotage:hands-off"
+"""The tag by which an owner keeps everybody's hands off a deployment."""
+
+ROLE_ENTITIES: tuple[Entity, ...] = tuple(
+    Entity(uid=Uid(type="Role", id=role), parents=tuple(Uid(type="Role", id=other) for other in others))
+    for role, others in INCLUDES.items()
+)
+
+
+class MissingFact(ValueError):
+    """A fact that the decision needs is not there; the gate turns it into a refusal."""
+
+
+def principal(identity: Identity) -> tuple[Uid, tuple[Entity, ...]]:
+    """The caller as principal, with its roles and teams."""
+    person = identity.kind == "user"
+    uid = Uid(type="User" if person else "Agent", id=identity.name)
+    roles = [Uid(type="Role", id=role) for role in sorted(identity.roles)]
+    teams = [Uid(type="Team", id=team) for team in sorted(identity.teams)] if person else []
+    known = {entity.uid for entity in ROLE_ENTITIES}
+    if unknown := [role.id for role in roles if role not in known]:
+        raise MissingFact(f"{identity.name} has roles that do not exist: {', '.join(unknown)}")
+    return uid, (
+        Entity(uid=uid, attributes={"name": identity.name}, parents=(*roles, *teams)),
+        *ROLE_ENTITIES,
+        *(Entity(uid=team) for team in teams),
+    )
+
+
+def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tuple[Uid, tuple[Entity, ...]]:
+    """The target as resource, with its deployment and team. Raises MissingFact."""
+    shared: dict[str, Any] = {
+        "env": target.env,
+        "production": guardrails.production(target.env),
+        "tier": target.tier,
+        "hands_off": HANDS_OFF in target.tags,
+    }
+    teams = (Uid(type="Team", id=target.team),) if target.team else ()
+    team_entities = tuple(Entity(uid=team) for team in teams)
+    match action:
+        case ReserveSlot():
+            uid = Uid(type="WorkQueue", id=f"{action.pool}/{action.busy_queue}")
+            return uid, (Entity(uid=uid, attributes={"pool": action.pool, **shared}),)
+        case PauseDeployment():
+            uid = Uid(type="Deployment", id=action.deployment_id)
+            return uid, (
+                Entity(uid=uid, attributes={**shared, "paused": target.paused}, parents=teams),
+                *team_entities,
+            )
+        case RetryRun() | ResizeRun() | RescheduleRun() | CancelRun() | NotifyOwner():
+            if not target.state_type:
+                raise MissingFact(f"the state of run {action.run_id}")
+            uid = Uid(type="Run", id=action.run_id)
+            run = {
+                "state": target.state_type,
+                "run_count": target.run_count,
+                "memory_mb": target.memory_mb,
+                **shared,
+            }
+            if not target.deployment_id:
+                return uid, (Entity(uid=uid, attributes=run),)
+            above = Uid(type="Deployment", id=target.deployment_id)
+            return uid, (
+                Entity(uid=uid, attributes=run, parents=(above,)),
+                Entity(uid=above, attributes={**shared, "paused": target.paused}, parents=teams),
+                *team_entities,
+            )
+        case _:
+            assert_never(action)
+
+
+def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[str, Any]:
+    """The typed arguments of an action as the schema names them; durations in whole seconds."""
+    match action:
+        case RetryRun():
+            return {"delay": int(action.delay.total_seconds())}
+        case ResizeRun():
+            return {"memory_mb": action.memory_mb}
+        case RescheduleRun():
+            present = target.read_at.timestamp() + target.seconds_to_start
+            return {
+                "shift": int(action.start.timestamp() - present),
+                "ahead": int((action.start - filed_at).total_seconds()),
+            }
+        case ReserveSlot():
+            return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
+        case PauseDeployment():
+            return {"hold": int(action.hold.total_seconds())}
+        case NotifyOwner():
+            return {"severity": action.severity.value}
+        case CancelRun():
+            return {}
+        case _:
+            assert_never(action)
+
+
+def proposal_resource(filed: FiledProposal, now: datetime) -> tuple[Uid, tuple[Entity, ...]]:
+    """A filed proposal as the resource of a vote or an undo."""
+    uid = Uid(type="Proposal", id=filed.proposal.id)
+    return uid, (
+        Entity(
+            uid=uid,
+            attributes={
+                "proposer": filed.proposer.name,
+                "on_behalf_of": filed.proposal.on_behalf_of,
+                "digest": filed.digest,
+                "expired": filed.proposal.expires_at <= now,
+            },
+        ),
+    )
