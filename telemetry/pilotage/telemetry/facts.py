@@ -156,7 +156,8 @@ class DecisionFact:
     incident_id: str
     run_id: str | None
     step: str
-    """One of `proposed`, `judged`, `approved`, `rejected`, `admitted`, `injected`, `verified`, `undone`, `refused`."""
+    """`proposed`, `judged`, `approved`, `rejected`, `admitted`,
+    `injected`, `verified`, `undone` or `refused`."""
     action: str
     outcome: str
     policy_ids: tuple[str, ...] = ()
