@@ -62,7 +62,8 @@ def test_a_tethered_process_ends_when_its_starter_is_killed(tmp_path: Path) -> N
             sys.executable,
             "-c",
             "import os, subprocess, sys, time\n"
-            "p = subprocess.Popen([sys.executable, '-m', 'pilotage.flows.tethered', str(os.getpid()), 'sleeper'],"
+            "p = subprocess.Popen([sys.executable, '-m', 'pilotage.flows.tethered', str(os.getpid()),"
+            " 'sleeper'],"
             " start_new_session=True)\n"
             "print(p.pid, flush=True)\n"
             "time.sleep(600)",

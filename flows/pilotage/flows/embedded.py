@@ -7,6 +7,7 @@ the leader of its own group, the group is killed on `stop`, and a process whose 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -37,6 +38,8 @@ _START_WITHIN = timedelta(seconds=120)
 _STOP_WITHIN = 8.0
 """Seconds that a process group gets between SIGTERM and SIGKILL."""
 _TAIL_LINES = 25
+_TRIES = 6
+"""Askings of a server that is busy: 0.2 s to 6.4 s apart."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,19 +159,15 @@ class EmbeddedPrefect:
         body: dict[str, Any] = {"name": name, "type": "process", "base_job_template": template}
         if concurrency_limit is not None:
             body["concurrency_limit"] = concurrency_limit
-        with httpx.Client(base_url=self.api_url, auth=self._basic(), timeout=60) as client:
-            self._done(client.post("/work_pools/", json=body), f"Creating work pool {name!r}")
-            for rank, queue in enumerate(queues, start=1):
-                if queue == "default":  # comes with the pool
-                    continue
-                answer = client.post(f"/work_pools/{name}/queues", json={"name": queue, "priority": rank})
-                self._done(answer, f"Creating work queue {queue!r}")
-            for rank, queue in enumerate(queues, start=1):
-                answer = client.patch(f"/work_pools/{name}/queues/{queue}", json={"priority": rank})
-                self._done(answer, f"Ranking work queue {queue!r}")
+        self._ask("POST", "/work_pools/", body)
+        for rank, queue in enumerate(queues, start=1):
+            if queue != "default":  # which comes with the pool
+                self._ask("POST", f"/work_pools/{name}/queues", {"name": queue, "priority": rank})
+        for rank, queue in enumerate(queues, start=1):
+            self._ask("PATCH", f"/work_pools/{name}/queues/{queue}", {"priority": rank})
 
     def start_worker(self, pool: str = POOL, *, name: str = "pilot-worker") -> Path:
-        """The worker's log; the pool shows it online. It polls every second and cancels pending runs at once."""
+        """The worker's log; the pool shows it online. It polls every second and cancels pending runs."""
         worker = self._spawn(
             name,
             ("prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name),
@@ -255,13 +254,21 @@ class EmbeddedPrefect:
         user, _, password = self._auth.partition(":")
         return user, password
 
-    @staticmethod
-    def _done(answer: httpx.Response, attempted: str) -> None:
-        # 409: it exists already, which is what was wanted
-        if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
-            raise OrchestratorError(
-                f"{attempted}: Prefect answered {answer.status_code}: {answer.text[:300]}. See the server's log."
-            )
+    def _ask(self, method: str, route: str, body: Mapping[str, Any]) -> None:
+        """Nothing; Prefect did it, or it was so already. SQLite answers 503 when it is busy: asked again."""
+        for attempt in range(_TRIES):
+            with httpx.Client(base_url=self.api_url, auth=self._basic(), timeout=60) as client:
+                answer = client.request(method, route, json=dict(body))
+            # 409: it exists already, which is what was wanted
+            if answer.is_success or answer.status_code == httpx.codes.CONFLICT:
+                return
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.2 * 2**attempt)
+        raise OrchestratorError(
+            f"{method} {route} on our own Prefect server: it answered {answer.status_code}: "
+            f"{answer.text[:300]}. See its log in {self.log_directory}."
+        )
 
 
 def _free_port() -> int:
@@ -275,16 +282,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Nothing; the group is gone: asked first, then killed, members that outlived their leader included."""
     if process.poll() is None:
         _signal(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            pass
     _signal(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _signal(group: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass

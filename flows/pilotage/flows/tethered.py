@@ -1,9 +1,9 @@
 """Knows how to run one module as a process that cannot outlive whoever started it.
 
 `python -m pilotage.flows.tethered PARENT MODULE ARGS…` behaves like `python -m MODULE ARGS…`, with two
-differences: when the process PARENT, which started it, dies, even of SIGKILL, it ends its own process group; and SIGINT works although a script that
-was started with `&` has it ignored (Prefect's worker forwards SIGTERM to itself as SIGINT and would then
-never stop). It must be the leader of its own group (`start_new_session=True`).
+differences: when the process PARENT, which started it, dies, even of SIGKILL, it ends its own process group;
+and SIGINT works although a script that was started with `&` has it ignored (Prefect's worker forwards SIGTERM
+to itself as SIGINT and would then never stop). It must lead its own group (`start_new_session=True`).
 """
 
 from __future__ import annotations

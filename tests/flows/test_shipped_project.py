@@ -1,0 +1,57 @@
+"""Every shipped deployment starts on a real worker and ends as it is meant to."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pytest
+from tests.flows.conftest import Floor
+
+from pilotage.flows.embedded import SHIPPED
+
+ENDS: dict[str, tuple[dict[str, Any], str, str]] = {
+    # deployment: (parameters, state type, part of the state's message)
+    "fetch-quotes/demo": ({}, "COMPLETED", ""),
+    "settle-trades/demo": ({}, "CRASHED", "-9"),
+    "push-ledger/demo": ({}, "COMPLETED", ""),
+    "build-features/demo": ({}, "FAILED", "MemoryError"),
+    "long-report/demo": ({"seconds": 1}, "COMPLETED", ""),
+    "quick-report/demo": ({}, "COMPLETED", ""),
+    "nightly-close/demo": ({}, "CRASHED", "-9"),
+    "payments/demo": ({}, "FAILED", "KeyError"),
+    "sync-warehouse/demo": ({}, "COMPLETED", ""),
+}
+
+
+@pytest.mark.prefect
+def test_every_shipped_deployment_starts_and_ends_as_it_is_meant_to(floor: Floor) -> None:
+    first, *others = ENDS
+    floor.server.embedded.run_cli("deployment", "run", first)
+    started = {name: floor.start(name, **ENDS[name][0]) for name in others}
+    seen = {name: floor.ended(run_id, within=200).state for name, run_id in started.items()}
+    told = {name: f"{state.type.value} {state.message}" for name, state in seen.items() if state}
+    wrong = {
+        name: told[name]
+        for name in others
+        if not told[name].startswith(ENDS[name][1]) or ENDS[name][2] not in told[name]
+    }
+    assert not wrong
+    runs = floor.do(lambda client: client.read_flow_runs(deployment_filter=None, limit=200))
+    assert len([run for run in runs if str(run.deployment_id) == floor.deployment_id(first)]) == 1
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.py")), ids=lambda path: path.stem)
+def test_a_shipped_flow_imports_nothing_of_pilotage(path: Any) -> None:
+    imported = {
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not {name for name in imported if name.split(".")[0] == "pilotage"}
