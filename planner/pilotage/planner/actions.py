@@ -50,7 +50,7 @@ class RetryRun(_Action):
 
 
 class ResizeRun(_Action):
-    """Give a FAILED or CRASHED run more memory through its job variable `memory_mb`, then retry it in place."""
+    """Raise the job variable `memory_mb` of a FAILED or CRASHED run, then retry it in place."""
 
     kind: Literal["resize_run"] = "resize_run"
     run_id: PrefectId
@@ -59,7 +59,7 @@ class ResizeRun(_Action):
 
 
 class RescheduleRun(_Action):
-    """Move a SCHEDULED run to another start time: an earlier one boosts it within its queue, a later one delays it."""
+    """Move a SCHEDULED run: an earlier start boosts it within its queue, a later one delays it."""
 
     kind: Literal["reschedule_run"] = "reschedule_run"
     run_id: PrefectId
@@ -67,7 +67,7 @@ class RescheduleRun(_Action):
 
 
 class ReserveSlot(_Action):
-    """Cap a busy queue so that a starved queue of the same pool gets a slot; the cap is lifted after `hold`."""
+    """Cap a busy queue so that a starved one of the same pool gets a slot; lifted after `hold`."""
 
     kind: Literal["reserve_slot"] = "reserve_slot"
     pool: Name
@@ -131,7 +131,7 @@ def action_as_json(action: Action) -> dict[str, Any]:
 
 
 def target_of(action: Action) -> str:
-    """The id of what the action changes, prefixed with its kind: `run:…`, `deployment:…`, `queue:pool/queue`."""
+    """The id of what the action changes, with its kind: `run:…`, `deployment:…`, `queue:pool/queue`."""
     match action:
         case ReserveSlot():
             return f"queue:{action.pool}/{action.busy_queue}"

@@ -20,7 +20,9 @@ class Proposal(BaseModel):
     action: Action
     expected_state_id: Annotated[str, Field(max_length=64)] = ""
     """The state id of the target run when this was thought of; a run that has moved on is left alone."""
-    evidence: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=50, strict=False)] = ()
+    evidence: Annotated[
+        tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=50, strict=False)
+    ] = ()
     """References only, as in `Evidence.ref`."""
     playbook: Annotated[str, Field(max_length=80)] = ""
     """Which playbook, or `model` or `person`."""
@@ -54,7 +56,7 @@ class CaseFile(BaseModel):
 
 
 class Desk(Protocol):
-    """Where proposals are handed in. Composition gives the planner one; it knows nothing of what is behind."""
+    """Where proposals are handed in. Composition gives the planner one; what is behind it is unknown here."""
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         """What became of it so far: `{"proposal_id", "outcome", "policy_ids", "reasons", …}`.

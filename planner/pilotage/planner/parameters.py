@@ -1,0 +1,80 @@
+"""The planner's numbers, each with its unit and default: section `[planner]` of the settings."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class PlaybookParameters(BaseModel):
+    """What a site may tune in the playbooks. What may be *done* is not here: that is policy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    # -- retrying
+    retry_delay: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0), le=timedelta(hours=1))
+    """Before the first retry of a passing fault; doubles with every attempt. Default 10 s."""
+    rate_limited_delay: timedelta = Field(
+        default=timedelta(minutes=1), ge=timedelta(0), le=timedelta(hours=6)
+    )
+    """Before the first retry when the other side asked to slow down; doubles. Default 1 min."""
+    dependency_delay: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(hours=6))
+    """Before the first retry when something needed is absent; doubles. Default 5 min."""
+    longest_delay: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
+    """No doubling goes past this. Default 1 h."""
+    max_attempts: int = Field(default=4, ge=1, le=20)
+    """Attempts, the first included, after which no further retry is wanted. On public re-runs the chance that
+    one more attempt helps falls from 60 % to 28 % by the fourth. Default 4."""
+    max_timed_out_attempts: int = Field(default=2, ge=1, le=20)
+    """The same for runs that hit their time limit: each costs the whole limit. Default 2."""
+
+    # -- what the forecast decides
+    hopeless: float = Field(default=0.85, ge=0, le=1)
+    """From this chance of failing on, with the row of failures below, a retry is held back. Default 0.85."""
+    hopeless_row: int = Field(default=3, ge=1, le=100)
+    """So many failed runs in a row, this one included, must agree with the forecast. Default 3."""
+    cautious_below: float = Field(default=0.6, ge=0, le=1)
+    """A failure that nobody can explain is retried once when the chance of failing is lower. Default 0.6."""
+    act_above: float = Field(default=0.6, ge=0, le=1)
+    """From this chance of failing on, an upcoming run is held back and its owner told. Default 0.6."""
+    hold_back: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(hours=24))
+    """By how much an upcoming run at risk is delayed. Default 10 min."""
+    minimum_notice: timedelta = Field(default=timedelta(seconds=45), ge=timedelta(0), le=timedelta(hours=24))
+    """A run that starts sooner is left alone: workers fetch runs 10 s ahead, and moving one that is being
+    fetched can execute it twice. Default 45 s."""
+    horizon: timedelta = Field(default=timedelta(hours=2), gt=timedelta(0), le=timedelta(hours=24))
+    """How far ahead upcoming runs are looked at. Default 2 h."""
+
+    # -- memory
+    memory_step: float = Field(default=1.5, gt=1, le=4)
+    """By what a run's memory is multiplied after it ran out. Default 1.5."""
+    memory_rounding_mb: int = Field(default=16, ge=1, le=1024)
+    """The new size is rounded up to a multiple of this, in MiB. Default 16."""
+    memory_cap_mb: int = Field(default=16_384, ge=16, le=1_048_576)
+    """No playbook asks for more, in MiB. Default 16384."""
+
+    # -- quarantine
+    quarantine_after: int = Field(default=3, ge=2, le=100)
+    """So many failures in a row with one fingerprint pause a deployment. Default 3."""
+    quarantine_window: timedelta = Field(default=timedelta(hours=6), gt=timedelta(0), le=timedelta(days=30))
+    """How far back failures in a row are counted. Default 6 h."""
+    quarantine_hold: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
+    """How long a deployment stays paused if nobody resumes it. Default 1 h."""
+
+    # -- queues
+    starved_after: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(hours=24))
+    """A due run that has waited longer behind a busier queue is starved. Default 5 min."""
+    reserve_hold: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(hours=24))
+    """How long a reserved slot stands. Default 10 min."""
+    deadline_near: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
+    """A waiting run whose `deadline:` tag is closer than this is late. Default 1 h."""
+    longest_boost: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
+    """A boost moves a start time at most so far into the past. Default 1 h."""
+
+    # -- the rest
+    proposal_life: timedelta = Field(default=timedelta(hours=4), gt=timedelta(0), le=timedelta(hours=24))
+    """How long a proposal waits for a person before it lapses; windows of minutes have lost real decisions.
+    Default 4 h."""
+    logs_read: int = Field(default=100, ge=0, le=1000)
+    """The newest log lines of a run that are looked at. Default 100."""
