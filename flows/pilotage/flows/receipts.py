@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
-from pilotage.planner.actions import Action
+from pilotage.planner.actions import Action, action_as_json, action_from_json
 
 
 class Effect(StrEnum):
@@ -93,3 +94,31 @@ class Lever(Protocol):
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
         """The delivery of the way back; REFUSED with a reason where there is none."""
         ...
+
+
+def receipt_as_json(receipt: Receipt) -> dict[str, Any]:
+    """The receipt as plain JSON values, for the ledger."""
+    return {
+        "proposal_id": receipt.proposal_id,
+        "mark": receipt.mark,
+        "action": action_as_json(receipt.action),
+        "effect": receipt.effect.value,
+        "before": dict(receipt.before),
+        "after": dict(receipt.after),
+        "delivered_at": receipt.delivered_at.isoformat(),
+        "undo_at": receipt.undo_at.isoformat() if receipt.undo_at else None,
+    }
+
+
+def receipt_from_json(value: Mapping[str, Any]) -> Receipt:
+    """The receipt that `receipt_as_json` wrote. Raises KeyError or ValueError on anything else."""
+    return Receipt(
+        proposal_id=value["proposal_id"],
+        mark=value["mark"],
+        action=action_from_json(json.dumps(value["action"])),
+        effect=Effect(value["effect"]),
+        before=value["before"],
+        after=value["after"],
+        delivered_at=datetime.fromisoformat(value["delivered_at"]),
+        undo_at=datetime.fromisoformat(value["undo_at"]) if value.get("undo_at") else None,
+    )

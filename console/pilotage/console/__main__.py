@@ -1,0 +1,5 @@
+"""`python -m pilotage.console` is `pilotage`."""
+
+from pilotage.console.cli import main
+
+main()

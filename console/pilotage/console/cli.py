@@ -1,0 +1,392 @@
+"""The command line: `pilotage …`. Light at start; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilotage.console.asking import Asker, asker
+from pilotage.console.shown import (
+    ERR,
+    OUT,
+    fail,
+    harmless,
+    joined,
+    print_json,
+    print_pairs,
+    print_table,
+    when,
+)
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.telemetry.errors import ConfigError, PilotageError
+
+app = typer.Typer(
+    name="pilotage",
+    help="An adaptive pilot for Prefect: it forecasts failures, proposes remediation, and acts only within policy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+audit_app = typer.Typer(help="The tamper-evident log of every decision.", no_args_is_help=True)
+users_app = typer.Typer(help="People who may look, propose, vote and stop.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+app.add_typer(users_app, name="users")
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--state-dir", help="Where this installation keeps its state.", show_default=False),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="File with the token that proves who you are.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The same for a program, on standard output.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
+
+EXIT_ERROR, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
+"""What went wrong outside, what a person must edit, and what the desk said no to."""
+
+
+@contextmanager
+def told(as_json: bool) -> Iterator[None]:
+    """Turns our errors into a message and an exit code."""
+    try:
+        yield
+    except DeskRefusal as exc:
+        fail(str(exc), kind=exc.kind, as_json=as_json)
+        raise typer.Exit(EXIT_REFUSED) from exc
+    except ConfigError as exc:
+        fail(str(exc), kind="config", as_json=as_json)
+        raise typer.Exit(EXIT_USAGE) from exc
+    except PilotageError as exc:
+        fail(str(exc), kind="error", as_json=as_json)
+        raise typer.Exit(EXIT_ERROR) from exc
+
+
+@app.command()
+def up(
+    state_dir: StateDir = None,
+    mode: Annotated[
+        str | None, typer.Option(help="observe, shadow, approve or auto.", show_default="shadow")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the Prefect server of the active profile. Shadow mode unless you say otherwise: nothing is injected."""
+    from pilotage.flows.up import run_up  # start-up time: Prefect
+
+    with told(as_json):
+        run_up(
+            config=config,
+            state_dir=state_dir,
+            mode=mode,
+            say=lambda text: (
+                print_json({"said": text}) if as_json else ERR.print(harmless(f"pilotage: {text}"))
+            ),
+        )
+
+
+@app.command()
+def demo(
+    llm: Annotated[
+        str | None,
+        typer.Option(help="`scripted` for the scripted model; a configured one is used by itself."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running and print the URLs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole loop on a Prefect server of its own: eight incidents on real runs."""
+    from pilotage.console.demo_view import show_demo  # start-up time: Prefect
+
+    with told(as_json):
+        ok = show_demo(llm=llm, keep=keep, as_json=as_json)
+    raise typer.Exit(0 if ok else EXIT_ERROR)
+
+
+@app.command()
+def status(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Mode, kill switch, collector and how many proposals stand where."""
+
+    def show(found: dict[str, Any]) -> None:
+        collector = found.get("collector") or {}
+        print_pairs(
+            "pilotage",
+            {
+                "mode": found.get("mode"),
+                "stopped": found.get("stopped") or "no",
+                **{f"collector {key}": value for key, value in collector.items()},
+                **{f"proposals {key}": value for key, value in (found.get("proposals") or {}).items()},
+                "policies": found.get("bundle"),
+            },
+        )
+
+    _ask_and_show(asker(state_dir, token_file), "status", as_json, show)
+
+
+@app.command()
+def incidents(
+    state_dir: StateDir = None, token_file: TokenFile = None, limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """What went wrong lately, and how it stands."""
+
+    def show(found: list[dict[str, Any]]) -> None:
+        print_table(
+            "Incidents",
+            ("since", "incident", "subject", "class", "actions", "status"),
+            (
+                (
+                    when(row.get("opened_at")),
+                    row["incident_id"],
+                    row.get("subject"),
+                    row.get("failure_class"),
+                    joined(row.get("actions")),
+                    row.get("status"),
+                )
+                for row in found
+            ),
+            empty="No incident on record.",
+        )
+
+    _ask_and_show(asker(state_dir, token_file), "incidents", as_json, show, limit=limit)
+
+
+@app.command()
+def proposals(
+    status: Annotated[
+        str | None, typer.Option(help="Only those that stand there, such as needs_approval.")
+    ] = None,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What was proposed, and what became of it."""
+
+    def show(found: list[dict[str, Any]]) -> None:
+        print_table(
+            "Proposals",
+            ("filed", "proposal", "action", "target", "verdict", "policies", "status"),
+            (
+                (
+                    when(row.get("filed_at")),
+                    row["proposal_id"],
+                    row.get("action"),
+                    row.get("target"),
+                    row.get("outcome"),
+                    joined(row.get("policy_ids")),
+                    row.get("status"),
+                )
+                for row in found
+            ),
+            empty="No proposal on record.",
+        )
+
+    _ask_and_show(asker(state_dir, token_file), "proposals", as_json, show, status=status, limit=limit)
+
+
+Proposal = Annotated[str, typer.Argument(help="The proposal's id, p-….")]
+
+
+@app.command()
+def approve(
+    proposal: Proposal,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Vote for a proposal that waits for a person, in the name your token proves."""
+    _vote(asker(state_dir, token_file), proposal, "approve", reason, as_json)
+
+
+@app.command()
+def reject(
+    proposal: Proposal,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Veto a proposal."""
+    _vote(asker(state_dir, token_file), proposal, "reject", reason, as_json)
+
+
+@app.command()
+def why(
+    subject: Annotated[
+        str, typer.Argument(help="A flow run's id, a proposal's (p-…) or an incident's (i-…).")
+    ],
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole story: facts, finding, forecast, proposal, policies, votes, injection, outcome."""
+    from pilotage.console.story import print_story
+
+    _ask_and_show(asker(state_dir, token_file), "why", as_json, print_story, subject=subject)
+
+
+@app.command()
+def undo(
+    proposal: Proposal,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what a proposal changed, where there is a way."""
+
+    def show(found: dict[str, Any]) -> None:
+        OUT.print(harmless(f"{found['proposal_id']}: {found['effect']} {found.get('reason', '')}".strip()))
+
+    with told(as_json):
+        found = asker(state_dir, token_file).ask("undo", proposal_id=proposal, reason=reason)
+        print_json(found) if as_json else show(found)
+    if found["effect"] == "refused":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def stop(
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pull the kill switch. Works with Prefect, the agent and the loop all down."""
+    import getpass
+
+    from pilotage.flows.kill_switch import pull
+
+    with told(as_json):
+        caller = asker(state_dir, token_file)
+        try:
+            found = caller.ask("stop", reason=reason)
+        except DeskRefusal:
+            raise
+        except PilotageError:
+            pull(caller.where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
+            found = {"stopped": caller.where.stop_file.read_text().strip()}
+        print_json(found) if as_json else OUT.print(harmless(f"stopped: {found['stopped']}"))
+
+
+@app.command()
+def resume(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Vote to start again after a stop; the guardrail resume_votes says how many people it takes."""
+
+    def show(found: dict[str, Any]) -> None:
+        missing = found["votes_missing"]
+        OUT.print("running again" if not missing else f"still stopped: {missing} more must ask")
+
+    _ask_and_show(asker(state_dir, token_file), "resume", as_json, show)
+
+
+@app.command()
+def chat(
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
+) -> None:
+    """Talk: ask about runs, see proposals, approve or reject them. Rules answer when no model is configured."""
+    from pilotage.console.chat import run_chat  # start-up time: the planner
+
+    with told(as_json=False):
+        run_chat(asker(state_dir, token_file), config=config)
+
+
+@audit_app.command("verify")
+def audit_verify(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Recompute the chain: an edited or missing row is found."""
+
+    def show(found: dict[str, Any]) -> None:
+        if found["ok"]:
+            OUT.print(f"whole: {found['length']} rows, head {str(found.get('head'))[:16]}")
+        else:
+            OUT.print(harmless(f"BROKEN at row {found.get('first_bad')}: {found.get('why')}"))
+
+    with told(as_json):
+        found = asker(state_dir, token_file).ask("audit_verify")
+        print_json(found) if as_json else show(found)
+    if not found["ok"]:
+        raise typer.Exit(EXIT_ERROR)
+
+
+@users_app.command("add")
+def users_add(
+    name: Annotated[str, typer.Argument(help="Who.")],
+    role: Annotated[list[str], typer.Option(help="viewer, operator, approver or admin; may be given again.")],
+    team: Annotated[list[str] | None, typer.Option(help="A team they belong to; may be given again.")] = None,
+    token_to: Annotated[
+        Path | None, typer.Option(help="Write the token to this file, mode 0600, instead of printing it.")
+    ] = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a person to the users file, and show their token once."""
+    import os
+
+    from pilotage.policies.identities import IdentityBook
+
+    from pilotage.flows.places import places
+
+    with told(as_json):
+        where = places(state_dir)
+        where.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        token = IdentityBook(where.users).add(name, roles=tuple(role), teams=tuple(team or ()))
+        if token_to is not None:
+            descriptor = os.open(token_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(token + "\n")
+        shown = str(token_to) if token_to else token
+        if as_json:
+            print_json({"name": name, "roles": role, "token_file" if token_to else "token": shown})
+        else:
+            OUT.print(harmless(f"{name} ({', '.join(role)}): {shown}"))
+
+
+def _ask_and_show(
+    caller: Asker, op: str, as_json: bool, show: Callable[[Any], None], **arguments: Any
+) -> None:
+    with told(as_json):
+        found = caller.ask(op, **arguments)
+        print_json(found) if as_json else show(found)
+
+
+def _vote(caller: Asker, proposal: str, decision: str, reason: str, as_json: bool) -> None:
+    with told(as_json):
+        seen = caller.ask("proposal", proposal_id=proposal)
+        found = caller.ask(
+            "vote", proposal_id=proposal, digest=seen["digest"], decision=decision, reason=reason
+        )
+        if as_json:
+            print_json(found)
+        else:
+            print_pairs(
+                f"{decision}: {proposal}",
+                {
+                    "action": found["action"].get("kind"),
+                    "target": found["target"],
+                    "digest": found["digest"][:16],
+                    "verdict now": found["outcome"],
+                    "policies": joined(found["policy_ids"]),
+                    "still missing": joined(found.get("requirements")) or "nothing",
+                },
+            )
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        ERR.print("interrupted")
+        sys.exit(130)

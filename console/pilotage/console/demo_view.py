@@ -1,0 +1,135 @@
+"""The demo for people: live progress on standard error, the result as a table, or as JSON for a program."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from pilotage.console.shown import ERR, OUT, harmless, joined, print_json, print_pairs
+from pilotage.flows.demo.stage import Stage
+
+FIELDS = (
+    "case",
+    "title",
+    "run_id",
+    "run_url",
+    "failure_class",
+    "evidence",
+    "forecast",
+    "action",
+    "verdict",
+    "policy_ids",
+    "reasons",
+    "approved_by",
+    "injected",
+    "outcome",
+    "seconds_to_recovery",
+    "ok",
+)
+
+
+def show_demo(*, llm: str | None, keep: bool, as_json: bool) -> bool:
+    """Whether all eight incidents ended as they should."""
+    began = time.monotonic()
+    with _language_model(llm) as llm_url, Status("setting up", console=ERR) as spinner:
+
+        def say(text: str) -> None:
+            spinner.update(text)
+            ERR.print(Text.assemble((f"[{time.monotonic() - began:6.1f}s] ", "dim"), harmless(text)))
+
+        stage = Stage(say=say, llm_url=llm_url)
+        with _terminated_like_interrupted():
+            try:
+                stage.set_up()
+                rows = stage.play()
+                ok = all(row["ok"] for row in rows)
+                spinner.stop()
+                if as_json:
+                    print_json({"incidents": [{key: row[key] for key in FIELDS} for row in rows], "ok": ok})
+                else:
+                    OUT.print(result_table(rows))
+                    seconds = time.monotonic() - began
+                    OUT.print(
+                        f"{sum(1 for row in rows if row['ok'])} of {len(rows)} ended as they should, in {seconds:.0f} s."
+                    )
+                if keep:
+                    _keep(stage)
+            finally:
+                spinner.stop()
+                stage.take_down()
+    return ok
+
+
+def result_table(rows: list[dict[str, Any]]) -> Table:
+    """One row an incident."""
+    table = Table(title="What happened", title_justify="left", header_style="bold", show_lines=True)
+    for column in ("", "incident", "diagnosis", "forecast", "proposed → verdict", "injected → outcome", "s"):
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("", "forecast", "s") else "left"
+        )
+    for row in rows:
+        mark = ("✓ ", "green") if row["ok"] else ("✗ ", "red")
+        incident = Text.assemble(f"{row['title']}\n", (row["run_id"], f"link {row['run_url']} dim"))
+        diagnosis = Text.assemble(
+            (row["failure_class"], "bold"), "\n", harmless(joined(row["evidence"][:1]), limit=90)
+        )
+        verdict = Text.assemble(
+            (row["action"], "bold"), " → ", harmless(row["verdict"]), "\n", (joined(row["policy_ids"]), "dim")
+        )
+        if row["verdict"] != "allow" and row["reasons"]:
+            verdict.append_text(Text.assemble("\n", harmless(joined(row["reasons"][:2]))))
+        if row["approved_by"]:
+            verdict.append_text(harmless(f"\napproved by {joined(row['approved_by'])}".replace("\n", " ")))
+        table.add_row(
+            Text.assemble(mark, str(row["case"])),
+            incident,
+            diagnosis,
+            "" if row["forecast"] is None else f"{row['forecast']:.2f}",
+            verdict,
+            Text.assemble(harmless(row["injected"]), " → ", harmless(row["outcome"])),
+            "" if row["seconds_to_recovery"] is None else f"{row['seconds_to_recovery']:.0f}",
+        )
+    return table
+
+
+def _keep(stage: Stage) -> None:
+    """Waits, with everything running, until the person has seen enough."""
+    OUT.print()
+    print_pairs("Left running; Ctrl-C stops everything", stage.urls())
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Makes SIGTERM end the demo as Ctrl-C does: with everything taken down."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _language_model(llm: str | None) -> Iterator[str]:
+    """The URL of the model that was asked for: scripted, somebody's endpoint, or none."""
+    if llm != "scripted":
+        yield llm or ""
+        return
+    from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
+
+    with ScriptedLLM(demo_script) as scripted:
+        yield scripted.base_url

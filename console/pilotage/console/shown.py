@@ -1,0 +1,89 @@
+"""What people see: tables and timelines. Everything that came from runs is made harmless here, once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+OUT = Console(highlight=False)
+ERR = Console(stderr=True, highlight=False)
+
+COLOURS = {
+    "allow": "green",
+    "verified": "green",
+    "recovered": "green",
+    "needs_approval": "yellow",
+    "open": "yellow",
+    "deny": "red",
+    "denied": "red",
+    "failed": "red",
+    "refused": "red",
+    "unknown": "red",
+}
+"""Words carry the meaning; the colour only helps to find them."""
+
+
+def harmless(value: object, *, limit: int = 400) -> Text:
+    """The value as plain text: no markup, no terminal escapes, no line breaks, at most `limit` characters."""
+    raw = "" if value is None else str(value)
+    visible = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in raw)
+    cut = visible if len(visible) <= limit else visible[: limit - 1] + "…"
+    return Text(cut, style=COLOURS.get(raw, ""))
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=True)
+    sys.stdout.write("\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """A table, or the sentence `empty` when there is nothing to show."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else harmless(cell) for cell in row))
+    if table.row_count:
+        OUT.print(table)
+    else:
+        OUT.print(empty)
+
+
+def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
+    """A short two-column list."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in pairs.items():
+        table.add_row(harmless(key), harmless(value))
+    OUT.print(table)
+
+
+def joined(values: object) -> str:
+    """A list as one text."""
+    if isinstance(values, Mapping):
+        return ", ".join(f"{count} {role}" for role, count in values.items())
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return ", ".join(str(each) for each in values)
+    return str(values or "")
+
+
+def fail(message: str, *, kind: str, as_json: bool) -> None:
+    """Says what went wrong, to a person or to a program."""
+    if as_json:
+        print_json({"ok": False, "error": {"kind": kind, "message": message}})
+    else:
+        ERR.print(Text.assemble(("error: ", "bold red"), harmless(message, limit=2000)))
+
+
+def when(text: Any) -> str:
+    """The clock time of an ISO timestamp, to the second."""
+    raw = str(text or "")
+    return raw[11:19] if len(raw) >= 19 else raw

@@ -1,0 +1,154 @@
+"""The key-less agent process: reads telemetry through the store's socket, forecasts, and files proposals at the desk.
+
+It is started by the keyed process with a scrubbed environment and refuses to run when a Prefect credential is
+in it all the same: a planner that could write would make every promise about the gate worthless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+
+from pilotage.planner.models import LanguageModel
+
+from pilotage.flows.desk_client import DeskClient
+from pilotage.flows.places import places
+from pilotage.flows.settings import Settings, load_settings
+from pilotage.telemetry.errors import AdapterError, ConfigError, PilotageError
+from pilotage.telemetry.stores import Store
+
+log = logging.getLogger("pilotage.agent")
+
+FORBIDDEN = (
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_API_URL",
+)
+"""Variables that would let this process reach Prefect."""
+
+
+def refuse_keys() -> None:
+    """Returns when the environment holds no Prefect credential. Raises ConfigError naming what it found."""
+    found = [name for name in FORBIDDEN if os.environ.get(name)]
+    if found:
+        raise ConfigError(
+            f"Starting the agent: its environment holds {', '.join(found)}. "
+            "The agent must not be able to reach Prefect; unset them, or let `pilotage up` start it."
+        )
+
+
+def language_model(settings: Settings) -> LanguageModel | None:
+    """The configured model, or None: then rules do the whole loop."""
+    if not settings.llm.configured:
+        return None
+    from pilotage.planner.openai_model import OpenAIModel  # start-up time: openai costs about a second
+
+    return OpenAIModel(
+        base_url=settings.llm.base_url,
+        api_key=settings.llm.api_key.get_secret_value(),
+        model=settings.llm.model,
+        timeout=settings.llm.timeout.total_seconds(),
+    )
+
+
+async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
+    """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
+    from pilotage.planner.planner import Planner
+    from pilotage.telemetry.champion import ChampionForecaster
+    from pilotage.telemetry.incidents import upcoming_runs, waiting_runs
+
+    from pilotage.telemetry import connect
+
+    where = settings.places
+    store = connect(where.root)
+    desk = DeskClient(where.desk_socket, token)
+    forecaster = ChampionForecaster(store)
+    where.checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    planner = Planner(
+        store=store,
+        forecaster=forecaster,
+        desk=desk,
+        model=language_model(settings),
+        parameters=settings.planner,
+        checkpoint_path=where.checkpoints,
+        watch_from=watch_from,
+    )
+    trained_at = datetime.min.replace(tzinfo=UTC)
+    ended_then = -1
+    while not stop.is_set():
+        now = datetime.now(UTC)
+        try:
+            ended = await asyncio.to_thread(_ended_runs, store)
+            if ended != ended_then or now - trained_at > settings.loop.train_interval:
+                await asyncio.to_thread(forecaster.train, now)
+                trained_at, ended_then = now, ended
+            soon = await asyncio.to_thread(upcoming_runs, store, now, settings.loop.horizon)
+            due = await asyncio.to_thread(waiting_runs, store, now)
+            forecasts = await asyncio.to_thread(forecaster.forecast, [run.run_id for run in (*soon, *due)])
+            if forecasts:
+                await asyncio.to_thread(
+                    desk.call,
+                    "record_forecasts",
+                    forecasts=[
+                        {
+                            "run_id": one.run_id,
+                            "made_at": one.made_at.isoformat(),
+                            "p_fail": one.p_fail,
+                            "model": one.model,
+                            "trained_on": one.trained_on,
+                            "reasons": list(one.reasons),
+                        }
+                        for one in forecasts
+                    ],
+                )
+            for told in await planner.tick(now):
+                log.info("filed %s", told)
+        except AdapterError as exc:
+            log.warning("planning: %s", exc)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
+    store.close()
+
+
+def _ended_runs(store: Store) -> int:
+    return int(store.rows("SELECT count(*) AS n FROM runs WHERE ended IS NOT NULL")[0]["n"])
+
+
+async def _main() -> None:
+    settings = load_settings(state_dir=places().root)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    watch_from = os.environ.get("PILOTAGE_WATCH_FROM")
+    await run(
+        settings,
+        token=os.environ.get("PILOTAGE_AGENT_TOKEN", ""),
+        watch_from=datetime.fromisoformat(watch_from)
+        if watch_from
+        else datetime.now(UTC) - timedelta(minutes=5),
+        stop=stop,
+    )
+
+
+def main() -> int:
+    """Exit code 0 after a clean stop, 2 when it may not or cannot start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        refuse_keys()
+        asyncio.run(_main())
+    except PilotageError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

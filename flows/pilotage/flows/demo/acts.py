@@ -1,0 +1,222 @@
+"""The eight incidents of the demo: what each is about, and when it ended as it should. Pure: facts in, rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One incident that must be seen."""
+
+    case: int
+    title: str
+    subject: Literal["run", "queue", "deployment"]
+    """What the proposal is about."""
+    action: str
+    """The action kind that must be proposed."""
+    verdict: Literal["allow", "needs_approval", "deny"]
+    """The first verdict that it must get."""
+    statuses: frozenset[str]
+    """Where the proposal must end."""
+    never: frozenset[str] = frozenset()
+    """Action kinds that must not have been injected for the same run."""
+    run_must_end: str = ""
+    """State type that Prefect must show for the run at the end, or empty."""
+    run_key: str = ""
+    """Which of the stage's runs this is about."""
+
+
+DONE = frozenset({"verified", "undone"})
+
+ACTS: tuple[Act, ...] = (
+    Act(
+        case=1,
+        title="a transient failure",
+        subject="run",
+        action="retry_run",
+        verdict="allow",
+        statuses=DONE,
+        run_must_end="COMPLETED",
+        run_key="transient",
+    ),
+    Act(
+        case=2,
+        title="a killed process",
+        subject="run",
+        action="retry_run",
+        verdict="allow",
+        statuses=DONE,
+        run_must_end="COMPLETED",
+        run_key="killed",
+    ),
+    Act(
+        case=3,
+        title="bad credentials",
+        subject="run",
+        action="notify_owner",
+        verdict="allow",
+        statuses=DONE,
+        never=frozenset({"retry_run", "resize_run"}),
+        run_must_end="FAILED",
+        run_key="credentials",
+    ),
+    Act(
+        case=4,
+        title="too little memory",
+        subject="run",
+        action="resize_run",
+        verdict="allow",
+        statuses=DONE,
+        run_must_end="COMPLETED",
+        run_key="memory",
+    ),
+    Act(
+        case=5,
+        title="a starved queue",
+        subject="queue",
+        action="reserve_slot",
+        verdict="allow",
+        statuses=frozenset({"undone"}),
+        run_key="deadline",
+    ),
+    Act(
+        case=5,
+        title="a near deadline",
+        subject="run",
+        action="reschedule_run",
+        verdict="allow",
+        statuses=DONE,
+        run_must_end="COMPLETED",
+        run_key="deadline",
+    ),
+    Act(
+        case=6,
+        title="production needs a person",
+        subject="run",
+        action="retry_run",
+        verdict="needs_approval",
+        statuses=DONE,
+        run_must_end="COMPLETED",
+        run_key="production",
+    ),
+    Act(
+        case=7,
+        title="never, whoever approves",
+        subject="deployment",
+        action="pause_deployment",
+        verdict="deny",
+        statuses=frozenset({"denied"}),
+        run_key="tier0",
+    ),
+    Act(
+        case=8,
+        title="forecast to fail",
+        subject="run",
+        action="reschedule_run",
+        verdict="allow",
+        statuses=DONE,
+        run_must_end="COMPLETED",
+        run_key="at_risk",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One proposal that belongs to an act, with its story."""
+
+    detail: Mapping[str, Any]
+    """As the desk's operation `proposal` answers."""
+    story: Sequence[Mapping[str, Any]]
+    """As the desk's operation `why` answers for the proposal."""
+
+
+def belongs(act: Act, detail: Mapping[str, Any], *, run_id: str, deployment_id: str) -> bool:
+    """Whether a proposal is the one the act waits for."""
+    if detail["action"]["kind"] != act.action:
+        return False
+    match act.subject:
+        case "run":
+            return bool(detail["target"] == f"run:{run_id}")
+        case "deployment":
+            return bool(detail["target"] == f"deployment:{deployment_id}")
+        case "queue":
+            return str(detail["target"]).startswith("queue:")
+
+
+def first_verdict(story: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The verdict that the proposal got when it was filed, or an empty mapping."""
+    return next((step for step in story if step["step"] == "judged"), {})
+
+
+def settled_at(story: Sequence[Mapping[str, Any]], *, deny: bool) -> datetime | None:
+    """When the matter was closed: verified, or denied for good."""
+    wanted = "judged" if deny else "verified"
+    found = [step for step in story if step["step"] == wanted]
+    return datetime.fromisoformat(str(found[0]["at"])) if found else None
+
+
+def row_of(
+    act: Act,
+    sighting: Sighting | None,
+    *,
+    run: Mapping[str, Any],
+    ui_url: str,
+    injected: frozenset[str],
+) -> dict[str, Any]:
+    """One row of the result, and whether it is as it should be."""
+    run_id = str(run.get("id", ""))
+    row: dict[str, Any] = {
+        "case": act.case,
+        "title": act.title,
+        "run_id": run_id,
+        "run_url": f"{ui_url}/runs/flow-run/{run_id}" if run_id else "",
+        "run_state": run.get("state_name", ""),
+        "failure_class": "",
+        "evidence": [],
+        "forecast": None,
+        "action": act.action,
+        "verdict": "",
+        "policy_ids": [],
+        "reasons": [],
+        "approved_by": [],
+        "injected": "",
+        "outcome": "never proposed",
+        "seconds_to_recovery": None,
+        "ok": False,
+    }
+    if sighting is None:
+        return row
+    detail, story = sighting.detail, sighting.story
+    case = detail["case"]
+    first = first_verdict(story)
+    outcome = [step for step in story if step["step"] in ("verified", "undone", "refused")]
+    delivered = [step for step in story if step["step"] == "injected"]
+    closed = settled_at(story, deny=act.verdict == "deny")
+    began = datetime.fromisoformat(case["failed_at"]) if case.get("failed_at") else None
+    row |= {
+        "proposal_id": detail["proposal_id"],
+        "incident_id": detail["incident_id"],
+        "failure_class": case["failure_class"],
+        "evidence": list(case["notes"])[:3],
+        "forecast": case["p_fail"],
+        "verdict": first.get("outcome", ""),
+        "policy_ids": list(first.get("policy_ids", ())),
+        "reasons": list(first.get("reasons", ())),
+        "approved_by": [str(step["actor"]) for step in story if step["step"] == "approved"],
+        "injected": str(delivered[0].get("summary", "")) if delivered else "nothing",
+        "outcome": str(outcome[-1].get("summary", "")) if outcome else detail["status"],
+        "seconds_to_recovery": round((closed - began).total_seconds(), 1) if closed and began else None,
+    }
+    row["ok"] = (
+        row["verdict"] == act.verdict
+        and detail["status"] in act.statuses
+        and not (injected & act.never)
+        and (not act.run_must_end or run.get("state_type") == act.run_must_end)
+        and (act.verdict != "needs_approval" or bool(row["approved_by"]))
+    )
+    return row

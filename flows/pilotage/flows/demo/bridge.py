@@ -1,0 +1,83 @@
+"""What the demo asks of Prefect, as any user could: start runs, look at them. Plain HTTP, so the stage stays light."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from pilotage.telemetry.errors import OrchestratorError
+
+
+class Bridge:
+    """A context manager around one HTTP client."""
+
+    def __init__(self, api_url: str, auth_string: str) -> None:
+        user, _, password = auth_string.partition(":")
+        self._client = httpx.Client(base_url=api_url, auth=(user, password), timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def start(
+        self,
+        flow: str,
+        *,
+        parameters: dict[str, Any] | None = None,
+        after: timedelta = timedelta(0),
+        tags: Sequence[str] = (),
+    ) -> str:
+        """The id of a new run of the flow's shipped deployment, due after `after`."""
+        deployment = self._json("GET", f"/deployments/name/{flow}/demo")
+        state = {
+            "type": "SCHEDULED",
+            "name": "Scheduled",
+            "state_details": {"scheduled_time": (datetime.now(UTC) + after).isoformat()},
+        }
+        body = {
+            "state": state,
+            "parameters": {**deployment["parameters"], **(parameters or {})},
+            "tags": list(tags),
+        }
+        return str(self._json("POST", f"/deployments/{deployment['id']}/create_flow_run", json=body)["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The run as Prefect has it now."""
+        return self._json("GET", f"/flow_runs/{run_id}")
+
+    def states(self, run_id: str) -> list[dict[str, Any]]:
+        """Every state it went through, oldest first."""
+        found: list[dict[str, Any]] = self._json("GET", "/flow_run_states/", params={"flow_run_id": run_id})
+        return sorted(found, key=lambda state: str(state["timestamp"]))
+
+    def queue(self, pool: str, queue: str) -> dict[str, Any]:
+        """The work queue as it is now."""
+        return self._json("GET", f"/work_pools/{pool}/queues/{queue}")
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        last: Exception | None = None
+        for _ in range(5):  # SQLite answers 503 while it is locked
+            try:
+                answer = self._client.request(method, path, **more)
+            except httpx.TransportError as exc:
+                last = exc
+                continue
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                last = OrchestratorError(answer.text)
+                continue
+            if answer.is_error:
+                raise OrchestratorError(
+                    f"Asking Prefect for {path}: it answered {answer.status_code}: {answer.text[:300]}"
+                )
+            return answer.json()
+        raise OrchestratorError(
+            f"Asking Prefect for {path}: no answer in five tries ({last}).", transient=True
+        ) from last

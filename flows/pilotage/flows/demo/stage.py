@@ -1,0 +1,328 @@
+"""Sets the demo up, starts its incidents on real runs, waits for the loop to deal with them, and takes it all down.
+
+The stage plays the outside only: the people who start runs, the approver, the warehouse's repair crew. Nothing
+here diagnoses, decides or injects; that is `pilotage up`, a process of its own, exactly as on anybody's server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pilotage.policies.identities import IdentityBook
+
+from pilotage.flows.demo.acts import ACTS, Act, Sighting, belongs, row_of
+from pilotage.flows.demo.bridge import Bridge
+from pilotage.flows.demo.world import World
+from pilotage.flows.desk_client import DeskClient
+from pilotage.flows.embedded import EmbeddedPrefect
+from pilotage.flows.places import Places
+from pilotage.telemetry.errors import DeskError, OrchestratorError
+
+SLOTS = 3
+"""Concurrency limit of the demo's pool."""
+WITHIN = timedelta(seconds=150)
+"""How long the incidents may take before the demo gives up on them."""
+OUTAGE_ENDS_AFTER = 20.0
+"""Seconds between scheduling the doomed run and the end of the warehouse's outage."""
+
+SETTINGS = """\
+mode = "auto"
+webhook_url = "{world}/pager"
+
+[loop]
+queue_interval = "PT2S"
+tick = "PT0.5S"
+
+[planner]
+{planner}
+"""
+
+PLANNER = {
+    "starved_after": "PT6S",
+    "reserve_for": "PT25S",
+    "hold_back": "PT30S",
+}
+"""The demo is short, so a wait counts as long sooner than on a real server."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """One performance."""
+
+    say: Callable[[str], None]
+    llm_url: str = ""
+    runs: dict[str, str] = field(default_factory=dict)
+    """Run ids by key, as `Act.run_key` names them."""
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _prefect: EmbeddedPrefect | None = None
+    _world: World | None = None
+    _places: Places | None = None
+    _tokens: dict[str, str] = field(default_factory=dict)
+    _up: subprocess.Popen[bytes] | None = None
+    _outage_ends: float = float("inf")
+
+    @property
+    def prefect(self) -> EmbeddedPrefect:
+        """The embedded server, once set up."""
+        if self._prefect is None:
+            raise OrchestratorError(
+                "Asking for the demo's Prefect server: the stage is not set up. Call set_up first."
+            )
+        return self._prefect
+
+    @property
+    def places(self) -> Places:
+        """The state directory of the demo, once set up."""
+        if self._places is None:
+            raise OrchestratorError(
+                "Asking for the demo's state: the stage is not set up. Call set_up first."
+            )
+        return self._places
+
+    def set_up(self) -> None:
+        """Everything runs when it returns: server, worker, history, `pilotage up`, two people with tokens."""
+        root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pilotage-")))
+        self._world = self._stack.enter_context(World())
+        self.say("starting a Prefect server of our own")
+        self._prefect = self._stack.enter_context(EmbeddedPrefect(root / "prefect", ui=True))
+        self.say(f"Prefect answers at {self._prefect.ui_url}")
+        self._prefect.create_pool(concurrency_limit=SLOTS)
+        self._prefect.deploy_shipped()
+        self.say("nine flows are deployed; running eighteen of their runs for a history")
+        self._run("pilotage.flows.demo.warm_up", self._world.url)
+        self._places = Places(root=root / "state")
+        self._people()
+        self._write_settings()
+        self._start_up()
+        self._prefect.start_worker()
+        self.say("a process worker is online")
+        self._wait_for_desk()
+        self.say("pilotage is aboard, in auto mode, with " + (self._model() or "no language model"))
+
+    def play(self) -> list[dict[str, Any]]:
+        """The rows of the result; see `acts.row_of`."""
+        with Bridge(self.prefect.api_url, self.prefect.auth_string) as bridge:
+            self._open_incidents(bridge)
+            deadline = time.monotonic() + WITHIN.total_seconds()
+            rows: list[dict[str, Any]] = []
+            told: dict[str, str] = {}
+            crowd = False
+            while time.monotonic() < deadline:
+                if self._up is not None and self._up.poll() is not None:
+                    raise OrchestratorError(
+                        f"Watching `pilotage up`: it ended with code {self._up.returncode}:\n{self._up_log()}"
+                    )
+                if time.monotonic() > self._outage_ends and self._world is not None:
+                    self._world.end_outage()
+                    self._outage_ends = float("inf")
+                    self.say("the warehouse is repaired")
+                rows = self._look(bridge, told)
+                if not crowd and sum(1 for row in rows if row["ok"] and row["case"] in (1, 2, 3, 4)) >= 3:
+                    self._crowd_the_queues(bridge)
+                    crowd = True
+                if all(row["ok"] for row in rows):
+                    break
+                time.sleep(0.5)
+            return rows
+
+    def take_down(self) -> None:
+        """Nothing of the demo is left: processes, sockets, files."""
+        if self._up is not None and self._up.poll() is None:
+            self._up.send_signal(signal.SIGTERM)
+            try:
+                self._up.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._up.pid, signal.SIGKILL)
+                self._up.wait()
+        self._stack.close()
+
+    def urls(self) -> dict[str, str]:
+        """What a person needs to look around while everything is left running."""
+        return {
+            "Prefect UI": self.prefect.ui_url,
+            "Prefect user:password": self.prefect.auth_string,
+            "state directory": str(self.places.root),
+            "approver's token": str(self.places.root / "ann.token"),
+        }
+
+    def _open_incidents(self, bridge: Bridge) -> None:
+        world = self._world.url if self._world else ""
+        key = secrets.token_hex(4)
+        start = bridge.start
+        self.runs["at_risk"] = start(
+            "sync-warehouse", parameters={"source_url": f"{world}/warehouse"}, after=timedelta(seconds=35)
+        )
+        self._outage_ends = time.monotonic() + OUTAGE_ENDS_AFTER
+        self.runs["transient"] = start("fetch-quotes", parameters={"source_url": f"{world}/quotes/{key}"})
+        self.runs["credentials"] = start("push-ledger", parameters={"source_url": f"{world}/ledger"})
+        self.runs["killed"] = start("settle-trades", parameters={"die_once": True})
+        self.runs["production"] = start("nightly-close", parameters={"die_once": True})
+        self.runs["memory"] = start("build-features")
+        self.runs["tier0"] = start("payments")
+        self.say("seven runs are on their way, each with a fault of its own")
+
+    def _crowd_the_queues(self, bridge: Bridge) -> None:
+        for _ in range(2 * SLOTS):
+            bridge.start("long-report", parameters={"seconds": 8.0})
+        for _ in range(2):
+            bridge.start("quick-report", parameters={"seconds": 0.5})
+        deadline = (datetime.now(UTC) + timedelta(minutes=2)).isoformat(timespec="seconds")
+        self.runs["deadline"] = bridge.start(
+            "quick-report", parameters={"seconds": 0.5}, tags=(f"deadline:{deadline}",)
+        )
+        self.say("the queue `high` takes every slot; three runs wait in `low`, the last with a near deadline")
+
+    def _look(self, bridge: Bridge, told: dict[str, str]) -> list[dict[str, Any]]:
+        desk = self._desk("ann")
+        details = [
+            desk.call("proposal", proposal_id=row["proposal_id"]) for row in desk.call("proposals", limit=200)
+        ]
+        runs = {key: bridge.run(run_id) for key, run_id in self.runs.items()}
+        for detail in details:
+            self._tell(told, detail)
+            if detail["status"] == "needs_approval":
+                desk.call(
+                    "vote",
+                    proposal_id=detail["proposal_id"],
+                    digest=detail["digest"],
+                    decision="approve",
+                    reason="the close must be in before the markets open",
+                )
+                self.say(f"ann approved {detail['proposal_id']}")
+        rows = []
+        for act in ACTS:
+            run = runs.get(act.run_key, {})
+            mine = self._belonging(act, details, run)
+            injected = frozenset(
+                str(detail["action"]["kind"])
+                for detail in details
+                if detail["target"] == f"run:{run.get('id')}"
+                and detail["status"] in ("delivered", "verified", "failed", "undone", "unknown")
+            )
+            story = desk.call("why", subject=mine["proposal_id"]) if mine else []
+            sighting = Sighting(detail=mine, story=story) if mine else None
+            rows.append(row_of(act, sighting, run=run, ui_url=self.prefect.ui_url, injected=injected))
+        return rows
+
+    def _belonging(
+        self, act: Act, details: list[dict[str, Any]], run: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        if not run:
+            return None
+        return next(
+            (
+                detail
+                for detail in reversed(details)
+                if belongs(act, detail, run_id=str(run["id"]), deployment_id=str(run.get("deployment_id")))
+            ),
+            None,
+        )
+
+    def _tell(self, told: dict[str, str], detail: Mapping[str, Any]) -> None:
+        key, status = str(detail["proposal_id"]), str(detail["status"])
+        if told.get(key) != status:
+            told[key] = status
+            case = detail["case"]
+            names = {run_id: name for name, run_id in self.runs.items()}
+            subject = str(detail["target"]).partition(":")[2]
+            self.say(
+                f"{key} {names.get(subject, subject[:20])}: {case['failure_class']} → {detail['action']['kind']}: {status}"
+            )
+
+    def _people(self) -> None:
+        self.places.root.mkdir(parents=True, mode=0o700)
+        book = IdentityBook(self.places.users)
+        self._tokens = {
+            "pat": book.add("pat", roles=("operator", "admin"), teams=("platform",)),
+            "ann": book.add("ann", roles=("approver",), teams=("finance",)),
+        }
+        for name, token in self._tokens.items():
+            path = self.places.root / f"{name}.token"
+            path.touch(mode=0o600)
+            path.write_text(token + "\n")
+        self.places.token.touch(mode=0o600)
+        self.places.token.write_text(self._tokens["pat"] + "\n")
+
+    def _write_settings(self) -> None:
+        world = self._world.url if self._world else ""
+        text = SETTINGS.format(
+            world=world, planner="\n".join(f'{key} = "{value}"' for key, value in PLANNER.items())
+        )
+        if self.llm_url:
+            text += f'\n[llm]\nbase_url = "{self.llm_url}"\napi_key = "scripted"\nmodel = "scripted"\ntimeout = "PT5S"\n'
+        self.places.config.write_text(text)
+
+    def _model(self) -> str:
+        if self.llm_url:
+            return f"a model at {self.llm_url}"
+        return "the configured model" if any(key.startswith("PILOTAGE_LLM__") for key in os.environ) else ""
+
+    def _environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if key.startswith("PILOTAGE_LLM__")}
+        return {
+            **self.prefect.env,
+            **kept,
+            "PILOTAGE_STATE_DIR": str(self.places.root),
+            "PILOTAGE_CONFIG": str(self.places.config),
+        }
+
+    def _start_up(self) -> None:
+        with (self.places.root / "up.log").open("ab") as log:
+            self._up = subprocess.Popen(
+                [sys.executable, "-m", "pilotage.flows.tethered", str(os.getpid()), "pilotage.console", "up"],
+                env=self._environment(),
+                cwd=self.places.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _wait_for_desk(self) -> None:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                if self._desk("pat").call("status")["collector"].get("connected"):
+                    return
+            except DeskError as exc:
+                if self._up is None or self._up.poll() is not None or time.monotonic() > deadline:
+                    raise OrchestratorError(f"Starting `pilotage up`: {exc}\n{self._up_log()}") from exc
+            if time.monotonic() > deadline:
+                raise OrchestratorError(
+                    f"Starting `pilotage up`: the collector did not connect.\n{self._up_log()}"
+                )
+            time.sleep(0.2)
+
+    def _up_log(self) -> str:
+        path = self.places.root / "up.log"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(lines[-25:])
+
+    def _desk(self, name: str) -> DeskClient:
+        return DeskClient(self.places.desk_socket, self._tokens[name])
+
+    def _run(self, module: str, *arguments: str) -> None:
+        ran = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env={**self.prefect.env, "PREFECT_LOGGING_LEVEL": "CRITICAL"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode != 0:
+            raise OrchestratorError(
+                f"Running {module}: it ended with code {ran.returncode}:\n{ran.stderr[-2000:]}"
+            )

@@ -1,0 +1,84 @@
+"""Answers questions that only read, from the files of an installation that nobody runs."""
+
+from __future__ import annotations
+
+import fcntl
+from typing import Any
+
+from pilotage.policies.sql_ledger import SqlLedger
+
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.places import Places
+from pilotage.flows.shapes import proposal_as_json
+from pilotage.telemetry.errors import DeskError
+
+
+class FilesAtRest:
+    """Opens the ledger for one question, while holding nobody's lock."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def answer(self, op: str, **arguments: Any) -> Any:
+        """The same as the desk's operation `op` would answer.
+
+        Raises DeskError when a keyed process holds the files but does not answer, DeskRefusal for an unknown id.
+        """
+        self._nobody_home()
+        ledger = SqlLedger(f"sqlite:///{self._places.ledger}")
+        try:
+            return self._answer(ledger, op, **arguments)
+        finally:
+            ledger.close()
+
+    def _answer(self, ledger: SqlLedger, op: str, **arguments: Any) -> Any:
+        match op:
+            case "status":
+                stopped = self._places.stop_file.exists() or ledger.stopped()
+                return {
+                    "mode": "not running",
+                    "stopped": str(stopped) if stopped else "",
+                    "collector": {},
+                    "proposals": ledger.counts(),
+                    "bundle": "",
+                }
+            case "incidents":
+                return ledger.incidents(arguments["limit"])
+            case "proposals":
+                return ledger.proposals(arguments.get("status"), arguments["limit"])
+            case "proposal":
+                filed = ledger.filed(arguments["proposal_id"])
+                if filed is None:
+                    raise DeskRefusal(
+                        "unknown-proposal",
+                        f"Looking for proposal {arguments['proposal_id']}: there is none. See `pilotage proposals`.",
+                    )
+                return proposal_as_json(
+                    filed, ledger.status(filed.proposal.id), ledger.last_verdict(filed.proposal.id)
+                )
+            case "why":
+                steps = ledger.story(arguments["subject"])
+                if not steps:
+                    raise DeskRefusal(
+                        "unknown-subject",
+                        f"Looking for what happened to {arguments['subject']}: nothing is recorded. "
+                        "See `pilotage incidents`.",
+                    )
+                return steps
+            case "audit_verify":
+                return ledger.verify_audit()
+            case _:
+                raise DeskError(f"Asking for {op}: nobody is at the desk. Start `pilotage up`.")
+
+    def _nobody_home(self) -> None:
+        if not self._places.lock.exists():
+            return
+        with self._places.lock.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise DeskError(
+                    f"Reading {self._places.root}: process {file.read().strip()} runs `pilotage up` here "
+                    "but its desk does not answer. Look at its output, or stop it."
+                ) from exc
+            fcntl.flock(file, fcntl.LOCK_UN)

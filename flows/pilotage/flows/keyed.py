@@ -1,0 +1,318 @@
+"""The keyed process, `pilotage up`: the only one that holds the Prefect credential, the store file and the ledger.
+
+Composition and nothing else: collector, store owner, gate, injector, ledger, desk, and the key-less agent
+process beside it, which is started with a scrubbed environment and a token that lives as long as it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import getpass
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import IO, Any
+
+from pilotage.flows.announce import Announcer
+from pilotage.flows.chronicle import Chronicle
+from pilotage.flows.levers import build_levers
+from pilotage.flows.prefect_facts import PrefectFacts
+from pilotage.policies.identities import IdentityBook
+from pilotage.policies.sql_ledger import SqlLedger
+from pilotage.telemetry.incidents import worker_let_go
+from pilotage.telemetry.prefect_collector import PrefectCollector, check_server
+
+from pilotage.flows.desk import DeskServer
+from pilotage.flows.injector import Injector, InjectorLimits
+from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.operations import Operations
+from pilotage.flows.places import Places
+from pilotage.flows.settings import Settings
+from pilotage.policies.bundle import Bundle
+from pilotage.policies.gate import Gate
+from pilotage.policies.verdicts import Identity, Mode
+from pilotage.telemetry.duckdb_store import DuckDBStore, Retention
+from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
+from pilotage.telemetry.store_socket import StoreServer
+
+log = logging.getLogger("pilotage.up")
+
+LOOK_BACK = timedelta(hours=24)
+"""After a long absence only failures of the last day are taken up; older ones are history."""
+
+KEYS = (
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_API_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "PREFECT_CLIENT_CUSTOM_HEADERS",
+    "PREFECT_PROFILE",
+    "PREFECT_PROFILES_PATH",
+    "PREFECT_HOME",
+)
+"""What a process needs to reach or write Prefect; the agent gets none of it."""
+
+AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
+
+
+@contextlib.contextmanager
+def only_one(places: Places) -> Iterator[None]:
+    """Holds the state directory's lock. Raises ConfigError naming the process that has it."""
+    places.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with places.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ConfigError(
+                f"Starting in {places.root}: process {holder} already runs `pilotage up` here. "
+                "Stop it, or choose another directory with --state-dir."
+            ) from exc
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def first_identity(book: IdentityBook, places: Places) -> None:
+    """Makes the owner of an empty installation an admin, with a token only this user can read."""
+    if places.users.exists():
+        return
+    token = book.add(getpass.getuser(), roles=("admin", "operator"), teams=())
+    descriptor = os.open(places.token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+
+
+def keyless(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without anything that opens Prefect."""
+    return {key: value for key, value in environment.items() if key not in KEYS}
+
+
+class KeyedProcess:
+    """Everything that runs in `pilotage up`."""
+
+    def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda text: None) -> None:
+        self._settings = settings
+        self._places = settings.places
+        self._say = say
+        self._wake = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs until `stop` is set, then leaves no process, socket or lock behind."""
+        settings, places = self._settings, self._places
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(only_one(places))
+            server = await check_server()
+            self._say(f"Prefect {server.version} at {server.api_url}")
+            bundle = Bundle.load(settings.policies, guardrails=settings.guardrails)
+            book = IdentityBook(places.users)
+            first_identity(book, places)
+            book.check()
+            store = DuckDBStore(places.telemetry)
+            stack.callback(store.close)
+            ledger = SqlLedger(f"sqlite:///{places.ledger}")
+            stack.callback(ledger.close)
+            reader = StoreServer(store, places.store_socket)
+            reader.start()
+            stack.callback(reader.close)
+            await self._run(stop, bundle=bundle, book=book, store=store, ledger=ledger, ui_url=server.ui_url)
+
+    async def _run(
+        self,
+        stop: asyncio.Event,
+        *,
+        bundle: Bundle,
+        book: IdentityBook,
+        store: DuckDBStore,
+        ledger: SqlLedger,
+        ui_url: str,
+    ) -> None:
+        settings, places = self._settings, self._places
+        gate = Gate(bundle)
+        kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=bundle.guardrails.resume_votes)
+        collector = PrefectCollector(
+            store,
+            interval=settings.loop.queue_interval,
+            on_change=lambda runs: self._wake.set(),
+        )
+
+        async def let_go(run_id: str, after: datetime) -> bool:
+            return await asyncio.to_thread(worker_let_go, store, run_id, after)
+
+        announcer = Announcer(webhook_url=settings.webhook_url.get_secret_value(), ui_url=ui_url)
+        injector = Injector(
+            ledger=ledger,
+            gate=gate,
+            facts=PrefectFacts(),
+            levers=build_levers(let_go=let_go, announcer=announcer),
+            mode=lambda: settings.mode,
+            stopped=kill_switch.stopped,
+            clock=_now,
+            owner=f"up-{os.getpid()}",
+            limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
+        )
+        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=lambda: settings.mode)
+        operations = Operations(
+            ledger=ledger,
+            gate=gate,
+            injector=injector,
+            store=store,
+            kill_switch=kill_switch,
+            mode=lambda: settings.mode,
+            clock=_now,
+            health=collector.health,
+            wake=self._wake.set,
+        )
+        desk = DeskServer(places.desk_socket, operations.table(), book.authenticate)
+        await desk.start()
+        watch_from = _watch_from(store)
+        token = book.lend(AGENT)
+        self._say(f"mode {settings.mode.value}, policies {bundle.hash}, state in {places.root}")
+        steps: dict[str, Callable[[], Awaitable[Any]]] = {
+            "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
+            "admitting": lambda: _admit_all(injector, ledger, settings.mode),
+            "delivering": lambda: _drain(injector.deliver),
+            "verifying": injector.verify,
+            "undoing": injector.undo_due,
+            "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
+            "writing the chronicle": chronicle.catch_up,
+        }
+        tasks = [
+            asyncio.create_task(collector.run(stop), name="collector"),
+            asyncio.create_task(self._turn(steps, stop), name="loop"),
+            asyncio.create_task(self._keep_agent(token, watch_from, stop), name="agent"),
+            asyncio.create_task(self._retain(store, stop), name="retention"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.get_name() != "stop" and not stop.is_set():
+                    await task  # a part that ends by itself is a fault: say which
+                    raise InvariantError(f"the {task.get_name()} ended by itself")
+        finally:
+            stop.set()
+            _, late = await asyncio.wait(tasks, timeout=10)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(AdapterError):
+                await chronicle.catch_up()
+            await desk.close()
+            self._say("stopped")
+
+    async def _turn(self, steps: Mapping[str, Callable[[], Awaitable[Any]]], stop: asyncio.Event) -> None:
+        """The loop. An AdapterError waits for the next turn; anything else stops everything."""
+        while not stop.is_set():
+            self._wake.clear()
+            for name, step in steps.items():
+                try:
+                    await step()
+                except AdapterError as exc:
+                    log.warning("%s: %s", name, exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._settings.loop.tick.total_seconds())
+
+    async def _keep_agent(self, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
+        """Keeps the key-less agent process alive, with a growing pause after each death."""
+        pause = 1.0
+        while not stop.is_set():
+            started = _now()
+            process, output = await self._start_agent(token, watch_from)
+            ended = asyncio.create_task(process.wait())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await _end(process)
+            output.close()
+            if stop.is_set():
+                return
+            pause = 1.0 if _now() - started > timedelta(minutes=1) else min(pause * 2, 60.0)
+            self._say(
+                f"the agent process ended ({process.returncode}); see {self._places.log}; again in {pause:.0f} s"
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+
+    async def _start_agent(
+        self, token: str, watch_from: datetime
+    ) -> tuple[asyncio.subprocess.Process, IO[bytes]]:
+        self._places.log.parent.mkdir(parents=True, exist_ok=True)
+        output = self._places.log.open("ab")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pilotage.flows.tethered",
+            str(os.getpid()),
+            "pilotage.flows.agent_process",
+            env={
+                **keyless(os.environ),
+                "PILOTAGE_STATE_DIR": str(self._places.root),
+                "PILOTAGE_AGENT_TOKEN": token,
+                "PILOTAGE_WATCH_FROM": watch_from.isoformat(),
+            },
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        return process, output
+
+    async def _retain(self, store: DuckDBStore, stop: asyncio.Event) -> None:
+        """Forgets old telemetry once an hour."""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(
+                    store.retain, _now(), Retention(events=timedelta(days=self._settings.retention_days))
+                )
+            except AdapterError as exc:
+                log.warning("forgetting old telemetry: %s", exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 3600)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _watch_from(store: DuckDBStore) -> datetime:
+    """From when on failures are taken up: the first start of this installation, at most a day ago."""
+    first = store.watermark("watch_from")
+    if first is None:
+        first = _now()
+        store.set_watermark("watch_from", first)
+    return max(first, _now() - LOOK_BACK)
+
+
+async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode) -> None:
+    if mode in (Mode.OBSERVE, Mode.SHADOW):
+        return
+    for row in await asyncio.to_thread(ledger.proposals, "allowed", 100):
+        await injector.admit(row["proposal_id"])
+
+
+async def _drain(deliver: Callable[[], Awaitable[bool]], *, most: int = 50) -> None:
+    for _ in range(most):
+        if not await deliver():
+            return
+
+
+async def _end(process: asyncio.subprocess.Process, *, grace: float = 5.0) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), grace)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

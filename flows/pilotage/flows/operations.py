@@ -1,0 +1,239 @@
+"""What the desk can be asked, as one table: filing, voting, reading, stopping, undoing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from pilotage.policies.ledgers import Ledger
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+
+from pilotage.flows.desk import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.injector import Injector
+from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.shapes import proposal_as_json
+from pilotage.planner.actions import ActionKind
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.policies.digests import digest_of
+from pilotage.policies.gate import Gate
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome
+from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.telemetry.forecasts import Forecast
+
+
+class _ForecastIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+    made_at: AwareDatetime
+    p_fail: float = Field(ge=0, le=1)
+    model: str
+    trained_on: int
+    reasons: tuple[str, ...] = ()
+
+
+_FORECASTS = TypeAdapter(list[_ForecastIn])
+
+
+class Operations:
+    """Answers the desk's questions from the ledger, the gate and the injector."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        gate: Gate,
+        injector: Injector,
+        store: DuckDBStore,
+        kill_switch: KillSwitch,
+        mode: Callable[[], Mode],
+        clock: Callable[[], datetime],
+        health: Callable[[], Mapping[str, Any]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._gate = gate
+        self._injector = injector
+        self._store = store
+        self._kill_switch = kill_switch
+        self._mode = mode
+        self._clock = clock
+        self._health = health
+        self._wake = wake
+
+    def table(self) -> dict[str, Operation]:
+        """Every operation by name."""
+        return {
+            "file": Operation(run=self.file, roles=PROPOSERS),
+            "offered": Operation(run=self.offered, roles=PROPOSERS),
+            "record_forecasts": Operation(run=self.record_forecasts, roles=AGENTS),
+            "whoami": Operation(run=self.whoami, roles=READERS),
+            "status": Operation(run=self.status, roles=READERS),
+            "incidents": Operation(run=self.incidents, roles=READERS),
+            "proposals": Operation(run=self.proposals, roles=READERS),
+            "proposal": Operation(run=self.proposal, roles=READERS),
+            "why": Operation(run=self.why, roles=READERS),
+            "audit_verify": Operation(run=self.audit_verify, roles=READERS),
+            "vote": Operation(run=self.vote, roles=PEOPLE),
+            "undo": Operation(run=self.undo, roles=PEOPLE),
+            "stop": Operation(run=self.stop, roles=PEOPLE),
+            "resume": Operation(run=self.resume, roles=PEOPLE),
+        }
+
+    async def file(
+        self, caller: Identity, proposal: Mapping[str, Any], case: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Stores the proposal under the caller's name and judges it. The same proposal again changes nothing."""
+        wanted = Proposal.model_validate_json(json.dumps(proposal))
+        told = CaseFile.model_validate_json(json.dumps(case))
+        if self._mode() is Mode.OBSERVE:
+            raise DeskRefusal(
+                "observe", "Filing a proposal: the mode is observe, in which nothing is proposed."
+            )
+        filed = FiledProposal(
+            proposal=wanted,
+            case=told,
+            proposer=caller,
+            digest=digest_of(wanted, caller),
+            filed_at=self._clock(),
+        )
+        if await asyncio.to_thread(self._ledger.file, filed):
+            await self._injector.judge(filed)
+            self._wake()
+        return await self.proposal(caller, wanted.id)
+
+    async def offered(self, caller: Identity) -> list[str]:
+        """The kinds of action there are; whether one is allowed is judged for each proposal."""
+        return list(get_args(ActionKind))
+
+    async def record_forecasts(self, caller: Identity, forecasts: list[Mapping[str, Any]]) -> int:
+        """How many forecasts were stored, for people to look at. No decision reads them."""
+        rows = _FORECASTS.validate_json(json.dumps(forecasts))
+        facts = [Forecast(**row.model_dump()) for row in rows]
+        await asyncio.to_thread(self._store.add_forecasts, facts)
+        return len(facts)
+
+    async def whoami(self, caller: Identity) -> dict[str, Any]:
+        """Who the token says the caller is."""
+        return {
+            "name": caller.name,
+            "kind": caller.kind,
+            "roles": sorted(caller.roles),
+            "teams": sorted(caller.teams),
+        }
+
+    async def status(self, caller: Identity) -> dict[str, Any]:
+        """Mode, kill switch, collector's health and counts of proposals."""
+        return {
+            "mode": self._mode().value,
+            "stopped": self._kill_switch.stopped(),
+            "collector": dict(self._health()),
+            "proposals": await asyncio.to_thread(self._ledger.counts),
+            "bundle": self._gate.bundle.hash,
+        }
+
+    async def incidents(self, caller: Identity, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest incidents first."""
+        return await asyncio.to_thread(self._ledger.incidents, limit)
+
+    async def proposals(
+        self, caller: Identity, status: str | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """The newest proposals first, all or those of one status."""
+        return await asyncio.to_thread(self._ledger.proposals, status, limit)
+
+    async def proposal(self, caller: Identity, proposal_id: str) -> dict[str, Any]:
+        """One proposal with its digest, status and last verdict."""
+        filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
+        if filed is None:
+            raise DeskRefusal(
+                "unknown-proposal",
+                f"Looking for proposal {proposal_id}: there is none. See `pilotage proposals`.",
+            )
+        return proposal_as_json(
+            filed,
+            await asyncio.to_thread(self._ledger.status, proposal_id),
+            await asyncio.to_thread(self._ledger.last_verdict, proposal_id),
+        )
+
+    async def why(self, caller: Identity, subject: str) -> list[dict[str, Any]]:
+        """Every row about a run, proposal or incident, in order of time."""
+        steps = await asyncio.to_thread(self._ledger.story, subject)
+        if not steps:
+            raise DeskRefusal(
+                "unknown-subject",
+                f"Looking for what happened to {subject}: nothing is recorded. "
+                "Give the id of a flow run, a proposal (p-…) or an incident (i-…); see `pilotage incidents`.",
+            )
+        return steps
+
+    async def vote(
+        self, caller: Identity, proposal_id: str, digest: str, decision: str, reason: str = ""
+    ) -> dict[str, Any]:
+        """Records one person's answer to one digest, then judges the proposal again."""
+        answer: Literal["approve", "reject"]
+        match decision:
+            case "approve" | "reject":
+                answer = decision
+            case _:
+                raise DeskRefusal("bad-request", f"Voting {decision!r}: valid are approve and reject.")
+        filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
+        if filed is None:
+            raise DeskRefusal(
+                "unknown-proposal",
+                f"Voting on {proposal_id}: there is no such proposal. See `pilotage proposals`.",
+            )
+        now = self._clock()
+        verdict = await asyncio.to_thread(self._gate.judge_vote, caller, filed, digest, answer, now)
+        refusal = await asyncio.to_thread(
+            self._ledger.vote, proposal_id, digest, caller, answer, reason[:500], verdict, now
+        )
+        if refusal:
+            raise DeskRefusal("vote-refused", f"Voting on {proposal_id}: {refusal}")
+        await self._injector.judge(filed)
+        self._wake()
+        return await self.proposal(caller, proposal_id)
+
+    async def undo(self, caller: Identity, proposal_id: str, reason: str = "") -> dict[str, Any]:
+        """Takes back what a proposal changed, where there is a way."""
+        filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
+        if filed is None:
+            raise DeskRefusal(
+                "unknown-proposal",
+                f"Undoing {proposal_id}: there is no such proposal. See `pilotage proposals`.",
+            )
+        self._police(caller, "undo", filed)
+        back = await self._injector.undo(proposal_id, by=caller.name, why=reason or "asked by a person")
+        self._wake()
+        return {"proposal_id": proposal_id, "effect": back.effect.value, "reason": back.reason}
+
+    async def stop(self, caller: Identity, reason: str = "") -> dict[str, Any]:
+        """Pulls the kill switch: nothing more is admitted or delivered."""
+        self._police(caller, "stop")
+        await asyncio.to_thread(self._kill_switch.stop, caller.name, reason, self._clock())
+        return {"stopped": self._kill_switch.stopped()}
+
+    async def resume(self, caller: Identity) -> dict[str, Any]:
+        """One person's vote to start again; tells how many are still missing."""
+        self._police(caller, "resume")
+        missing = await asyncio.to_thread(self._kill_switch.resume, caller.name, self._clock())
+        self._wake()
+        return {"stopped": self._kill_switch.stopped(), "votes_missing": missing}
+
+    async def audit_verify(self, caller: Identity) -> dict[str, Any]:
+        """Whether the audit chain is whole."""
+        return await asyncio.to_thread(self._ledger.verify_audit)
+
+    def _police(
+        self, caller: Identity, command: Literal["stop", "resume", "undo"], filed: FiledProposal | None = None
+    ) -> None:
+        verdict = self._gate.judge_command(caller, command, mode=self._mode(), now=self._clock(), filed=filed)
+        if verdict.outcome is not Outcome.ALLOW:
+            raise DeskRefusal(
+                "denied",
+                f"Asking to {command}: {caller.name} may not ({'; '.join(verdict.reasons) or 'no rule allows it'}).",
+            )

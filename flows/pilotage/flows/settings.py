@@ -1,0 +1,148 @@
+"""Settings of the keyed process and the agent: one table of precedence.
+
+First match wins: flags, environment (`PILOTAGE_MODE`, `PILOTAGE_LLM__BASE_URL`, …), `pilotage.toml`
+(working directory, else state directory, or the file named by `--config`), the defaults below.
+Prefect's own connection comes from the active Prefect profile and its variables, never from here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pilotage.flows.places import CONFIG_NAME, Places, places
+from pilotage.planner.playbooks import PlaybookParameters
+from pilotage.policies.verdicts import Mode
+from pilotage.telemetry.errors import ConfigError
+
+
+class LLMSettings(BaseModel):
+    """The optional language model. Without `base_url` and `api_key` there is none, and rules do the whole loop."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: str = ""
+    """Any OpenAI-compatible endpoint, such as `http://127.0.0.1:8080/v1`."""
+    api_key: SecretStr = SecretStr("")
+    """Its key; empty for local servers."""
+    model: str = "gpt-5-mini"
+    """The model's name as the endpoint knows it."""
+    timeout: timedelta = timedelta(seconds=20)
+    """How long one reply may take."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a model at all."""
+        return bool(self.base_url or self.api_key.get_secret_value())
+
+
+class LoopSettings(BaseModel):
+    """How often the loop looks, and how long it trusts what it saw."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    queue_interval: timedelta = timedelta(seconds=5)
+    """Between two snapshots of queues and pools."""
+    tick: timedelta = timedelta(seconds=1)
+    """Between two looks of the planner and of the injector."""
+    lease: timedelta = timedelta(seconds=60)
+    """How long one delivery may take before another may repeat it under the same mark."""
+    train_interval: timedelta = timedelta(seconds=60)
+    """Between two trainings of the forecaster, at most."""
+    horizon: timedelta = timedelta(minutes=30)
+    """How far ahead scheduled runs are forecast."""
+    max_attempts: int = Field(default=30, ge=1)
+    """Deliveries tried before an entry is called unknown and a person is told."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(env_prefix="PILOTAGE_", env_nested_delimiter="__", extra="forbid")
+
+    state_dir: Path = Field(default_factory=lambda: places().root)
+    """One directory for telemetry, ledger, users and sockets."""
+    mode: Mode = Mode.SHADOW
+    """observe, shadow, approve or auto."""
+    policies: Path | None = None
+    """A directory with your own Cedar bundle; empty for the shipped one."""
+    guardrails: Path | None = None
+    """A YAML file with your own numbers, laid over the bundle's."""
+    webhook_url: SecretStr = SecretStr("")
+    """Where owners are told, in the shape of PagerDuty's Events API v2; empty for nowhere."""
+    retention_days: int = Field(default=90, ge=1)
+    """Days that event rows are kept; their payloads are kept for 7, run rows for good."""
+    llm: LLMSettings = Field(default_factory=LLMSettings)
+    loop: LoopSettings = Field(default_factory=LoopSettings)
+    planner: PlaybookParameters = Field(default_factory=PlaybookParameters)
+    """Numbers of the playbooks."""
+
+    @property
+    def places(self) -> Places:
+        """The paths inside the state directory."""
+        return Places(root=self.state_dir.expanduser().absolute())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over file."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=_config_file())
+        return init_settings, env_settings, toml
+
+
+_NAMED = "PILOTAGE_CONFIG"
+_NOT_SETTINGS = frozenset({_NAMED, "PILOTAGE_TOKEN_FILE", "PILOTAGE_AGENT_TOKEN", "PILOTAGE_MEMORY"})
+
+
+def _config_file() -> Path | None:
+    named = os.environ.get(_NAMED)
+    candidates = [Path(named)] if named else [Path.cwd() / CONFIG_NAME, places().config]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:
+    """The settings in force, flags given as keyword arguments (None means not given).
+
+    Raises ConfigError naming each wrong key, where it came from and what would be valid.
+    """
+    if config is not None:
+        if not config.is_file():
+            raise ConfigError(
+                f"Reading settings from {config}: there is no such file. Write it or leave --config out."
+            )
+        os.environ[_NAMED] = str(config)
+    given = {key: value for key, value in flags.items() if value is not None}
+    if "state_dir" in given:
+        os.environ["PILOTAGE_STATE_DIR"] = str(Path(given["state_dir"]).expanduser().absolute())
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        source = _config_file() or "the environment and flags"
+        raise ConfigError(f"Reading settings from {source}: " + "; ".join(_complaints(exc))) from exc
+    except ValueError as exc:  # the TOML itself
+        raise ConfigError(f"Reading settings from {_config_file()}: {exc}. Mend that line.") from exc
+
+
+def _complaints(error: ValidationError) -> Iterator[str]:
+    valid = ", ".join(Settings.model_fields)
+    for one in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(part) for part in one["loc"])
+        hint = f" Valid keys are: {valid}." if one["type"] == "extra_forbidden" else ""
+        yield f"`{key}`: {one['msg']}.{hint}"
