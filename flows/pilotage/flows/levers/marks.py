@@ -1,0 +1,90 @@
+"""Knows how a delivery is recognised in Prefect: by its mark in a run's state history, or in a variable.
+
+A run's states keep the `transition_id` that they were set with, so a mark found in the history says that an
+earlier delivery had its effect. Queues and deployments keep nothing of the kind, so levers on those write a
+Prefect variable *before* they change anything: it holds what undo restores, and it outlives a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NoReturn
+from uuid import UUID, uuid5
+
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.prefect_views import StateView
+from pilotage.flows.receipts import Delivery, Effect
+from pilotage.telemetry.errors import InvariantError
+
+Purpose = Literal["hold", "reserve", "pause"]
+
+_PREFIX = "pilotage_"
+_ROOM = 4800
+"""Characters that a note may have as JSON; Prefect takes 5000."""
+
+
+def step_mark(mark: str, step: str) -> str:
+    """The mark of one step of a delivery: the same for the same step, whenever it is taken."""
+    return str(uuid5(UUID(mark), step))
+
+
+def marked(history: Iterable[StateView], mark: str) -> StateView | None:
+    """The state that was set under this mark, or None."""
+    return next((state for state in history if state.transition_id == mark), None)
+
+
+def after(history: Iterable[StateView], mark: str) -> tuple[StateView, ...]:
+    """The states that came after the one set under this mark."""
+    states = tuple(history)
+    for index, state in enumerate(states):
+        if state.transition_id == mark:
+            return states[index + 1 :]
+    return ()
+
+
+def refused(reason: str) -> Delivery:
+    """A delivery that changed nothing, and why."""
+    return Delivery(effect=Effect.REFUSED, reason=reason)
+
+
+def wrong_lever(kind: str, action: object) -> NoReturn:
+    """Never returns: an action was handed to a lever that does not carry it out."""
+    raise InvariantError(
+        f"Carrying out {type(action).__name__}: it was handed to the lever for {kind}. "
+        "Look at the lever table."
+    )
+
+
+class Notes:
+    """What levers must remember across a crash, kept in Prefect as variables named after the mark."""
+
+    def __init__(self, api: PrefectApi) -> None:
+        self._api = api
+
+    async def read(self, purpose: Purpose, mark: str) -> Mapping[str, Any] | None:
+        """The note, or None."""
+        value = await self._api.variable(_name(purpose, mark))
+        return value if isinstance(value, dict) else None
+
+    async def write(self, purpose: Purpose, mark: str, note: Mapping[str, Any]) -> None:
+        """Nothing; the note is in Prefect."""
+        await self._api.set_variable(_name(purpose, mark), dict(note))
+
+    async def forget(self, purpose: Purpose, mark: str) -> None:
+        """Nothing; there is no such note."""
+        await self._api.delete_variable(_name(purpose, mark))
+
+    async def of(self, purpose: Purpose) -> dict[str, Mapping[str, Any]]:
+        """Every note of this purpose, by mark."""
+        prefix = f"{_PREFIX}{purpose}_"
+        found = await self._api.variables_like(prefix)
+        return {name.removeprefix(prefix): value for name, value in found.items() if isinstance(value, dict)}
+
+
+def fits_a_note(value: Mapping[str, Any]) -> bool:
+    """Whether Prefect takes this as one variable."""
+    return len(repr(value)) <= _ROOM
+
+
+def _name(purpose: Purpose, mark: str) -> str:
+    return f"{_PREFIX}{purpose}_{mark}"

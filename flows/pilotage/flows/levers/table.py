@@ -1,0 +1,32 @@
+"""The table of levers: which one carries out which kind of action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pilotage.flows.announce import Announcer
+from pilotage.flows.levers.cancel import CancelLever
+from pilotage.flows.levers.notify import NotifyLever
+from pilotage.flows.levers.pause import PauseLever
+from pilotage.flows.levers.reschedule import RescheduleLever
+from pilotage.flows.levers.reserve import ReserveLever
+from pilotage.flows.levers.resize import ResizeLever
+from pilotage.flows.levers.retry import LetGo, RetryLever
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.receipts import Lever
+
+
+def build_levers(
+    *, let_go: LetGo, announcer: Announcer, api: PrefectApi | None = None
+) -> Mapping[str, Lever]:
+    """One lever for each kind of action, on the given API or the active Prefect profile's."""
+    prefect = api or PrefectApi.from_prefect_settings()
+    return {
+        "retry_run": RetryLever(prefect, let_go=let_go),
+        "resize_run": ResizeLever(prefect, let_go=let_go),
+        "reschedule_run": RescheduleLever(prefect),
+        "reserve_slot": ReserveLever(prefect),
+        "cancel_run": CancelLever(prefect),
+        "pause_deployment": PauseLever(prefect),
+        "notify_owner": NotifyLever(prefect, announcer),
+    }

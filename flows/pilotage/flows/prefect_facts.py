@@ -1,0 +1,128 @@
+"""Knows how to look up, in Prefect and now, the facts about an action's target that policy rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.prefect_views import DeploymentView, RunView
+from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, target_of
+from pilotage.policies.verdicts import TargetFacts
+from pilotage.telemetry.errors import OrchestratorError
+
+PRODUCTION = "prod"
+_UNLABELLED_TIER = 1
+MEMORY = "memory_mb"
+
+
+class PrefectFacts:
+    """Facts about targets, from the given API or the active Prefect profile's."""
+
+    def __init__(self, api: PrefectApi | None = None) -> None:
+        self._given = api
+
+    async def target(self, action: Action) -> TargetFacts:
+        """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
+        match action:
+            case ReserveSlot():
+                return await self._queue(action)
+            case PauseDeployment():
+                return await self._deployment(action)
+            case _:
+                return await self._run(action, action.run_id)
+
+    async def _run(self, action: Action, run_id: str) -> TargetFacts:
+        run = await self._api().run(run_id)
+        deployment = await self._api().deployment(run.deployment_id) if run.deployment_id else None
+        now = datetime.now(UTC)
+        return TargetFacts(
+            target=target_of(action),
+            read_at=now,
+            state_type=run.state.type.value,
+            state_name=run.state.name,
+            state_id=run.state.id,
+            run_count=run.run_count,
+            deployment_id=run.deployment_id,
+            deployment_name=await self._full_name(deployment),
+            memory_mb=await self._memory(run, deployment),
+            seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
+            paused=deployment.paused if deployment else False,
+            **_labelled(deployment.tags if deployment else (), run.tags),
+        )
+
+    async def _deployment(self, action: PauseDeployment) -> TargetFacts:
+        deployment = await self._api().deployment(action.deployment_id)
+        return TargetFacts(
+            target=target_of(action),
+            read_at=datetime.now(UTC),
+            deployment_id=deployment.id,
+            deployment_name=await self._full_name(deployment),
+            memory_mb=_size(deployment.job_variables) or 0,
+            paused=deployment.paused,
+            **_labelled(deployment.tags, ()),
+        )
+
+    async def _queue(self, action: ReserveSlot) -> TargetFacts:
+        queues = {queue.name: queue for queue in await self._api().queues(action.pool)}
+        for name in (action.busy_queue, action.starved_queue):
+            if name not in queues:
+                raise OrchestratorError(
+                    f"Looking up queue {name!r} of pool {action.pool!r}: the pool has {sorted(queues)}. "
+                    "Propose one of these."
+                )
+        return TargetFacts(
+            target=target_of(action),
+            read_at=datetime.now(UTC),
+            paused=queues[action.busy_queue].paused,
+        )
+
+    async def _full_name(self, deployment: DeploymentView | None) -> str:
+        if deployment is None:
+            return ""
+        return f"{await self._api().flow_name(deployment.flow_id)}/{deployment.name}"
+
+    async def _memory(self, run: RunView, deployment: DeploymentView | None) -> int:
+        if own := _size(run.job_variables) or _size(deployment.job_variables if deployment else {}):
+            return own
+        if not run.pool:
+            return 0
+        variable: Mapping[str, Any] = (await self._api().pool(run.pool)).variables.get(MEMORY) or {}
+        return _size({MEMORY: variable.get("default")}) or 0
+
+    def _api(self) -> PrefectApi:
+        if self._given is None:
+            self._given = PrefectApi.from_prefect_settings()
+        return self._given
+
+
+def _labelled(deployment_tags: Iterable[str], run_tags: Iterable[str]) -> dict[str, Any]:
+    """What the tags say. Anybody can tag a run, so a run's own tags only ever make it stricter."""
+    of_deployment, tags = tuple(deployment_tags), frozenset((*deployment_tags, *run_tags))
+    return {
+        "env": _environment(tags),
+        "tier": _tier(tags),
+        "team": next(iter(_said("team", of_deployment)), "") or next(iter(sorted(_said("team", tags))), ""),
+        "tags": tags,
+    }
+
+
+def _environment(tags: Iterable[str]) -> str:
+    said = sorted(set(_said("env", tags)))
+    # nothing said, or two things said: taken for production
+    return said[0] if len(said) == 1 else PRODUCTION
+
+
+def _tier(tags: Iterable[str]) -> int:
+    said = [int(tier) for tier in _said("tier", tags) if tier.isdecimal()]
+    return min(said, default=_UNLABELLED_TIER)
+
+
+def _said(label: str, tags: Iterable[str]) -> list[str]:
+    return [tag.removeprefix(f"{label}:") for tag in tags if tag.startswith(f"{label}:")]
+
+
+def _size(variables: Mapping[str, Any]) -> int | None:
+    value = variables.get(MEMORY)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,191 @@
+"""Knows the shape of Prefect's replies: the few fields that levers and facts rest on, typed and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from pilotage.telemetry.facts import TERMINAL, StateType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateView:
+    """One state of a run."""
+
+    id: str
+    type: StateType
+    name: str
+    message: str
+    """Untrusted."""
+    at: datetime
+    scheduled_for: datetime | None
+    transition_id: str
+    """The mark of whoever set it, or empty."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over in this state."""
+        return self.type in TERMINAL
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> StateView:
+        """The state in a reply. Raises KeyError or ValueError when it is none."""
+        details: Mapping[str, Any] = reply.get("state_details") or {}
+        return cls(
+            id=reply["id"],
+            type=StateType(reply["type"]),
+            name=reply["name"],
+            message=reply.get("message") or "",
+            at=moment(reply["timestamp"]),
+            scheduled_for=_maybe_moment(details.get("scheduled_time")),
+            transition_id=details.get("transition_id") or "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """One flow run."""
+
+    id: str
+    name: str
+    state: StateView
+    deployment_id: str
+    """Empty when it was started without one: then nothing can start it again."""
+    pool: str
+    queue: str
+    run_count: int
+    next_start: datetime | None
+    """The time of the present Scheduled state."""
+    started: datetime | None
+    ended: datetime | None
+    tags: tuple[str, ...]
+    auto_scheduled: bool
+    job_variables: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> RunView:
+        """The run in a reply. Raises KeyError, TypeError or ValueError when it is none."""
+        return cls(
+            id=reply["id"],
+            name=reply["name"],
+            state=StateView.read(reply["state"]),
+            deployment_id=reply.get("deployment_id") or "",
+            pool=reply.get("work_pool_name") or "",
+            queue=reply.get("work_queue_name") or "",
+            run_count=reply.get("run_count") or 0,
+            next_start=_maybe_moment(reply.get("next_scheduled_start_time")),
+            started=_maybe_moment(reply.get("start_time")),
+            ended=_maybe_moment(reply.get("end_time")),
+            tags=tuple(reply.get("tags") or ()),
+            auto_scheduled=bool(reply.get("auto_scheduled")),
+            job_variables=dict(reply.get("job_variables") or {}),
+            labels=dict(reply.get("labels") or {}),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentView:
+    """One deployment."""
+
+    id: str
+    name: str
+    flow_id: str
+    paused: bool
+    tags: tuple[str, ...]
+    pool: str
+    queue: str
+    schedules: tuple[Mapping[str, Any], ...]
+    """As Prefect tells them; `id` and `active` matter to us."""
+    job_variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> DeploymentView:
+        """The deployment in a reply. Raises KeyError when it is none."""
+        return cls(
+            id=reply["id"],
+            name=reply["name"],
+            flow_id=reply["flow_id"],
+            paused=bool(reply.get("paused")),
+            tags=tuple(reply.get("tags") or ()),
+            pool=reply.get("work_pool_name") or "",
+            queue=reply.get("work_queue_name") or "",
+            schedules=tuple(reply.get("schedules") or ()),
+            job_variables=dict(reply.get("job_variables") or {}),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """One work queue of a pool."""
+
+    name: str
+    priority: int
+    """1 is served first."""
+    limit: int | None
+    paused: bool
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> QueueView:
+        """The queue in a reply. Raises KeyError when it is none."""
+        return cls(
+            name=reply["name"],
+            priority=reply["priority"],
+            limit=reply.get("concurrency_limit"),
+            paused=bool(reply.get("is_paused")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """One work pool."""
+
+    name: str
+    limit: int | None
+    variables: Mapping[str, Any]
+    """The properties of its job template's variables, each with its `default` where it has one."""
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> PoolView:
+        """The pool in a reply. Raises KeyError when it is none."""
+        template: Mapping[str, Any] = reply.get("base_job_template") or {}
+        return cls(
+            name=reply["name"],
+            limit=reply.get("concurrency_limit"),
+            variables=dict((template.get("variables") or {}).get("properties") or {}),
+        )
+
+
+Ruling = Literal["ACCEPT", "REJECT", "ABORT", "WAIT", "NONE"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """What Prefect said to a proposed state. Read all three: a REJECT may still have had the effect."""
+
+    ruling: Ruling
+    """`NONE`: the guard did not match, so nothing was proposed to the run."""
+    state: StateView | None
+    reason: str = ""
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> Transition:
+        """The ruling in a reply. Raises KeyError or ValueError when it is none."""
+        state = reply.get("state")
+        return cls(
+            ruling=reply["status"],
+            # a state that was refused comes back without an id or a time
+            state=StateView.read(state) if state and state.get("id") and state.get("timestamp") else None,
+            reason=str((reply.get("details") or {}).get("reason") or ""),
+        )
+
+
+def moment(text: str) -> datetime:
+    """The aware time that an ISO 8601 text stands for."""
+    return datetime.fromisoformat(text)
+
+
+def _maybe_moment(text: str | None) -> datetime | None:
+    return moment(text) if text else None
