@@ -1,0 +1,71 @@
+"""What a language model is to us: typed answers, prose, and a stream with tools."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage, BaseMessage
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What was asked of a model so far."""
+
+    calls: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A piece of an answer as it arrives."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer, complete and checked, possibly with tool calls."""
+
+    message: AIMessage
+
+
+class LanguageModel(Protocol):
+    """A model behind an endpoint. Its methods raise ModelError, and nothing else, for want of an answer."""
+
+    @property
+    def name(self) -> str:
+        """What it is called at its endpoint."""
+        ...
+
+    @property
+    def down(self) -> bool:
+        """True while it has just failed and is not asked."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Calls and tokens so far."""
+        ...
+
+    async def ask_typed(self, schema: type[Answer], messages: Sequence[BaseMessage]) -> Answer:
+        """An answer that the schema accepts."""
+        ...
+
+    async def ask_text(self, messages: Sequence[BaseMessage]) -> str:
+        """An answer in prose."""
+        ...
+
+    def stream(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Any] = ()
+    ) -> AsyncIterator[Token | Reply]:
+        """Tokens as they come, and at the end the one whole reply."""
+        ...

@@ -1,0 +1,264 @@
+"""The planner at work: look for new trouble, think each one through, file what is proposed.
+
+It reads the store and files at a desk; it has no other way to act. One broken situation never stops the others,
+and what could not be read or filed is tried again at the next tick: ids are derived, so twice is once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pilotage.planner.actions import ActionKind, action_as_json
+from pilotage.planner.diagnosis import incident_id
+from pilotage.planner.findings import Finding
+from pilotage.planner.models import LanguageModel
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.proposals import Desk
+from pilotage.planner.situations import at_risk_runs, late_runs, starved_queues
+from pilotage.telemetry import incidents
+from pilotage.telemetry.errors import AdapterError
+from pilotage.telemetry.forecasts import Forecaster
+from pilotage.telemetry.stores import Store
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+log = logging.getLogger(__name__)
+
+OVERLAP = timedelta(hours=6)
+"""How far behind the newest failure that was seen older ones are still looked for: backfill arrives late."""
+FRESH = timedelta(minutes=10)
+"""A half-done thought that is older is begun again: what it observed is stale."""
+THOUGHTS_AT_ONCE = 4
+"""So that one slow answer of a model does not hold up everybody's retry."""
+TRIES = 3
+"""How often a situation that breaks the planner itself is thought about."""
+REMEMBERED = 20_000
+"""Handled incidents that are remembered; far more than the overlap can bring back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """One new situation, before it is thought about."""
+
+    incident_id: str
+    run_id: str = ""
+    finding: Finding | None = None
+    """Given by a detector; a failed run is diagnosed in the graph."""
+
+
+class Planner:
+    """The loop's thinking half. Use it as an async context manager, or call `aclose` at the end."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        forecaster: Forecaster,
+        desk: Desk,
+        checkpoint_path: Path,
+        parameters: PlaybookParameters | None = None,
+        model: LanguageModel | None = None,
+        since: datetime | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store, self._forecaster, self._desk, self._model = store, forecaster, desk, model
+        self._parameters = parameters or PlaybookParameters()
+        self._checkpoint_path, self._clock = checkpoint_path, clock
+        self._since = since or clock()
+        self._handled: dict[str, None] = {}
+        self._broken: dict[str, int] = {}
+        self._open = AsyncExitStack()
+        self._graph: CompiledStateGraph[Any, Any, Any, Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the checkpoints; harmless when called twice."""
+        self._graph = None
+        await self._open.aclose()
+
+    async def tick(self, now: datetime) -> list[dict[str, Any]]:
+        """What happened: one entry for each new situation, with the desk's answers under `filed`.
+
+        An entry has `incident_id`, `subject`, `failure_class`, `found_by`, `rule_id`, `fingerprint`, `p_fail`,
+        `playbook`, `alternatives`, `filed` and, when something failed, `error`.
+        """
+        try:
+            offered = await asyncio.to_thread(self._desk.offered)
+        except AdapterError as error:
+            log.warning("Planning waits for the desk: %s", error)
+            return []
+        new = [t for t in await asyncio.to_thread(self._look, now) if t.incident_id not in self._handled]
+        if not new:
+            return []
+        turn = asyncio.Semaphore(THOUGHTS_AT_ONCE)
+        thoughts = [asyncio.create_task(self._think(trouble, offered, now, turn)) for trouble in new]
+        try:
+            return [await self._settle(t, thought) for t, thought in zip(new, thoughts, strict=True)]
+        finally:
+            for thought in thoughts:
+                thought.cancel()
+            await asyncio.gather(*thoughts, return_exceptions=True)
+
+    # -- looking
+
+    def _look(self, now: datetime) -> list[Trouble]:
+        """The troubles of this moment, in the order in which they are to be filed."""
+        found: list[Trouble] = []
+        for detect in (self._waiting, self._at_risk, self._failed):
+            try:
+                found += detect(now)
+            except AdapterError as error:
+                log.warning("Looking for trouble, %s: %s", detect.__name__.strip("_"), error)
+        return found
+
+    def _waiting(self, now: datetime) -> Iterable[Trouble]:
+        starved = starved_queues(incidents.floor(self._store), now, self._parameters)
+        late = late_runs(incidents.waiting_runs(self._store, now), now, self._parameters)
+        return [_detected(finding) for finding in (*starved, *late)]
+
+    def _at_risk(self, now: datetime) -> Iterable[Trouble]:
+        upcoming = incidents.upcoming_runs(self._store, now, self._parameters.horizon)
+        made = (
+            {f.run_id: f for f in self._forecaster.forecast([r.run_id for r in upcoming])} if upcoming else {}
+        )
+        return [_detected(finding) for finding in at_risk_runs(upcoming, made, now, self._parameters)]
+
+    def _failed(self, now: datetime) -> Iterable[Trouble]:
+        """Failed runs, those first whose next attempt is likeliest to succeed."""
+        failures = incidents.failures_since(self._store, self._since)
+        ends = [run.ended for run in failures if run.ended is not None and run.ended <= now]
+        if ends:
+            self._since = max(self._since, max(ends) - OVERLAP)
+        new = [
+            (run, trouble)
+            for run in failures
+            if (
+                trouble := Trouble(
+                    incident_id=incident_id(f"run:{run.run_id}", run.state_id), run_id=run.run_id
+                )
+            )
+            and trouble.incident_id not in self._handled
+        ]
+        made = self._forecaster.forecast([run.run_id for run, _ in new]) if new else ()
+        odds = {forecast.run_id: float(forecast.p_fail) for forecast in made}
+        new.sort(key=lambda pair: odds.get(pair[0].run_id, 0.5))
+        return [trouble for _, trouble in new]
+
+    # -- thinking
+
+    async def _compiled(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        if self._graph is None:
+            # without it, types that nobody declared would be revived from the file
+            os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
+            from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+            from pilotage.planner.graph import build  # the graph library takes 0.6 s to import
+
+            self._checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+            saver = AsyncSqliteSaver.from_conn_string(str(self._checkpoint_path))
+            self._graph = build(await self._open.enter_async_context(saver))
+        return self._graph
+
+    async def _think(
+        self, trouble: Trouble, offered: tuple[ActionKind, ...], now: datetime, turn: asyncio.Semaphore
+    ) -> dict[str, Any]:
+        """The finished state of the graph for one trouble; a thought that broke off lately is taken up again."""
+        async with turn:
+            from pilotage.planner.graph import FINDING, Thinking
+
+            graph = await self._compiled()
+            config: Any = {"configurable": {"thread_id": trouble.incident_id}}
+            thinking = Thinking(
+                store=self._store,
+                forecaster=self._forecaster,
+                parameters=self._parameters,
+                clock=lambda: now,
+                offered=offered,
+                model=self._model,
+            )
+            begun = await graph.aget_state(config)
+            made_at = datetime.fromisoformat(begun.created_at) if begun.created_at else None
+            if begun.next and made_at is not None and abs(self._clock() - made_at) < FRESH:
+                start = None
+            else:
+                given = FINDING.dump_python(trouble.finding, mode="json") if trouble.finding else None
+                start = {"run_id": trouble.run_id, "finding": given}
+            state: dict[str, Any] = await graph.ainvoke(start, config, context=thinking, durability="sync")
+            return state
+
+    # -- filing
+
+    async def _settle(self, trouble: Trouble, thought: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
+        """What became of one trouble. It counts as handled when all its proposals are filed."""
+        happened: dict[str, Any] = {"incident_id": trouble.incident_id, "filed": []}
+        try:
+            state = await thought
+            happened |= _told(state)
+            await self._file(state, happened["filed"])
+        except AdapterError as error:
+            log.warning("Incident %s waits for the next tick: %s", trouble.incident_id, error)
+            happened["error"] = str(error)
+        except Exception as error:  # a defect of ours in one situation must not stop the others
+            self._broken[trouble.incident_id] = self._broken.get(trouble.incident_id, 0) + 1
+            log.exception("Incident %s could not be thought through", trouble.incident_id)
+            happened["error"] = f"{type(error).__name__}: {error}"
+            if self._broken[trouble.incident_id] >= TRIES:
+                self._remember(trouble.incident_id)
+        else:
+            self._remember(trouble.incident_id)
+            await self._forget_thought(trouble.incident_id)
+        return happened
+
+    async def _file(self, state: dict[str, Any], filed: list[dict[str, Any]]) -> None:
+        from pilotage.planner.graph import proposals_in
+
+        for proposal, case in proposals_in(state):
+            answer = await asyncio.to_thread(self._desk.file, proposal, case)
+            filed.append({"proposal_id": proposal.id, "action": action_as_json(proposal.action)} | answer)
+
+    def _remember(self, incident: str) -> None:
+        self._broken.pop(incident, None)
+        self._handled[incident] = None
+        while len(self._handled) > REMEMBERED:
+            del self._handled[next(iter(self._handled))]
+
+    async def _forget_thought(self, incident: str) -> None:
+        """Checkpoints hold half-done thinking only; what is filed is in the ledger."""
+        graph = await self._compiled()
+        try:
+            await graph.checkpointer.adelete_thread(incident)  # type: ignore[union-attr]
+        except Exception:
+            log.warning("The checkpoints of %s stay on file", incident, exc_info=True)
+
+
+def _detected(finding: Finding) -> Trouble:
+    kind, _, name = finding.subject.partition(":")
+    return Trouble(incident_id=finding.incident_id, run_id=name if kind == "run" else "", finding=finding)
+
+
+def _told(state: dict[str, Any]) -> dict[str, Any]:
+    finding = state.get("finding") or {}
+    kept = {key: finding.get(key, "") for key in ("subject", "failure_class", "rule_id", "fingerprint")}
+    return kept | {
+        "found_by": finding.get("by", ""),
+        "p_fail": (state.get("forecast") or {}).get("p_fail"),
+        "playbook": state.get("playbook", ""),
+        "alternatives": state.get("alternatives", []),
+    }
