@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate
+from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts
 
 NOW = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
@@ -105,3 +107,15 @@ def facts_of() -> Make:
         )
 
     return make
+
+
+@pytest.fixture
+def ledger_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[SqlLedger]:
+    opened = SqlLedger(ledger_url)
+    yield opened
+    opened.close()

@@ -1,9 +1,10 @@
 """The gate: the one place where facts become a verdict.
 
-Three answers without trust in annotations. Q1: with the approvals that exist, does the engine allow it?
-Q2: with every seat filled, would it? If not, it is denied whatever anybody approves. Otherwise the requirement
-is the cheapest set of seats that the engine itself accepts, so policy text and enforcement cannot drift apart.
-Any error, any missing fact, any surprise is a denial. The gate reads no clock, no file and no database.
+Three answers without trust in annotations. Q1: with the approvals that exist, does the engine allow it? Q2:
+with every seat filled, would it? If not, it is denied whatever anybody approves. Otherwise the requirement
+is the cheapest set of seats that the engine itself accepts, so policy text and enforcement cannot drift
+apart. Any error, any missing fact, any surprise is a denial. The gate reads no clock, no file and no
+database.
 """
 
 from __future__ import annotations

@@ -1,0 +1,199 @@
+"""Who is calling: people and agents, proved by tokens from a users file or lent for the life of the process.
+
+A token is 32 random bytes from the operating system. With that much entropy there is nothing to guess, so a
+plain SHA-256 of it is enough; a slow password hash protects words that people choose, and nobody chooses
+these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+import threading
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pilotage.policies.roles import Role
+from pilotage.policies.verdicts import Identity
+from pilotage.telemetry.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,79}")
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    roles: list[str] = Field(min_length=1)
+    teams: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,80}$")]] = Field(default_factory=list)
+    token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    identity: Identity
+    token_sha256: str
+
+
+class IdentityBook:
+    """The users file, read again whenever it changes, and the tokens lent by this process. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._lent: dict[str, Identity] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self._known: Mapping[str, _Known] = {}
+        self._refresh()
+
+    def authenticate(self, token: str) -> Identity | None:
+        """The identity that this token proves, or None. Raises ConfigError when the users file went bad.
+
+        Every known token is compared, in constant time each, so the time taken tells nothing.
+        """
+        offered = _sha256(token)
+        with self._lock:
+            found: Identity | None = None
+            for digest, identity in self._lent.items():
+                if hmac.compare_digest(digest, offered):
+                    found = identity
+            if found is not None:
+                return found
+            self._refresh()
+            for known in self._known.values():
+                if hmac.compare_digest(known.token_sha256, offered):
+                    found = known.identity
+            return found
+
+    def add(self, name: str, roles: Collection[str], teams: Collection[str] = ()) -> str:
+        """The new caller's token, shown this once: only its hash is written. Raises ConfigError."""
+        token = secrets.token_urlsafe(32)
+        with self._lock:
+            self._refresh()
+            if name in self._known:
+                raise ConfigError(
+                    f"adding {name} to {self._path}: the name is taken; remove its section first"
+                )
+            entry = _Entry.model_construct(
+                roles=sorted(roles), teams=sorted(teams), token_sha256=_sha256(token)
+            )
+            _known(name, entry.model_dump(), self._path)
+            self._append(
+                f'[users."{name}"]\n'
+                f"roles = {_toml(entry.roles)}\n"
+                f"teams = {_toml(entry.teams)}\n"
+                f'token_sha256 = "{entry.token_sha256}"\n'
+            )
+            self._refresh()
+        return token
+
+    def lend(self, identity: Identity) -> str:
+        """A token for this identity that is held in memory only and ends with the process."""
+        if (identity.kind == "agent") != (Role.AGENT in identity.roles):
+            raise ConfigError(f"lending to {identity.name}: kind and roles differ; agents have role agent")
+        token = secrets.token_urlsafe(32)
+        with self._lock:
+            if identity.name in self._known and self._known[identity.name].identity != identity:
+                raise ConfigError(f"lending to {identity.name}: {self._path} has another so named; rename")
+            self._lent[_sha256(token)] = identity
+        return token
+
+    def take_back(self, token: str) -> None:
+        """Ends a lent token; harmless when it was none."""
+        with self._lock:
+            self._lent.pop(_sha256(token), None)
+
+    def everyone(self) -> tuple[Identity, ...]:
+        """The callers of the users file, by name."""
+        with self._lock:
+            self._refresh()
+            return tuple(self._known[name].identity for name in sorted(self._known))
+
+    def _refresh(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                now = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if now == self._seen:
+                    return
+                # whatever is wrong below, nobody is known until it is put right
+                self._known, self._seen = {}, None
+                if status.st_mode & _OTHERS_MAY_WRITE:
+                    raise ConfigError(
+                        f"reading users {self._path}: mode {stat.S_IMODE(status.st_mode):o} lets others "
+                        f"write it; run `chmod 600 {self._path}`"
+                    )
+                text = file.read()
+        except FileNotFoundError:
+            self._known, self._seen = {}, None
+            return
+        except OSError as exc:
+            raise ConfigError(f"reading users {self._path}: {exc}; make it readable to this user") from exc
+        self._known = _parsed(text, self._path)
+        self._seen = now
+
+    def _append(self, section: str) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "a") as file:
+                file.write(("\n" if file.tell() else "") + section)
+        except OSError as exc:
+            raise ConfigError(f"writing users {self._path}: {exc}; make it writable to this user") from exc
+
+
+def _parsed(text: bytes, path: Path) -> Mapping[str, _Known]:
+    try:
+        content = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"reading users {path}: not TOML ({exc}); correct the line it names") from exc
+    if strange := sorted(set(content) - {"users"}):
+        raise ConfigError(f"reading users {path}: `{strange[0]}` is unknown; every section is [users.NAME]")
+    sections = content.get("users", {})
+    if not isinstance(sections, dict):
+        raise ConfigError(f"reading users {path}: `users` is no table; every section is [users.NAME]")
+    known = {name: _known(name, section, path) for name, section in sections.items()}
+    hashes = [entry.token_sha256 for entry in known.values()]
+    if len(set(hashes)) != len(hashes):
+        raise ConfigError(f"reading users {path}: two users share a token_sha256; make one anew")
+    return known
+
+
+def _known(name: str, section: object, path: Path) -> _Known:
+    where = f"reading users {path}: users.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{where}: not a name; letters, digits and . _ @ - only, 80 at most")
+    try:
+        entry = _Entry.model_validate(section)
+    except ValidationError as exc:
+        told = "; ".join(f"`{'.'.join(map(str, error['loc']))}`: {error['msg']}" for error in exc.errors())
+        raise ConfigError(f"{where}: {told}; valid keys are {', '.join(_Entry.model_fields)}") from exc
+    valid = [role.value for role in Role]
+    if unknown := sorted(set(entry.roles) - set(valid)):
+        raise ConfigError(f"{where}: `{unknown[0]}` is not a role; valid roles are {', '.join(valid)}")
+    if Role.AGENT in entry.roles and len(entry.roles) > 1:
+        raise ConfigError(f"{where}: an agent has no other role; give the person a section of their own")
+    identity = Identity(
+        name=name,
+        kind="agent" if Role.AGENT in entry.roles else "user",
+        roles=frozenset(entry.roles),
+        teams=frozenset(entry.teams),
+    )
+    return _Known(identity=identity, token_sha256=entry.token_sha256)
+
+
+def _sha256(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def _toml(names: list[str]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"

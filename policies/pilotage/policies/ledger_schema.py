@@ -1,0 +1,176 @@
+"""The ledger's tables, and how its database is opened.
+
+SQLite by default: write-ahead log, `synchronous=FULL` (a row that was acknowledged survives a power cut), and
+every writing transaction takes the write lock when it begins, so that what it counts cannot change under it.
+Times are text in UTC with microseconds, which sorts as the moments do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+WRITING = "pilotage_writing"
+"""Execution option of a connection that will write: its transaction takes the write lock at once."""
+BUSY_TIMEOUT_S = 30
+"""How long a transaction waits for another process's write."""
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+proposals = sa.Table(
+    "proposals",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("incident_id", sa.Text, nullable=False, index=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("proposal", sa.Text, nullable=False),  # canonical JSON; hashed again before it is acted on
+    sa.Column("proposer", sa.Text, nullable=False),
+    sa.Column("case_file", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("deployment_id", sa.Text, nullable=False),
+    sa.Column("filed_at", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, index=True),
+)
+verdicts = sa.Table(
+    "verdicts",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("proposals.id"), nullable=False, index=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("target_facts", sa.Text, nullable=False),
+    sa.Column("ledger_facts", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+)
+votes = sa.Table(
+    "votes",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("proposals.id"), nullable=False, index=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("voter", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.UniqueConstraint("proposal_id", "voter", "decision"),
+)
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("proposals.id"), primary_key=True),
+    sa.Column("verdict_seq", sa.Integer, sa.ForeignKey("verdicts.seq"), nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("mark", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False, index=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("deployment_id", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("admitted_at", sa.Text, nullable=False, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("free_at", sa.Text, nullable=False),  # when a claim may be taken over, or a retry made
+    sa.Column("last_error", sa.Text, nullable=False),
+)
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("outbox.proposal_id"), primary_key=True),
+    sa.Column("effect", sa.Text, nullable=False),
+    sa.Column("receipt", sa.Text, nullable=False),
+    sa.Column("delivered_at", sa.Text, nullable=False),
+    sa.Column("undo_at", sa.Text, nullable=False),
+    sa.Column("undone_at", sa.Text, nullable=False),
+    sa.Column("undo", sa.Text, nullable=False),
+)
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("outbox.proposal_id"), primary_key=True),
+    sa.Column("judgement", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("final_state", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+)
+switches = sa.Table(
+    "switches",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("proposal_id", sa.Text, nullable=False, index=True),
+    sa.Column("incident_id", sa.Text, nullable=False, index=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("prev", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+checkpoints = sa.Table(
+    # the place for signed heads of the audit chain; a cut tail shows only against one kept elsewhere
+    "checkpoints",
+    metadata,
+    sa.Column("length", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("head", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("signature", sa.Text, nullable=False),
+)
+
+_APPEND_ONLY = tuple(
+    f"CREATE TRIGGER IF NOT EXISTS audit_no_{verb} BEFORE {verb} ON audit "
+    "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+    for verb in ("UPDATE", "DELETE")
+)
+
+
+def opened(url: str) -> sa.Engine:
+    """The database at this SQLAlchemy URL with its tables in place. Raises SQLAlchemyError."""
+    parsed = sa.make_url(url)
+    sqlite = parsed.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"max_overflow": -1}
+    if sqlite:
+        options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = sa.create_engine(parsed, **options)
+    if sqlite:
+        sa.event.listen(engine, "connect", _on_connect)
+        sa.event.listen(engine, "begin", _on_begin)
+    try:
+        with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+            metadata.create_all(connection)
+            if sqlite:
+                for statement in _APPEND_ONLY:
+                    connection.exec_driver_sql(statement)
+            found = connection.execute(
+                sa.select(switches.c.value).where(switches.c.name == "schema")
+            ).scalar_one_or_none()
+            if found is None:
+                connection.execute(switches.insert().values(name="schema", value=str(SCHEMA_VERSION)))
+            elif int(found) > SCHEMA_VERSION:
+                raise sa.exc.InvalidRequestError(f"schema version {found} is newer than {SCHEMA_VERSION}")
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _on_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins no transaction of its own
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _on_begin(connection: sa.Connection) -> None:
+    writing = connection.get_execution_options().get(WRITING, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,210 @@
+"""What the ledger is to everybody else: owner of proposals, verdicts, votes, the outbox and outcomes.
+
+All methods are synchronous and may be called from any thread. They raise LedgerError when the database cannot
+be read or written, and nothing may be injected until it can. Every change of state is one transaction that
+also appends to the audit log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
+
+from pilotage.policies.audit import AuditReport
+from pilotage.policies.gate import LedgerFacts, Stage
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
+
+Status = Literal[
+    "filed",
+    "allowed",
+    "needs_approval",
+    "denied",
+    "admitted",
+    "delivered",
+    "verified",
+    "failed",
+    "refused",
+    "expired",
+    "rejected",
+    "undone",
+    "unknown",
+]
+"""Where a proposal stands; `unknown` is one that was never filed."""
+OPEN: frozenset[Status] = frozenset({"filed", "allowed", "needs_approval"})
+"""Still open to votes."""
+
+Decide = Callable[[FiledProposal, LedgerFacts], Verdict]
+"""The whole decision, over facts about the target that were read before. It must not call the ledger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """One change that was made, and what verification and undo need to know of it."""
+
+    filed: FiledProposal
+    mark: str
+    effect: str
+    receipt: Mapping[str, Any]
+    """Whatever was recorded with the delivery, as plain JSON."""
+    delivered_at: datetime
+    undo_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """The kill switch, set."""
+
+    by: str
+    reason: str
+    at: datetime
+    resume_votes: tuple[str, ...] = ()
+    """Who has voted to lift it."""
+
+
+class Ledger(Protocol):
+    """The ledger, whatever database it is on."""
+
+    def file(self, filed: FiledProposal) -> bool:
+        """True when it is new, False when it was filed before. Another text under its id: LedgerError."""
+        ...
+
+    def filed(self, proposal_id: str) -> FiledProposal | None:
+        """The proposal as it was filed, or None."""
+        ...
+
+    def status(self, proposal_id: str) -> Status:
+        """Where it stands."""
+        ...
+
+    def facts(
+        self, filed: FiledProposal, stage: Stage, mode: Mode, now: datetime, target: TargetFacts | None = None
+    ) -> LedgerFacts:
+        """What the ledger counts about it; the proposal's own outbox row is left out."""
+        ...
+
+    def record_verdict(
+        self,
+        proposal_id: str,
+        stage: Stage,
+        verdict: Verdict,
+        target: TargetFacts | None,
+        at: datetime,
+        ledger: LedgerFacts | None = None,
+    ) -> None:
+        """Keeps a verdict and the facts it rests on."""
+        ...
+
+    def vote(
+        self,
+        proposal_id: str,
+        digest: str,
+        voter: Identity,
+        decision: Literal["approve", "reject"],
+        reason: str,
+        verdict: Verdict,
+        at: datetime,
+    ) -> Vote | Verdict:
+        """The vote that now counts, or the refusal; `verdict` is the gate's answer to the vote itself."""
+        ...
+
+    def admit(
+        self, proposal_id: str, decide: Decide, mode: Mode, now: datetime, target: TargetFacts | None = None
+    ) -> Verdict:
+        """The verdict under which it was put into the outbox or refused, in one transaction."""
+        ...
+
+    def claim(self, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:
+        """The oldest waiting entry, now this owner's until the lease ends; None while stopped."""
+        ...
+
+    def claim_of(self, proposal_id: str, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:
+        """The same for one proposal."""
+        ...
+
+    def record_delivery(
+        self, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
+    ) -> bool:
+        """True when it was recorded now, False when a delivery had been recorded before."""
+        ...
+
+    def record_failure(self, proposal_id: str, why: str, transient: bool, at: datetime) -> None:
+        """Puts the entry back for a later try, or gives it up."""
+        ...
+
+    def record_outcome(
+        self, proposal_id: str, judgement: str, detail: str, final_state: str, at: datetime
+    ) -> bool:
+        """True when verification's final word was recorded now."""
+        ...
+
+    def record_undo(
+        self, proposal_id: str, by: str, effect: str, detail: Mapping[str, Any], at: datetime
+    ) -> bool:
+        """True when the way back was recorded now; `refused` leaves the status as it was."""
+        ...
+
+    def delivered(self, proposal_id: str) -> Delivered | None:
+        """The change that it made, or None when there was none or it was undone."""
+        ...
+
+    def awaiting_verification(self) -> list[Delivered]:
+        """Changes without a final word, oldest first."""
+        ...
+
+    def due_undos(self, now: datetime) -> list[Delivered]:
+        """Changes that were to be held until a time that has come."""
+        ...
+
+    def expire(self, now: datetime) -> list[str]:
+        """The ids of proposals that nobody admitted in time, now marked so."""
+        ...
+
+    def stop(self, by: str, reason: str, at: datetime) -> bool:
+        """True when the kill switch is set now, False when it was already."""
+        ...
+
+    def resume_vote(self, by: str, needed: int, at: datetime) -> bool:
+        """True when this vote lifts the kill switch; one vote for each person."""
+        ...
+
+    def stopped(self) -> Stop | None:
+        """The kill switch, or None when it is not set."""
+        ...
+
+    def set_mode(self, mode: Mode, by: str, at: datetime) -> None:
+        """Keeps the mode over restarts."""
+        ...
+
+    def mode(self) -> Mode | None:
+        """The mode that was set last, or None when none ever was."""
+        ...
+
+    def proposals(self, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest proposals as plain JSON."""
+        ...
+
+    def incidents(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest incidents with their proposals, as plain JSON."""
+        ...
+
+    def story(self, subject: str) -> list[dict[str, Any]]:
+        """Every audited step about a run, proposal or incident id, in the order in which it happened."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """How many proposals stand where."""
+        ...
+
+    def verify_audit(self) -> AuditReport:
+        """What a walk along the audit chain finds."""
+        ...
+
+    def export_audit(self) -> Iterator[str]:
+        """The audit log as JSON lines."""
+        ...
+
+    def close(self) -> None:
+        """Lets the database go."""
+        ...

@@ -1,0 +1,383 @@
+"""The ledger on SQL: every change of state is one transaction that also appends to the audit log.
+
+`admit` is the heart: one transaction re-reads and re-hashes the stored proposal, counts votes and budgets,
+asks for the whole decision and writes the outbox row beside the verdict that allows it, or the refusal.
+Nothing else inserts into the outbox. The two halves that move rows on from there are in `sql_outbox`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from pilotage.planner.actions import target_of
+from pilotage.policies import audit as log
+from pilotage.policies import sql_views
+from pilotage.policies.audit import AuditReport, Entry
+from pilotage.policies.digests import digest_of, mark_of
+from pilotage.policies.gate import LedgerFacts, Stage
+from pilotage.policies.json_values import timestamp
+from pilotage.policies.ledger_schema import WRITING, opened, outbox, proposals, verdicts, votes
+from pilotage.policies.ledgers import OPEN, Decide, Status
+from pilotage.policies.refusals import refused
+from pilotage.policies.sql_counts import deployment_in, facts_in
+from pilotage.policies.sql_outbox import OutboxKeeping
+from pilotage.policies.sql_rows import as_text, dicts, filed_from, proposal_row, run_of, vote_from
+from pilotage.policies.sql_steps import found, note, row_of, set_status, status_in
+from pilotage.policies.sql_switches import SwitchKeeping
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
+from pilotage.telemetry.errors import LedgerError
+
+_STATUS_OF: dict[Outcome, Status] = {
+    Outcome.ALLOW: "allowed",
+    Outcome.NEEDS_APPROVAL: "needs_approval",
+    Outcome.DENY: "denied",
+}
+_STATUS_OF_REFUSAL: dict[str, Status] = {"!expired": "expired", "!vetoed": "rejected"}
+
+
+class SqlLedger(OutboxKeeping, SwitchKeeping):
+    """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database."""
+
+    def __init__(self, url: str) -> None:
+        self._one_writer = threading.Lock()
+        with _translated(f"opening the ledger {sa.make_url(url).render_as_string(hide_password=True)}"):
+            self._engine = opened(url)
+
+    def close(self) -> None:
+        """Lets the database go."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[sa.Connection]:
+        """A connection whose reads see one moment."""
+        with _translated(what), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[sa.Connection]:
+        """A transaction that holds the write lock from its beginning; rolled back when anything is raised."""
+        with (
+            _translated(what),
+            self._one_writer,
+            self._engine.connect().execution_options(**{WRITING: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def file(self, filed: FiledProposal) -> bool:
+        """True when it is new, False when the same was filed before. Raises LedgerError for another text."""
+        proposal = filed.proposal
+        attempt = f"filing {proposal.id}"
+        if digest_of(proposal, filed.proposer) != filed.digest:
+            raise LedgerError(f"{attempt}: its digest is not that of its text; build it with digest_of")
+        with self.writing(attempt) as connection:
+            known = connection.execute(
+                sa.select(proposals.c.digest).where(proposals.c.id == proposal.id)
+            ).scalar_one_or_none()
+            if known is not None:
+                if known != filed.digest:
+                    raise LedgerError(f"{attempt}: the id stands for another text; use an id of its own")
+                return False
+            connection.execute(proposals.insert().values(**proposal_row(filed)))
+            note(
+                connection,
+                filed,
+                "proposed",
+                filed.filed_at,
+                filed.proposer.name,
+                proposal=proposal,
+                case=filed.case,
+                digest=filed.digest,
+                target=target_of(proposal.action),
+            )
+            return True
+
+    def filed(self, proposal_id: str) -> FiledProposal | None:
+        """The proposal as it was filed, or None."""
+        with self.reading(f"reading {proposal_id}") as connection:
+            return found(connection, proposal_id)
+
+    def status(self, proposal_id: str) -> Status:
+        """Where it stands; `unknown` when it was never filed."""
+        with self.reading(f"reading {proposal_id}") as connection:
+            return status_in(connection, proposal_id)
+
+    def facts(
+        self, filed: FiledProposal, stage: Stage, mode: Mode, now: datetime, target: TargetFacts | None = None
+    ) -> LedgerFacts:
+        """What the ledger counts about it; the proposal's own outbox row is left out."""
+        with self.reading(f"counting for {filed.proposal.id}") as connection:
+            return facts_in(connection, filed, stage, mode, now, target)
+
+    def record_verdict(
+        self,
+        proposal_id: str,
+        stage: Stage,
+        verdict: Verdict,
+        target: TargetFacts | None,
+        at: datetime,
+        ledger: LedgerFacts | None = None,
+    ) -> None:
+        """Keeps a verdict and the facts it rests on; moves the status of what is not admitted yet."""
+        with self.writing(f"recording the verdict on {proposal_id}") as connection:
+            filed = found(connection, proposal_id)
+            if filed is None:
+                raise LedgerError(
+                    f"recording the verdict on {proposal_id}: it was never filed; file it first"
+                )
+            self._keep_verdict(connection, filed, stage, verdict, target, at, ledger)
+            note(connection, filed, "judged", at, "gate", stage=stage, verdict=verdict, target_facts=target)
+
+    def vote(
+        self,
+        proposal_id: str,
+        digest: str,
+        voter: Identity,
+        decision: Literal["approve", "reject"],
+        reason: str,
+        verdict: Verdict,
+        at: datetime,
+    ) -> Vote | Verdict:
+        """The vote that now counts, or the refusal; `verdict` is the gate's answer to the vote itself."""
+        with self.writing(f"voting on {proposal_id}") as connection:
+            filed = found(connection, proposal_id)
+            if filed is None:
+                return refused("!not-filed", detail=proposal_id)
+            refusal = _vote_refusal(connection, filed, digest, voter, decision, verdict)
+            if refusal is not None:
+                note(connection, filed, "vote_refused", at, voter.name, decision=decision, verdict=refusal)
+                return refusal
+            row: dict[str, Any] = {
+                "proposal_id": proposal_id,
+                "digest": digest,
+                "voter": voter.name,
+                "role": ",".join(sorted(voter.roles)),
+                "decision": decision,
+                "reason": reason,
+                "at": timestamp(at),
+            }
+            connection.execute(votes.insert().values(**row))
+            if decision == "reject":
+                set_status(connection, proposal_id, "rejected")
+            event = "approved" if decision == "approve" else "rejected"
+            note(
+                connection,
+                filed,
+                event,
+                at,
+                voter.name,
+                digest=digest,
+                reason=reason,
+                roles=voter.roles,
+                verdict=verdict,
+            )
+            return vote_from(row)
+
+    def admit(
+        self, proposal_id: str, decide: Decide, mode: Mode, now: datetime, target: TargetFacts | None = None
+    ) -> Verdict:
+        """The verdict under which it was put into the outbox or refused, in one transaction.
+
+        `decide` gets the stored proposal and what the ledger counts at this moment, and must not call the
+        ledger. An exception in it is a denial. A second call changes nothing: `!already-admitted`.
+        """
+        with self.writing(f"admitting {proposal_id}") as connection:
+            already = connection.execute(
+                sa.select(outbox.c.proposal_id).where(outbox.c.proposal_id == proposal_id)
+            ).first()
+            if already is not None:
+                return refused("!already-admitted")
+            row = row_of(connection, proposal_id)
+            if row is None:
+                return refused("!not-filed", detail=proposal_id)
+            try:
+                filed = filed_from(row)
+            except (ValueError, KeyError, TypeError) as exc:
+                return self._refuse_tampered(connection, row, now, str(exc))
+            if digest_of(filed.proposal, filed.proposer) != filed.digest:
+                return self._refuse_tampered(connection, row, now, "")
+            counted = facts_in(connection, filed, "inject", mode, now, target)
+            verdict = _before_deciding(filed, counted, now) or _decided(decide, filed, counted)
+            seq = self._keep_verdict(connection, filed, "inject", verdict, target, now, counted)
+            if verdict.outcome is not Outcome.ALLOW:
+                note(connection, filed, "refused", now, "gate", verdict=verdict, target_facts=target)
+                return verdict
+            mark = mark_of(filed.digest)
+            connection.execute(
+                outbox.insert().values(
+                    proposal_id=proposal_id,
+                    verdict_seq=seq,
+                    digest=filed.digest,
+                    mark=mark,
+                    kind=filed.proposal.action.kind,
+                    target=target_of(filed.proposal.action),
+                    run_id=run_of(filed),
+                    deployment_id=deployment_in(connection, filed, target),
+                    state="pending",
+                    admitted_at=timestamp(now),
+                    attempts=0,
+                    owner="",
+                    free_at="",
+                    last_error="",
+                )
+            )
+            set_status(connection, proposal_id, "admitted")
+            note(connection, filed, "admitted", now, "gate", mark=mark, verdict=verdict, target_facts=target)
+            return verdict
+
+    def expire(self, now: datetime) -> list[str]:
+        """The ids of proposals that nobody admitted in time, now marked so."""
+        with self.writing("expiring proposals") as connection:
+            rows = dicts(
+                connection.execute(
+                    sa.select(proposals).where(
+                        proposals.c.status.in_(sorted(OPEN)), proposals.c.expires_at <= timestamp(now)
+                    )
+                )
+            )
+            for row in rows:
+                set_status(connection, row["id"], "expired")
+                note(connection, filed_from(row), "expired", now, "clock", expires_at=row["expires_at"])
+            return [row["id"] for row in rows]
+
+    def proposals(self, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest proposals as plain JSON."""
+        with self.reading("listing proposals") as connection:
+            return sql_views.proposal_list(connection, status, limit)
+
+    def incidents(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest incidents with their proposals, as plain JSON."""
+        with self.reading("listing incidents") as connection:
+            return sql_views.incident_list(connection, limit)
+
+    def story(self, subject: str) -> list[dict[str, Any]]:
+        """Every audited step about a run, proposal or incident id, in the order in which it happened."""
+        with self.reading(f"telling the story of {subject}") as connection:
+            return sql_views.story_of(connection, subject)
+
+    def counts(self) -> dict[str, int]:
+        """How many proposals stand where."""
+        with self.reading("counting proposals") as connection:
+            return sql_views.count_by_status(connection)
+
+    def verify_audit(self) -> AuditReport:
+        """What a walk along the audit chain finds."""
+        with self.reading("verifying the audit log") as connection:
+            return log.verify(connection)
+
+    def export_audit(self) -> Iterator[str]:
+        """The audit log as JSON lines."""
+        with self.reading("exporting the audit log") as connection:
+            yield from log.exported(connection)
+
+    def _keep_verdict(
+        self,
+        connection: sa.Connection,
+        filed: FiledProposal,
+        stage: Stage,
+        verdict: Verdict,
+        target: TargetFacts | None,
+        at: datetime,
+        ledger: LedgerFacts | None,
+    ) -> int:
+        proposal_id = filed.proposal.id
+        result = connection.execute(
+            verdicts.insert().values(
+                proposal_id=proposal_id,
+                stage=stage,
+                outcome=verdict.outcome.value,
+                verdict=as_text(verdict),
+                target_facts=as_text(target),
+                ledger_facts=as_text(ledger),
+                at=timestamp(at),
+            )
+        )
+        if status_in(connection, proposal_id) in OPEN | {"denied"}:
+            refusal = next((name for name in verdict.policy_ids if name in _STATUS_OF_REFUSAL), "")
+            set_status(connection, proposal_id, _STATUS_OF_REFUSAL.get(refusal, _STATUS_OF[verdict.outcome]))
+        if target is not None and target.deployment_id:
+            connection.execute(
+                proposals.update()
+                .where(proposals.c.id == proposal_id)
+                .values(deployment_id=target.deployment_id)
+            )
+        (seq,) = result.inserted_primary_key or (0,)
+        return int(seq)
+
+    def _refuse_tampered(
+        self, connection: sa.Connection, row: dict[str, Any], now: datetime, detail: str
+    ) -> Verdict:
+        verdict = refused("!tampered", detail=detail)
+        set_status(connection, row["id"], "refused")
+        log.append(
+            connection,
+            Entry(
+                event="refused",
+                at=now,
+                actor="gate",
+                proposal_id=row["id"],
+                incident_id=row["incident_id"],
+                run_id=row["run_id"],
+                detail={"verdict": verdict},
+            ),
+        )
+        return verdict
+
+
+def _before_deciding(filed: FiledProposal, counted: LedgerFacts, now: datetime) -> Verdict | None:
+    """The refusal that holds whatever the decision would be, or None."""
+    if filed.proposal.expires_at <= now:
+        return refused("!expired", detail=f"at {filed.proposal.expires_at.isoformat()}")
+    if counted.stopped:
+        return refused("!stopped")
+    vetoes = [vote for vote in counted.votes if vote.decision == "reject" and vote.digest == filed.digest]
+    return refused("!vetoed", detail=vetoes[0].voter) if vetoes else None
+
+
+def _decided(decide: Decide, filed: FiledProposal, counted: LedgerFacts) -> Verdict:
+    try:
+        return decide(filed, counted)
+    except Exception as exc:  # any surprise is a denial
+        return refused("!evaluation-error", errors=(f"{type(exc).__name__}: {exc}",))
+
+
+def _vote_refusal(
+    connection: sa.Connection,
+    filed: FiledProposal,
+    digest: str,
+    voter: Identity,
+    decision: str,
+    verdict: Verdict,
+) -> Verdict | None:
+    if digest != filed.digest or digest_of(filed.proposal, filed.proposer) != digest:
+        return refused("!other-digest")
+    if verdict.outcome is not Outcome.ALLOW:
+        return verdict
+    if status_in(connection, filed.proposal.id) not in OPEN:
+        return refused("!closed", detail=status_in(connection, filed.proposal.id))
+    before = connection.execute(
+        sa.select(votes.c.seq).where(
+            votes.c.proposal_id == filed.proposal.id,
+            votes.c.voter == voter.name,
+            votes.c.decision == decision,
+        )
+    ).first()
+    return refused("!voted-before") if before is not None else None
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as exc:
+        # a locked database is free again later; everything else wants a person
+        transient = isinstance(exc, sa.exc.OperationalError) and "locked" in str(exc)
+        raise LedgerError(
+            f"{what}: {exc.__class__.__name__}: {exc}; nothing was changed", transient=transient
+        ) from exc

@@ -1,0 +1,98 @@
+"""The kill switch and the mode, kept in the ledger so that they hold over restarts and without any model."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from pilotage.policies import audit as log
+from pilotage.policies.audit import Entry
+from pilotage.policies.json_values import moment, timestamp
+from pilotage.policies.ledger_schema import switches
+from pilotage.policies.ledgers import Stop
+from pilotage.policies.verdicts import Mode
+
+_STOP = "stop"
+_MODE = "mode"
+
+
+class _Transactions(Protocol):
+    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
+    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
+
+
+class SwitchKeeping:
+    """The part of the ledger that sets and lifts switches."""
+
+    def stop(self: _Transactions, by: str, reason: str, at: datetime) -> bool:
+        """True when the kill switch is set now, False when it was already."""
+        with self.writing("setting the kill switch") as connection:
+            if stop_in(connection) is not None:
+                return False
+            value = {"by": by, "reason": reason, "at": timestamp(at), "resume_votes": []}
+            _put(connection, _STOP, json.dumps(value))
+            log.append(connection, Entry(event="stopped", at=at, actor=by, detail={"reason": reason}))
+            return True
+
+    def resume_vote(self: _Transactions, by: str, needed: int, at: datetime) -> bool:
+        """True when this vote lifts the kill switch; one vote for each person, `needed` in all."""
+        with self.writing("voting to resume") as connection:
+            stop = stop_in(connection)
+            if stop is None:
+                return False
+            cast = sorted({*stop.resume_votes, by})
+            lifted = len(cast) >= max(1, needed)
+            if lifted:
+                connection.execute(switches.delete().where(switches.c.name == _STOP))
+            else:
+                value = {"by": stop.by, "reason": stop.reason, "at": timestamp(stop.at), "resume_votes": cast}
+                _put(connection, _STOP, json.dumps(value))
+            event = "resumed" if lifted else "resume_vote"
+            log.append(
+                connection, Entry(event=event, at=at, actor=by, detail={"votes": cast, "needed": needed})
+            )
+            return lifted
+
+    def stopped(self: _Transactions) -> Stop | None:
+        """The kill switch, or None when it is not set."""
+        with self.reading("reading the kill switch") as connection:
+            return stop_in(connection)
+
+    def set_mode(self: _Transactions, mode: Mode, by: str, at: datetime) -> None:
+        """Keeps the mode over restarts."""
+        with self.writing("setting the mode") as connection:
+            _put(connection, _MODE, mode.value)
+            log.append(connection, Entry(event="mode_set", at=at, actor=by, detail={"mode": mode}))
+
+    def mode(self: _Transactions) -> Mode | None:
+        """The mode that was set last, or None when none ever was."""
+        with self.reading("reading the mode") as connection:
+            found = _get(connection, _MODE)
+            return Mode(found) if found else None
+
+
+def stop_in(connection: sa.Connection) -> Stop | None:
+    """The kill switch within a transaction."""
+    found = _get(connection, _STOP)
+    if found is None:
+        return None
+    value: dict[str, Any] = json.loads(found)
+    return Stop(
+        by=value["by"],
+        reason=value["reason"],
+        at=moment(value["at"]),
+        resume_votes=tuple(value["resume_votes"]),
+    )
+
+
+def _get(connection: sa.Connection, name: str) -> str | None:
+    return connection.execute(sa.select(switches.c.value).where(switches.c.name == name)).scalar_one_or_none()
+
+
+def _put(connection: sa.Connection, name: str, value: str) -> None:
+    connection.execute(switches.delete().where(switches.c.name == name))
+    connection.execute(switches.insert().values(name=name, value=value))

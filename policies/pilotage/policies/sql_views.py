@@ -1,0 +1,161 @@
+"""What people ask the ledger: lists of proposals and incidents, the story of one subject, counts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from pilotage.policies.json_values import moment
+from pilotage.policies.ledger_schema import audit, outcomes, proposals, verdicts, votes
+from pilotage.policies.sql_rows import NOTIFY, dicts
+
+INCIDENT_STATUS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("recovered", frozenset({"verified", "undone"})),
+    ("open", frozenset({"filed", "allowed", "admitted", "delivered"})),
+    ("waiting", frozenset({"needs_approval"})),
+)
+"""The first line of which a change of the incident has a status says how the incident stands."""
+
+
+def proposal_list(connection: sa.Connection, status: str | None, limit: int) -> list[dict[str, Any]]:
+    """The newest proposals, each with its last verdict and its votes."""
+    wanted = sa.select(proposals).order_by(proposals.c.filed_at.desc(), proposals.c.id).limit(limit)
+    if status is not None:
+        wanted = wanted.where(proposals.c.status == status)
+    return _described(connection, dicts(connection.execute(wanted)))
+
+
+def incident_list(connection: sa.Connection, limit: int) -> list[dict[str, Any]]:
+    """The newest incidents, each with all its proposals, oldest first."""
+    ids = [
+        row.incident_id
+        for row in connection.execute(
+            sa.select(proposals.c.incident_id)
+            .group_by(proposals.c.incident_id)
+            .order_by(sa.func.max(proposals.c.filed_at).desc())
+            .limit(limit)
+        )
+    ]
+    rows = dicts(
+        connection.execute(
+            sa.select(proposals)
+            .where(proposals.c.incident_id.in_(ids))
+            .order_by(proposals.c.filed_at, proposals.c.id)
+        )
+    )
+    grouped: dict[str, list[dict[str, Any]]] = {incident_id: [] for incident_id in ids}
+    for described in _described(connection, rows):
+        grouped[described["incident_id"]].append(described)
+    return [_incident(incident_id, found) for incident_id, found in grouped.items()]
+
+
+def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
+    """Every audited step about the subject, in order, the finding and the forecast before the proposal."""
+    rows = connection.execute(
+        sa.select(audit.c.body)
+        .where(
+            sa.or_(audit.c.proposal_id == subject, audit.c.incident_id == subject, audit.c.run_id == subject)
+        )
+        .order_by(audit.c.seq)
+    )
+    told: list[dict[str, Any]] = []
+    for row in rows:
+        body = json.loads(row.body)
+        step = {
+            "at": body["at"],
+            "step": body["event"],
+            "actor": body["actor"],
+            "proposal_id": body["proposal_id"],
+            "incident_id": body["incident_id"],
+            "run_id": body["run_id"],
+            "detail": body["detail"],
+        }
+        if body["event"] == "proposed":
+            told += _before(step)
+        told.append(step)
+    return told
+
+
+def count_by_status(connection: sa.Connection) -> dict[str, int]:
+    """How many proposals stand where."""
+    rows = connection.execute(sa.select(proposals.c.status, sa.func.count()).group_by(proposals.c.status))
+    return dict(rows.tuples().all())
+
+
+def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    ids = [row["id"] for row in rows]
+    last: dict[str, dict[str, Any]] = {}
+    for row in connection.execute(
+        sa.select(verdicts).where(verdicts.c.proposal_id.in_(ids)).order_by(verdicts.c.seq)
+    ).mappings():
+        last[row["proposal_id"]] = json.loads(row["verdict"])
+    cast: dict[str, list[dict[str, Any]]] = {}
+    for row in connection.execute(
+        sa.select(votes).where(votes.c.proposal_id.in_(ids)).order_by(votes.c.seq)
+    ).mappings():
+        cast.setdefault(row["proposal_id"], []).append(
+            {key: row[key] for key in ("voter", "decision", "reason", "at")}
+        )
+    ended = {
+        row["proposal_id"]: dict(row)
+        for row in connection.execute(sa.select(outcomes).where(outcomes.c.proposal_id.in_(ids))).mappings()
+    }
+    return [
+        {
+            "proposal_id": row["id"],
+            "incident_id": row["incident_id"],
+            "run_id": row["run_id"],
+            "target": row["target"],
+            "kind": row["kind"],
+            "status": row["status"],
+            "digest": row["digest"],
+            "filed_at": row["filed_at"],
+            "expires_at": row["expires_at"],
+            "proposer": json.loads(row["proposer"])["name"],
+            "action": json.loads(row["proposal"])["action"],
+            "proposal": json.loads(row["proposal"]),
+            "case": json.loads(row["case_file"]),
+            "verdict": last.get(row["id"], {}),
+            "votes": cast.get(row["id"], []),
+            "outcome": ended.get(row["id"], {}),
+        }
+        for row in rows
+    ]
+
+
+def _incident(incident_id: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    changes = [row for row in found if row["kind"] != NOTIFY]
+    standing = {row["status"] for row in changes}
+    status = next((name for name, marks in INCIDENT_STATUS if standing & marks), "")
+    if not status:
+        told = any(row["kind"] == NOTIFY and row["status"] in ("delivered", "verified") for row in found)
+        status = "told" if told else "held"
+    case = found[0]["case"]
+    ends = [row["outcome"]["at"] for row in changes if row["outcome"].get("judgement") == "verified"]
+    failed_at = case.get("failed_at")
+    seconds = (moment(min(ends)) - moment(failed_at)).total_seconds() if ends and failed_at else None
+    return {
+        "incident_id": incident_id,
+        "status": status,
+        "subject": case["subject"],
+        "run_id": next((row["run_id"] for row in found if row["run_id"]), ""),
+        "failure_class": case["failure_class"],
+        "p_fail": case["p_fail"],
+        "failed_at": failed_at,
+        "first_at": found[0]["filed_at"],
+        "last_at": found[-1]["filed_at"],
+        "seconds_to_recovery": seconds,
+        "proposals": found,
+    }
+
+
+def _before(step: dict[str, Any]) -> list[dict[str, Any]]:
+    case = step["detail"].get("case", {})
+    finding = ("subject", "failure_class", "found_by", "rule_id", "fingerprint", "notes", "failed_at")
+    forecast = ("p_fail", "forecast_model", "forecast_reasons")
+    before = [{**step, "step": "found", "detail": {key: case.get(key) for key in finding}}]
+    if case.get("p_fail") is not None:
+        before.append({**step, "step": "forecast", "detail": {key: case.get(key) for key in forecast}})
+    return before
