@@ -1,0 +1,188 @@
+"""The notebooks run from top to bottom, with no key in their environment, while the store's owner writes."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from tests.notebooks.floor_facts import Floor, write
+
+from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.telemetry.sockets import STORE_FILE, STORE_SOCKET, socket_path
+from pilotage.telemetry.store_socket import StoreServer
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+THE_FLOOR = NOTEBOOKS / "01_the_floor.ipynb"
+PNG = b"\x89PNG\r\n"
+CELL_TIMEOUT = 60
+"""Seconds; the slowest cell, which imports matplotlib, takes three on a busy machine."""
+
+
+@dataclass(slots=True)
+class Collector:
+    """A thread that keeps writing what `Floor.later` tells, as the real collector does."""
+
+    store: DuckDBStore
+    floor: Floor
+    rows: int = 0
+    failure: BaseException | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Collector:
+        self._thread = threading.Thread(target=self._write, name="collector")
+        self._thread.start()
+        return self
+
+    def _write(self) -> None:
+        try:
+            for facts in self.floor.later():
+                if self._stop.wait(0.1):
+                    return
+                self.rows += write(self.store, facts)
+        except BaseException as exc:
+            self.failure = exc
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def owner(state: Path) -> Iterator[DuckDBStore]:
+    store = DuckDBStore(state / STORE_FILE)
+    server = StoreServer(store, socket_path(state, STORE_SOCKET))
+    yield store
+    server.close()
+    store.close()
+
+
+@pytest.fixture
+def keyless(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The kernel's environment: nothing of Prefect, and every file in the test's own folder."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {
+        "PILOTAGE_STATE_DIR": str(state),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+    }
+
+
+def opened(path: Path) -> Any:
+    """The notebook in the file."""
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def execute(path: Path, env: dict[str, str]) -> list[Any]:
+    """The code cells with their outputs. A cell that raises ends the test with its traceback."""
+    notebook = opened(path)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute(env=env)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(cells: list[Any], tag: str) -> list[Any]:
+    return [cell for cell in cells if tag in cell.metadata.get("tags", [])]
+
+
+def images(cell: Any) -> list[bytes]:
+    return [
+        base64.b64decode(output.data["image/png"])
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+
+
+def texts(cell: Any) -> str:
+    """What a cell printed or displayed, as text."""
+    return "\n".join(
+        output.get("text", "") or output.get("data", {}).get("text/markdown", "") for output in cell.outputs
+    )
+
+
+def complaints(cells: list[Any]) -> list[str]:
+    return [
+        output.get("text", output.output_type)
+        for cell in cells
+        for output in cell.outputs
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+
+
+def test_the_floor_is_drawn_while_a_collector_writes(
+    owner: DuckDBStore, keyless: dict[str, str], tmp_path: Path
+) -> None:
+    floor = Floor(datetime(2026, 11, 2, 12, 0, tzinfo=UTC))
+    write(owner, floor.opening())
+    with Collector(store=owner, floor=floor) as collector:
+        cells = execute(THE_FLOOR, keyless)
+        written = collector.rows
+    assert collector.failure is None
+
+    assert complaints(cells) == []
+    assert all(cell.execution_count for cell in cells)
+    plots = tagged(cells, "plot")
+    assert len(plots) == 7
+    for number, cell in enumerate(plots):
+        (image,) = images(cell)
+        assert image.startswith(PNG)
+        (tmp_path / f"plot{number}.png").write_bytes(image)
+
+    (last,) = tagged(cells, "last")
+    seen = {name: int(count) for name, count in re.findall(r"(\w+) (\d+)", texts(last))}
+    assert seen["runs"] > 0, "the kernel itself saw no run arrive"
+    assert seen["events"] >= 2 * (seen["runs"] - 1)
+    assert sum(seen.values()) <= written
+
+
+def test_a_store_with_nothing_in_it_is_said_plainly(owner: DuckDBStore, keyless: dict[str, str]) -> None:
+    cells = execute(THE_FLOOR, keyless)
+    assert complaints(cells) == []
+    said = [re.search(r"\*\*No ([a-z ]+) yet\.\*\*", texts(cell)) for cell in tagged(cells, "plot")]
+    assert [match and match.group(1) for match in said] == [
+        "runs",
+        "failures",
+        "forecasts",
+        "decisions",
+        "verdicts",
+        "recoveries",
+        "queue snapshots",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs(path: Path) -> None:
+    cells = [cell for cell in opened(path).cells if cell.cell_type == "code"]
+    assert cells
+    assert [cell.id for cell in cells if cell.outputs or cell.execution_count] == []
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_cell_that_draws_is_tagged_as_a_plot(path: Path) -> None:
+    cells = [cell for cell in opened(path).cells if cell.cell_type == "code"]
+    drawing = [cell.id for cell in cells if "plt.show()" in cell.source]
+    assert drawing
+    assert drawing == [cell.id for cell in tagged(cells, "plot")]
