@@ -24,7 +24,6 @@ HEAVY = frozenset(
         "textual",
         "sqlalchemy",
         "cedarpy",
-        "pydantic",
         "httpx",
     }
 )

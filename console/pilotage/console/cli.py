@@ -142,12 +142,12 @@ def incidents(
             ("since", "incident", "subject", "class", "actions", "status"),
             (
                 (
-                    when(row.get("opened_at")),
+                    when(row["first_at"]),
                     row["incident_id"],
-                    row.get("subject"),
-                    row.get("failure_class"),
-                    joined(row.get("actions")),
-                    row.get("status"),
+                    row["subject"],
+                    row["failure_class"],
+                    joined(each["kind"] for each in row["proposals"]),
+                    row["status"],
                 )
                 for row in found
             ),
@@ -175,13 +175,13 @@ def proposals(
             ("filed", "proposal", "action", "target", "verdict", "policies", "status"),
             (
                 (
-                    when(row.get("filed_at")),
+                    when(row["filed_at"]),
                     row["proposal_id"],
-                    row.get("action"),
-                    row.get("target"),
-                    row.get("outcome"),
-                    joined(row.get("policy_ids")),
-                    row.get("status"),
+                    row["kind"],
+                    row["target"],
+                    row["verdict"].get("outcome", "unjudged"),
+                    joined(row["verdict"].get("policy_ids", ())),
+                    row["status"],
                 )
                 for row in found
             ),
@@ -332,9 +332,8 @@ def users_add(
     """Add a person to the users file, and show their token once."""
     import os
 
-    from pilotage.policies.identities import IdentityBook
-
     from pilotage.flows.places import places
+    from pilotage.policies.identities import IdentityBook
 
     with told(as_json):
         where = places(state_dir)
@@ -371,12 +370,13 @@ def _vote(caller: Asker, proposal: str, decision: str, reason: str, as_json: boo
             print_pairs(
                 f"{decision}: {proposal}",
                 {
-                    "action": found["action"].get("kind"),
+                    "action": found["kind"],
                     "target": found["target"],
                     "digest": found["digest"][:16],
-                    "verdict now": found["outcome"],
-                    "policies": joined(found["policy_ids"]),
-                    "still missing": joined(found.get("requirements")) or "nothing",
+                    "verdict now": found["verdict"]["outcome"],
+                    "policies": joined(found["verdict"]["policy_ids"]),
+                    "still missing": joined(found["verdict"]["requirements"]) or "nothing",
+                    "status": found["status"],
                 },
             )
 

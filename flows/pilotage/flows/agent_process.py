@@ -14,11 +14,10 @@ import signal
 import sys
 from datetime import UTC, datetime, timedelta
 
-from pilotage.planner.models import LanguageModel
-
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import places
 from pilotage.flows.settings import Settings, load_settings
+from pilotage.planner.models import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, PilotageError
 from pilotage.telemetry.stores import Store
 
@@ -61,9 +60,9 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
     from pilotage.planner.planner import Planner
     from pilotage.telemetry.champion import ChampionForecaster
-    from pilotage.telemetry.incidents import upcoming_runs, waiting_runs
 
     from pilotage.telemetry import connect
+    from pilotage.telemetry.incidents import upcoming_runs, waiting_runs
 
     where = settings.places
     store = connect(where.root)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+from dataclasses import asdict
 from typing import Any
 
-from pilotage.policies.sql_ledger import SqlLedger
-
 from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.operations import unknown_proposal, unknown_subject
 from pilotage.flows.places import Places
-from pilotage.flows.shapes import proposal_as_json
+from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import DeskError
 
 
@@ -34,10 +35,9 @@ class FilesAtRest:
     def _answer(self, ledger: SqlLedger, op: str, **arguments: Any) -> Any:
         match op:
             case "status":
-                stopped = self._places.stop_file.exists() or ledger.stopped()
                 return {
                     "mode": "not running",
-                    "stopped": str(stopped) if stopped else "",
+                    "stopped": KillSwitch(self._places.stop_file, ledger, resume_votes=1).stopped(),
                     "collector": {},
                     "proposals": ledger.counts(),
                     "bundle": "",
@@ -47,26 +47,17 @@ class FilesAtRest:
             case "proposals":
                 return ledger.proposals(arguments.get("status"), arguments["limit"])
             case "proposal":
-                filed = ledger.filed(arguments["proposal_id"])
-                if filed is None:
-                    raise DeskRefusal(
-                        "unknown-proposal",
-                        f"Looking for proposal {arguments['proposal_id']}: there is none. See `pilotage proposals`.",
-                    )
-                return proposal_as_json(
-                    filed, ledger.status(filed.proposal.id), ledger.last_verdict(filed.proposal.id)
-                )
+                row = ledger.proposal(arguments["proposal_id"])
+                if row is None:
+                    raise DeskRefusal("unknown-proposal", unknown_proposal(arguments["proposal_id"]))
+                return row
             case "why":
                 steps = ledger.story(arguments["subject"])
                 if not steps:
-                    raise DeskRefusal(
-                        "unknown-subject",
-                        f"Looking for what happened to {arguments['subject']}: nothing is recorded. "
-                        "See `pilotage incidents`.",
-                    )
+                    raise DeskRefusal("unknown-subject", unknown_subject(arguments["subject"]))
                 return steps
             case "audit_verify":
-                return ledger.verify_audit()
+                return asdict(ledger.verify_audit())
             case _:
                 raise DeskError(f"Asking for {op}: nobody is at the desk. Start `pilotage up`.")
 

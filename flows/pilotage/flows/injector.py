@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from pilotage.policies.ledgers import Ledger
-
 from pilotage.flows.receipts import (
     Delivery,
     Effect,
@@ -31,6 +29,7 @@ from pilotage.flows.receipts import (
 from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate import Gate, LedgerFacts
+from pilotage.policies.ledgers import Ledger
 from pilotage.policies.verdicts import FiledProposal, Mode, OutboxEntry, TargetFacts, Verdict
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -88,9 +87,9 @@ class Injector:
         now = self._clock()
 
         def decide_and_record() -> Verdict:
-            ledger = self._ledger.facts(filed, "judge", self._mode(), now)
+            ledger = self._ledger.facts(filed, "judge", self._mode(), now, target)
             verdict = self._gate.judge(filed, target, ledger, now)
-            self._ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now)
+            self._ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, ledger)
             return verdict
 
         return await asyncio.to_thread(decide_and_record)
@@ -153,8 +152,8 @@ class Injector:
     async def verify(self) -> int:
         """How many deliveries were judged for good. Looks once at each that is still open."""
         settled = 0
-        for pending in await asyncio.to_thread(self._ledger.awaiting_verification):
-            receipt = receipt_from_json(pending)
+        for change in await asyncio.to_thread(self._ledger.awaiting_verification):
+            receipt = receipt_from_json(change.receipt)
             lever = self._levers[receipt.action.kind]
             try:
                 check = await lever.verify(receipt.action, _delivery_of(receipt), mark=receipt.mark)
@@ -184,25 +183,27 @@ class Injector:
 
     async def undo(self, proposal_id: str, *, by: str, why: str) -> Delivery:
         """The delivery of the way back, recorded. REFUSED when there is no receipt or no way."""
-        stored = await asyncio.to_thread(self._ledger.receipt, proposal_id)
-        if stored is None:
-            return Delivery(effect=Effect.REFUSED, reason=f"nothing of {proposal_id} was ever injected")
-        receipt = receipt_from_json(stored)
-        if receipt.effect is Effect.REFUSED:
-            return Delivery(
-                effect=Effect.REFUSED, reason=f"{proposal_id} changed nothing, so there is nothing to undo"
-            )
+        change = await asyncio.to_thread(self._ledger.delivered, proposal_id)
+        if change is None:
+            return Delivery(effect=Effect.REFUSED, reason=f"{proposal_id} changed nothing that still stands")
+        receipt = receipt_from_json(change.receipt)
         lever = self._levers[receipt.action.kind]
         back = await lever.undo(receipt.action, _delivery_of(receipt), mark=receipt.mark)
         await asyncio.to_thread(
-            self._ledger.record_undo, proposal_id, by, why, back.effect.value, back.reason, self._clock()
+            self._ledger.record_undo,
+            proposal_id,
+            by,
+            back.effect.value,
+            {"why": why, "reason": back.reason, "after": dict(back.after)},
+            self._clock(),
         )
         return back
 
     async def undo_due(self) -> int:
         """How many holds ran out and were taken back."""
         done = 0
-        for proposal_id in await asyncio.to_thread(self._ledger.due_undos, self._clock()):
+        for change in await asyncio.to_thread(self._ledger.due_undos, self._clock()):
+            proposal_id = change.filed.proposal.id
             try:
                 await self.undo(proposal_id, by="pilotage", why="its hold ran out")
                 done += 1

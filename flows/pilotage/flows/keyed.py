@@ -19,24 +19,26 @@ from typing import IO, Any
 
 from pilotage.flows.announce import Announcer
 from pilotage.flows.chronicle import Chronicle
-from pilotage.flows.levers import build_levers
-from pilotage.flows.prefect_facts import PrefectFacts
-from pilotage.policies.identities import IdentityBook
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.telemetry.incidents import worker_let_go
-from pilotage.telemetry.prefect_collector import PrefectCollector, check_server
-
 from pilotage.flows.desk import DeskServer
 from pilotage.flows.injector import Injector, InjectorLimits
 from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.levers import build_levers
 from pilotage.flows.operations import Operations
 from pilotage.flows.places import Places
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.prefect_facts import PrefectFacts
 from pilotage.flows.settings import Settings
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.gate import Gate
+from pilotage.policies.identities import IdentityBook
+from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import Identity, Mode
-from pilotage.telemetry.duckdb_store import DuckDBStore, Retention
+from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
+from pilotage.telemetry.incidents import worker_let_go
+from pilotage.telemetry.prefect_collector import PrefectCollector
+from pilotage.telemetry.prefect_reader import check_server
+from pilotage.telemetry.retention import Retention
 from pilotage.telemetry.store_socket import StoreServer
 
 log = logging.getLogger("pilotage.up")
@@ -121,9 +123,12 @@ class KeyedProcess:
             ledger = SqlLedger(f"sqlite:///{places.ledger}")
             stack.callback(ledger.close)
             reader = StoreServer(store, places.store_socket)
-            reader.start()
             stack.callback(reader.close)
-            await self._run(stop, bundle=bundle, book=book, store=store, ledger=ledger, ui_url=server.ui_url)
+            api = PrefectApi.from_prefect_settings()
+            try:
+                await self._run(stop, bundle=bundle, book=book, store=store, ledger=ledger, api=api)
+            finally:
+                await api.close()
 
     async def _run(
         self,
@@ -133,7 +138,7 @@ class KeyedProcess:
         book: IdentityBook,
         store: DuckDBStore,
         ledger: SqlLedger,
-        ui_url: str,
+        api: PrefectApi,
     ) -> None:
         settings, places = self._settings, self._places
         gate = Gate(bundle)
@@ -147,12 +152,16 @@ class KeyedProcess:
         async def let_go(run_id: str, after: datetime) -> bool:
             return await asyncio.to_thread(worker_let_go, store, run_id, after)
 
-        announcer = Announcer(webhook_url=settings.webhook_url.get_secret_value(), ui_url=ui_url)
+        announcer = Announcer(
+            webhook_url=settings.webhook_url.get_secret_value(),
+            ui_url=api.api_url.removesuffix("/api"),
+            api=api,
+        )
         injector = Injector(
             ledger=ledger,
             gate=gate,
-            facts=PrefectFacts(),
-            levers=build_levers(let_go=let_go, announcer=announcer),
+            facts=PrefectFacts(api),
+            levers=build_levers(let_go=let_go, announcer=announcer, api=api),
             mode=lambda: settings.mode,
             stopped=kill_switch.stopped,
             clock=_now,
@@ -168,7 +177,11 @@ class KeyedProcess:
             kill_switch=kill_switch,
             mode=lambda: settings.mode,
             clock=_now,
-            health=collector.health,
+            health=lambda: {
+                "connected": collector.connected,
+                "last_event": collector.last_event.isoformat() if collector.last_event else "",
+                "last_error": collector.last_error,
+            },
             wake=self._wake.set,
         )
         desk = DeskServer(places.desk_socket, operations.table(), book.authenticate)
@@ -183,11 +196,13 @@ class KeyedProcess:
             "verifying": injector.verify,
             "undoing": injector.undo_due,
             "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
-            "writing the chronicle": chronicle.catch_up,
         }
+        # apart from the loop: a slow pager must not hold up a delivery
+        telling = {"writing the chronicle": chronicle.catch_up}
         tasks = [
             asyncio.create_task(collector.run(stop), name="collector"),
-            asyncio.create_task(self._turn(steps, stop), name="loop"),
+            asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),
+            asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
             asyncio.create_task(self._keep_agent(token, watch_from, stop), name="agent"),
             asyncio.create_task(self._retain(store, stop), name="retention"),
             asyncio.create_task(stop.wait(), name="stop"),
@@ -209,17 +224,19 @@ class KeyedProcess:
             await desk.close()
             self._say("stopped")
 
-    async def _turn(self, steps: Mapping[str, Callable[[], Awaitable[Any]]], stop: asyncio.Event) -> None:
+    async def _turn(
+        self, steps: Mapping[str, Callable[[], Awaitable[Any]]], stop: asyncio.Event, wake: asyncio.Event
+    ) -> None:
         """The loop. An AdapterError waits for the next turn; anything else stops everything."""
         while not stop.is_set():
-            self._wake.clear()
+            wake.clear()
             for name, step in steps.items():
                 try:
                     await step()
                 except AdapterError as exc:
                     log.warning("%s: %s", name, exc)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._settings.loop.tick.total_seconds())
+                await asyncio.wait_for(wake.wait(), self._settings.loop.tick.total_seconds())
 
     async def _keep_agent(self, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
         """Keeps the key-less agent process alive, with a growing pause after each death."""

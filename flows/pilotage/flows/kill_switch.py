@@ -35,7 +35,8 @@ class KillSwitch:
         """Why everything stands still, or an empty text when it does not."""
         if self._path.exists():
             return self._path.read_text(errors="replace").strip() or "stopped"
-        return self._ledger.stopped() or ""
+        stop = self._ledger.stopped()
+        return f"{stop.by}: {stop.reason}" if stop else ""
 
     def adopt(self, now: datetime) -> None:
         """Records a file that somebody wrote while no loop ran."""
@@ -50,7 +51,8 @@ class KillSwitch:
     def resume(self, by: str, now: datetime) -> int:
         """How many further people must ask; 0 when the loop runs again."""
         self.adopt(now)
-        missing = self._ledger.resume_vote(by, self._resume_votes, now)
-        if missing == 0:
+        if self._ledger.stopped() is None or self._ledger.resume_vote(by, self._resume_votes, now):
             self._path.unlink(missing_ok=True)
-        return missing
+            return 0
+        stop = self._ledger.stopped()
+        return max(1, self._resume_votes - len(stop.resume_votes if stop else ()))

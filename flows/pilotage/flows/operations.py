@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from pilotage.policies.ledgers import Ledger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from pilotage.flows.desk import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.injector import Injector
 from pilotage.flows.kill_switch import KillSwitch
-from pilotage.flows.shapes import proposal_as_json
 from pilotage.planner.actions import ActionKind
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome
+from pilotage.policies.ledgers import Ledger
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.forecasts import Forecast
 
@@ -37,6 +37,19 @@ class _ForecastIn(BaseModel):
 
 
 _FORECASTS = TypeAdapter(list[_ForecastIn])
+
+
+def unknown_proposal(proposal_id: str) -> str:
+    """What to say about an id that no proposal has."""
+    return f"Looking for proposal {proposal_id}: there is none. See `pilotage proposals`."
+
+
+def unknown_subject(subject: str) -> str:
+    """What to say about something that nothing is recorded of."""
+    return (
+        f"Looking for what happened to {subject}: nothing is recorded. "
+        "Give the id of a flow run, a proposal (p-…) or an incident (i-…); see `pilotage incidents`."
+    )
 
 
 class Operations:
@@ -148,27 +161,16 @@ class Operations:
 
     async def proposal(self, caller: Identity, proposal_id: str) -> dict[str, Any]:
         """One proposal with its digest, status and last verdict."""
-        filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
-        if filed is None:
-            raise DeskRefusal(
-                "unknown-proposal",
-                f"Looking for proposal {proposal_id}: there is none. See `pilotage proposals`.",
-            )
-        return proposal_as_json(
-            filed,
-            await asyncio.to_thread(self._ledger.status, proposal_id),
-            await asyncio.to_thread(self._ledger.last_verdict, proposal_id),
-        )
+        row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
+        if row is None:
+            raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
+        return row
 
     async def why(self, caller: Identity, subject: str) -> list[dict[str, Any]]:
         """Every row about a run, proposal or incident, in order of time."""
         steps = await asyncio.to_thread(self._ledger.story, subject)
         if not steps:
-            raise DeskRefusal(
-                "unknown-subject",
-                f"Looking for what happened to {subject}: nothing is recorded. "
-                "Give the id of a flow run, a proposal (p-…) or an incident (i-…); see `pilotage incidents`.",
-            )
+            raise DeskRefusal("unknown-subject", unknown_subject(subject))
         return steps
 
     async def vote(
@@ -189,11 +191,12 @@ class Operations:
             )
         now = self._clock()
         verdict = await asyncio.to_thread(self._gate.judge_vote, caller, filed, digest, answer, now)
-        refusal = await asyncio.to_thread(
+        cast = await asyncio.to_thread(
             self._ledger.vote, proposal_id, digest, caller, answer, reason[:500], verdict, now
         )
-        if refusal:
-            raise DeskRefusal("vote-refused", f"Voting on {proposal_id}: {refusal}")
+        if isinstance(cast, Verdict):
+            why = "; ".join((*cast.reasons, *cast.would_change)) or ", ".join(cast.policy_ids)
+            raise DeskRefusal("vote-refused", f"Voting on {proposal_id}: {why}")
         await self._injector.judge(filed)
         self._wake()
         return await self.proposal(caller, proposal_id)
@@ -226,7 +229,7 @@ class Operations:
 
     async def audit_verify(self, caller: Identity) -> dict[str, Any]:
         """Whether the audit chain is whole."""
-        return await asyncio.to_thread(self._ledger.verify_audit)
+        return asdict(await asyncio.to_thread(self._ledger.verify_audit))
 
     def _police(
         self, caller: Identity, command: Literal["stop", "resume", "undo"], filed: FiledProposal | None = None

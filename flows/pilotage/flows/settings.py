@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from pilotage.flows.places import CONFIG_NAME, Places, places
-from pilotage.planner.playbooks import PlaybookParameters
+from pilotage.planner.parameters import PlaybookParameters
 from pilotage.policies.verdicts import Mode
 from pilotage.telemetry.errors import ConfigError
 

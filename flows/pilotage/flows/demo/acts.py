@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from pilotage.flows.telling import action_in_words, told
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
@@ -150,7 +152,7 @@ def belongs(act: Act, detail: Mapping[str, Any], *, run_id: str, deployment_id: 
 
 def first_verdict(story: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The verdict that the proposal got when it was filed, or an empty mapping."""
-    return next((step for step in story if step["step"] == "judged"), {})
+    return next((step["detail"]["verdict"] for step in story if step["step"] == "judged"), {})
 
 
 def settled_at(story: Sequence[Mapping[str, Any]], *, deny: bool) -> datetime | None:
@@ -194,8 +196,8 @@ def row_of(
     detail, story = sighting.detail, sighting.story
     case = detail["case"]
     first = first_verdict(story)
-    outcome = [step for step in story if step["step"] in ("verified", "undone", "refused")]
-    delivered = [step for step in story if step["step"] == "injected"]
+    ends = [step for step in story if step["step"] in ("verified", "undone", "refused")]
+    injected_step = next((step for step in story if step["step"] == "injected"), None)
     closed = settled_at(story, deny=act.verdict == "deny")
     began = datetime.fromisoformat(case["failed_at"]) if case.get("failed_at") else None
     row |= {
@@ -208,8 +210,10 @@ def row_of(
         "policy_ids": list(first.get("policy_ids", ())),
         "reasons": list(first.get("reasons", ())),
         "approved_by": [str(step["actor"]) for step in story if step["step"] == "approved"],
-        "injected": str(delivered[0].get("summary", "")) if delivered else "nothing",
-        "outcome": str(outcome[-1].get("summary", "")) if outcome else detail["status"],
+        "injected": f"{action_in_words(detail['action'])}: {told(injected_step)}"
+        if injected_step
+        else "nothing",
+        "outcome": "; then ".join(told(step) for step in ends) if ends else detail["status"],
         "seconds_to_recovery": round((closed - began).total_seconds(), 1) if closed and began else None,
     }
     row["ok"] = (

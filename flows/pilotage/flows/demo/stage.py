@@ -20,14 +20,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pilotage.policies.identities import IdentityBook
-
 from pilotage.flows.demo.acts import ACTS, Act, Sighting, belongs, row_of
 from pilotage.flows.demo.bridge import Bridge
 from pilotage.flows.demo.world import World
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.embedded import EmbeddedPrefect
 from pilotage.flows.places import Places
+from pilotage.policies.identities import IdentityBook
 from pilotage.telemetry.errors import DeskError, OrchestratorError
 
 SLOTS = 3
@@ -50,9 +49,12 @@ tick = "PT0.5S"
 """
 
 PLANNER = {
-    "starved_after": "PT6S",
-    "reserve_for": "PT25S",
-    "hold_back": "PT30S",
+    "retry_delay": "PT1S",
+    "dependency_delay": "PT10S",
+    "minimum_notice": "PT12S",
+    "hold_back": "PT25S",
+    "starved_after": "PT5S",
+    "reserve_hold": "PT25S",
 }
 """The demo is short, so a wait counts as long sooner than on a real server."""
 
