@@ -107,6 +107,7 @@ class Planner:
         new = [t for t in await asyncio.to_thread(self._look, now) if t.incident_id not in self._handled]
         if not new:
             return []
+        await self._compiled()
         turn = asyncio.Semaphore(THOUGHTS_AT_ONCE)
         thoughts = [asyncio.create_task(self._think(trouble, offered, now, turn)) for trouble in new]
         try:
@@ -126,6 +127,8 @@ class Planner:
                 found += detect(now)
             except AdapterError as error:
                 log.warning("Looking for trouble, %s: %s", detect.__name__.strip("_"), error)
+            except Exception:  # a defect in one detector must not blind the others
+                log.exception("Looking for trouble, %s", detect.__name__.strip("_"))
         return found
 
     def _waiting(self, now: datetime) -> Iterable[Trouble]:
@@ -156,10 +159,18 @@ class Planner:
             )
             and trouble.incident_id not in self._handled
         ]
-        made = self._forecaster.forecast([run.run_id for run, _ in new]) if new else ()
-        odds = {forecast.run_id: float(forecast.p_fail) for forecast in made}
+        odds = self._odds([run.run_id for run, _ in new])
         new.sort(key=lambda pair: odds.get(pair[0].run_id, 0.5))
         return [trouble for _, trouble in new]
+
+    def _odds(self, run_ids: list[str]) -> dict[str, float]:
+        """The chances of failing that give the order; without a forecaster the order does not matter."""
+        try:
+            made = self._forecaster.forecast(run_ids) if run_ids else ()
+        except Exception as error:
+            log.warning("Ordering %d failures without a forecast: %s", len(run_ids), error)
+            return {}
+        return {forecast.run_id: float(forecast.p_fail) for forecast in made}
 
     # -- thinking
 
