@@ -118,12 +118,13 @@ class PrefectApi:
     async def runs_of_queue(
         self, pool: str, queue: str, where: Mapping[str, Any], *, limit: int = PAGE
     ) -> tuple[RunView, ...]:
-        """The runs of one queue of one pool that the filter finds."""
+        """The runs of one queue of one pool that the filter finds, latest start first."""
         body = {
             "flow_runs": where,
             "work_pools": {"name": {"any_": [pool]}},
             "work_pool_queues": {"name": {"any_": [queue]}},
             "limit": limit,
+            "sort": "START_TIME_DESC",
         }
         return await self._read("POST", "/flow_runs/filter", _each(RunView.read), json=body)
 
@@ -229,6 +230,19 @@ class PrefectApi:
     async def event_exists(self, event_id: str, since: datetime) -> bool:
         """Whether the event can be read back; Prefect writes events in batches, seconds later."""
         where = {"id": {"id": [event_id]}, "occurred": {"since": (since - timedelta(minutes=1)).isoformat()}}
+        body = {"filter": where, "limit": 1}
+        return await self._read("POST", "/events/filter", lambda reply: bool(reply["events"]), json=body)
+
+    async def worker_let_go(self, run_id: str, since: datetime) -> bool:
+        """Whether a worker has reported the end of the run's process since then, as far as events are written.
+
+        Fits `LetGo` of the retry lever. A store that listens to events knows it seconds earlier.
+        """
+        where = {
+            "event": {"name": ["prefect.worker.executed-flow-run"]},
+            "related": {"id": [f"prefect.flow-run.{run_id}"]},
+            "occurred": {"since": since.isoformat()},
+        }
         body = {"filter": where, "limit": 1}
         return await self._read("POST", "/events/filter", lambda reply: bool(reply["events"]), json=body)
 

@@ -1,9 +1,9 @@
 """Knows how to move a scheduled run in time without a worker starting it twice.
 
-Prefect accepts Scheduled even for a run that a worker is just starting, and then executes it twice. So a run
-that is far from due is moved by a guarded write; one that is due is moved only while its queue is held: pause,
-let what is under way settle, look again, write, release. A note in Prefect outlives a crash in between, and
-whoever repeats the delivery, or starts up afterwards, releases the queue first.
+Prefect accepts Scheduled even for a run that a worker is just starting, and then executes it twice. So a
+run that is far from due is moved by a guarded write; one that is due is moved only while its queue is held:
+pause, let what is under way settle, look again, write, release. A note in Prefect outlives a crash in
+between, and whoever repeats the delivery, or starts up afterwards, releases the queue first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pilotage.planner.actions import Action, RescheduleRun
 from pilotage.telemetry.facts import StateType
 
 SAFE_DISTANCE = timedelta(seconds=30)
-"""A worker asks for runs up to 10 s ahead, every 10 s; further out than this no worker has the run in hand."""
+"""A worker asks for runs up to 10 s ahead, every 10 s; further out than this none has the run in hand."""
 SETTLE = timedelta(seconds=3)
 """From pausing a queue until a worker that had already been handed a run has moved it to Pending."""
 _LOOK_EVERY = 0.25
@@ -95,7 +95,7 @@ class RescheduleLever:
         return len(held)
 
     async def _move(self, run: RunView, start: datetime, *, mark: str, message: str) -> Delivery:
-        before = {"start": run.next_start.isoformat() if run.next_start else None}
+        before: dict[str, object] = {"start": run.next_start.isoformat() if run.next_start else None}
         # a retry that waits must stay one, or Prefect counts it as a first attempt
         name = AWAITING_RETRY if run.state.name == AWAITING_RETRY else "Scheduled"
         now = datetime.now(UTC)

@@ -14,6 +14,9 @@ from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import QueueView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, ReserveSlot
+from pilotage.telemetry.facts import TERMINAL, StateType
+
+_STARTED = [StateType.RUNNING, StateType.CANCELLING, *sorted(TERMINAL)]
 
 
 class ReserveLever:
@@ -33,12 +36,10 @@ class ReserveLever:
             wrong_lever(self.kind, action)
         queues = await self._api.queues(action.pool)
         note = await self._notes.read("reserve", mark)
-        if note is not None and (
-            note.get("undone") or _named(queues, action.busy_queue).limit == action.limit
-        ):
-            return Delivery(
-                effect=Effect.ALREADY, before=note, after={"limit": action.limit, "at": note["at"]}
-            )
+        capped = _named(queues, action.busy_queue).limit == action.limit
+        if note is not None and (capped or note.get("undone")):
+            after = {"limit": action.limit, "at": note["at"]}
+            return Delivery(effect=Effect.ALREADY, before=note, after=after)
         if note is None:
             if reason := why_not_cap(queues, action):
                 return refused(reason)
@@ -58,13 +59,16 @@ class ReserveLever:
         if not isinstance(action, ReserveSlot):
             wrong_lever(self.kind, action)
         since = moment(str(delivery.after["at"]))
-        where = {"start_time": {"after_": since.isoformat()}}
-        started = await self._api.runs_of_queue(action.pool, action.starved_queue, where)
-        # a retry keeps its first start time, so what runs now counts by its present state
-        running = await self._api.runs_of_queue(
-            action.pool, action.starved_queue, {"state": {"type": {"any_": ["RUNNING"]}}}
-        )
-        got = [*started, *(run for run in running if run.state.at >= since)]
+        # Prefect takes the expected start for the start of a run that has none, so it is looked at here;
+        # and a retry keeps its first start time, so a run that runs now counts by its present state
+        where = {"state": {"type": {"any_": _STARTED}}}
+        seen = await self._api.runs_of_queue(action.pool, action.starved_queue, where)
+        got = [
+            run
+            for run in seen
+            if (run.started and run.started >= since)
+            or (run.state.type is StateType.RUNNING and run.state.at >= since)
+        ]
         if got:
             detail = f"run {got[0].id} of queue {action.starved_queue!r} got a slot"
             return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=got[0].state.name)

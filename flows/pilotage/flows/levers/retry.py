@@ -22,8 +22,15 @@ LetGo = Callable[[str, datetime], Awaitable[bool]]
 
 RETRYABLE = (StateType.FAILED, StateType.CRASHED)
 LET_GO_GRACE = timedelta(seconds=15)
-"""How long after its end a run is waited for; one that was started without a worker never reports."""
+"""How long after its end a run is waited for that no worker submitted: nobody will ever report it."""
+WORKER_GRACE = timedelta(seconds=60)
+"""The same for a run that a worker submitted. On a busy machine the report was seen 9 s after a crash, and
+the worker set Crashed a second time with it; a worker that died with its runs never reports."""
+SETTLING = timedelta(seconds=30)
+"""A Crashed that comes after our retry and before Running may be that late second report: waited out."""
 AWAITING_RETRY = "AwaitingRetry"
+SUBMITTING = "Submitting"
+"""The name of the state in which a worker starts a process."""
 
 
 class RetryLever:
@@ -88,13 +95,18 @@ def why_not_retry(run: RunView, expected_state_id: str) -> str:
 
 async def wait_for_worker(let_go: LetGo, run: RunView, history: Sequence[StateView]) -> None:
     """Nothing, once the worker has let go. Raises a transient OrchestratorError until then."""
-    begun = [state.at for state in history if state.type is StateType.PENDING]
-    since = begun[-1] if begun else run.state.at
-    if datetime.now(UTC) - run.state.at > LET_GO_GRACE or await let_go(run.id, since):
+    begun = max(
+        (number for number, state in enumerate(history) if state.type is StateType.SCHEDULED), default=0
+    )
+    attempt = history[begun:]
+    by_worker = any(state.name == SUBMITTING for state in attempt)
+    grace = WORKER_GRACE if by_worker else LET_GO_GRACE
+    since = attempt[0].at if attempt else run.state.at
+    if datetime.now(UTC) - run.state.at > grace or await let_go(run.id, since):
         return
     raise OrchestratorError(
         f"Retrying run {run.id}: its worker has not reported the end of the last attempt. "
-        f"It will be tried again, and after {LET_GO_GRACE.total_seconds():.0f} s without waiting for it.",
+        f"It will be tried again, and {grace.total_seconds():.0f} s after its end without waiting for it.",
         transient=True,
     )
 
@@ -132,6 +144,9 @@ def judge_retry(history: Sequence[StateView], mark: str) -> Check:
         seconds = (last.at - ours.at).total_seconds()
         detail = f"completed {seconds:.0f} s after the retry"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=last.name)
+    if last.type is StateType.CRASHED and not ran and datetime.now(UTC) - last.at < SETTLING:
+        detail = "crashed before it ran; it may be the worker's late word on the attempt before"
+        return Check(judgement=Judgement.PENDING, detail=detail, final_state=last.name)
     detail = "it ended without having run" if not ran else f"it ended {last.type.value} again"
     if last.type in (StateType.CANCELLED, StateType.COMPLETED):
         detail = f"somebody set it {last.type.value}"
