@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -231,7 +231,8 @@ def test_a_veto_holds_whatever_the_decision_would_be(
 ) -> None:
     proposal = filed()
     ledger.file(proposal)
-    for name, decision in (("ann", "approve"), ("bob", "reject")):
+    cast: tuple[tuple[str, Literal["approve", "reject"]], ...] = (("ann", "approve"), ("bob", "reject"))
+    for name, decision in cast:
         voter = person(name, "approver")
         may = gate.judge_vote(voter, proposal, proposal.digest, decision, now)
         ledger.vote(proposal.proposal.id, proposal.digest, voter, decision, "", may, now)
@@ -286,17 +287,13 @@ def test_a_budget_under_twenty_threads_gives_exactly_its_number(
     allowed: list[str] = []
     ready = threading.Barrier(20)
 
+    def deciding(stored: FiledProposal, counted: LedgerFacts) -> Verdict:
+        return gate.judge(stored, facts_of(stored), counted, now)
+
     def work(mine: list[FiledProposal]) -> None:
         ready.wait()
         for proposal in mine:
-            target = facts_of(proposal)
-            verdict = ledger.admit(
-                proposal.proposal.id,
-                lambda stored, counted, target=target: gate.judge(stored, target, counted, now),
-                Mode.AUTO,
-                now,
-                target,
-            )
+            verdict = ledger.admit(proposal.proposal.id, deciding, Mode.AUTO, now, facts_of(proposal))
             if verdict.outcome is Outcome.ALLOW:
                 allowed.append(proposal.proposal.id)
             else:

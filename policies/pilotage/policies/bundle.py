@@ -32,17 +32,30 @@ class Bundle:
     """Every policy by its `@id`."""
 
     @classmethod
-    def load(cls, directory: Path | None = None, compiler: Compiler = CedarEngine.compiled) -> Bundle:
-        """The bundle in this directory, or the shipped one. Raises ConfigError on any flaw of any file."""
+    def load(
+        cls,
+        directory: Path | None = None,
+        compiler: Compiler = CedarEngine.compiled,
+        *,
+        guardrails: Path | None = None,
+    ) -> Bundle:
+        """The bundle in this directory, or the shipped one. Raises ConfigError on any flaw of any file.
+
+        `guardrails` names a YAML file that takes the place of the bundle's own numbers.
+        """
         where = DEFAULT_BUNDLE if directory is None else directory
         texts = _texts(where)
+        numbers = where / GUARDRAILS_FILE
+        if guardrails is not None:
+            numbers = guardrails
+            texts[GUARDRAILS_FILE] = _text(guardrails)
         schema = texts.get(SCHEMA_FILE)
         if schema is None:
             raise ConfigError(
                 f"loading policies from {where}: no {SCHEMA_FILE}; copy the one of {DEFAULT_BUNDLE}"
             )
         policies = {name: text for name, text in texts.items() if name.endswith(".cedar")}
-        guardrails = guardrails_from_text(texts.get(GUARDRAILS_FILE, ""), where / GUARDRAILS_FILE)
+        limits = guardrails_from_text(texts.get(GUARDRAILS_FILE, ""), numbers)
         try:
             engine = compiler(schema, policies)
         except ConfigError as exc:
@@ -54,10 +67,19 @@ class Bundle:
         return cls(
             hash=digest.hexdigest(),
             directory=where,
-            guardrails=guardrails,
+            guardrails=limits,
             engine=engine,
             notes=engine.notes(),
         )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"loading guardrails from {path}: {exc}; name a UTF-8 file that can be read"
+        ) from exc
 
 
 def _texts(where: Path) -> dict[str, str]:

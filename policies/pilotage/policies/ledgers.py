@@ -185,12 +185,24 @@ class Ledger(Protocol):
         """The newest proposals as plain JSON."""
         ...
 
+    def proposal(self, proposal_id: str) -> dict[str, Any] | None:
+        """One proposal as plain JSON, or None."""
+        ...
+
+    def approvers(self, proposal_id: str) -> tuple[str, ...]:
+        """Who approved it, in the order of their votes."""
+        ...
+
     def incidents(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest incidents with their proposals, as plain JSON."""
         ...
 
     def story(self, subject: str) -> list[dict[str, Any]]:
         """Every audited step about a run, proposal or incident id, in the order in which it happened."""
+        ...
+
+    def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """The audit entries that follow entry number `after`, oldest first, shaped as the steps of a story."""
         ...
 
     def counts(self) -> dict[str, int]:

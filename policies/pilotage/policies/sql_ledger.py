@@ -251,6 +251,17 @@ class SqlLedger(OutboxKeeping, SwitchKeeping):
         with self.reading("listing proposals") as connection:
             return sql_views.proposal_list(connection, status, limit)
 
+    def proposal(self, proposal_id: str) -> dict[str, Any] | None:
+        """One proposal as plain JSON, or None."""
+        with self.reading(f"reading {proposal_id}") as connection:
+            return sql_views.one_proposal(connection, proposal_id)
+
+    def approvers(self, proposal_id: str) -> tuple[str, ...]:
+        """Who approved it, in the order of their votes."""
+        row = self.proposal(proposal_id)
+        cast = row["votes"] if row else []
+        return tuple(vote["voter"] for vote in cast if vote["decision"] == "approve")
+
     def incidents(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest incidents with their proposals, as plain JSON."""
         with self.reading("listing incidents") as connection:
@@ -260,6 +271,11 @@ class SqlLedger(OutboxKeeping, SwitchKeeping):
         """Every audited step about a run, proposal or incident id, in the order in which it happened."""
         with self.reading(f"telling the story of {subject}") as connection:
             return sql_views.story_of(connection, subject)
+
+    def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """The audit entries that follow entry number `after`, oldest first, shaped as the steps of a story."""
+        with self.reading(f"reading the audit log after {after}") as connection:
+            return sql_views.entries_after(connection, after, limit)
 
     def counts(self) -> dict[str, int]:
         """How many proposals stand where."""

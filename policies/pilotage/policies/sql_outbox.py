@@ -24,8 +24,9 @@ from pilotage.policies.sql_switches import stop_in
 from pilotage.policies.verdicts import FiledProposal, OutboxEntry
 from pilotage.telemetry.errors import LedgerError
 
-LONGEST_PAUSE = timedelta(seconds=60)
-"""Between two tries of one delivery; the first pause is a second, and each is twice the one before."""
+LONGEST_PAUSE = timedelta(seconds=5)
+"""Between two tries of one delivery; the first pause is a second, and each is twice the one before. Short, since
+most waits are for a worker to let go of a run, and a try costs Prefect one read."""
 
 
 class _Transactions(Protocol):

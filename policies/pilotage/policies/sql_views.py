@@ -27,6 +27,20 @@ def proposal_list(connection: sa.Connection, status: str | None, limit: int) -> 
     return _described(connection, dicts(connection.execute(wanted)))
 
 
+def one_proposal(connection: sa.Connection, proposal_id: str) -> dict[str, Any] | None:
+    """The proposal with its last verdict and its votes, or None."""
+    rows = dicts(connection.execute(sa.select(proposals).where(proposals.c.id == proposal_id)))
+    return next(iter(_described(connection, rows)), None)
+
+
+def entries_after(connection: sa.Connection, after: int, limit: int) -> list[dict[str, Any]]:
+    """The audit entries that follow, oldest first, each with its number `seq`."""
+    rows = connection.execute(
+        sa.select(audit.c.seq, audit.c.body).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
+    )
+    return [{"seq": row.seq, **_step(json.loads(row.body))} for row in rows]
+
+
 def incident_list(connection: sa.Connection, limit: int) -> list[dict[str, Any]]:
     """The newest incidents, each with all its proposals, oldest first."""
     ids = [
@@ -62,20 +76,23 @@ def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
     )
     told: list[dict[str, Any]] = []
     for row in rows:
-        body = json.loads(row.body)
-        step = {
-            "at": body["at"],
-            "step": body["event"],
-            "actor": body["actor"],
-            "proposal_id": body["proposal_id"],
-            "incident_id": body["incident_id"],
-            "run_id": body["run_id"],
-            "detail": body["detail"],
-        }
-        if body["event"] == "proposed":
+        step = _step(json.loads(row.body))
+        if step["step"] == "proposed":
             told += _before(step)
         told.append(step)
     return told
+
+
+def _step(body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "at": body["at"],
+        "step": body["event"],
+        "actor": body["actor"],
+        "proposal_id": body["proposal_id"],
+        "incident_id": body["incident_id"],
+        "run_id": body["run_id"],
+        "detail": body["detail"],
+    }
 
 
 def count_by_status(connection: sa.Connection) -> dict[str, int]:
