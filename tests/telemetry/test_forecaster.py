@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Iterator
@@ -99,13 +100,8 @@ def test_an_empty_site_is_forecast_from_the_prior(store: DuckDBStore) -> None:
 def test_a_forecast_sees_nothing_that_ended_later(store: DuckDBStore) -> None:
     store.merge_runs([*ended_runs("d", "SSSSSS"), *ended_runs("d2", "SSSSS"), scheduled("d")])
     (before,) = forecaster_at(store, at(1000)).forecast(["d-next"])
-    later = [run for run in ended_runs("d", "F" * 30, first=2000)]
-    store.merge_runs(
-        [
-            a_run(f"later-{n}", deployment_id="d", started=r.started, ended=r.ended)
-            for n, r in enumerate(later)
-        ]
-    )
+    later = ended_runs("d", "F" * 30, first=2000)
+    store.merge_runs([dataclasses.replace(run, run_id=f"later-{run.run_id}") for run in later])
     (again,) = forecaster_at(store, at(1000)).forecast(["d-next"])
     assert again == before
     (after,) = forecaster_at(store, at(9000)).forecast(["d-next"])
@@ -232,8 +228,8 @@ def test_a_challenger_that_is_clearly_better_serves(store: DuckDBStore) -> None:
     forecaster = forecaster_at(store, NOON + timedelta(days=1))
     report = forecaster.train()
     assert report.champion == "logistic"
-    assert report.losses["logistic"] < report.losses["ewma"] - champion.CLEARLY
-    assert (report.trained_on, report.scored) == (400, champion.SCORED)
+    assert report.losses["logistic"] < report.losses["ewma"] * (1 - champion.CLEARLY)
+    assert (report.trained_on, report.scored) == (400, 394)
     (found,) = forecaster.forecast(["d0-next"])
     assert found.model == "logistic"
     assert found.p_fail > 0.5, "after a success comes a failure here"
@@ -246,7 +242,9 @@ def test_the_average_serves_where_failure_comes_without_warning(store: DuckDBSto
     store.merge_runs(ended_runs("d", outcomes))
     report = forecaster_at(store, AFTERWARDS).train()
     assert report.champion in ("ewma", "logistic")
-    assert report.champion == "ewma" or report.losses["logistic"] < report.losses["ewma"] - champion.CLEARLY
+    assert report.champion == "ewma" or report.losses["logistic"] < report.losses["ewma"] * (
+        1 - champion.CLEARLY
+    )
     assert "over 54 attempts" in report.reason
 
 
@@ -269,3 +267,22 @@ def test_the_shipped_slice_is_small_and_what_its_notice_says() -> None:
     notice = (Path(__file__).parents[2] / "NOTICE").read_text()
     for said in ("clusterdata-2011-2", "CC-BY 4.0", SLICE.name):
         assert said in notice
+
+
+def test_a_dozen_outcomes_make_no_champion() -> None:
+    few, _ = champion.chosen({"ewma": 0.9, "logistic": 0.1}, champion.BELIEVED - 1)
+    enough, _ = champion.chosen({"ewma": 0.9, "logistic": 0.1}, champion.BELIEVED)
+    close, _ = champion.chosen({"ewma": 0.9, "logistic": 0.9 * (1 - champion.CLEARLY / 2)}, 200)
+    assert (few, enough, close) == ("ewma", "logistic", "ewma")
+
+
+def test_the_time_of_day_counts_only_after_a_week() -> None:
+    history = History(prior=SLICE_RATE)
+    start = NOON.timestamp()
+    history.learn(Attempt(key="a", start=start, ended=start + 1))
+    column = features.NAMES.index("hour_cos")
+    early, late = (
+        history.row(Attempt(key="a", start=start + days * 86400, ended=math.inf)) for days in (6, 8)
+    )
+    assert early[column] == 0
+    assert late[column] == pytest.approx(-1)

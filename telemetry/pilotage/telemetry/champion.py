@@ -33,7 +33,7 @@ from pilotage.telemetry.stores import Store
 
 ModelName = Literal["ewma", "logistic"]
 
-SCORED = 200
+SCORED = 500
 """The newest ended attempts on which the models are compared."""
 FEWEST = 12
 """Scored attempts below which the models are not compared."""
@@ -41,8 +41,8 @@ BELIEVED = 30
 """Scored attempts below which no challenger serves, however well it did: a dozen outcomes prove nothing."""
 BLOCKS = 5
 """How many times the learned model is fitted again on the way through the scored attempts."""
-CLEARLY = 0.02
-"""Log loss by which a challenger must be better; less is noise at two hundred attempts."""
+CLEARLY = 0.05
+"""The part of the average's log loss by which a challenger must be better; less is noise."""
 SURE = 0.001
 """No forecast is nearer to 0 or 1."""
 
@@ -97,7 +97,7 @@ class ChampionForecaster:
     def _learned(self, moment: datetime) -> tuple[_Trained, TrainingReport]:
         frame = replay(ended_attempts(self._store, moment), History(prior=SLICE_RATE))
         losses, scored = _prequential(frame)
-        champion, reason = _chosen(losses, scored)
+        champion, reason = chosen(losses, scored)
         trained = _Trained(
             champion=champion,
             logistic=fitted(frame.rows, frame.failed) if champion == "logistic" else None,
@@ -156,13 +156,13 @@ def _prequential(frame: Frame) -> tuple[dict[str, float], int]:
     return losses, scored
 
 
-def _chosen(losses: Mapping[str, float], scored: int) -> tuple[ModelName, str]:
+def chosen(losses: Mapping[str, float], scored: int) -> tuple[ModelName, str]:
     if not losses:
         return "ewma", f"fewer than {FEWEST} attempts to compare on: the average of each deployment serves"
     told = (
         f"log loss {losses['ewma']:.3f} (ewma) and {losses['logistic']:.3f} (logistic) over {scored} attempts"
     )
-    if scored >= BELIEVED and losses["logistic"] < losses["ewma"] - CLEARLY:
+    if scored >= BELIEVED and losses["logistic"] < losses["ewma"] * (1 - CLEARLY):
         return "logistic", told
     return "ewma", told
 
@@ -195,6 +195,7 @@ def _words(attempt: Attempt, past: Past, history: History) -> dict[str, str]:
         "failures_in_a_row": in_a_row,
         "successes_in_a_row": good,
         "ewma": in_a_row or good,
+        "ewma_odds": in_a_row or good,
         "rate": rate,
         "count": rate,
         "since_success": "" if waited is None else f"last success {_ago(waited)} ago",

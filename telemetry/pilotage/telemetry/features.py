@@ -29,6 +29,7 @@ MOST_ATTEMPTS = 20_000
 
 NAMES = (
     "ewma",
+    "ewma_odds",
     "rate",
     "count",
     "failures_in_a_row",
@@ -127,9 +128,11 @@ class History:
         telling = attempt.clock and attempt.start - self.began >= WEEK
         moment = datetime.fromtimestamp(attempt.start, UTC) if telling else None
         angle = 0.0 if moment is None else 2 * math.pi * (moment.hour + moment.minute / 60) / 24
+        average = ewma.leaning(past.average, past.ended, site)
         return [
-            ewma.leaning(past.average, past.ended, site),
-            (past.failures + site) / (past.ended + 1),
+            average,
+            _odds(average),
+            _odds((past.failures + site) / (past.ended + 1)),
             math.log1p(past.ended),
             math.log1p(past.failures_in_a_row),
             math.log1p(past.successes_in_a_row),
@@ -144,6 +147,12 @@ class History:
             math.cos(angle) if moment else 0.0,
             float(moment is not None and moment.weekday() >= 5),
         ]
+
+
+def _odds(chance: float) -> float:
+    """The log-odds, none beyond those of a thousandth."""
+    sure = min(max(chance, 0.001), 0.999)
+    return math.log(sure / (1 - sure))
 
 
 def _age(now: float, then: float | None) -> float:
