@@ -49,7 +49,7 @@ class PrefectFacts:
             memory_mb=await self._memory(run, deployment),
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
-            **_labelled(deployment.tags if deployment else (), run.tags),
+            **labelled(deployment.tags if deployment else (), run.tags),
         )
 
     async def _deployment(self, action: PauseDeployment) -> TargetFacts:
@@ -61,7 +61,7 @@ class PrefectFacts:
             deployment_name=await self._full_name(deployment),
             memory_mb=_size(deployment.job_variables) or 0,
             paused=deployment.paused,
-            **_labelled(deployment.tags, ()),
+            **labelled(deployment.tags, ()),
         )
 
     async def _queue(self, action: ReserveSlot) -> TargetFacts:
@@ -97,26 +97,25 @@ class PrefectFacts:
         return self._given
 
 
-def _labelled(deployment_tags: Iterable[str], run_tags: Iterable[str]) -> dict[str, Any]:
+def labelled(of_deployment: Iterable[str], of_run: Iterable[str]) -> dict[str, Any]:
     """What the tags say. Anybody can tag a run, so a run's own tags only ever make it stricter."""
-    of_deployment, tags = tuple(deployment_tags), frozenset((*deployment_tags, *run_tags))
+    governing, own = tuple(of_deployment), tuple(of_run)
     return {
-        "env": _environment(tags),
-        "tier": _tier(tags),
-        "team": next(iter(_said("team", of_deployment)), "") or next(iter(sorted(_said("team", tags))), ""),
-        "tags": tags,
+        "env": _environment(governing, own),
+        "tier": min((min(_tiers(governing), default=_UNLABELLED_TIER), *_tiers(own))),
+        "team": next(iter(_said("team", governing)), ""),
+        "tags": frozenset((*governing, *own)),
     }
 
 
-def _environment(tags: Iterable[str]) -> str:
-    said = sorted(set(_said("env", tags)))
+def _environment(governing: Iterable[str], own: Iterable[str]) -> str:
+    said = set(_said("env", governing))
     # nothing said, or two things said: taken for production
-    return said[0] if len(said) == 1 else PRODUCTION
+    return said.pop() if len(said) == 1 and said >= set(_said("env", own)) else PRODUCTION
 
 
-def _tier(tags: Iterable[str]) -> int:
-    said = [int(tier) for tier in _said("tier", tags) if tier.isdecimal()]
-    return min(said, default=_UNLABELLED_TIER)
+def _tiers(tags: Iterable[str]) -> list[int]:
+    return [int(tier) for tier in _said("tier", tags) if tier.isdecimal()]
 
 
 def _said(label: str, tags: Iterable[str]) -> list[str]:
