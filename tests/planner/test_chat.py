@@ -1,0 +1,244 @@
+"""Chatting: with the scripted model, without one, and when it fails in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from pilotage.planner.actions import ActionKind
+from pilotage.planner.chat import CALLS_PER_ANSWER, ChatAgent
+from pilotage.planner.chat_parts import ChatPart
+from pilotage.planner.openai_model import OpenAIModel
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.planner.scripted_demo import demo_script
+from pilotage.planner.scripted_llm import ScriptedLLM, cut, status, text, tool
+from pilotage.planner.tools import Toolbox
+from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.telemetry.facts import DecisionFact
+
+
+class MemoryDesk:
+    def __init__(self, offered: tuple[ActionKind, ...] = get_args(ActionKind)) -> None:
+        self.kinds = offered
+        self.filed: list[tuple[Proposal, CaseFile]] = []
+
+    def offered(self) -> tuple[ActionKind, ...]:
+        return self.kinds
+
+    def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
+        self.filed.append((proposal, case))
+        return {"proposal_id": proposal.id, "outcome": "needs_approval", "policy_ids": [], "reasons": []}
+
+
+class FixedForecaster:
+    def __init__(self, make: Any) -> None:
+        self.make = make
+
+    def forecast(self, run_ids: Any) -> Any:
+        return tuple(self.make.forecast(0.4, run_id) for run_id in run_ids)
+
+
+@pytest.fixture
+def desk() -> MemoryDesk:
+    return MemoryDesk()
+
+
+@pytest.fixture
+def tools(tmp_path: Path, make: Any, desk: MemoryDesk) -> Iterator[Toolbox]:
+    store = DuckDBStore(tmp_path / "telemetry.duckdb")
+    store.merge_runs([make.run()])
+    store.add_queues([make.queue("fast", 1, running=2, waiting=3)])
+    store.add_logs([make.log("password=hunter2hunter2 said \x1b[31m the log")])
+    store.add_decisions(
+        [
+            DecisionFact(
+                decision_id="d1",
+                at=make.now,
+                proposal_id="p-0123456789ab",
+                incident_id="i-0123456789ab",
+                run_id=make.run_id,
+                step="judged",
+                action="retry_run",
+                outcome="allow",
+                policy_ids=("allow-retry",),
+            )
+        ]
+    )
+    yield Toolbox(
+        store=store, desk=desk, forecaster=FixedForecaster(make), clock=lambda: make.now, on_behalf_of="ann"
+    )
+    store.close()
+
+
+async def _answers(agent: ChatAgent, questions: tuple[str, ...]) -> list[list[ChatPart]]:
+    return [[part async for part in agent.answer(q, "s1")] for q in questions]
+
+
+def answers(tools: Toolbox, *questions: str, model: OpenAIModel | None = None) -> list[list[ChatPart]]:
+    return asyncio.run(_answers(ChatAgent(tools=tools, model=model), questions))
+
+
+@contextmanager
+def scripted(script: Any) -> Iterator[tuple[OpenAIModel, ScriptedLLM]]:
+    with ScriptedLLM(script) as llm:
+        model = OpenAIModel(base_url=llm.base_url, api_key="k", model="scripted", max_retries=0, timeout=5)
+        try:
+            yield model, llm
+        finally:
+            asyncio.run(model.aclose())
+
+
+def kinds(parts: list[ChatPart]) -> list[str]:
+    return [part.kind for part in parts if part.kind != "token"]
+
+
+# -- rules
+
+
+@pytest.mark.parametrize(
+    ("question", "tool_name", "says"),
+    [
+        ("status please", "floor_status", "1 FAILED"),
+        ("what failed?", "recent_failures", "transient"),
+        ("why {run}", "why_run", "allow-retry"),
+        ("forecast {run}", "forecast_of", "40%"),
+        ("show me the queues", "queues", "priority 1, 2 running, 3 waiting"),
+        ("proposals?", "recent_decisions", "p-0123456789ab"),
+        ("sing me a song", "", "I can answer"),
+        ("why?", "", "needs a run id"),
+        ("why 99999999-9999-4999-8999-999999999999", "why_run", "does not know this run"),
+    ],
+)
+def test_rules_answer_a_closed_set_of_questions(
+    tools: Toolbox, make: Any, question: str, tool_name: str, says: str
+) -> None:
+    [parts] = answers(tools, question.format(run=make.run_id))
+    assert parts[-1].kind == "final"
+    assert says in parts[-1].text
+    assert "No language model is configured" in parts[-1].text
+    assert [part.tool for part in parts if part.kind == "tool_call"] == ([tool_name] if tool_name else [])
+
+
+def test_rules_hand_in_a_retry_when_it_is_asked_for(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+    [parts] = answers(tools, f"retry {make.run_id}")
+    assert kinds(parts) == ["tool_call", "proposal", "final"]
+    [(proposal, _)] = desk.filed
+    assert proposal.action.kind == "retry_run"
+    assert (proposal.on_behalf_of, proposal.playbook) == ("ann", "person")
+    assert proposal.expected_state_id == make.run().state_id
+
+
+def test_a_question_that_mentions_a_retry_hands_in_nothing(
+    tools: Toolbox, desk: MemoryDesk, make: Any
+) -> None:
+    answers(tools, f"why was the retry of {make.run_id} denied?")
+    assert desk.filed == []
+
+
+# -- the model
+
+
+def test_the_model_looks_things_up_and_its_tokens_stream(tools: Toolbox, make: Any) -> None:
+    script = [tool("why_run", {"run_id": make.run_id}), text("It lost its connection.")]
+    with scripted(script) as (model, llm):
+        [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
+    assert kinds(parts) == ["tool_call", "tool_result", "final"]
+    assert parts[-1].text == "It lost its connection."
+    assert "".join(p.text for p in parts if p.kind == "token") == parts[-1].text
+    assert "allow-retry" in llm.requests[1]["messages"][-1]["content"]
+
+
+def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+    script = [tool("propose_retry", {"run_id": make.run_id}), text("Handed in."), text("You are welcome.")]
+    with scripted(script) as (model, llm):
+        first, second = answers(tools, f"please retry {make.run_id}", "thanks", model=model)
+    assert kinds(first) == ["tool_call", "proposal", "final"]
+    assert first[1].detail["outcome"] == "needs_approval"
+    assert second[-1].text == "You are welcome."
+    assert len(desk.filed) == 1
+    roles = [m["role"] for m in llm.requests[2]["messages"]]
+    assert roles == ["system", "user", "assistant", "tool", "assistant", "user"]
+
+
+def test_a_proposal_that_nobody_asked_for_is_refused(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+    script = [tool("propose_cancel", {"run_id": make.run_id}), text("I could not.")]
+    with scripted(script) as (model, llm):
+        [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
+    assert desk.filed == []
+    assert "did not ask" in llm.requests[1]["messages"][-1]["content"]
+    assert kinds(parts) == ["tool_call", "tool_result", "final"]
+
+
+def test_only_what_is_offered_is_shown_to_the_model(tmp_path: Path, make: Any) -> None:
+    store = DuckDBStore(tmp_path / "t.duckdb")
+    tools = Toolbox(store=store, desk=MemoryDesk(("retry_run",)), clock=lambda: make.now)
+    with scripted([text("hello")]) as (model, llm):
+        answers(tools, "hello", model=model)
+    store.close()
+    shown = {entry["function"]["name"] for entry in llm.requests[0]["tools"]}
+    assert {name for name in shown if name.startswith("propose_")} == {"propose_retry"}
+
+
+def test_arguments_out_of_range_are_refused_in_words(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+    refused = tools.propose_resize(make.run_id, memory_mb=-5)
+    assert refused["status"] == "refused"
+    assert tools.propose_retry("not a run")["status"] == "refused"
+    assert tools.propose_reschedule(make.run_id, "tomorrow")["status"] == "refused"
+    assert desk.filed == []
+
+
+def test_a_model_that_calls_tools_for_ever_is_stopped_and_the_conversation_stays_whole(
+    tools: Toolbox,
+) -> None:
+    script = [tool("queues", {}, ) for _ in range(CALLS_PER_ANSWER)] + [text("hello again")]  # fmt: skip
+    with scripted(script) as (model, llm):
+        first, second = answers(tools, "go round", "hello", model=model)
+    assert first[-1].kind == "final"
+    assert second[-1].text == "hello again"
+    messages = llm.requests[-1]["messages"]
+    called = [c["id"] for m in messages for c in m.get("tool_calls") or []]
+    answered = [m["tool_call_id"] for m in messages if m["role"] == "tool"]
+    assert sorted(set(called)) == sorted(set(answered))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [status(500), cut("The run has"), cut("The run has", cleanly=True), tool("queues", '{"a": ')],
+    ids=["500", "reset", "clean cut", "broken arguments"],
+)
+def test_rules_take_over_when_the_model_fails_and_say_so(tools: Toolbox, broken: Any) -> None:
+    with scripted([broken, text("back")]) as (model, _):
+        first, second = answers(tools, "what failed?", "and now?", model=model)
+    assert "error" in kinds(first)
+    assert first[-1].kind == "final"
+    assert "rules answer instead" in first[-1].text
+    assert "transient" in first[-1].text
+    assert second[-1].text == "back"
+
+
+def test_a_secret_and_a_control_character_reach_neither_model_nor_person(tools: Toolbox, make: Any) -> None:
+    with scripted([tool("log_templates", {"run_id": make.run_id}), text("A log.")]) as (model, llm):
+        [parts] = answers(tools, f"show the log of {make.run_id}", model=model)
+    sent = json.dumps(llm.requests) + repr(parts)
+    assert "the log" in sent
+    assert "hunter2hunter2" not in sent
+    assert "\x1b" not in sent
+
+
+def test_the_demo_script_answers_sensibly_from_what_it_is_shown(
+    tools: Toolbox, desk: MemoryDesk, make: Any
+) -> None:
+    with scripted(demo_script) as (model, _):
+        why, retry, hello = answers(
+            tools, f"why did {make.run_id} fail?", f"retry {make.run_id}", "hello", model=model
+        )
+    assert "transient" in why[-1].text
+    assert kinds(retry) == ["tool_call", "proposal", "final"]
+    assert "scripted model" in hello[-1].text
+    assert len(desk.filed) == 1
