@@ -263,7 +263,7 @@ def stop(
     """Pull the kill switch. Works with Prefect, the agent and the loop all down."""
     import getpass
 
-    from pilotage.flows.kill_switch import pull
+    from pilotage.flows.stop_file import pull
 
     with told(as_json):
         caller = asker(state_dir, token_file)

@@ -69,49 +69,51 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     desk = DeskClient(where.desk_socket, token)
     forecaster = ChampionForecaster(store)
     where.checkpoints.parent.mkdir(parents=True, exist_ok=True)
-    planner = Planner(
+    async with Planner(
         store=store,
         forecaster=forecaster,
         desk=desk,
         model=language_model(settings),
         parameters=settings.planner,
         checkpoint_path=where.checkpoints,
-        watch_from=watch_from,
-    )
-    trained_at = datetime.min.replace(tzinfo=UTC)
-    ended_then = -1
-    while not stop.is_set():
-        now = datetime.now(UTC)
-        try:
-            ended = await asyncio.to_thread(_ended_runs, store)
-            if ended != ended_then or now - trained_at > settings.loop.train_interval:
-                await asyncio.to_thread(forecaster.train, now)
-                trained_at, ended_then = now, ended
-            soon = await asyncio.to_thread(upcoming_runs, store, now, settings.loop.horizon)
-            due = await asyncio.to_thread(waiting_runs, store, now)
-            forecasts = await asyncio.to_thread(forecaster.forecast, [run.run_id for run in (*soon, *due)])
-            if forecasts:
-                await asyncio.to_thread(
-                    desk.call,
-                    "record_forecasts",
-                    forecasts=[
-                        {
-                            "run_id": one.run_id,
-                            "made_at": one.made_at.isoformat(),
-                            "p_fail": one.p_fail,
-                            "model": one.model,
-                            "trained_on": one.trained_on,
-                            "reasons": list(one.reasons),
-                        }
-                        for one in forecasts
-                    ],
+        since=watch_from,
+    ) as planner:
+        trained_at = datetime.min.replace(tzinfo=UTC)
+        ended_then = -1
+        while not stop.is_set():
+            now = datetime.now(UTC)
+            try:
+                ended = await asyncio.to_thread(_ended_runs, store)
+                if ended != ended_then or now - trained_at > settings.loop.train_interval:
+                    await asyncio.to_thread(forecaster.train, now)
+                    trained_at, ended_then = now, ended
+                soon = await asyncio.to_thread(upcoming_runs, store, now, settings.loop.horizon)
+                due = await asyncio.to_thread(waiting_runs, store, now)
+                forecasts = await asyncio.to_thread(
+                    forecaster.forecast, [run.run_id for run in (*soon, *due)]
                 )
-            for told in await planner.tick(now):
-                log.info("filed %s", told)
-        except AdapterError as exc:
-            log.warning("planning: %s", exc)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
+                if forecasts:
+                    await asyncio.to_thread(
+                        desk.call,
+                        "record_forecasts",
+                        forecasts=[
+                            {
+                                "run_id": one.run_id,
+                                "made_at": one.made_at.isoformat(),
+                                "p_fail": one.p_fail,
+                                "model": one.model,
+                                "trained_on": one.trained_on,
+                                "reasons": list(one.reasons),
+                            }
+                            for one in forecasts
+                        ],
+                    )
+                for told in await planner.tick(now):
+                    log.info("filed %s", told)
+            except AdapterError as exc:
+                log.warning("planning: %s", exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
     store.close()
 
 

@@ -52,7 +52,7 @@ class InjectorLimits:
     """How long and how often."""
 
     lease: timedelta = timedelta(seconds=60)
-    max_attempts: int = 30
+    max_attempts: int = 1000
 
 
 class Injector:
@@ -228,7 +228,9 @@ class Injector:
     def _message(self, proposal: Proposal) -> str:
         voters = self._ledger.approvers(proposal.id)
         by = f"approved by {', '.join(voters)}" if voters else "allowed by policy"
-        return f"pilotage {proposal.id}: {proposal.action.kind}, {by}"
+        filed = self._ledger.filed(proposal.id)
+        because = f" ({filed.case.failure_class[:40]})" if filed else ""
+        return f"pilotage {proposal.id}: {proposal.action.kind}{because}, {by}"
 
 
 def _undo_at(action: Action, now: datetime) -> datetime | None:

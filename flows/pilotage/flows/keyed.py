@@ -117,7 +117,6 @@ class KeyedProcess:
             bundle = Bundle.load(settings.policies, guardrails=settings.guardrails)
             book = IdentityBook(places.users)
             first_identity(book, places)
-            book.check()
             store = DuckDBStore(places.telemetry)
             stack.callback(store.close)
             ledger = SqlLedger(f"sqlite:///{places.ledger}")

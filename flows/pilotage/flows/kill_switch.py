@@ -7,20 +7,11 @@ guardrail `resume_votes` says.
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 
+from pilotage.flows.stop_file import pull
 from pilotage.policies.ledgers import Ledger
-
-
-def pull(path: Path, text: str) -> None:
-    """Writes the stop file durably; harmless when it is already there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(text.replace("\n", " ")[:500] + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class KillSwitch:

@@ -62,8 +62,8 @@ class LoopSettings(BaseModel):
     """Between two trainings of the forecaster, at most."""
     horizon: timedelta = timedelta(minutes=30)
     """How far ahead scheduled runs are forecast."""
-    max_attempts: int = Field(default=30, ge=1)
-    """Deliveries tried before an entry is called unknown and a person is told."""
+    max_attempts: int = Field(default=1000, ge=1)
+    """Deliveries tried, seconds apart, before an entry is given up and a person is told: more than an hour's outage."""
 
 
 class Settings(BaseSettings):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import httpx
 
 from pilotage.telemetry.errors import OrchestratorError
+
+TRIES = 7
+"""Askings of one request, about 13 s in all: SQLite answers 503 while it is locked."""
 
 
 class Bridge:
@@ -51,27 +56,21 @@ class Bridge:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """The run as Prefect has it now."""
-        return self._json("GET", f"/flow_runs/{run_id}")
-
-    def states(self, run_id: str) -> list[dict[str, Any]]:
-        """Every state it went through, oldest first."""
-        found: list[dict[str, Any]] = self._json("GET", "/flow_run_states/", params={"flow_run_id": run_id})
-        return sorted(found, key=lambda state: str(state["timestamp"]))
-
-    def queue(self, pool: str, queue: str) -> dict[str, Any]:
-        """The work queue as it is now."""
-        return self._json("GET", f"/work_pools/{pool}/queues/{queue}")
+        found: dict[str, Any] = self._json("GET", f"/flow_runs/{run_id}")
+        return found
 
     def _json(self, method: str, path: str, **more: Any) -> Any:
-        last: Exception | None = None
-        for _ in range(5):  # SQLite answers 503 while it is locked
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(0.1 * 2**attempt)
             try:
                 answer = self._client.request(method, path, **more)
             except httpx.TransportError as exc:
-                last = exc
+                problem = repr(exc)
                 continue
             if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                last = OrchestratorError(answer.text)
+                problem = answer.text[:300]
                 continue
             if answer.is_error:
                 raise OrchestratorError(
@@ -79,5 +78,5 @@ class Bridge:
                 )
             return answer.json()
         raise OrchestratorError(
-            f"Asking Prefect for {path}: no answer in five tries ({last}).", transient=True
-        ) from last
+            f"Asking Prefect for {path}: no answer in {TRIES} tries ({problem}).", transient=True
+        )

@@ -102,7 +102,7 @@ class Stage:
         self.say(f"Prefect answers at {self._prefect.ui_url}")
         self._prefect.create_pool(concurrency_limit=SLOTS)
         self._prefect.deploy_shipped()
-        self.say("nine flows are deployed; running eighteen of their runs for a history")
+        self.say("nine flows are deployed; running fifteen of their runs for a history")
         self._run("pilotage.flows.demo.warm_up", self._world.url)
         self._places = Places(root=root / "state")
         self._people()

@@ -21,9 +21,9 @@ from pilotage.flows.embedded import SHIPPED
 HISTORY: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("sync_warehouse", 6, {"source_url": "{world}/warehouse"}),
     ("payments", 2, {}),
-    ("fetch_quotes", 3, {}),
-    ("settle_trades", 3, {"die_once": False}),
-    ("quick_report", 4, {"seconds": 0.0}),
+    ("fetch_quotes", 2, {}),
+    ("settle_trades", 2, {"die_once": False}),
+    ("quick_report", 3, {"seconds": 0.0}),
 )
 """Which flow, how many runs, with what parameters."""
 

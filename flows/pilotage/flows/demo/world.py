@@ -52,7 +52,11 @@ class World:
             count = self._calls[path]
         match path.strip("/").split("/"):
             case ["quotes", *_]:
-                return (503, {"error": "upstream busy"}) if count == 1 else (200, {"quotes": [101.5, 102.25]})
+                return (
+                    (503, {"error": "upstream busy"})
+                    if count == 1
+                    else (200, {"EURUSD": 1.0842, "USDJPY": 151.32})
+                )
             case ["ledger", *_]:
                 return 401, {"error": "invalid credentials"}
             case ["warehouse", *_] if self._outage.is_set():
