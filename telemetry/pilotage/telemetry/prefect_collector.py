@@ -19,14 +19,8 @@ from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.errors import AdapterError, OrchestratorError
 from pilotage.telemetry.facts import TERMINAL, RunFact
 from pilotage.telemetry.prefect_reader import PrefectReader, events_as_they_happen
-from pilotage.telemetry.prefect_records import (
-    deployment_fact,
-    event_fact,
-    log_line,
-    queue_facts,
-    run_fact,
-    task_run_fact,
-)
+from pilotage.telemetry.prefect_records import event_fact, moment
+from pilotage.telemetry.prefect_transcript import Transcript
 from pilotage.telemetry.schema import facts_from_rows
 
 logger = logging.getLogger("pilotage.telemetry")
@@ -37,15 +31,15 @@ OVERLAP = timedelta(seconds=15)
 GAP_OVERLAP = timedelta(minutes=5)
 """The same after a start or a failure: clients that could not deliver do it late."""
 FIRST_LOOK = timedelta(days=7)
-"""How far back a new store reads; Prefect keeps its events as long."""
+"""How far back a new store reads runs."""
+FIRST_EVENTS = timedelta(days=1)
+"""How far back a new store reads events, logs and task runs; Prefect gives about a thousand events a second."""
 LOG_LOOK = timedelta(hours=1)
 """How long after their end the last lines of runs are fetched one run at a time; warnings always are."""
 NEAR = timedelta(minutes=15)
 """Scheduled runs that are due sooner are read at every poll; those further off at every sweep."""
 LATE_LOGS = (1.5, 4.0, 10.0)
 """Seconds after a run's end at which its logs are read again: clients send them in batches, every 2 s."""
-LAST_LINES = 50
-"""Lines of any level that are kept from the end of a run, beside all warnings and worse."""
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between attempts; the last one for as long as it takes."""
 
@@ -65,6 +59,7 @@ class PrefectCollector:
     ) -> None:
         """`on_change` gets the ids of runs whose state or logs are new; `poll` and `interval` are pauses."""
         self._store = store
+        self._copy = Transcript(store)
         self._on_change = on_change
         self._poll = poll
         self._interval = interval
@@ -72,8 +67,6 @@ class PrefectCollector:
         self._hinted = asyncio.Event()
         self._seen: dict[str, tuple[datetime, str]] = {}
         self._live: dict[str, RunFact] = {}
-        self._flows: dict[str, str] = {}
-        self._deployments: dict[str, str] = {}
         self._later: set[asyncio.Task[None]] = set()
         self._ended_since = datetime.now(UTC)
         self.connected = False
@@ -98,6 +91,7 @@ class PrefectCollector:
                     ("stream", self._persist(self._listen)),
                     ("hints", self._persist(lambda: self._follow_hints(reader))),
                     ("poll", self._persist(lambda: self._keep_polling(reader))),
+                    ("floor", self._persist(lambda: self._keep_the_floor(reader))),
                     ("sweep", self._persist(lambda: self._keep_sweeping(reader))),
                 )
             ]
@@ -114,14 +108,19 @@ class PrefectCollector:
                 self.connected = False
 
     async def backfill(self) -> None:
-        """Reads what happened since the watermark, or in the last week when there is none."""
+        """Reads what happened since the watermark; when there is none, a week of runs and a day of the rest."""
         mark = await asyncio.to_thread(self._store.watermark, WATERMARK)
-        await self.reconcile(mark or datetime.now(UTC) - FIRST_LOOK)
+        await self._once(mark and mark - GAP_OVERLAP)
 
     async def reconcile(self, since: datetime) -> None:
         """Reads everything that happened since a moment, and moves the watermark to now."""
+        await self._once(since)
+
+    async def _once(self, since: datetime | None) -> None:
         async with PrefectReader() as reader:
+            await self._copy.deployments(reader)
             await self._reconcile(reader, since)
+            await self._copy.queues(reader, tuple(self._live.values()))
 
     async def _first_contact(self, stop: asyncio.Event) -> None:
         attempt = 0
@@ -241,7 +240,7 @@ class PrefectCollector:
         while True:
             mark = await asyncio.to_thread(self._store.watermark, WATERMARK)
             async with self._working():
-                await self._reconcile(reader, (mark or datetime.now(UTC) - FIRST_LOOK) - overlap)
+                await self._reconcile(reader, mark and mark - overlap)
             overlap = OVERLAP
             await asyncio.sleep(self._interval.total_seconds())
 
@@ -252,21 +251,32 @@ class PrefectCollector:
         for run in facts_from_rows(RunFact, rows):
             self._live.setdefault(run.run_id, run)
 
-    async def _reconcile(self, reader: PrefectReader, since: datetime) -> None:
+    async def _keep_the_floor(self, reader: PrefectReader) -> None:
+        while True:
+            async with self._working():
+                await self._copy.deployments(reader)
+                await self._copy.queues(reader, tuple(self._live.values()))
+            await asyncio.sleep(self._interval.total_seconds())
+
+    async def _reconcile(self, reader: PrefectReader, since: datetime | None) -> None:
+        """Runs first, events last: the events are many, and the watermark moves along with them."""
         now = datetime.now(UTC)
-        await self._read_deployments(reader)
         if not self._live:
             await self._remember_live()
-        await self._poll_runs(reader, horizon=None, ended_since=since)
-        await self._read_logs(reader, {"timestamp": {"after_": since.isoformat()}, "level": {"ge_": 30}})
-        async for rows in reader.pages(
-            "/task_runs/filter", {"task_runs": {"end_time": {"after_": since.isoformat()}}}
-        ):
-            await asyncio.to_thread(self._store.merge_task_runs, [task_run_fact(row) for row in rows])
-        async for events in reader.events(since, now):
+        await self._poll_runs(reader, horizon=None, ended_since=since or now - FIRST_LOOK)
+        rest = since or now - FIRST_EVENTS
+        await self._copy.logs(reader, {"timestamp": {"after_": rest.isoformat()}, "level": {"ge_": 30}})
+        await self._copy.task_runs(reader, {"task_runs": {"end_time": {"after_": rest.isoformat()}}})
+        pages = 0
+        async for events in reader.events(rest, now):
             await self._take_events(events)
-        await self._read_queues(reader)
-        await asyncio.to_thread(self._store.set_watermark, WATERMARK, now)
+            pages += 1
+            if pages % 100 == 0:
+                await self._mark(moment(events[-1]["occurred"]) or rest)
+        await self._mark(now)
+
+    async def _mark(self, until: datetime) -> None:
+        await asyncio.to_thread(self._store.set_watermark, WATERMARK, until)
 
     async def _poll_runs(
         self, reader: PrefectReader, *, horizon: timedelta | None, ended_since: datetime | None = None
@@ -309,26 +319,18 @@ class PrefectCollector:
 
     async def _absorb(self, reader: PrefectReader, rows: list[dict[str, Any]]) -> None:
         """Stores what is new of these flow runs, with the logs of those that ended, and says which."""
-        await self._name_flows(reader, rows)
-        facts = [
-            run_fact(
-                row,
-                flow_name=self._flows.get(str(row.get("flow_id")), ""),
-                deployment_name=self._deployments.get(str(row.get("deployment_id"))),
-            )
-            for row in rows
-        ]
+        facts = await self._copy.run_facts(reader, rows)
         new = [fact for fact in facts if self._is_news(fact)]
         if not new:
             return
         await asyncio.to_thread(self._store.merge_runs, new)
         now = datetime.now(UTC)
         ended = {fact.run_id: fact.ended or now for fact in new if fact.state_type in TERMINAL}
-        fresh = [run_id for run_id, moment in ended.items() if moment > now - LOG_LOOK]
+        fresh = [run_id for run_id, at in ended.items() if at > now - LOG_LOOK]
         for run_id in fresh:
-            await self._read_run_logs(reader, run_id)
+            await self._copy.run_logs(reader, run_id)
         if fresh:
-            await self._read_task_runs(reader, fresh)
+            await self._copy.task_runs(reader, {"flow_runs": {"id": {"any_": fresh}}})
         for fact in new:  # only now: a failure on the way here leaves it news
             if fact.run_id in self._seen and self._seen[fact.run_id][0] > fact.updated:
                 continue  # another reader was faster
@@ -338,8 +340,8 @@ class PrefectCollector:
             else:
                 self._live[fact.run_id] = fact
         self._tell(fact.run_id for fact in new)
-        for run_id, moment in ended.items():
-            if moment > now - timedelta(minutes=1):
+        for run_id, at in ended.items():
+            if at > now - timedelta(minutes=1):
                 self._soon(self._read_late_logs(reader, run_id))
         self._trim()
 
@@ -372,55 +374,7 @@ class PrefectCollector:
             await asyncio.sleep(pause - waited)
             waited = pause
             try:
-                if await self._read_run_logs(reader, run_id):
+                if await self._copy.run_logs(reader, run_id):
                     self._tell([run_id])
             except AdapterError as exc:
                 logger.debug("Late logs of run %s: %s", run_id, exc)
-
-    async def _read_run_logs(self, reader: PrefectReader, run_id: str) -> int:
-        """How many lines were new of a run's warnings and its last lines."""
-        own = {"flow_run_id": {"any_": [run_id]}}
-        new = await self._read_logs(reader, {**own, "level": {"ge_": 30}})
-        last = await reader.page("/logs/filter", {"logs": own}, limit=LAST_LINES, sort="TIMESTAMP_DESC")
-        return new + await self._keep_logs(last)
-
-    async def _read_logs(self, reader: PrefectReader, wanted: Mapping[str, Any]) -> int:
-        new = 0
-        async for rows in reader.pages("/logs/filter", {"logs": wanted}, sort="TIMESTAMP_ASC"):
-            new += await self._keep_logs(rows)
-        return new
-
-    async def _keep_logs(self, rows: list[dict[str, Any]]) -> int:
-        lines = [line for line in map(log_line, rows) if line is not None]
-        return await asyncio.to_thread(self._store.add_logs, lines)
-
-    async def _read_task_runs(self, reader: PrefectReader, run_ids: list[str]) -> None:
-        wanted = {"flow_runs": {"id": {"any_": run_ids}}}
-        async for rows in reader.pages("/task_runs/filter", wanted):
-            await asyncio.to_thread(self._store.merge_task_runs, [task_run_fact(row) for row in rows])
-
-    async def _name_flows(self, reader: PrefectReader, rows: Iterable[Mapping[str, Any]]) -> None:
-        unknown = {str(row["flow_id"]) for row in rows if row.get("flow_id")} - set(self._flows)
-        for flow in await reader.by_id("/flows/filter", "flows", sorted(unknown)):
-            self._flows[str(flow["id"])] = str(flow["name"])
-        missing = {str(row["deployment_id"]) for row in rows if row.get("deployment_id")}
-        missing -= set(self._deployments)
-        for deployment in await reader.by_id("/deployments/filter", "deployments", sorted(missing)):
-            self._deployments[str(deployment["id"])] = str(deployment["name"])
-
-    async def _read_deployments(self, reader: PrefectReader) -> None:
-        rows = await reader.every("/deployments/filter", {})
-        await self._name_flows(reader, rows)
-        facts = [deployment_fact(row, flow_name=self._flows.get(str(row.get("flow_id")), "")) for row in rows]
-        self._deployments.update({fact.deployment_id: fact.name for fact in facts})
-        await asyncio.to_thread(self._store.merge_deployments, facts)
-        kept = await asyncio.to_thread(self._store.rows, "SELECT deployment_id FROM deployments")
-        gone = {row["deployment_id"] for row in kept} - {fact.deployment_id for fact in facts}
-        if gone:
-            await asyncio.to_thread(self._store.forget_deployments, sorted(gone))
-
-    async def _read_queues(self, reader: PrefectReader) -> None:
-        for pool in await reader.every("/work_pools/filter", {}):
-            queues = await reader.every(f"/work_pools/{pool['name']}/queues/filter", {})
-            facts = queue_facts(pool, queues, self._live.values(), datetime.now(UTC))
-            await asyncio.to_thread(self._store.add_queues, facts)

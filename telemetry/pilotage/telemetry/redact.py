@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 MASK = "[redacted]"
@@ -96,8 +97,21 @@ _RANDOM_BITS = 3.5
 """Bits a character: English and paths lie below, random base64 of 24 characters and more above."""
 
 
+_SHORT = 80
+"""Characters up to which answers are remembered: most texts of events are keys, names and states seen before."""
+
+
 def redact(text: str) -> str:
     """The text without the secrets that have a known shape or stand beside a telling name."""
+    return _redacted_short(text) if len(text) <= _SHORT else _redacted(text)
+
+
+@lru_cache(maxsize=20_000)
+def _redacted_short(text: str) -> str:
+    return _redacted(text)
+
+
+def _redacted(text: str) -> str:
     for pattern in PATTERNS:
         text = pattern.shape.sub(pattern.keep, text)
     return _LONG_WORD.sub(_masked_if_random(text), text)
