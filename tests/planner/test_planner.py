@@ -21,7 +21,7 @@ from pilotage.planner.scripted_demo import demo_script
 from pilotage.planner.scripted_llm import ScriptedLLM, Step, status, text
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.errors import DeskError, StoreError
-from pilotage.telemetry.facts import DeploymentFact, StateType
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
@@ -35,16 +35,22 @@ class MemoryDesk:
         self.filed: dict[str, tuple[Proposal, CaseFile]] = {}
         self.calls = 0
         self.refusals = 0
+        self.refuses = ""
+        self.transient = True
+
+    def refusing(self, proposal: Proposal) -> bool:
+        return self.refusals > 0 and self.refuses in proposal.action.kind
 
     def offered(self) -> tuple[ActionKind, ...]:
         return self.kinds
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         self.calls += 1
-        if self.refusals:
+        if self.refusing(proposal):
             self.refusals -= 1
-            raise DeskError("Filing a proposal: found nobody. Start the keyed process.", transient=True)
-        self.filed.setdefault(proposal.id, (proposal, case))
+            raise DeskError("Filing a proposal: found nobody. Start it.", transient=self.transient)
+        if self.filed.setdefault(proposal.id, (proposal, case))[0] != proposal:
+            raise DeskError(f"Filing {proposal.id}: found another text under this id. Use another id.")
         return {"proposal_id": proposal.id, "outcome": "allow", "policy_ids": ["p"], "reasons": []}
 
     @property
@@ -277,6 +283,57 @@ def test_a_desk_that_is_away_gets_the_proposal_at_the_next_tick(rig: Rig, make: 
     assert "error" in first
     assert "error" not in second
     assert rig.desk.kinds_filed == ["retry_run"]
+
+
+def test_proposals_that_were_half_filed_are_filed_with_the_same_text(rig: Rig, make: Any) -> None:
+    bug = "Flow run encountered an exception: KeyError: 'row'"
+    rig.store.merge_runs(
+        [make.run(run_id=_id(n), state_id=f"s{n}", state_message=bug, deployment_id=None) for n in (1,)]
+        + [make.run(state_message=bug, ended=make.now - timedelta(minutes=n), run_id=_id(n), state_id=f"s{n}")
+           for n in (2, 3, 4)]
+    )  # fmt: skip
+    rig.desk.refusals, rig.desk.refuses = 3, "pause_deployment"
+    rig.clock = lambda: datetime.now(UTC)
+
+    async def go() -> list[dict[str, Any]]:
+        async with rig.planner() as planner:
+            await planner.tick(rig.now)
+            return await planner.tick(rig.now + timedelta(seconds=5))
+
+    later = asyncio.run(go())
+    assert len(later) == 3
+    assert [entry for entry in later if "error" in entry] == []
+    assert rig.desk.kinds_filed.count("pause_deployment") == 3
+
+
+def test_what_the_ledger_knows_is_not_filed_again_by_a_restarted_planner(rig: Rig, make: Any) -> None:
+    rig.store.merge_runs([make.run()])
+    [[entry]] = rig.ticks()
+    rig.store.add_decisions(
+        [
+            DecisionFact(
+                decision_id="d1",
+                at=make.now,
+                proposal_id=entry["filed"][0]["proposal_id"],
+                incident_id=entry["incident_id"],
+                run_id=make.run_id,
+                step="proposed",
+                action="retry_run",
+                outcome="proposed",
+            )
+        ]
+    )
+    rig.now += timedelta(minutes=1)
+    [[again]] = rig.ticks()
+    assert [filed["outcome"] for filed in again["filed"]] == ["filed before"]
+    assert rig.desk.calls == 1
+
+
+def test_a_proposal_that_is_refused_for_good_is_given_up(rig: Rig, make: Any) -> None:
+    rig.store.merge_runs([make.run()])
+    rig.desk.refusals, rig.desk.transient = 99, False
+    results = rig.ticks(5)
+    assert [len(tick) for tick in results] == [1, 1, 1, 0, 0]
 
 
 def test_one_broken_situation_never_stops_the_others(rig: Rig, make: Any) -> None:

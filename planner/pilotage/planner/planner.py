@@ -41,7 +41,7 @@ FRESH = timedelta(minutes=10)
 THOUGHTS_AT_ONCE = 4
 """So that one slow answer of a model does not hold up everybody's retry."""
 TRIES = 3
-"""How often a situation that breaks the planner itself is thought about."""
+"""How often a situation is thought about that breaks the planner or that the desk refuses for good."""
 REMEMBERED = 20_000
 """Handled incidents that are remembered; far more than the overlap can bring back."""
 
@@ -206,7 +206,11 @@ class Planner:
             )
             begun = await graph.aget_state(config)
             made_at = datetime.fromisoformat(begun.created_at) if begun.created_at else None
-            if begun.next and made_at is not None and abs(self._clock() - made_at) < FRESH:
+            fresh = made_at is not None and abs(self._clock() - made_at) < FRESH
+            if fresh and not begun.next and "proposals" in begun.values:
+                # thought through, not wholly filed: the same text again, or the ledger takes it for another's
+                return dict(begun.values)
+            if fresh and begun.next:
                 start = None
             else:
                 given = FINDING.dump_python(trouble.finding, mode="json") if trouble.finding else None
@@ -222,27 +226,43 @@ class Planner:
         try:
             state = await thought
             happened |= _told(state)
-            await self._file(state, happened["filed"])
+            await self._file(trouble.incident_id, state, happened["filed"])
         except AdapterError as error:
             log.warning("Incident %s waits for the next tick: %s", trouble.incident_id, error)
             happened["error"] = str(error)
+            if not error.transient:
+                self._count_try(trouble.incident_id)
         except Exception as error:  # a defect of ours in one situation must not stop the others
-            self._broken[trouble.incident_id] = self._broken.get(trouble.incident_id, 0) + 1
             log.exception("Incident %s could not be thought through", trouble.incident_id)
             happened["error"] = f"{type(error).__name__}: {error}"
-            if self._broken[trouble.incident_id] >= TRIES:
-                self._remember(trouble.incident_id)
+            self._count_try(trouble.incident_id)
         else:
             self._remember(trouble.incident_id)
             await self._forget_thought(trouble.incident_id)
         return happened
 
-    async def _file(self, state: dict[str, Any], filed: list[dict[str, Any]]) -> None:
+    async def _file(self, incident: str, state: dict[str, Any], filed: list[dict[str, Any]]) -> None:
         from pilotage.planner.graph import proposals_in
 
-        for proposal, case in proposals_in(state):
-            answer = await asyncio.to_thread(self._desk.file, proposal, case)
-            filed.append({"proposal_id": proposal.id, "action": action_as_json(proposal.action)} | answer)
+        proposals = proposals_in(state)
+        known = await asyncio.to_thread(self._filed_before, incident) if proposals else frozenset()
+        for proposal, case in proposals:
+            told = {"proposal_id": proposal.id, "action": action_as_json(proposal.action)}
+            if proposal.id in known:
+                filed.append(told | {"outcome": "filed before"})
+                continue
+            filed.append(told | await asyncio.to_thread(self._desk.file, proposal, case))
+
+    def _filed_before(self, incident: str) -> frozenset[str]:
+        """An incident's proposals in the ledger's mirror: a restarted planner thinks of them again."""
+        sql = "SELECT DISTINCT proposal_id FROM decisions WHERE incident_id = ?"
+        return frozenset(row["proposal_id"] for row in self._store.rows(sql, [incident]))
+
+    def _count_try(self, incident: str) -> None:
+        """Gives an incident up after its last try: what failed for good would fail at every tick."""
+        self._broken[incident] = self._broken.get(incident, 0) + 1
+        if self._broken[incident] >= TRIES:
+            self._remember(incident)
 
     def _remember(self, incident: str) -> None:
         self._broken.pop(incident, None)
