@@ -9,7 +9,7 @@ database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import product
@@ -99,7 +99,11 @@ class Gate:
     ) -> Verdict:
         """Whether this person may cast this vote on the text with this digest; never raises."""
         bundle = self._bundle
-        if filed.digest != digest or digest_of(filed.proposal, filed.proposer) != digest:
+        try:
+            intact = digest_of(filed.proposal, filed.proposer) == filed.digest
+        except Exception as exc:  # text that cannot be hashed is not the text that was filed
+            return refused("!tampered", detail=type(exc).__name__, bundle=bundle.hash)
+        if filed.digest != digest or not intact:
             return refused("!other-digest", bundle=bundle.hash)
         uid, entities = slices.proposal_resource(filed, now)
         context = {"digest": digest, "decision": decision}
@@ -135,6 +139,7 @@ class Gate:
         what, what_entities = slices.resource(action, target, bundle.guardrails)
         entities = (*who_entities, *what_entities)
         people = _people(filed, ledger)
+        args, world = slices.arguments(action, target, filed.filed_at), _world(bundle, ledger, now)
 
         def ask(seatings: Sequence[Mapping[str, int]]) -> tuple[RawAnswer, ...]:
             return bundle.engine.evaluate(
@@ -144,8 +149,8 @@ class Gate:
                         action=action.kind,
                         resource=what,
                         context={
-                            "args": slices.arguments(action, target, filed.filed_at),
-                            "world": _world(bundle, ledger, seating, now),
+                            "args": args,
+                            "world": {**world, "approvals": dict(seating)},
                         },
                     )
                     for seating in seatings
@@ -179,20 +184,26 @@ class Gate:
             would_change=tuple(f"{count} more approval(s) by {role}" for role, count in missing.items()),
         )
 
-    def _cheapest(self, people: Mapping[str, frozenset[str]], ask: Any) -> dict[str, int] | None:
+    def _cheapest(
+        self,
+        people: Mapping[str, frozenset[str]],
+        ask: Callable[[Sequence[Mapping[str, int]]], tuple[RawAnswer, ...]],
+    ) -> dict[str, int] | None:
+        """The fewest seats still missing with which the engine allows it, or None when it never does."""
         seatings = [
             dict(zip(self._roles, counts, strict=True))
             for counts in sorted(
                 product(range(MOST_SEATS + 1), repeat=len(self._roles)), key=lambda c: (sum(c), c[::-1])
             )
         ]
-        answers: tuple[RawAnswer, ...] = ask(seatings)
-        left = [
-            unfilled(seating, people)
-            for seating, answer in zip(seatings, answers, strict=True)
-            if answer.allowed and not answer.errors
-        ]
-        return min(left, key=lambda empty: sum(empty.values()), default=None)
+        missing = [(unfilled(seating, people), seating) for seating in seatings]
+        for left, seating in sorted(missing, key=lambda pair: sum(pair[0].values())):
+            # with nothing missing it was asked before, and refused
+            if left:
+                (answer,) = ask([seating])
+                if answer.allowed and not answer.errors:
+                    return left
+        return None
 
 
 def _refusal(
@@ -234,7 +245,7 @@ def _people(filed: FiledProposal, ledger: LedgerFacts) -> dict[str, frozenset[st
     }
 
 
-def _world(bundle: Bundle, ledger: LedgerFacts, seating: Mapping[str, int], now: datetime) -> dict[str, Any]:
+def _world(bundle: Bundle, ledger: LedgerFacts, now: datetime) -> dict[str, Any]:
     since = ledger.seconds_since_same_target
     return {
         "mode": ledger.mode.value,
@@ -242,7 +253,6 @@ def _world(bundle: Bundle, ledger: LedgerFacts, seating: Mapping[str, int], now:
         "stopped": ledger.stopped,
         "frozen": bundle.guardrails.frozen_at(now),
         "tainted": ledger.evidence_tainted,
-        "approvals": dict(seating),
         "budget": {
             "actions_1h": ledger.actions_1h,
             "attempts_of_run_24h": ledger.actions_of_run_24h,
