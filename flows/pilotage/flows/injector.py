@@ -26,7 +26,7 @@ from pilotage.flows.receipts import (
     receipt_as_json,
     receipt_from_json,
 )
-from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot
+from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, RetryRun
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate import Gate, LedgerFacts
 from pilotage.policies.ledgers import Ledger
@@ -162,8 +162,9 @@ class Injector:
                 continue
             now = self._clock()
             judgement, detail = check.judgement, check.detail
-            if judgement is Judgement.PENDING and now - receipt.delivered_at > lever.window:
-                judgement, detail = Judgement.FAILED, f"not verified within {lever.window}: {check.detail}"
+            window = lever.window + _asked_to_wait(receipt.action)
+            if judgement is Judgement.PENDING and now - receipt.delivered_at > window:
+                judgement, detail = Judgement.FAILED, f"not verified within {window}: {check.detail}"
             if judgement is Judgement.PENDING:
                 continue
             await asyncio.to_thread(
@@ -239,6 +240,15 @@ def _undo_at(action: Action, now: datetime) -> datetime | None:
             return now + action.hold
         case _:
             return None
+
+
+def _asked_to_wait(action: Action) -> timedelta:
+    """The part of the verification that is waiting because the action itself says so."""
+    match action:
+        case RetryRun():
+            return action.delay
+        case _:
+            return timedelta(0)
 
 
 def _delivery_of(receipt: Receipt) -> Delivery:

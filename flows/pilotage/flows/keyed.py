@@ -23,6 +23,7 @@ from pilotage.flows.desk import DeskServer
 from pilotage.flows.injector import Injector, InjectorLimits
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.levers import build_levers
+from pilotage.flows.levers.reschedule import RescheduleLever
 from pilotage.flows.operations import Operations
 from pilotage.flows.places import Places
 from pilotage.flows.prefect_api import PrefectApi
@@ -187,6 +188,11 @@ class KeyedProcess:
         await desk.start()
         watch_from = _watch_from(store)
         token = book.lend(AGENT)
+        # a process that died while it moved a due run may have left its queue on hold
+        writing = settings.mode in (Mode.APPROVE, Mode.AUTO)
+        freed = await RescheduleLever(api).release_all() if writing else 0
+        if freed:
+            self._say(f"released {freed} queue(s) that a process before us had left on hold")
         self._say(f"mode {settings.mode.value}, policies {bundle.hash}, state in {places.root}")
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),

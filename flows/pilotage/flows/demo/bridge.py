@@ -51,6 +51,8 @@ class Bridge:
             "state": state,
             "parameters": {**deployment["parameters"], **(parameters or {})},
             "tags": list(tags),
+            # a busy SQLite may answer 503 after the run was made: asked again, it is the same run
+            "idempotency_key": uuid4().hex,
         }
         return str(self._json("POST", f"/deployments/{deployment['id']}/create_flow_run", json=body)["id"])
 

@@ -1,0 +1,129 @@
+"""A real `pilotage up` beside the session's Prefect server, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pilotage.flows.desk_client import DeskClient
+from pilotage.flows.places import Places
+from pilotage.policies.identities import IdentityBook
+from pilotage.telemetry.errors import DeskError
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T | None], *, within: float = 60.0, what: str = "it") -> T:
+    """The first true answer. Fails when the deadline passes without one."""
+    deadline = time.monotonic() + within
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not happen within {within} s"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aboard:
+    """A running `pilotage up` and the tokens of its people."""
+
+    places: Places
+    process: subprocess.Popen[bytes]
+    tokens: Mapping[str, str]
+    log: Path
+
+    def desk(self, name: str = "pat") -> DeskClient:
+        """The desk, asked by this person."""
+        return DeskClient(self.places.desk_socket, self.tokens[name])
+
+    def proposals_on(self, run_id: str) -> list[dict[str, Any]]:
+        """Proposals about a run."""
+        return [row for row in self.desk().call("proposals", limit=500) if row["run_id"] == run_id]
+
+    def agent_pid(self) -> int:
+        """The key-less agent process."""
+
+        def look() -> int:
+            listed = subprocess.run(
+                ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+            ).stdout.splitlines()
+            for line in listed:
+                pid, parent, arguments = (
+                    line.split(None, 2)[:3] if len(line.split(None, 2)) == 3 else ("0", "0", "")
+                )
+                if "agent_process" in arguments and int(parent) == self.process.pid:
+                    return int(pid)
+            return 0
+
+        return eventually(look, what="an agent process")
+
+
+@contextmanager
+def aboard(
+    root: Path, env: Mapping[str, str], *, mode: str, settings: str = "", **more: str
+) -> Iterator[Aboard]:
+    """`pilotage up` in its own state directory, with people pat (operator, admin), ann (approver) and vic (viewer)."""
+    places = Places(root=root)
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    book = IdentityBook(places.users)
+    known = {identity.name for identity in book.everyone()}
+    people = {"pat": ("operator", "admin"), "ann": ("approver",), "vic": ("viewer",)}
+    tokens = {}
+    for name, roles in people.items():
+        path = root / f"{name}.token"
+        if name not in known:
+            path.touch(mode=0o600)
+            path.write_text(book.add(name, roles=roles))
+        tokens[name] = path.read_text()
+    (root / "pilotage.toml").write_text(
+        settings or '[loop]\ntick = "PT0.3S"\n[planner]\nretry_delay = "PT0S"\n'
+    )
+    log = root / "up.log"
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "pilotage.flows.tethered",
+                str(os.getpid()),
+                "pilotage.console",
+                "up",
+                "--mode",
+                mode,
+            ],
+            env={**env, "PILOTAGE_STATE_DIR": str(root), **more},
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    ship = Aboard(places=places, process=process, tokens=tokens, log=log)
+    try:
+
+        def connected() -> bool:
+            assert process.poll() is None, log.read_text()
+            try:
+                return bool(ship.desk().call("status")["collector"]["connected"])
+            except DeskError:
+                return False
+
+        eventually(connected, within=90, what="pilotage up")
+        yield ship
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

@@ -1,0 +1,283 @@
+"""`pilotage up` beside a real Prefect server: the loop, its modes, its people, its kill switch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.states import Crashed, Failed, Pending, Running
+from tests.conftest import PrefectServer
+from tests.flows.aboard import Aboard, aboard, eventually
+from tests.flows.conftest import Floor
+
+from pilotage.flows.desk_client import DeskRefusal
+
+pytestmark = pytest.mark.prefect
+
+
+def pilotage(ship: Aboard, *arguments: str, who: str = "pat", env: dict[str, str] | None = None) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "pilotage.console", *arguments],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PILOTAGE_STATE_DIR": str(ship.places.root),
+            "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),
+            **(env or {}),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def ship(
+    floor: Floor,
+    prefect_server: PrefectServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Aboard]:
+    with aboard(tmp_path_factory.mktemp("auto"), prefect_server.env, mode="auto") as ship:
+        yield ship
+
+
+def fail(floor: Floor, name: str, state: Any, **parameters: Any) -> str:
+    """A run that went wrong without any worker."""
+    from datetime import UTC, datetime, timedelta
+
+    run_id = floor.start(name, at=datetime.now(UTC) + timedelta(hours=6), **parameters)
+    floor.move(run_id, Pending(), Running(), state)
+    return run_id
+
+
+def events_of(floor: Floor, run_id: str) -> list[str]:
+    async def read(client: PrefectClient) -> list[str]:
+        answer = await client.request(
+            "POST",
+            "/events/filter",
+            json={
+                "filter": {
+                    "event": {"prefix": ["pilotage."]},
+                    "related": {},
+                    "any_resource": {"id": [f"prefect.flow-run.{run_id}"]},
+                }
+            },
+        )
+        return [event["event"] for event in answer.json()["events"]]
+
+    return floor.do(read)
+
+
+def artifacts_of(floor: Floor, run_id: str) -> list[Any]:
+    async def read(client: PrefectClient) -> list[Any]:
+        return list(
+            await client.read_artifacts(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id)]))
+            )
+        )
+
+    return floor.do(read)
+
+
+def test_a_killed_run_is_retried_in_place_verified_and_told_in_prefect(ship: Aboard, floor: Floor) -> None:
+    run_id = floor.start("settle-trades/demo", die_once=True)
+    rows = eventually(
+        lambda: [row for row in ship.proposals_on(run_id) if row["status"] == "verified"],
+        within=120,
+        what="recovery",
+    )
+    assert [row["kind"] for row in rows] == ["retry_run"]
+    run = floor.run(run_id)
+    assert run.state_type is not None
+    assert run.state_type.value == "COMPLETED"
+    assert run.run_count == 2
+    retries = [state for state in floor.history(run_id) if state.name == "AwaitingRetry"]
+    assert len(retries) == 1
+    assert rows[0]["proposal_id"] in str(retries[0].message)
+    eventually(lambda: "pilotage.verified" in events_of(floor, run_id), what="an event in Prefect")
+    eventually(lambda: artifacts_of(floor, run_id), what="an artifact on the run")
+
+
+def test_why_tells_the_whole_story(ship: Aboard, floor: Floor) -> None:
+    run_id = fail(
+        floor, "fetch-quotes/demo", Failed(message="Flow run encountered an exception: ConnectError: refused")
+    )
+    eventually(lambda: ship.proposals_on(run_id), what="a proposal")
+    shown = pilotage(ship, "why", run_id)
+    assert shown.returncode == 0, shown.stderr
+    for word in ("found", "forecast", "proposed", "judged", "transient", "agent-retries"):
+        assert word in shown.stdout
+    steps = json.loads(pilotage(ship, "why", run_id, "--json").stdout)
+    assert [step["step"] for step in steps][:4] == ["found", "forecast", "proposed", "judged"]
+
+
+def test_a_permanent_error_is_told_to_the_owner_and_not_retried(ship: Aboard, floor: Floor) -> None:
+    run_id = fail(
+        floor,
+        "push-ledger/demo",
+        Failed(message="Flow run encountered an exception: HTTPStatusError: Client error '401 Unauthorized'"),
+    )
+    eventually(
+        lambda: [row for row in ship.proposals_on(run_id) if row["status"] == "verified"],
+        what="a word to the owner",
+    )
+    assert {row["kind"] for row in ship.proposals_on(run_id)} == {"notify_owner"}
+
+
+def test_production_waits_for_a_person_who_is_not_whoever_asks(ship: Aboard, floor: Floor) -> None:
+    run_id = fail(
+        floor, "nightly-close/demo", Crashed(message="Flow run process exited with non-zero status code -9.")
+    )
+    row = eventually(
+        lambda: next((r for r in ship.proposals_on(run_id) if r["status"] == "needs_approval"), None),
+        what="a proposal that waits",
+    )
+    vote = {"proposal_id": row["proposal_id"], "decision": "approve"}
+    with pytest.raises(DeskRefusal):
+        ship.desk("vic").call("vote", digest=row["digest"], **vote)
+    with pytest.raises(DeskRefusal):
+        ship.desk("ann").call("vote", digest="0" * 64, **vote)
+    assert [state.name for state in floor.history(run_id)].count("AwaitingRetry") == 0
+    done = pilotage(ship, "approve", row["proposal_id"], "--reason", "before the open", who="ann")
+    assert done.returncode == 0, done.stderr
+    eventually(
+        lambda: "AwaitingRetry" in [state.name for state in floor.history(run_id)],
+        within=60,
+        what="the injection",
+    )
+    told = next(state for state in floor.history(run_id) if state.name == "AwaitingRetry")
+    assert "approved by ann" in str(told.message)
+
+
+def test_the_agent_holds_no_prefect_credential(ship: Aboard, prefect_server: PrefectServer) -> None:
+    environment = Path(f"/proc/{ship.agent_pid()}/environ").read_bytes()
+    assert prefect_server.auth_string.encode() not in environment
+    assert b"PREFECT_API" not in environment
+    own = Path(f"/proc/{ship.process.pid}/environ").read_bytes()
+    assert prefect_server.auth_string.encode() in own
+
+
+def test_the_agent_refuses_to_start_with_a_credential(ship: Aboard, prefect_server: PrefectServer) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pilotage.flows.agent_process"],
+        env={**prefect_server.env, "PILOTAGE_STATE_DIR": str(ship.places.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert "PREFECT_API_AUTH_STRING" in ran.stderr
+    assert prefect_server.auth_string not in ran.stderr
+
+
+def test_a_dead_agent_is_started_again(ship: Aboard) -> None:
+    import os
+    import signal
+
+    before = ship.agent_pid()
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: ship.agent_pid() != before, what="a new agent")
+
+
+def test_a_second_up_in_the_same_directory_is_refused(ship: Aboard, prefect_server: PrefectServer) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pilotage.console", "up"],
+        env={**prefect_server.env, "PILOTAGE_STATE_DIR": str(ship.places.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert str(ship.process.pid) in ran.stderr
+
+
+def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> None:
+    assert pilotage(ship, "stop", "--reason", "looking into it").returncode == 0
+    try:
+        run_id = fail(
+            floor,
+            "fetch-quotes/demo",
+            Failed(message="Flow run encountered an exception: ConnectError: refused"),
+        )
+        row = eventually(lambda: next(iter(ship.proposals_on(run_id)), None), what="a proposal")
+        assert row["status"] == "denied"
+        assert "AwaitingRetry" not in [state.name for state in floor.history(run_id)]
+        assert "looking into it" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
+    finally:
+        first = json.loads(pilotage(ship, "resume", "--json", who="pat").stdout)
+        again = json.loads(pilotage(ship, "resume", "--json", who="pat").stdout)
+        second = pilotage(ship, "resume", "--json", who="ann")
+    assert first["votes_missing"] == 1
+    assert again["votes_missing"] == 1
+    assert json.loads(second.stdout)["votes_missing"] == 0
+    assert json.loads(pilotage(ship, "status", "--json").stdout)["stopped"] == ""
+
+
+def test_the_audit_chain_is_whole(ship: Aboard) -> None:
+    ran = pilotage(ship, "audit", "verify", "--json")
+    assert ran.returncode == 0, ran.stdout
+    assert json.loads(ran.stdout)["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("why", "p-000000000000"), 3, "nothing is recorded"),
+        (("approve", "p-000000000000"), 3, "there is none"),
+        (("undo", "p-000000000000"), 3, "there is none"),
+    ],
+)
+def test_an_unknown_id_is_a_clear_error(
+    ship: Aboard, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    ran = pilotage(ship, *arguments)
+    assert ran.returncode == code
+    assert said in " ".join(ran.stderr.split())
+
+
+def test_shadow_judges_and_sends_prefect_nothing(
+    prefect_server: PrefectServer, floor: Floor, tmp_path: Path
+) -> None:
+    with aboard(tmp_path / "shadow", prefect_server.env, mode="shadow") as shadow:
+        run_id = fail(
+            floor,
+            "fetch-quotes/demo",
+            Failed(message="Flow run encountered an exception: ConnectError: connection refused"),
+        )
+        row = eventually(lambda: next(iter(shadow.proposals_on(run_id)), None), what="a proposal")
+        eventually(
+            lambda: shadow.desk().call("proposal", proposal_id=row["proposal_id"])["verdict"],
+            what="a verdict",
+        )
+        before = [(state.id, state.name) for state in floor.history(run_id)]
+        mine = {shadow_row["proposal_id"] for shadow_row in shadow.proposals_on(run_id)}
+    # whatever else watches this server, nothing on the run speaks of the shadow's proposals
+    assert all(
+        proposal_id not in str(state.message) for proposal_id in mine for state in floor.history(run_id)
+    )
+    assert before
+
+
+def test_up_says_when_the_server_cannot_be_reached(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    for change, said in (
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "9"),
+        ({"PREFECT_API_AUTH_STRING": "pilotage:wrong"}, "PREFECT_API_AUTH_STRING"),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-m", "pilotage.console", "up"],
+            env={**prefect_server.env, **change, "PILOTAGE_STATE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert ran.returncode == 1, ran.stderr
+        assert said in ran.stderr
+        assert "Traceback" not in ran.stderr
