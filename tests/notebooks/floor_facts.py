@@ -264,20 +264,23 @@ class Floor:
         )
 
     def later(self) -> Iterator[Facts]:
-        """What a collector adds, batch by batch, without end: a run that completes, and a queue snapshot."""
+        """What a collector adds, batch by batch, without end: the queues as they are, and an older run.
+
+        The runs are those of a gap before the start, so that the latest runs, and what is said of them,
+        do not depend on how fast the machine is.
+        """
         for number in count():
-            begins = self._ends + number * 2
             story = Story(
                 flow="quick-report",
-                label=f"later{number}",
+                label=f"older{number}",
                 queue="low",
-                attempts=(Attempt(begins=begins, lasts=1, p_fail=0.05),),
+                attempts=(Attempt(begins=-10.0 - number * 2, lasts=1, p_fail=0.05),),
             )
             yield Facts(
                 runs=(self._run(story),),
                 events=tuple(self._events(story)),
                 forecasts=tuple(self._forecasts(story)),
-                queues=tuple(self._queues([int(begins)])),
+                queues=tuple(self._queues([int(self._ends) + number])),
             )
 
     def _run(self, story: Story) -> RunFact:

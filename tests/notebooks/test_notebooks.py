@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,18 @@ THE_FLOOR = NOTEBOOKS / "01_the_floor.ipynb"
 PNG = b"\x89PNG\r\n"
 CELL_TIMEOUT = 60
 """Seconds; the slowest cell, which imports matplotlib, takes three on a busy machine."""
+
+GIST = (
+    "of 9 flows; retried in place: 4",
+    "15 failed attempts of 7 flows",
+    "2 of the runs to come are expected to",
+    "8 proposals: 7 verified, 1 denied, 1 approved by a person",
+    "tier0-never-paused: deny",
+    "prod-needs-approver: needs_approval",
+    "4 of 4 runs recovered after 10.0 s, 13.0 s, 19.0 s, 34.0 s",
+    "low: at most 2 waiting",
+)
+"""What the cells must say of the floor, counted by hand from `floor_facts.py`."""
 
 
 @dataclass(slots=True)
@@ -151,6 +163,9 @@ def test_the_floor_is_drawn_while_a_collector_writes(
         assert image.startswith(PNG)
         (tmp_path / f"plot{number}.png").write_bytes(image)
 
+    told = "\n".join(texts(cell) for cell in plots)
+    assert [line for line in GIST if line not in told] == []
+
     (last,) = tagged(cells, "last")
     seen = {name: int(count) for name, count in re.findall(r"(\w+) (\d+)", texts(last))}
     assert seen["runs"] > 0, "the kernel itself saw no run arrive"
@@ -171,6 +186,15 @@ def test_a_store_with_nothing_in_it_is_said_plainly(owner: DuckDBStore, keyless:
         "recoveries",
         "queue snapshots",
     ]
+
+
+def test_names_that_users_chose_cannot_break_a_plot(owner: DuckDBStore, keyless: dict[str, str]) -> None:
+    opening = Floor(datetime(2026, 11, 2, 12, 0, tzinfo=UTC)).opening()
+    hostile = "cost $\\frac{1}{$ \x1b[31m\n夜間 🚢 <b>" + "long" * 40
+    write(owner, replace(opening, runs=tuple(replace(run, flow_name=hostile) for run in opening.runs)))
+    cells = execute(THE_FLOOR, keyless)
+    assert complaints(cells) == []
+    assert [len(images(cell)) for cell in tagged(cells, "plot")] == [1] * 7
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
