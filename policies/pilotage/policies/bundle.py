@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pilotage.policies.cedar_engine import CedarEngine
@@ -30,6 +30,10 @@ class Bundle:
     engine: PolicyEngine
     notes: Mapping[str, PolicyNote]
     """Every policy by its `@id`."""
+    schema: str = ""
+    """The text of the schema."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """The text of each Cedar file by its name."""
 
     @classmethod
     def load(
@@ -70,6 +74,8 @@ class Bundle:
             guardrails=limits,
             engine=engine,
             notes=engine.notes(),
+            schema=schema,
+            texts=policies,
         )
 
 

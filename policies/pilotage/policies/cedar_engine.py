@@ -80,6 +80,19 @@ class CedarEngine:
         )
 
 
+def policies_as_json(text: str) -> list[dict[str, Any]]:
+    """The policies of this text in Cedar's JSON form. Raises ValueError when it does not parse."""
+    parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
+    return list(parsed["staticPolicies"].values())
+
+
+def policies_as_text(policies: Sequence[Mapping[str, Any]]) -> str:
+    """The Cedar text of policies in Cedar's JSON form. Raises ValueError when it stands for none."""
+    numbered = {f"policy{number}": dict(policy) for number, policy in enumerate(policies)}
+    form = {"staticPolicies": numbered, "templates": {}, "templateLinks": []}
+    return str(cedarpy.policies_from_json_str(json.dumps(form)))
+
+
 def _problems_of_file(name: str, text: str, schema: Any, notes: dict[str, PolicyNote]) -> list[str]:
     try:
         parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))

@@ -9,8 +9,9 @@ database.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any, Literal
@@ -18,44 +19,32 @@ from typing import Any, Literal
 from pilotage.planner.actions import target_of
 from pilotage.policies import slices
 from pilotage.policies.bundle import Bundle
+from pilotage.policies.counted import Autonomy
+from pilotage.policies.counted import LedgerFacts as LedgerFacts
+from pilotage.policies.counted import Stage as Stage
 from pilotage.policies.digests import digest_of
 from pilotage.policies.engines import EngineRequest, Entity, RawAnswer, Uid
+from pilotage.policies.grants import Asked
 from pilotage.policies.refusals import refused
-from pilotage.policies.roles import APPROVAL_ROLES, expanded
+from pilotage.policies.roles import APPROVAL_ROLES, OWNER, Role, expanded
 from pilotage.policies.seats import fillable, unfilled
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
+from pilotage.policies.worlds import world_of
 
 MOST_SEATS = 3
 """The most seats of one role that a policy may ask for; saturation fills this many of each."""
-LONG_AGO = 10**9
-"""Seconds since the same target was acted on, when it never was."""
 CLOCK_SKEW = timedelta(seconds=2)
 """Facts may seem to come from the future by this much; more is a broken clock."""
 
-Stage = Literal["judge", "inject"]
-Command = Literal["stop", "resume", "undo", "set_mode"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerFacts:
-    """What the ledger says at one moment about one proposal and the traffic around it."""
-
-    stage: Stage
-    mode: Mode
-    stopped: bool = False
-    """The kill switch."""
-    actions_1h: int = 0
-    """Admitted within the hour: notifications for a notification, changes for everything else."""
-    actions_of_run_24h: int = 0
-    """Retries and resizes of the same run admitted within 24 hours."""
-    actions_of_deployment_1h: int = 0
-    """Changes to the same deployment and its runs admitted within the hour."""
-    seconds_since_same_target: int | None = None
-    """Since the last change to the same target was admitted; None when there was none."""
-    votes: tuple[Vote, ...] = ()
-    """Every vote on the proposal, whatever digest it was for."""
-    evidence_tainted: bool = False
-    """True when the evidence quotes text that a user's code or a third party wrote; only ever tightens."""
+Command = Literal["stop", "resume", "undo", "set_mode", "break_glass", "delegate", "set_autonomy"]
+_NEEDS: Mapping[Command, frozenset[str]] = {
+    "undo": frozenset({"filed"}),
+    "set_mode": frozenset({"to"}),
+    "set_autonomy": frozenset({"to"}),
+    "break_glass": frozenset({"grant"}),
+    "delegate": frozenset({"grant"}),
+}
+"""What a command must say beside its name; nothing more and nothing less."""
 
 
 class Gate:
@@ -116,14 +105,27 @@ class Gate:
         *,
         mode: Mode,
         now: datetime,
-        to: Mode | None = None,
+        to: Mode | Autonomy | None = None,
         filed: FiledProposal | None = None,
+        grant: Asked | None = None,
     ) -> Verdict:
-        """Whether this caller may give this command: `to` for set_mode, `filed` for undo; never raises."""
+        """Whether this caller may give this command; never raises.
+
+        `to` for set_mode and set_autonomy, `filed` for undo, `grant` for break_glass and delegate.
+        """
         bundle = self._bundle
-        if (command == "undo") != (filed is not None) or (command == "set_mode") != (to is not None):
+        said = {"to": to, "filed": filed, "grant": grant}
+        if {name for name, value in said.items() if value is not None} != _NEEDS.get(command, frozenset()):
             return refused("!missing-fact", detail=f"what {command} is about", bundle=bundle.hash)
-        context = {} if to is None else {"to": to.value}
+        context: dict[str, Any] = {} if to is None else {"to": str(to)}
+        if grant is not None:
+            numbers = bundle.guardrails
+            most = numbers.max_break_glass if command == "break_glass" else numbers.max_delegation
+            context = {
+                "ttl": math.ceil((grant.until - now).total_seconds()),
+                "max_ttl": int(most.total_seconds()),
+                "explained": bool(grant.reason.strip()),
+            }
         if filed is not None:
             uid, entities = slices.proposal_resource(filed, now)
         else:
@@ -138,8 +140,9 @@ class Gate:
         who, who_entities = slices.principal(filed.proposer)
         what, what_entities = slices.resource(action, target, bundle.guardrails)
         entities = (*who_entities, *what_entities)
-        people = _people(filed, ledger)
-        args, world = slices.arguments(action, target, filed.filed_at), _world(bundle, ledger, now)
+        people = _people(filed, ledger, target.team)
+        args = slices.arguments(action, target, filed.filed_at)
+        world = world_of(bundle.guardrails, action, target, ledger, now)
 
         def ask(seatings: Sequence[Mapping[str, int]]) -> tuple[RawAnswer, ...]:
             return bundle.engine.evaluate(
@@ -232,35 +235,24 @@ def _refusal(
     return None
 
 
-def _people(filed: FiledProposal, ledger: LedgerFacts) -> dict[str, frozenset[str]]:
+def _people(filed: FiledProposal, ledger: LedgerFacts, team: str) -> dict[str, frozenset[str]]:
     """Who approved this very text, and what each can fill; never the proposer or whoever is behind it."""
-    barred = {filed.proposer.name, filed.proposal.on_behalf_of}
+    barred = {filed.proposer.name, filed.proposal.on_behalf_of} - {""}
     return {
-        vote.voter: expanded(vote.role.split(","))
+        vote.voter: _seats(vote, team)
         for vote in ledger.votes
         if vote.decision == "approve"
         and vote.proposal_id == filed.proposal.id
         and vote.digest == filed.digest
         and vote.voter not in barred
+        and vote.delegated_by not in barred
     }
 
 
-def _world(bundle: Bundle, ledger: LedgerFacts, now: datetime) -> dict[str, Any]:
-    since = ledger.seconds_since_same_target
-    return {
-        "mode": ledger.mode.value,
-        "stage": ledger.stage,
-        "stopped": ledger.stopped,
-        "frozen": bundle.guardrails.frozen_at(now),
-        "tainted": ledger.evidence_tainted,
-        "budget": {
-            "actions_1h": ledger.actions_1h,
-            "attempts_of_run_24h": ledger.actions_of_run_24h,
-            "actions_of_deployment_1h": ledger.actions_of_deployment_1h,
-            "seconds_since_same_target": LONG_AGO if since is None else since,
-        },
-        "limits": bundle.guardrails.limits(),
-    }
+def _seats(vote: Vote, team: str) -> frozenset[str]:
+    """What this person can fill: an approver of the team that owns the target is also its owner."""
+    roles = expanded(vote.role.split(","))
+    return roles | {OWNER} if team and team in vote.teams and Role.APPROVER in roles else roles
 
 
 def _explained(bundle: Bundle, outcome: Outcome, deciding: Sequence[str]) -> Verdict:

@@ -6,13 +6,18 @@ The logic stays in Cedar; these numbers reach it as facts. The usual change of p
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pilotage.planner.actions import ActionKind
+from pilotage.policies.local_time import Freeze, WeeklyWindow, Zone
 from pilotage.telemetry.errors import ConfigError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -25,17 +30,8 @@ def span(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(span), Field(ge=timedelta(0), le=timedelta(days=365))]
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(strict=False)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
-
-
-class Freeze(BaseModel):
-    """A time in which nothing disruptive is done."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    start: AwareDatetime
-    end: AwareDatetime
-    why: str = ""
 
 
 class Guardrails(BaseModel):
@@ -65,6 +61,29 @@ class Guardrails(BaseModel):
     """How long a reserved slot may stand."""
     max_pause_hold: Duration = timedelta(hours=24)
     """How long a deployment may stay paused."""
+    min_slots: Count = 1
+    """A busy queue is never capped at fewer slots than this."""
+    max_targets_per_hour: Count = 30
+    """Blast radius: distinct targets changed within one hour."""
+    max_actions_per_fingerprint: Count = 20
+    """Changes for one and the same fault within 24 hours."""
+    max_fruitless: Count = 3
+    """Loop breaker: changes for the same fault that failed in a row; one that helps starts the count anew."""
+    max_failed_outcomes_per_hour: Count = 4
+    """Circuit breaker: bad outcomes on one deployment within one hour that open it."""
+    circuit_pause: Duration = timedelta(minutes=15)
+    """How long an open circuit stays shut to everything; after that, one change at a time tries it."""
+    max_break_glass: Duration = timedelta(hours=1)
+    """The longest that one breaking of the glass lasts."""
+    escalate_after: Duration = timedelta(minutes=15)
+    """How long a proposal waits for approvals before admins are told."""
+    max_delegation: Duration = timedelta(days=14)
+    """The longest that one delegation of the right to approve lasts."""
+    autonomy_threshold: Annotated[int, Field(ge=50, le=100)] = 90
+    """Percent: the lower 95 % confidence bound of the success rate at which a kind of action on a deployment
+    earns autonomy. 90 takes 35 good outcomes and no bad one."""
+    autonomy_regain: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Good outcomes in a row, each approved by a person, that end a demotion."""
     facts_max_age: Duration = timedelta(seconds=10)
     """Facts about the target older than this do not count at injection."""
     resume_votes: Annotated[int, Field(ge=1, le=10)] = 2
@@ -79,6 +98,16 @@ class Guardrails(BaseModel):
     """Environments (tag `env:…`) that are not production; every other name, and none, is production."""
     freeze: Annotated[tuple[Freeze, ...], Field(strict=False)] = ()
     """Times in which nothing disruptive is done."""
+    weekly_freeze: Annotated[tuple[WeeklyWindow, ...], Field(strict=False)] = ()
+    """The same every week by the local clock, such as `Fri 16:00 to Mon 06:00`."""
+    time_zone: Zone = "UTC"
+    """Whose clock `weekly_freeze` and the clock facts go by: a name of the IANA database."""
+    allowed_actions: Annotated[tuple[ActionKind, ...], Field(strict=False)] = get_args(ActionKind)
+    """The kinds of action that are done at all."""
+    allowed_deployments: Patterns = ("*",)
+    """The deployments that are acted on, as `flow/deployment` with `*` and `?`; `*` is also runs without one."""
+    allowed_queues: Patterns = ("*",)
+    """The queues that are acted on, as `pool/queue` with `*` and `?`."""
 
     def production(self, env: str) -> bool:
         """Whether this environment counts as production; case and space around it do not matter."""
@@ -86,7 +115,18 @@ class Guardrails(BaseModel):
 
     def frozen_at(self, now: datetime) -> bool:
         """Whether `now` lies in a freeze window."""
-        return any(window.start <= now < window.end for window in self.freeze)
+        local = now.astimezone(ZoneInfo(self.time_zone))
+        return any(window.start <= now < window.end for window in self.freeze) or any(
+            window.holds(local) for window in self.weekly_freeze
+        )
+
+    def lists_deployment(self, name: str) -> bool:
+        """Whether runs of the deployment with this full name may be acted on."""
+        return _matches(name, self.allowed_deployments)
+
+    def lists_queue(self, pool: str, queue: str) -> bool:
+        """Whether this queue may be acted on."""
+        return _matches(f"{pool}/{queue}", self.allowed_queues)
 
     def limits(self) -> dict[str, int]:
         """The numbers as Cedar's `Limits`: durations in whole seconds."""
@@ -102,7 +142,17 @@ class Guardrails(BaseModel):
             "max_boost_back": int(self.max_boost_back.total_seconds()),
             "max_slot_hold": int(self.max_slot_hold.total_seconds()),
             "max_pause_hold": int(self.max_pause_hold.total_seconds()),
+            "min_slots": self.min_slots,
+            "max_targets_per_hour": self.max_targets_per_hour,
+            "max_actions_per_fingerprint": self.max_actions_per_fingerprint,
+            "max_fruitless": self.max_fruitless,
+            "max_failed_outcomes_per_hour": self.max_failed_outcomes_per_hour,
+            "circuit_pause": int(self.circuit_pause.total_seconds()),
         }
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def guardrails_from_text(text: str, path: Path) -> Guardrails:

@@ -34,7 +34,9 @@ INCLUDES: Mapping[Role, tuple[Role, ...]] = {
 }
 """Role to the roles that it includes."""
 
-APPROVAL_ROLES: tuple[Role, ...] = (Role.APPROVER, Role.ADMIN)
+OWNER = "owner"
+"""A seat, not a role: filled by an approver of the team that owns the target."""
+APPROVAL_ROLES: tuple[str, ...] = (Role.APPROVER, OWNER, Role.ADMIN)
 """The kinds of seat that an approval may ask for, cheapest first."""
 
 

@@ -43,6 +43,8 @@ def fillable(roles: Sequence[str], people: People, most: int) -> tuple[dict[str,
 
     With nobody there it is the one empty set.
     """
+    if not people:
+        return (dict.fromkeys(roles, 0),)
     options = [
         dict(zip(roles, counts, strict=True)) for counts in product(range(most + 1), repeat=len(roles))
     ]

@@ -27,6 +27,9 @@ from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts
 HANDS_OFF = "pilotage:hands-off"
 """The tag by which an owner keeps everybody's hands off a deployment."""
 
+ASK_OWNER = "pilotage:ask-owner"
+"""The tag by which a team is asked before anything of its deployment is changed."""
+
 ROLE_ENTITIES: tuple[Entity, ...] = tuple(
     Entity(uid=Uid(type="Role", id=role), parents=tuple(Uid(type="Role", id=other) for other in others))
     for role, others in INCLUDES.items()
@@ -60,6 +63,7 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
         "production": guardrails.production(target.env),
         "tier": target.tier,
         "hands_off": HANDS_OFF in target.tags,
+        "ask_owner": ASK_OWNER in target.tags,
     }
     teams = (Uid(type="Team", id=target.team),) if target.team else ()
     team_entities = tuple(Entity(uid=team) for team in teams)

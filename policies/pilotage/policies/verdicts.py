@@ -118,6 +118,10 @@ class Vote:
     voter: str
     role: str
     """All roles the voter held when voting, comma separated; seats are matched from them."""
+    teams: frozenset[str] = frozenset()
+    """The voter's teams when voting: an approver of the owning team fills the owner's seat."""
+    delegated_by: str = ""
+    """Whose right to approve the voter used, or empty for the voter's own."""
     decision: Literal["approve", "reject"]
     reason: str
     at: datetime
