@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import Places
@@ -52,17 +55,12 @@ class Aboard:
     def agent_pid(self) -> int:
         """The key-less agent process."""
 
-        def look() -> int:
-            listed = subprocess.run(
-                ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
-            ).stdout.splitlines()
-            for line in listed:
-                pid, parent, arguments = (
-                    line.split(None, 2)[:3] if len(line.split(None, 2)) == 3 else ("0", "0", "")
-                )
-                if "agent_process" in arguments and int(parent) == self.process.pid:
-                    return int(pid)
-            return 0
+        def look() -> int | None:
+            for child in psutil.Process(self.process.pid).children():
+                with contextlib.suppress(psutil.Error):  # it may be ending just now
+                    if "pilotage.flows.agent_process" in child.cmdline():
+                        return child.pid
+            return None
 
         return eventually(look, what="an agent process")
 

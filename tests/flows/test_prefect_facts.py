@@ -10,7 +10,7 @@ import pytest
 from tests.flows.conftest import Floor
 
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_facts import PrefectFacts, labelled
+from pilotage.flows.prefect_facts import PrefectFacts, labelled, strictest
 from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, RetryRun
 from pilotage.policies.verdicts import TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
@@ -84,3 +84,21 @@ def test_a_deployment_and_a_queue_have_facts_too(floor: Floor) -> None:
         pool="pilotage", busy_queue="high", starved_queue="low", limit=1, hold=timedelta(minutes=1)
     )
     assert facts(action).target == "queue:pilotage/high"
+
+
+@pytest.mark.parametrize(
+    ("users", "env", "tier", "team"),
+    [
+        ([], "prod", 1, ""),
+        ([["env:staging", "tier:3", "team:a"]], "staging", 3, "a"),
+        ([["env:staging", "tier:3", "team:a"], ["env:staging", "tier:2", "team:b"]], "staging", 2, ""),
+        ([["env:staging"], ["env:prod", "tier:0"]], "prod", 0, ""),
+        ([["env:staging"], []], "prod", 1, ""),
+        ([["env:staging"], ["env:dev"]], "prod", 1, ""),
+    ],
+)
+def test_a_queue_is_as_strict_as_the_strictest_deployment_that_uses_it(
+    users: list[list[str]], env: str, tier: int, team: str
+) -> None:
+    said = strictest(users)
+    assert (said["env"], said["tier"], said["team"]) == (env, tier, team)

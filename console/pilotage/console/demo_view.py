@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from rich.status import Status
 from rich.table import Table
@@ -36,6 +36,10 @@ FIELDS = (
 )
 
 
+COMMON = ("FAILED (Failed): ", "CRASHED (Crashed): ", "Flow run encountered an exception: ")
+"""What every state message begins with, and a table can do without."""
+
+
 def show_demo(*, llm: str | None, keep: bool, as_json: bool) -> bool:
     """Whether all eight incidents ended as they should."""
     began = time.monotonic()
@@ -60,6 +64,9 @@ def show_demo(*, llm: str | None, keep: bool, as_json: bool) -> bool:
                     OUT.print(
                         f"{sum(1 for row in rows if row['ok'])} of {len(rows)} ended as they should, in {seconds:.0f} s."
                     )
+                    OUT.print("Runs, in the order of the table (the server lives on with --keep):")
+                    for url in dict.fromkeys(row["run_url"] for row in rows):
+                        OUT.print(harmless(f"  {url}"))
                 if keep:
                     _keep(stage)
             finally:
@@ -68,26 +75,39 @@ def show_demo(*, llm: str | None, keep: bool, as_json: bool) -> bool:
     return ok
 
 
+COLUMNS: tuple[tuple[str, Literal["left", "right"], int], ...] = (
+    ("", "left", 1),
+    ("incident", "left", 3),
+    ("diagnosis", "left", 4),
+    ("p(fail)", "right", 1),
+    ("proposed → verdict", "left", 4),
+    ("injected → outcome", "left", 5),
+    ("s", "right", 1),
+)
+"""Heading, side and share of the width."""
+
+
 def result_table(rows: list[dict[str, Any]]) -> Table:
-    """One row an incident."""
+    """One row an incident; the first eight signs of a run's id stand for it and are a link in a terminal."""
     table = Table(title="What happened", title_justify="left", header_style="bold", show_lines=True)
-    for column in ("", "incident", "diagnosis", "forecast", "proposed → verdict", "injected → outcome", "s"):
+    for heading, side, share in COLUMNS:
         table.add_column(
-            column, overflow="fold", justify="right" if column in ("", "forecast", "s") else "left"
+            heading, overflow="fold", justify=side, ratio=share if share > 1 else None, no_wrap=share == 1
         )
     for row in rows:
         mark = ("✓ ", "green") if row["ok"] else ("✗ ", "red")
-        incident = Text.assemble(f"{row['title']}\n", (row["run_id"], f"link {row['run_url']} dim"))
-        diagnosis = Text.assemble(
-            (row["failure_class"], "bold"), "\n", harmless(joined(row["evidence"][:1]), limit=90)
-        )
+        incident = Text.assemble(f"{row['title']}\nrun ", (row["run_id"][:8], f"link {row['run_url']}"))
+        evidence = joined(row["evidence"][:1])
+        for common in COMMON:
+            evidence = evidence.replace(common, "")
+        diagnosis = Text.assemble((row["failure_class"], "bold"), "\n", harmless(evidence, limit=80))
         verdict = Text.assemble(
             (row["action"], "bold"), " → ", harmless(row["verdict"]), "\n", (joined(row["policy_ids"]), "dim")
         )
-        if row["verdict"] != "allow" and row["reasons"]:
-            verdict.append_text(Text.assemble("\n", harmless(joined(row["reasons"][:2]))))
         if row["approved_by"]:
-            verdict.append_text(harmless(f"\napproved by {joined(row['approved_by'])}".replace("\n", " ")))
+            verdict.append_text(Text.assemble("\napproved by ", harmless(joined(row["approved_by"]))))
+        if row["verdict"] == "deny":
+            verdict.append_text(Text.assemble("\n", harmless(joined(row["reasons"][:1]))))
         table.add_row(
             Text.assemble(mark, str(row["case"])),
             incident,

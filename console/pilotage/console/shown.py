@@ -11,8 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-OUT = Console(highlight=False)
-ERR = Console(stderr=True, highlight=False)
+PIPE_WIDTH = 124
+"""Columns where there is no terminal to ask: wide enough for a table in a log or a README."""
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+OUT = _console(stderr=False)
+ERR = _console(stderr=True)
 
 COLOURS = {
     "allow": "green",

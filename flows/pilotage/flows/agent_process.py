@@ -59,9 +59,8 @@ def language_model(settings: Settings) -> LanguageModel | None:
 async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
     """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
     from pilotage.planner.planner import Planner
-    from pilotage.telemetry.champion import ChampionForecaster
-
     from pilotage.telemetry import connect
+    from pilotage.telemetry.champion import ChampionForecaster
     from pilotage.telemetry.incidents import upcoming_runs, waiting_runs
 
     where = settings.places

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from pilotage.flows.receipts import (
+    Check,
     Delivery,
     Effect,
     Judgement,
@@ -160,11 +161,7 @@ class Injector:
             except OrchestratorError as exc:
                 log.warning("verifying %s: %s", receipt.proposal_id, exc)
                 continue
-            now = self._clock()
-            judgement, detail = check.judgement, check.detail
-            window = lever.window + _asked_to_wait(receipt.action)
-            if judgement is Judgement.PENDING and now - receipt.delivered_at > window:
-                judgement, detail = Judgement.FAILED, f"not verified within {window}: {check.detail}"
+            judgement, detail = final_word(check, receipt, lever.window, self._clock())
             if judgement is Judgement.PENDING:
                 continue
             await asyncio.to_thread(
@@ -173,7 +170,7 @@ class Injector:
                 judgement.value,
                 detail,
                 check.final_state,
-                now,
+                self._clock(),
             )
             settled += 1
             if judgement is Judgement.FAILED and isinstance(receipt.action, ReserveSlot | PauseDeployment):
@@ -232,6 +229,20 @@ class Injector:
         filed = self._ledger.filed(proposal.id)
         because = f" ({filed.case.failure_class[:40]})" if filed else ""
         return f"pilotage {proposal.id}: {proposal.action.kind}{because}, {by}"
+
+
+def final_word(check: Check, receipt: Receipt, window: timedelta, now: datetime) -> tuple[Judgement, str]:
+    """What verification says in the end: a promise that is not kept in time, or while it was held, is broken."""
+    if check.judgement is not Judgement.PENDING:
+        return check.judgement, check.detail
+    if receipt.undo_at is not None and now >= receipt.undo_at:
+        return Judgement.FAILED, f"not kept while it was held: {check.detail}"
+    if now - receipt.delivered_at > window + _asked_to_wait(receipt.action):
+        return (
+            Judgement.FAILED,
+            f"not verified within {window + _asked_to_wait(receipt.action)}: {check.detail}",
+        )
+    return Judgement.PENDING, check.detail
 
 
 def _undo_at(action: Action, now: datetime) -> datetime | None:

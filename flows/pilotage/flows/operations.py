@@ -107,6 +107,9 @@ class Operations:
             raise DeskRefusal(
                 "observe", "Filing a proposal: the mode is observe, in which nothing is proposed."
             )
+        known = await asyncio.to_thread(self._ledger.filed, wanted.id)
+        if known is not None and (known.proposer.name, known.proposal.action) == (caller.name, wanted.action):
+            return await self.proposal(caller, wanted.id)  # thought of again, with another expiry: it stands
         filed = FiledProposal(
             proposal=wanted,
             case=told,
@@ -185,10 +188,7 @@ class Operations:
                 raise DeskRefusal("bad-request", f"Voting {decision!r}: valid are approve and reject.")
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
-            raise DeskRefusal(
-                "unknown-proposal",
-                f"Voting on {proposal_id}: there is no such proposal. See `pilotage proposals`.",
-            )
+            raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
         now = self._clock()
         verdict = await asyncio.to_thread(self._gate.judge_vote, caller, filed, digest, answer, now)
         cast = await asyncio.to_thread(
@@ -205,10 +205,7 @@ class Operations:
         """Takes back what a proposal changed, where there is a way."""
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
-            raise DeskRefusal(
-                "unknown-proposal",
-                f"Undoing {proposal_id}: there is no such proposal. See `pilotage proposals`.",
-            )
+            raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
         self._police(caller, "undo", filed)
         back = await self._injector.undo(proposal_id, by=caller.name, why=reason or "asked by a person")
         self._wake()

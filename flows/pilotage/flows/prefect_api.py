@@ -208,6 +208,17 @@ class PrefectApi:
         """The deployment."""
         return await self._read("GET", f"/deployments/{deployment_id}", DeploymentView.read)
 
+    async def deployments_of_queue(
+        self, pool: str, queue: str, *, limit: int = PAGE
+    ) -> tuple[DeploymentView, ...]:
+        """The deployments whose runs go to this queue, at most `limit`."""
+        body = {
+            "work_pools": {"name": {"any_": [pool]}},
+            "work_pool_queues": {"name": {"any_": [queue]}},
+            "limit": limit,
+        }
+        return await self._read("POST", "/deployments/filter", _each(DeploymentView.read), json=body)
+
     async def flow_name(self, flow_id: str) -> str:
         """The name of a flow."""
         return await self._read("GET", f"/flows/{flow_id}", lambda reply: str(reply["name"]))

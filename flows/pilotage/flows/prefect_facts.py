@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.prefect_api import PAGE, PrefectApi
 from pilotage.flows.prefect_views import DeploymentView, RunView
 from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, target_of
 from pilotage.policies.verdicts import TargetFacts
@@ -72,10 +72,13 @@ class PrefectFacts:
                     f"Looking up queue {name!r} of pool {action.pool!r}: the pool has {sorted(queues)}. "
                     "Propose one of these."
                 )
+        # queues have no tags: what a queue may cost is what the strictest deployment that uses it may cost
+        users = await self._api().deployments_of_queue(action.pool, action.busy_queue)
         return TargetFacts(
             target=target_of(action),
             read_at=datetime.now(UTC),
             paused=queues[action.busy_queue].paused,
+            **strictest([user.tags for user in users] if len(users) < PAGE else []),
         )
 
     async def _full_name(self, deployment: DeploymentView | None) -> str:
@@ -105,6 +108,18 @@ def labelled(of_deployment: Iterable[str], of_run: Iterable[str]) -> dict[str, A
         "tier": min((min(_tiers(governing), default=_UNLABELLED_TIER), *_tiers(own))),
         "team": next(iter(_said("team", governing)), ""),
         "tags": frozenset((*governing, *own)),
+    }
+
+
+def strictest(each: Sequence[Iterable[str]]) -> dict[str, Any]:
+    """What the tags of several deployments say together; with none, everything is as strict as can be."""
+    told = [labelled(tags, ()) for tags in each]
+    environments, teams = {one["env"] for one in told}, {one["team"] for one in told}
+    return {
+        "env": environments.pop() if len(environments) == 1 else PRODUCTION,
+        "tier": min((one["tier"] for one in told), default=_UNLABELLED_TIER),
+        "team": teams.pop() if len(teams) == 1 else "",
+        "tags": frozenset(tag for one in told for tag in one["tags"]),
     }
 
 

@@ -216,8 +216,10 @@ def row_of(
         "outcome": "; then ".join(told(step) for step in ends) if ends else detail["status"],
         "seconds_to_recovery": round((closed - began).total_seconds(), 1) if closed and began else None,
     }
+    kept = any(step["step"] == "verified" and step["detail"]["judgement"] == "verified" for step in story)
     row["ok"] = (
         row["verdict"] == act.verdict
+        and (kept or act.verdict == "deny")
         and detail["status"] in act.statuses
         and not (injected & act.never)
         and (not act.run_must_end or run.get("state_type") == act.run_must_end)

@@ -54,7 +54,7 @@ PLANNER = {
     "minimum_notice": "PT12S",
     "hold_back": "PT25S",
     "starved_after": "PT5S",
-    "reserve_hold": "PT25S",
+    "reserve_hold": "PT35S",
 }
 """The demo is short, so a wait counts as long sooner than on a real server."""
 
@@ -131,7 +131,7 @@ class Stage:
                     self._outage_ends = float("inf")
                     self.say("the warehouse is repaired")
                 rows = self._look(bridge, told)
-                if not crowd and sum(1 for row in rows if row["ok"] and row["case"] in (1, 2, 3, 4)) >= 3:
+                if not crowd and self._first_attempts_ended(bridge):
                     self._crowd_the_queues(bridge)
                     crowd = True
                 if all(row["ok"] for row in rows):
@@ -176,8 +176,8 @@ class Stage:
         self.say("seven runs are on their way, each with a fault of its own")
 
     def _crowd_the_queues(self, bridge: Bridge) -> None:
-        for _ in range(2 * SLOTS):
-            bridge.start("long-report", parameters={"seconds": 8.0})
+        for _ in range(SLOTS + 2):
+            bridge.start("long-report", parameters={"seconds": 12.0})
         for _ in range(2):
             bridge.start("quick-report", parameters={"seconds": 0.5})
         deadline = (datetime.now(UTC) + timedelta(minutes=2)).isoformat(timespec="seconds")
@@ -185,6 +185,13 @@ class Stage:
             "quick-report", parameters={"seconds": 0.5}, tags=(f"deadline:{deadline}",)
         )
         self.say("the queue `high` takes every slot; three runs wait in `low`, the last with a near deadline")
+
+    def _first_attempts_ended(self, bridge: Bridge) -> bool:
+        """Whether the seven runs have let go of their slots once, so that the queues can be crowded."""
+        return all(
+            run["run_count"] > 1 or run["state_type"] in ("FAILED", "CRASHED", "COMPLETED")
+            for run in (bridge.run(run_id) for key, run_id in self.runs.items() if key != "at_risk")
+        )
 
     def _look(self, bridge: Bridge, told: dict[str, str]) -> list[dict[str, Any]]:
         desk = self._desk("ann")
@@ -194,7 +201,7 @@ class Stage:
         runs = {key: bridge.run(run_id) for key, run_id in self.runs.items()}
         for detail in details:
             self._tell(told, detail)
-            if detail["status"] == "needs_approval":
+            if detail["status"] == "needs_approval" and not detail["votes"]:
                 desk.call(
                     "vote",
                     proposal_id=detail["proposal_id"],
