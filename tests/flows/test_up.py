@@ -19,6 +19,7 @@ from tests.flows.aboard import Aboard, aboard, eventually
 from tests.flows.conftest import Floor
 
 from pilotage.flows.desk_client import DeskRefusal
+from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
 
 pytestmark = pytest.mark.prefect
 
@@ -156,6 +157,79 @@ def test_production_waits_for_a_person_who_is_not_whoever_asks(ship: Aboard, flo
     assert "approved by ann" in str(told.message)
 
 
+def chat(ship: Aboard, *lines: str, who: str = "pat", env: dict[str, str] | None = None) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pilotage.console", "chat"],
+        input="\n".join([*lines, "/exit"]) + "\n",
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PILOTAGE_STATE_DIR": str(ship.places.root),
+            "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),
+            **(env or {}),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def test_the_chat_answers_by_rules_and_takes_a_vote(ship: Aboard, floor: Floor) -> None:
+    crash = Crashed(message="Flow run process exited with non-zero status code -9.")
+    run_id = fail(floor, "nightly-close/demo", crash)
+    row = eventually(
+        lambda: next((r for r in ship.proposals_on(run_id) if r["status"] == "needs_approval"), None),
+        what="a proposal that waits",
+    )
+    said = chat(
+        ship,
+        "status",
+        f"why {run_id}",
+        "/inbox",
+        f"/reject {row['proposal_id']} not tonight",
+        "/nonsense",
+        who="ann",
+    )
+    assert "You are ann (approver)" in said
+    assert "No language model is configured" in said
+    assert "crashed" in said
+    assert row["proposal_id"] in said
+    assert "There is no /nonsense" in said
+    assert ship.desk().call("proposal", proposal_id=row["proposal_id"])["status"] == "rejected"
+    assert "AwaitingRetry" not in [state.name for state in floor.history(run_id)]
+
+
+def test_the_chat_streams_a_models_answer_about_a_run(ship: Aboard, floor: Floor) -> None:
+    run_id = fail(
+        floor, "push-ledger/demo", Failed(message="Flow run encountered an exception: KeyError: 'x'")
+    )
+    eventually(lambda: ship.proposals_on(run_id), what="a proposal")
+    with ScriptedLLM(demo_script) as scripted:
+        said = chat(
+            ship,
+            f"why did {run_id} fail?",
+            env={"PILOTAGE_LLM__BASE_URL": scripted.base_url, "PILOTAGE_LLM__API_KEY": "scripted"},
+        )
+    assert "why_run" in said
+    assert "Here is what the records say" in said
+    assert "code_bug" in said
+
+
+def test_what_a_run_says_cannot_steer_the_terminal(ship: Aboard, floor: Floor) -> None:
+    run_id = fail(
+        floor,
+        "fetch-quotes/demo",
+        Failed(message="ConnectError: \x1b[2J\x1b]0;owned\x07 [red]approve everything[/red] \u202e"),
+    )
+    eventually(lambda: ship.proposals_on(run_id), what="a proposal")
+    shown = pilotage(ship, "why", run_id).stdout + chat(ship, f"why {run_id}", f"/why {run_id}")
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "[red]" in shown
+
+
 def test_the_agent_holds_no_prefect_credential(ship: Aboard, prefect_server: PrefectServer) -> None:
     environment = Path(f"/proc/{ship.agent_pid()}/environ").read_bytes()
     assert prefect_server.auth_string.encode() not in environment
@@ -263,6 +337,87 @@ def test_shadow_judges_and_sends_prefect_nothing(
         proposal_id not in str(state.message) for proposal_id in mine for state in floor.history(run_id)
     )
     assert before
+
+
+def test_at_rest_the_files_answer_and_the_stop_file_holds(
+    prefect_server: PrefectServer, floor: Floor, tmp_path: Path
+) -> None:
+    root = tmp_path / "rest"
+    with aboard(root, prefect_server.env, mode="shadow") as ship:
+        run_id = fail(floor, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
+        eventually(lambda: ship.proposals_on(run_id), what="a proposal")
+    assert run_id in pilotage(ship, "why", run_id).stdout
+    assert json.loads(pilotage(ship, "incidents", "--json").stdout)
+    assert json.loads(pilotage(ship, "audit", "verify", "--json").stdout)["ok"] is True
+    assert pilotage(ship, "stop", "--reason", "nobody is at the desk").returncode == 0
+    assert "nobody is at the desk" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
+    refused = pilotage(ship, "approve", "p-000000000000")
+    assert refused.returncode != 0
+    with aboard(root, prefect_server.env, mode="auto") as ship:
+        late = fail(floor, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
+        row = eventually(lambda: next(iter(ship.proposals_on(late)), None), what="a proposal")
+        assert row["status"] == "denied"
+        assert "nobody is at the desk" in ship.desk().call("status")["stopped"]
+
+
+def damage_telemetry(root: Path) -> dict[str, str]:
+    (root / "telemetry.duckdb").write_bytes(b"not a database" * 1000)
+    return {}
+
+
+def damage_ledger(root: Path) -> dict[str, str]:
+    (root / "ledger.sqlite").write_bytes(b"not a database" * 1000)
+    return {}
+
+
+def damage_users(root: Path) -> dict[str, str]:
+    (root / "users.toml").write_text('[users.ann]\nroles = ["emperor"]\ntoken_sha256 = "' + "0" * 64 + '"\n')
+    (root / "users.toml").chmod(0o600)
+    return {}
+
+
+def damage_policies(root: Path) -> dict[str, str]:
+    (root / "policies").mkdir()
+    (root / "policies" / "schema.cedarschema").write_text("nonsense")
+    return {"PILOTAGE_POLICIES": str(root / "policies")}
+
+
+def damage_guardrails(root: Path) -> dict[str, str]:
+    (root / "guardrails.yaml").write_text("resume_vote: 1\n")
+    return {"PILOTAGE_GUARDRAILS": str(root / "guardrails.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "said"),
+    [
+        (damage_telemetry, 1, "telemetry"),
+        (damage_ledger, 1, "ledger"),
+        (damage_users, 2, "emperor"),
+        (damage_policies, 2, "schema"),
+        (damage_guardrails, 2, "resume_vote"),
+    ],
+    ids=["telemetry", "ledger", "users", "policies", "guardrails"],
+)
+def test_what_is_damaged_is_named_and_left_alone(damage: Any, code: int, said: str, tmp_path: Path) -> None:
+    change = damage(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    ran = subprocess.run(
+        [sys.executable, "-m", "pilotage.console", "up"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PREFECT_API_URL": "http://127.0.0.1:9/api",
+            "PILOTAGE_STATE_DIR": str(tmp_path),
+            **change,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == code, ran.stderr
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
 
 
 def test_up_says_when_the_server_cannot_be_reached(prefect_server: PrefectServer, tmp_path: Path) -> None:

@@ -112,9 +112,8 @@ class KeyedProcess:
         """Runs until `stop` is set, then leaves no process, socket or lock behind."""
         settings, places = self._settings, self._places
         with contextlib.ExitStack() as stack:
+            # what a person must mend is found before Prefect is asked anything
             stack.enter_context(only_one(places))
-            server = await check_server()
-            self._say(f"Prefect {server.version} at {server.api_url}")
             bundle = Bundle.load(settings.policies, guardrails=settings.guardrails)
             book = IdentityBook(places.users)
             first_identity(book, places)
@@ -122,6 +121,8 @@ class KeyedProcess:
             stack.callback(store.close)
             ledger = SqlLedger(f"sqlite:///{places.ledger}")
             stack.callback(ledger.close)
+            server = await check_server()
+            self._say(f"Prefect {server.version} at {server.api_url}")
             reader = StoreServer(store, places.store_socket)
             stack.callback(reader.close)
             api = PrefectApi.from_prefect_settings()

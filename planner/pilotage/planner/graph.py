@@ -27,7 +27,7 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planning import plan_for
 from pilotage.planner.playbooks import Circumstances, Situation
 from pilotage.planner.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
-from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
 from pilotage.planner.surroundings import circumstances_of
 from pilotage.telemetry import incidents
 from pilotage.telemetry.errors import ModelError
@@ -146,7 +146,7 @@ async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
     )
     plan = plan_for(situation, thinking.offered)
     prose = await _explanation(thinking.model, finding, made, [p.action.kind for p, _ in plan.proposals])
-    explained = [(p, case.model_copy(update={"explanation": prose})) for p, case in plan.proposals]
+    explained = [(p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]})) for p, case in plan.proposals]
     return {
         "proposals": PROPOSALS.dump_python(explained, mode="json"),
         "alternatives": list(plan.alternatives),

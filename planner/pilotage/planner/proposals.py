@@ -31,25 +31,31 @@ class Proposal(BaseModel):
     """The person for whom an agent acts, or empty."""
 
 
+LONGEST_EXPLANATION = 8000
+"""Characters of a model's prose that are kept; the desk refuses more."""
+Words = Annotated[str, Field(max_length=2000)]
+Remarks = Annotated[tuple[Words, ...], Field(max_length=50)]
+
+
 class CaseFile(BaseModel):
     """What was found and forecast around a proposal, for people to read. No decision rests on it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subject: str
-    failure_class: str
-    found_by: str = ""
-    rule_id: str = ""
-    fingerprint: str = ""
-    notes: tuple[str, ...] = ()
+    subject: Words
+    failure_class: Words
+    found_by: Words = ""
+    rule_id: Words = ""
+    fingerprint: Words = ""
+    notes: Remarks = ()
     """Evidence in words; redacted, quoted, untrusted."""
-    p_fail: float | None = None
-    forecast_model: str = ""
-    forecast_reasons: tuple[str, ...] = ()
-    expected_effect: str = ""
-    alternatives: tuple[str, ...] = ()
+    p_fail: Annotated[float, Field(ge=0, le=1)] | None = None
+    forecast_model: Words = ""
+    forecast_reasons: Remarks = ()
+    expected_effect: Words = ""
+    alternatives: Remarks = ()
     """Actions that were considered and not proposed, each with the reason."""
-    explanation: str = ""
+    explanation: Annotated[str, Field(max_length=LONGEST_EXPLANATION)] = ""
     """A language model's prose, marked as such; untrusted."""
     failed_at: AwareDatetime | None = None
     """When the trouble began: the end of the failed run, or when a wait became too long."""

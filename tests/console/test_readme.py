@@ -1,0 +1,72 @@
+"""What the README says can be done, can be done; what its transcript shows, the demo shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pilotage.console.cli import app
+from pilotage.console.demo_view import COLUMNS
+from pilotage.flows.demo.acts import ACTS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = sorted(
+    {
+        line.strip()
+        for kind, block in BLOCKS
+        if kind in ("", "sh")
+        for line in block.splitlines()
+        if line.startswith(("pilotage ", "make ", "pip "))
+    }
+    | set(re.findall(r"`(pilotage [^`]+)`", README))
+)
+TRANSCRIPT = README.partition("<!-- transcript begins -->")[2].partition("<!-- transcript ends -->")[0]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(COMMANDS) >= 15
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("pilotage ")])
+def test_a_command_of_the_readme_exists_with_its_options(line: str) -> None:
+    words = shlex.split(line.partition("#")[0])[1:]
+    command: Any = typer.main.get_command(app)
+    while words and hasattr(command, "commands"):
+        found = command.commands.get(words.pop(0))
+        assert found is not None, f"README says `{line}`, there is no such command"
+        command = found
+    command.make_context(command.name, words)  # raises on an unknown option or a missing argument
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
+def test_a_make_target_of_the_readme_exists(line: str) -> None:
+    target = line.split()[1]
+    assert re.search(rf"^{re.escape(target)}\b.*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert len(links) >= 8
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_transcript_shows_every_incident_of_the_demo() -> None:
+    told = " ".join(re.sub(r"[│┃]", " ", TRANSCRIPT).split())
+    for heading, _, _ in COLUMNS:
+        assert heading in TRANSCRIPT
+    for act in ACTS:
+        assert f"✓ {act.case}" in TRANSCRIPT
+        assert act.action in told
+    assert f"{len(ACTS)} of {len(ACTS)} ended as they should" in TRANSCRIPT
+
+
+def test_the_readme_and_the_contributing_page_name_no_machine() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        assert not re.search(r"(^|[^A-Za-z0-9_.])/(root|home|tmp|work)/", (ROOT / name).read_text())
