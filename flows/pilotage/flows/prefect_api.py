@@ -1,4 +1,4 @@
-"""Knows how to talk to Prefect's REST API; turns everything foreign into `OrchestratorError` in one place.
+"""Knows the routes of Prefect's REST API that levers, facts and announcements rest on.
 
 The raw routes are used because Prefect's Python client overwrites `transition_id`, which is what makes our
 writes recognisable, and has no guarded write. Nothing here ever sends `force`.
@@ -6,96 +6,24 @@ writes recognisable, and has no guarded write. Nothing here ever sends `force`.
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 
-import httpx
-
+from pilotage.flows.prefect_door import TRIES as TRIES
+from pilotage.flows.prefect_door import each_of as _each
+from pilotage.flows.prefect_door import refusal as refusal
+from pilotage.flows.prefect_door import translate as translate
+from pilotage.flows.prefect_steering import SteeringRoutes
 from pilotage.flows.prefect_views import DeploymentView, PoolView, QueueView, RunView, StateView, Transition
-from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
-T = TypeVar("T")
-
-TRIES = 6
-"""Prefect answers 503 when SQLite is locked; with waits of 0.1 s to 3.2 s that has always been enough."""
-FIRST_WAIT = 0.1
 PAGE = 200
 """Rows in one page; Prefect refuses more."""
-_WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class PrefectApi:
+class PrefectApi(SteeringRoutes):
     """Prefect's REST API, for one event loop at a time. Every method raises OrchestratorError only."""
-
-    def __init__(
-        self,
-        api_url: str,
-        *,
-        auth_string: str = "",
-        api_key: str = "",
-        headers: Mapping[str, str] | None = None,
-        verify: Any = True,
-        transport: httpx.AsyncBaseTransport | None = None,
-        first_wait: float = FIRST_WAIT,
-    ) -> None:
-        self.api_url = api_url.rstrip("/")
-        self._first_wait = first_wait
-        sent = dict(headers or {})
-        user, _, password = auth_string.partition(":")
-        if api_key and not auth_string:
-            sent["Authorization"] = f"Bearer {api_key}"
-        self._client = httpx.AsyncClient(
-            base_url=self.api_url,
-            auth=(user, password) if auth_string else None,
-            headers=sent,
-            verify=verify,
-            transport=transport,
-            timeout=httpx.Timeout(30, connect=5),
-            follow_redirects=True,
-        )
-
-    @classmethod
-    def from_prefect_settings(cls) -> PrefectApi:
-        """The API of the active Prefect profile and environment. Raises OrchestratorError without one."""
-        from prefect.settings import get_current_settings  # takes two seconds to import
-
-        settings = get_current_settings()
-        if not settings.api.url:
-            raise OrchestratorError(
-                "Looking for the Prefect server: neither PREFECT_API_URL nor the active profile names one. "
-                "Set PREFECT_API_URL, or run `prefect config set PREFECT_API_URL=…`."
-            )
-        secret, key = settings.api.auth_string, settings.api.key
-        return cls(
-            settings.api.url,
-            auth_string=secret.get_secret_value() if secret else "",
-            api_key=key.get_secret_value() if key else "",
-            headers=settings.client.custom_headers,
-            verify=not settings.api.tls_insecure_skip_verify,
-        )
-
-    async def close(self) -> None:
-        """Nothing; the connections are closed."""
-        await self._client.aclose()
-
-    @property
-    def ui_url(self) -> str:
-        """Where people look: a server of one's own serves its UI beside the API."""
-        return self.api_url.removesuffix("/api")
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[PrefectApi]:
-        """The API itself, closed at the end."""
-        try:
-            yield self
-        finally:
-            await self.close()
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -272,7 +200,7 @@ class PrefectApi:
 
     async def variable(self, name: str) -> Any:
         """The value of a Prefect variable, or None."""
-        reply = await self._send("GET", f"/variables/name/{name}", none_on_404=True)
+        reply = await self._send("GET", f"/variables/name/{name}", none_on=(404,))
         return None if reply is None else reply.json()["value"]
 
     async def variables_like(self, part: str) -> dict[str, Any]:
@@ -287,96 +215,13 @@ class PrefectApi:
 
     async def set_variable(self, name: str, value: Any) -> None:
         """Nothing; the variable has this value."""
-        changed = await self._send(
-            "PATCH", f"/variables/name/{name}", json={"value": value}, none_on_404=True
-        )
+        changed = await self._send("PATCH", f"/variables/name/{name}", json={"value": value}, none_on=(404,))
         if changed is None:
             await self._send("POST", "/variables/", json={"name": name, "value": value, "tags": ["pilotage"]})
 
     async def delete_variable(self, name: str) -> None:
         """Nothing; there is no such variable."""
-        await self._send("DELETE", f"/variables/name/{name}", none_on_404=True)
-
-    # -- the one door -------------------------------------------------------------------------------------
-
-    async def _read(self, method: str, route: str, parse: Callable[[Any], T], **sent: Any) -> T:
-        answer = await self._send(method, route, **sent)
-        try:
-            return parse(answer.json() if answer else None)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise OrchestratorError(
-                f"{method} {route}: Prefect's reply has another shape than we know ({error!r}). "
-                "Is the server a Prefect 3.8?"
-            ) from error
-
-    async def _send(
-        self, method: str, route: str, *, none_on_404: bool = False, **sent: Any
-    ) -> httpx.Response | None:
-        for attempt in range(TRIES):
-            if attempt:
-                wait = self._first_wait * 2 ** (attempt - 1)
-                await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
-            last = attempt == TRIES - 1
-            try:
-                answer = await self._client.request(method, route, **sent)
-            except Exception as error:
-                translated = translate(error, method, route, self.api_url)
-                if last or not translated.transient:
-                    raise translated from error
-                continue
-            if answer.is_success:
-                return answer
-            if answer.status_code == httpx.codes.NOT_FOUND and none_on_404:
-                return None
-            if answer.status_code == httpx.codes.FORBIDDEN and "CSRF" in answer.text and not last:
-                await self._fetch_csrf_token()
-                continue
-            refused = refusal(answer.status_code, answer.text, method, route)
-            if last or not refused.transient:
-                raise refused
-        raise AssertionError("the last try returns or raises")
-
-    async def _fetch_csrf_token(self) -> None:
-        caller = self._client.headers.get("Prefect-Csrf-Client") or str(uuid4())
-        answer = await self._client.get("/csrf-token", params={"client": caller})
-        if answer.is_success:
-            self._client.headers["Prefect-Csrf-Client"] = caller
-            self._client.headers["Prefect-Csrf-Token"] = answer.json()["token"]
-
-
-def translate(error: Exception, method: str, route: str, api_url: str) -> OrchestratorError:
-    """Our error for whatever the HTTP client raised: transient when the network was at fault."""
-    match error:
-        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
-            transient, advice = False, f"Is {api_url!r} the address of a Prefect API?"
-        case httpx.TimeoutException():
-            transient, advice = True, "The server is slow or gone; it will be asked again."
-        case httpx.TransportError() | OSError():
-            transient, advice = True, f"Is the Prefect server at {api_url} up? It will be asked again."
-        case _:
-            transient, advice = False, "This is not a fault of the network; read the cause."
-    return OrchestratorError(
-        f"{method} {route}: {type(error).__name__}: {error}. {advice}", transient=transient
-    )
-
-
-def refusal(status: int, text: str, method: str, route: str) -> OrchestratorError:
-    """Our error for an HTTP status that is none of success: transient when another try may be answered."""
-    match status:
-        case 401 | 403:
-            advice = "Prefect refuses our credential; check PREFECT_API_AUTH_STRING or PREFECT_API_KEY."
-        case 404:
-            advice = "It does not exist, or was deleted."
-        case 422:
-            advice = "Prefect does not understand what we sent; is the server a Prefect 3.8?"
-        case _ if status in _WORTH_ANOTHER_TRY:
-            advice = "The server is busy or unwell; it will be asked again."
-        case _:
-            advice = "Read the server's log."
-    return OrchestratorError(
-        f"{method} {route}: Prefect answered {status}: {text[:300]}. {advice}",
-        transient=status in _WORTH_ANOTHER_TRY,
-    )
+        await self._send("DELETE", f"/variables/name/{name}", none_on=(404,))
 
 
 def _state(
@@ -386,7 +231,3 @@ def _state(
     if scheduled_for is not None:
         details["scheduled_time"] = scheduled_for.isoformat()
     return {"type": type_.value, "name": name, "message": message, "state_details": details}
-
-
-def _each(read: Callable[[Mapping[str, Any]], T]) -> Callable[[Any], tuple[T, ...]]:
-    return lambda reply: tuple(read(each) for each in reply)

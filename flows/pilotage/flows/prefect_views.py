@@ -64,6 +64,12 @@ class RunView:
     auto_scheduled: bool
     job_variables: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Untrusted."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """The empirical policy as Prefect tells it; a change of one field sends all of them back."""
+    flow_id: str = ""
+    parent_task_run_id: str = ""
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> RunView:
@@ -83,6 +89,10 @@ class RunView:
             auto_scheduled=bool(reply.get("auto_scheduled")),
             job_variables=dict(reply.get("job_variables") or {}),
             labels=dict(reply.get("labels") or {}),
+            parameters=dict(reply.get("parameters") or {}),
+            policy=dict(reply.get("empirical_policy") or {}),
+            flow_id=reply.get("flow_id") or "",
+            parent_task_run_id=reply.get("parent_task_run_id") or "",
         )
 
 
@@ -100,6 +110,10 @@ class DeploymentView:
     schedules: tuple[Mapping[str, Any], ...]
     """As Prefect tells them; `id` and `active` matter to us."""
     job_variables: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    """What parameters the flow takes, as a JSON schema; empty when the deployment never said."""
+    enforced: bool = True
+    """Whether Prefect itself holds new runs to the schema."""
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> DeploymentView:
@@ -114,6 +128,8 @@ class DeploymentView:
             queue=reply.get("work_queue_name") or "",
             schedules=tuple(reply.get("schedules") or ()),
             job_variables=dict(reply.get("job_variables") or {}),
+            schema=dict(reply.get("parameter_openapi_schema") or {}),
+            enforced=reply.get("enforce_parameter_schema", True) is not False,
         )
 
 
@@ -146,6 +162,7 @@ class PoolView:
     limit: int | None
     variables: Mapping[str, Any]
     """The properties of its job template's variables, each with its `default` where it has one."""
+    paused: bool = False
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> PoolView:
@@ -155,7 +172,43 @@ class PoolView:
             name=reply["name"],
             limit=reply.get("concurrency_limit"),
             variables=dict((template.get("variables") or {}).get("properties") or {}),
+            paused=bool(reply.get("is_paused")),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitView:
+    """One global concurrency limit; a tag's and a deployment's are of this kind too."""
+
+    id: str
+    name: str
+    limit: int
+    active_slots: int
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> LimitView:
+        """The limit in a reply. Raises KeyError when it is none."""
+        return cls(
+            id=reply["id"],
+            name=reply["name"],
+            limit=reply["limit"],
+            active_slots=reply.get("active_slots") or 0,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputView:
+    """One input that somebody gave a run, or that a run put down for others to read."""
+
+    key: str
+    value: str
+    """Untrusted; JSON as a rule."""
+    sender: str
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> InputView:
+        """The input in a reply. Raises KeyError when it is none."""
+        return cls(key=reply["key"], value=reply.get("value") or "", sender=reply.get("sender") or "")
 
 
 Ruling = Literal["ACCEPT", "REJECT", "ABORT", "WAIT", "NONE"]

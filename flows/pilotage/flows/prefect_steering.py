@@ -1,0 +1,93 @@
+"""Knows the further routes by which runs, limits and inputs are steered; `PrefectApi` has all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pilotage.flows.prefect_door import PrefectDoor, each_of
+from pilotage.flows.prefect_views import InputView, LimitView, RunView
+
+
+class SteeringRoutes(PrefectDoor):
+    """Routes that one family of levers needs each."""
+
+    # -- runs ---------------------------------------------------------------------------------------------
+
+    async def set_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        """Nothing; the run has these parameters and no others. Prefect takes any, so check them first."""
+        await self._send("PATCH", f"/flow_runs/{run_id}", json={"parameters": dict(parameters)})
+
+    async def set_empirical_policy(self, run_id: str, policy: Mapping[str, Any]) -> None:
+        """Nothing; the run has this policy. It is replaced as a whole: change a copy of the one that was read."""
+        await self._send("PATCH", f"/flow_runs/{run_id}", json={"empirical_policy": dict(policy)})
+
+    async def create_run(self, body: Mapping[str, Any]) -> RunView:
+        """The new run, or the one that was made before with the same flow and idempotency key."""
+        return await self._read("POST", "/flow_runs/", RunView.read, json=dict(body))
+
+    async def create_run_of(self, deployment_id: str, body: Mapping[str, Any]) -> RunView:
+        """The new run of a deployment, or the one that was made before with the same idempotency key."""
+        route = f"/deployments/{deployment_id}/create_flow_run"
+        return await self._read("POST", route, RunView.read, json=dict(body))
+
+    async def runs_with_key(self, key: str) -> tuple[RunView, ...]:
+        """The runs that were made with this idempotency key."""
+        body = {"flow_runs": {"idempotency_key": {"any_": [key]}}, "limit": 2}
+        return await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
+
+    async def children(self, run_id: str, *, limit: int = 200) -> tuple[RunView, ...]:
+        """The runs that this run started itself, at most `limit`."""
+        body = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}, "limit": limit}
+        return await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
+
+    async def resume_run(self, run_id: str) -> None:
+        """Nothing; Prefect was asked to resume the run. What it said is in the run's state."""
+        await self._send("POST", f"/flow_runs/{run_id}/resume", json={})
+
+    # -- task runs ----------------------------------------------------------------------------------------
+
+    async def create_task_run(self, body: Mapping[str, Any]) -> str:
+        """The id of the task run; with the same run, task key and dynamic key it is the same one."""
+        return await self._read("POST", "/task_runs/", lambda reply: str(reply["id"]), json=dict(body))
+
+    async def end_task_run(self, task_run_id: str, *, message: str) -> None:
+        """Nothing; the task run, one of our own making, is Completed."""
+        body = {"state": {"type": "COMPLETED", "name": "Completed", "message": message}, "force": False}
+        await self._send("POST", f"/task_runs/{task_run_id}/set_state", json=body)
+
+    # -- pools, queues and limits -------------------------------------------------------------------------
+
+    async def set_queue_priority(self, pool: str, queue: str, priority: int) -> None:
+        """Nothing; the queue has this rank. Ranks are unique: the queues after it have moved down."""
+        await self._send("PATCH", f"/work_pools/{pool}/queues/{queue}", json={"priority": priority})
+
+    async def set_pool_limit(self, pool: str, limit: int | None) -> None:
+        """Nothing; the pool has this limit, or none."""
+        await self._send("PATCH", f"/work_pools/{pool}", json={"concurrency_limit": limit})
+
+    async def set_pool_paused(self, pool: str, paused: bool) -> None:
+        """Nothing; the pool hands out no runs, or does again."""
+        await self._send("PATCH", f"/work_pools/{pool}", json={"is_paused": paused})
+
+    async def limit(self, name: str) -> LimitView | None:
+        """The global concurrency limit of this name or id, or None. A deployment's is `deployment:ID`."""
+        answer = await self._send("GET", f"/v2/concurrency_limits/{name}", none_on=(404,))
+        return None if answer is None else LimitView.read(answer.json())
+
+    async def set_limit(self, name: str, limit: int) -> None:
+        """Nothing; the global concurrency limit has this size. Never 0: waiting tasks would fail."""
+        await self._send("PATCH", f"/v2/concurrency_limits/{name}", json={"limit": limit})
+
+    # -- inputs -------------------------------------------------------------------------------------------
+
+    async def send_input(self, run_id: str, key: str, value: str, *, sender: str) -> bool:
+        """Whether the input was put down now; False when one with this key is there already."""
+        body = {"key": key, "value": value, "sender": sender}
+        return await self._send("POST", f"/flow_runs/{run_id}/input", json=body, none_on=(409,)) is not None
+
+    async def inputs(self, run_id: str, prefix: str) -> tuple[InputView, ...]:
+        """The run's inputs whose keys begin with this."""
+        body = {"prefix": prefix, "limit": 200}
+        route = f"/flow_runs/{run_id}/input/filter"
+        return await self._read("POST", route, each_of(InputView.read), json=body)
