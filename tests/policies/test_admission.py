@@ -148,7 +148,7 @@ def test_an_outbox_row_cannot_stand_without_a_verdict(ledger: SqlLedger, filed: 
         connection.execute("PRAGMA foreign_keys=ON")
         with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
             connection.execute(
-                "INSERT INTO outbox VALUES (?, 99, 'd', 'm', 'k', 't', '', '', 'pending', '', 0, '', '', '')",
+                "INSERT INTO outbox VALUES (?, 99, 'd', 'm', 'k', 't', '', '', '', 'pending', '', 0, '', '', '')",
                 (filed().proposal.id,),
             )
     finally:

@@ -238,15 +238,18 @@ def _refusal(
 def _people(filed: FiledProposal, ledger: LedgerFacts, team: str) -> dict[str, frozenset[str]]:
     """Who approved this very text, and what each can fill; never the proposer or whoever is behind it."""
     barred = {filed.proposer.name, filed.proposal.on_behalf_of} - {""}
-    return {
-        vote.voter: _seats(vote, team)
+    counted = [
+        vote
         for vote in ledger.votes
         if vote.decision == "approve"
         and vote.proposal_id == filed.proposal.id
         and vote.digest == filed.digest
         and vote.voter not in barred
         and vote.delegated_by not in barred
-    }
+    ]
+    # a right that was lent is one right, whoever uses it: its owner's own vote takes its place
+    ordered = sorted(counted, key=lambda vote: not vote.delegated_by)
+    return {vote.delegated_by or vote.voter: _seats(vote, team) for vote in ordered}
 
 
 def _seats(vote: Vote, team: str) -> frozenset[str]:

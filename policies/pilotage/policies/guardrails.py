@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pilotage.planner.actions import ActionKind
+from pilotage.policies.autonomy import AutonomyRule
 from pilotage.policies.local_time import Freeze, WeeklyWindow, Zone
 from pilotage.telemetry.errors import ConfigError
 
@@ -127,6 +128,10 @@ class Guardrails(BaseModel):
     def lists_queue(self, pool: str, queue: str) -> bool:
         """Whether this queue may be acted on."""
         return _matches(f"{pool}/{queue}", self.allowed_queues)
+
+    def autonomy_rule(self) -> AutonomyRule:
+        """What promotes and what ends a demotion."""
+        return AutonomyRule(threshold=self.autonomy_threshold, regain=self.autonomy_regain)
 
     def limits(self) -> dict[str, int]:
         """The numbers as Cedar's `Limits`: durations in whole seconds."""

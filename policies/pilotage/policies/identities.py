@@ -112,6 +112,16 @@ class IdentityBook:
         with self._lock:
             self._lent.pop(_sha256(token), None)
 
+    def standing(self, name: str) -> Identity | None:
+        """Who this name is now, in the users file or among those lent to, or None. Raises ConfigError."""
+        with self._lock:
+            for identity in self._lent.values():
+                if identity.name == name:
+                    return identity
+            self._refresh()
+            known = self._known.get(name)
+            return known.identity if known else None
+
     def everyone(self) -> tuple[Identity, ...]:
         """The callers of the users file, by name."""
         with self._lock:

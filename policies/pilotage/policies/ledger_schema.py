@@ -15,7 +15,7 @@ WRITING = "pilotage_writing"
 """Execution option of a connection that will write: its transaction takes the write lock at once."""
 BUSY_TIMEOUT_S = 30
 """How long a transaction waits for another process's write."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = sa.MetaData()
 
@@ -56,6 +56,8 @@ votes = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("voter", sa.Text, nullable=False),
     sa.Column("role", sa.Text, nullable=False),
+    sa.Column("teams", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("delegated_by", sa.Text, nullable=False, server_default=""),
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.Text, nullable=False),
@@ -72,6 +74,7 @@ outbox = sa.Table(
     sa.Column("target", sa.Text, nullable=False, index=True),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("deployment_id", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False, server_default=""),
     sa.Column("state", sa.Text, nullable=False, index=True),
     sa.Column("admitted_at", sa.Text, nullable=False, index=True),
     sa.Column("attempts", sa.Integer, nullable=False),
@@ -98,6 +101,48 @@ outcomes = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("final_state", sa.Text, nullable=False),
     sa.Column("at", sa.Text, nullable=False),
+)
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since", sa.Text, nullable=False),
+    sa.Column("until", sa.Text, nullable=False),
+    sa.Column("kinds", sa.Text, nullable=False),
+    sa.Column("targets", sa.Text, nullable=False),
+    sa.Column("ended_at", sa.Text, nullable=False),
+)
+delegations = sa.Table(
+    "delegations",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("giver", sa.Text, nullable=False),
+    sa.Column("taker", sa.Text, nullable=False, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since", sa.Text, nullable=False),
+    sa.Column("until", sa.Text, nullable=False),
+    sa.Column("teams", sa.Text, nullable=False),
+    sa.Column("ended_at", sa.Text, nullable=False),
+)
+escalations = sa.Table(
+    "escalations",
+    metadata,
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("proposals.id"), primary_key=True),
+    sa.Column("asked", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+)
+autonomy = sa.Table(
+    "autonomy",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False, index=True),
+    sa.Column("level", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
 )
 switches = sa.Table(
     "switches",
@@ -127,6 +172,15 @@ checkpoints = sa.Table(
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("signature", sa.Text, nullable=False),
 )
+
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE votes ADD COLUMN teams TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE votes ADD COLUMN delegated_by TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ADD COLUMN fingerprint TEXT NOT NULL DEFAULT ''",
+    ),
+}
+"""What brings a database of this version to the next; new tables are made without being told to."""
 
 _APPEND_ONLY = tuple(
     f"CREATE TRIGGER IF NOT EXISTS audit_no_{verb} BEFORE {verb} ON audit "
@@ -159,6 +213,13 @@ def opened(url: str) -> sa.Engine:
                 connection.execute(switches.insert().values(name="schema", value=str(SCHEMA_VERSION)))
             elif int(found) > SCHEMA_VERSION:
                 raise sa.exc.InvalidRequestError(f"schema version {found} is newer than {SCHEMA_VERSION}")
+            else:
+                for version in range(int(found), SCHEMA_VERSION):
+                    for statement in _STEPS[version]:
+                        connection.exec_driver_sql(statement)
+                connection.execute(
+                    switches.update().where(switches.c.name == "schema").values(value=str(SCHEMA_VERSION))
+                )
     except BaseException:
         engine.dispose()
         raise

@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from pilotage.policies.audit import AuditReport
-from pilotage.policies.gate import LedgerFacts, Stage
+from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
+from pilotage.policies.counted import Autonomy, LedgerFacts, Stage
+from pilotage.policies.grants import BrokenGlass, Delegation
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
 
 Status = Literal[
@@ -105,8 +107,52 @@ class Ledger(Protocol):
         reason: str,
         verdict: Verdict,
         at: datetime,
+        *,
+        delegated_by: str = "",
     ) -> Vote | Verdict:
         """The vote that now counts, or the refusal; `verdict` is the gate's answer to the vote itself."""
+        ...
+
+    def acting(self, voter: Identity, now: datetime) -> tuple[Identity, str]:
+        """The voter with what was lent to them, and by whom, or empty when the right is their own."""
+        ...
+
+    def delegate(self, delegation: Delegation, verdict: Verdict) -> bool:
+        """True when the right to approve is lent now; `verdict` is the gate's answer."""
+        ...
+
+    def end_delegations(self, giver: str, at: datetime) -> int:
+        """How many of this person's delegations were ended by this call."""
+        ...
+
+    def escalate(self, now: datetime, after: timedelta, to: str = "admin") -> list[str]:
+        """The ids of proposals that have waited for approvals for longer than `after`, each told of once."""
+        ...
+
+    def break_glass(self, grant: BrokenGlass, verdict: Verdict) -> bool:
+        """True when the grant stands now; `verdict` is the gate's answer."""
+        ...
+
+    def mend_glass(self, grant_id: str, by: str, at: datetime) -> bool:
+        """True when the grant was ended by this call, before its time."""
+        ...
+
+    def glass_reviews(self, now: datetime) -> list[str]:
+        """The ids of grants that have run out by now, each put up for review once."""
+        ...
+
+    def autonomy(self, kind: str, scope: str) -> Autonomy:
+        """How far this kind of action is trusted on this deployment."""
+        ...
+
+    def promote(self, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
+        """The promotions that measured outcomes earned by now, each recorded."""
+        ...
+
+    def set_autonomy(
+        self, kind: str, scope: str, level: Autonomy, by: str, why: str, at: datetime
+    ) -> AutonomyChange | None:
+        """The change by a person's word, or None when nothing changed. Earned is measured, never given."""
         ...
 
     def admit(

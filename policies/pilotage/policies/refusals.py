@@ -29,6 +29,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "!not-filed": ("no such proposal was filed", "the id of a filed proposal"),
     "!closed": ("the proposal is no longer open to votes", "a new proposal"),
     "!voted-before": ("this person has voted on it", "another person votes"),
+    "!lent-by-proposer": (
+        "the right to approve was lent by whoever proposed it or is behind it",
+        "another person votes by a right of their own",
+    ),
     "!other-digest": (
         "the vote is for another text than the one filed",
         "look at the proposal again and vote anew",

@@ -10,9 +10,13 @@ import sqlalchemy as sa
 from pilotage.planner.actions import target_of
 from pilotage.policies.gate import LedgerFacts, Stage
 from pilotage.policies.json_values import moment, timestamp
-from pilotage.policies.ledger_schema import outbox, proposals, votes
-from pilotage.policies.sql_rows import ATTEMPTS, NOTIFY, deployment_of, dicts, run_of, vote_from
+from pilotage.policies.ledger_schema import outbox, proposals
+from pilotage.policies.sql_autonomy import autonomy_in
+from pilotage.policies.sql_grants import grant_in
+from pilotage.policies.sql_rows import ATTEMPTS, NOTIFY, deployment_of, run_of
 from pilotage.policies.sql_switches import stop_in
+from pilotage.policies.sql_trouble import trouble_in
+from pilotage.policies.sql_votes import Standing, votes_in
 from pilotage.policies.verdicts import FiledProposal, Mode, TargetFacts
 
 TAINTED = ("log:", "state:", "event:")
@@ -26,6 +30,7 @@ def facts_in(
     mode: Mode,
     now: datetime,
     target: TargetFacts | None,
+    standing: Standing | None = None,
 ) -> LedgerFacts:
     """What the outbox, the votes and the switches say within one transaction."""
     proposal = filed.proposal
@@ -45,9 +50,20 @@ def facts_in(
             others, alike, outbox.c.target == target_of(proposal.action)
         )
     ).scalar_one_or_none()
-    cast = connection.execute(
-        sa.select(votes).where(votes.c.proposal_id == proposal.id).order_by(votes.c.seq)
+    kind, wanted = proposal.action.kind, target_of(proposal.action)
+    trouble = trouble_in(
+        connection,
+        proposal_id=proposal.id,
+        fingerprint=filed.case.fingerprint,
+        deployment_id=deployment_id,
+        target=wanted,
+        now=now,
     )
+    radius = connection.execute(
+        sa.select(sa.func.count(sa.distinct(outbox.c.target))).where(
+            others, outbox.c.kind != NOTIFY, outbox.c.admitted_at > hour, outbox.c.target != wanted
+        )
+    ).scalar_one()
     return LedgerFacts(
         stage=stage,
         mode=mode,
@@ -64,8 +80,17 @@ def facts_in(
         if deployment_id
         else 0,
         seconds_since_same_target=None if last is None else max(0, int((now - moment(last)).total_seconds())),
-        votes=tuple(vote_from(row) for row in dicts(cast)),
+        votes=votes_in(connection, proposal.id, standing),
         evidence_tainted=any(ref.startswith(TAINTED) for ref in proposal.evidence),
+        other_targets_1h=radius,
+        actions_of_fingerprint_24h=trouble.actions_of_fingerprint_24h,
+        fruitless_of_fingerprint_24h=trouble.fruitless_of_fingerprint_24h,
+        failed_1h=trouble.failed_1h,
+        seconds_since_failed=trouble.seconds_since_failed,
+        verified_since_failed=trouble.verified_since_failed,
+        probing=trouble.probing,
+        break_glass=grant_in(connection, filed, target, now),
+        autonomy=autonomy_in(connection, kind, deployment_id or wanted),
     )
 
 

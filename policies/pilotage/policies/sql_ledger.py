@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -22,15 +22,18 @@ from pilotage.policies.audit import AuditReport, Entry
 from pilotage.policies.digests import digest_of, mark_of
 from pilotage.policies.gate import LedgerFacts, Stage
 from pilotage.policies.json_values import timestamp
-from pilotage.policies.ledger_schema import WRITING, opened, outbox, proposals, verdicts, votes
+from pilotage.policies.ledger_schema import WRITING, audit, opened, outbox, proposals, verdicts
 from pilotage.policies.ledgers import OPEN, Decide, Status
 from pilotage.policies.refusals import refused
+from pilotage.policies.sql_autonomy import AutonomyKeeping
 from pilotage.policies.sql_counts import deployment_in, facts_in
+from pilotage.policies.sql_grants import GrantKeeping
 from pilotage.policies.sql_outbox import OutboxKeeping
-from pilotage.policies.sql_rows import as_text, dicts, filed_from, proposal_row, run_of, vote_from
+from pilotage.policies.sql_rows import as_text, dicts, filed_from, proposal_row, run_of
 from pilotage.policies.sql_steps import found, note, row_of, set_status, status_in
 from pilotage.policies.sql_switches import SwitchKeeping
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
+from pilotage.policies.sql_votes import Standing, VoteKeeping
+from pilotage.policies.verdicts import FiledProposal, Mode, Outcome, TargetFacts, Verdict
 from pilotage.telemetry.errors import LedgerError
 
 _STATUS_OF: dict[Outcome, Status] = {
@@ -39,12 +42,18 @@ _STATUS_OF: dict[Outcome, Status] = {
     Outcome.DENY: "denied",
 }
 _STATUS_OF_REFUSAL: dict[str, Status] = {"!expired": "expired", "!vetoed": "rejected"}
+BREAKERS = frozenset({"loop-breaker", "circuit-open", "fingerprint-budget"})
+"""Policies of the default bundle by which acting stops until a person looks."""
 
 
-class SqlLedger(OutboxKeeping, SwitchKeeping):
-    """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database."""
+class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, AutonomyKeeping):
+    """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
-    def __init__(self, url: str) -> None:
+    `standing` says who a voter is now: with it, an approval counts only as far as its voter's rights still go.
+    """
+
+    def __init__(self, url: str, *, standing: Standing | None = None) -> None:
+        self._standing = standing
         self._one_writer = threading.Lock()
         with _translated(f"opening the ledger {sa.make_url(url).render_as_string(hide_password=True)}"):
             self._engine = opened(url)
@@ -113,7 +122,7 @@ class SqlLedger(OutboxKeeping, SwitchKeeping):
     ) -> LedgerFacts:
         """What the ledger counts about it; the proposal's own outbox row is left out."""
         with self.reading(f"counting for {filed.proposal.id}") as connection:
-            return facts_in(connection, filed, stage, mode, now, target)
+            return facts_in(connection, filed, stage, mode, now, target, self._standing)
 
     def record_verdict(
         self,
@@ -133,51 +142,7 @@ class SqlLedger(OutboxKeeping, SwitchKeeping):
                 )
             self._keep_verdict(connection, filed, stage, verdict, target, at, ledger)
             note(connection, filed, "judged", at, "gate", stage=stage, verdict=verdict, target_facts=target)
-
-    def vote(
-        self,
-        proposal_id: str,
-        digest: str,
-        voter: Identity,
-        decision: Literal["approve", "reject"],
-        reason: str,
-        verdict: Verdict,
-        at: datetime,
-    ) -> Vote | Verdict:
-        """The vote that now counts, or the refusal; `verdict` is the gate's answer to the vote itself."""
-        with self.writing(f"voting on {proposal_id}") as connection:
-            filed = found(connection, proposal_id)
-            if filed is None:
-                return refused("!not-filed", detail=proposal_id)
-            refusal = _vote_refusal(connection, filed, digest, voter, decision, verdict)
-            if refusal is not None:
-                note(connection, filed, "vote_refused", at, voter.name, decision=decision, verdict=refusal)
-                return refusal
-            row: dict[str, Any] = {
-                "proposal_id": proposal_id,
-                "digest": digest,
-                "voter": voter.name,
-                "role": ",".join(sorted(voter.roles)),
-                "decision": decision,
-                "reason": reason,
-                "at": timestamp(at),
-            }
-            connection.execute(votes.insert().values(**row))
-            if decision == "reject":
-                set_status(connection, proposal_id, "rejected")
-            event = "approved" if decision == "approve" else "rejected"
-            note(
-                connection,
-                filed,
-                event,
-                at,
-                voter.name,
-                digest=digest,
-                reason=reason,
-                roles=voter.roles,
-                verdict=verdict,
-            )
-            return vote_from(row)
+            _tell_of_breakers(connection, filed, verdict, at)
 
     def admit(
         self, proposal_id: str, decide: Decide, mode: Mode, now: datetime, target: TargetFacts | None = None
@@ -202,11 +167,12 @@ class SqlLedger(OutboxKeeping, SwitchKeeping):
                 return self._refuse_tampered(connection, row, now, str(exc))
             if digest_of(filed.proposal, filed.proposer) != filed.digest:
                 return self._refuse_tampered(connection, row, now, "")
-            counted = facts_in(connection, filed, "inject", mode, now, target)
+            counted = facts_in(connection, filed, "inject", mode, now, target, self._standing)
             verdict = _before_deciding(filed, counted, now) or _decided(decide, filed, counted)
             seq = self._keep_verdict(connection, filed, "inject", verdict, target, now, counted)
             if verdict.outcome is not Outcome.ALLOW:
                 note(connection, filed, "refused", now, "gate", verdict=verdict, target_facts=target)
+                _tell_of_breakers(connection, filed, verdict, now)
                 return verdict
             mark = mark_of(filed.digest)
             connection.execute(
@@ -219,6 +185,7 @@ class SqlLedger(OutboxKeeping, SwitchKeeping):
                     target=target_of(filed.proposal.action),
                     run_id=run_of(filed),
                     deployment_id=deployment_in(connection, filed, target),
+                    fingerprint=filed.case.fingerprint,
                     state="pending",
                     admitted_at=timestamp(now),
                     attempts=0,
@@ -356,35 +323,23 @@ def _before_deciding(filed: FiledProposal, counted: LedgerFacts, now: datetime) 
     return refused("!vetoed", detail=vetoes[0].voter) if vetoes else None
 
 
+def _tell_of_breakers(
+    connection: sa.Connection, filed: FiledProposal, verdict: Verdict, at: datetime
+) -> None:
+    """Notes that acting has stopped by itself, once for each trouble: whoever reads the log tells a person."""
+    broken = sorted(BREAKERS & set(verdict.policy_ids))
+    told = sa.select(audit.c.seq).where(
+        audit.c.event == "gave_up", audit.c.incident_id == filed.proposal.incident_id
+    )
+    if broken and connection.execute(told.limit(1)).first() is None:
+        note(connection, filed, "gave_up", at, "gate", verdict=verdict, fingerprint=filed.case.fingerprint)
+
+
 def _decided(decide: Decide, filed: FiledProposal, counted: LedgerFacts) -> Verdict:
     try:
         return decide(filed, counted)
     except Exception as exc:  # any surprise is a denial
         return refused("!evaluation-error", errors=(f"{type(exc).__name__}: {exc}",))
-
-
-def _vote_refusal(
-    connection: sa.Connection,
-    filed: FiledProposal,
-    digest: str,
-    voter: Identity,
-    decision: str,
-    verdict: Verdict,
-) -> Verdict | None:
-    if digest != filed.digest or digest_of(filed.proposal, filed.proposer) != digest:
-        return refused("!other-digest")
-    if verdict.outcome is not Outcome.ALLOW:
-        return verdict
-    if status_in(connection, filed.proposal.id) not in OPEN:
-        return refused("!closed", detail=status_in(connection, filed.proposal.id))
-    before = connection.execute(
-        sa.select(votes.c.seq).where(
-            votes.c.proposal_id == filed.proposal.id,
-            votes.c.voter == voter.name,
-            votes.c.decision == decision,
-        )
-    ).first()
-    return refused("!voted-before") if before is not None else None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger_schema import outbox, outcomes, proposals, receipts
 from pilotage.policies.ledgers import Delivered
 from pilotage.policies.refusals import refused
+from pilotage.policies.sql_autonomy import demote_in
 from pilotage.policies.sql_rows import as_text, delivered_from, dicts, entry_from, undo_time
 from pilotage.policies.sql_steps import found, note, set_status, status_in
 from pilotage.policies.sql_switches import stop_in
@@ -27,6 +28,8 @@ from pilotage.telemetry.errors import LedgerError
 LONGEST_PAUSE = timedelta(seconds=5)
 """Between two tries of one delivery; the first pause is a second, and each is twice the one before. Short, since
 most waits are for a worker to let go of a run, and a try costs Prefect one read."""
+OURSELVES = frozenset({"pilotage", "clock"})
+"""Who undoes as a matter of course, when a hold runs out; anybody else took back what should not have been done."""
 
 
 class _Transactions(Protocol):
@@ -119,6 +122,8 @@ class OutboxKeeping:
                     at=timestamp(at),
                 )
             )
+            if judgement == "failed":
+                demote_in(connection, proposal_id, f"a bad outcome: {detail[:200]}", at)
             if status_in(connection, proposal_id) == "delivered":
                 set_status(connection, proposal_id, "verified" if judgement == "verified" else "failed")
             note(
@@ -148,6 +153,8 @@ class OutboxKeeping:
                 return False
             if effect != "refused":
                 set_status(connection, proposal_id, "undone")
+                if by not in OURSELVES:
+                    demote_in(connection, proposal_id, f"{by} took it back", at)
             note(connection, filed, "undone", at, by, effect=effect, undo=detail)
             return True
 

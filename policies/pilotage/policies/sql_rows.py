@@ -82,6 +82,8 @@ def vote_from(row: Row) -> Vote:
         digest=row["digest"],
         voter=row["voter"],
         role=row["role"],
+        teams=frozenset(json.loads(row["teams"] or "[]")),
+        delegated_by=row["delegated_by"],
         decision=row["decision"],
         reason=row["reason"],
         at=moment(row["at"]),
