@@ -422,7 +422,7 @@ def test_what_is_damaged_is_named_and_left_alone(damage: Any, code: int, said: s
 
 def test_up_says_when_the_server_cannot_be_reached(prefect_server: PrefectServer, tmp_path: Path) -> None:
     for change, said in (
-        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "9"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "PREFECT_API_URL"),
         ({"PREFECT_API_AUTH_STRING": "pilotage:wrong"}, "PREFECT_API_AUTH_STRING"),
     ):
         ran = subprocess.run(
