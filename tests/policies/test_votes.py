@@ -274,6 +274,12 @@ def test_what_is_offered_follows_the_policies(gate: Gate, pilot: Identity, perso
         "cancel_run",
         "pause_deployment",
         "notify_owner",
+        "change_parameters",
+        "move_run",
+        "set_priority",
+        "set_limit",
+        "hold_queue",
+        "release_queue",
     )
     assert offered(gate, pilot) == everything
     assert offered(gate, person("ann", "operator")) == everything

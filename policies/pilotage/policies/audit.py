@@ -1,15 +1,14 @@
 """The audit log: append-only, each entry hashed together with the one before it.
 
 An edited, missing or moved entry breaks the chain and `verify` says where. A tail that was cut off, or a
-chain that was computed anew from end to end, shows only against a head kept elsewhere: that is what the
-checkpoints table leaves room for.
+chain that was computed anew from end to end, shows only against a checkpoint kept elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,8 +16,10 @@ from typing import Any
 import rfc8785
 import sqlalchemy as sa
 
+from pilotage.policies.checkpoints import Checkpoint, contradiction
 from pilotage.policies.json_values import plain, timestamp
 from pilotage.policies.ledger_schema import audit
+from pilotage.policies.merkle import MerkleTree
 
 PREFIX = b"pilotage.audit.v1\0"
 GENESIS = "0" * 64
@@ -35,6 +36,10 @@ class AuditReport:
     """Entries that are in order, from the first."""
     head: str
     """Hash of the last of them; keep it elsewhere to notice a cut tail."""
+    root: str = ""
+    """RFC 9162 tree hash over their bodies, in hexadecimal."""
+    checkpoints: int = 0
+    """Checkpoints that it was held against."""
     first_bad: int | None = None
     """Position of the first entry that is not, or None."""
     why: str = ""
@@ -73,15 +78,36 @@ def append(connection: sa.Connection, entry: Entry) -> str:
     return digest
 
 
-def verify(connection: sa.Connection) -> AuditReport:
-    """What a walk along the whole chain finds; never raises because of what is in it."""
-    prev, length = GENESIS, 0
+def verify(connection: sa.Connection, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
+    """What a walk along the whole chain finds; never raises because of what is in it.
+
+    With checkpoints, smallest first, it is also held against each of them.
+    """
+    prev, length, tree = GENESIS, 0, MerkleTree()
+    sizes = {one.size for one in checkpoints}
+    roots = {0: (tree.root(), GENESIS)}
+    why = ""
     for row in connection.execute(sa.select(audit).order_by(audit.c.seq)).mappings():
         why = _flaw(row, length + 1, prev)
         if why:
-            return AuditReport(ok=False, length=length, head=prev, first_bad=length + 1, why=why)
+            break
         prev, length = row["hash"], length + 1
-    return AuditReport(ok=True, length=length, head=prev)
+        tree.add(str(row["body"]).encode("utf-8", "replace"))
+        if length in sizes:
+            roots[length] = (tree.root(), prev)
+    bad = length + 1 if why else None
+    against = None if why else contradiction(checkpoints, roots, length)
+    if against is not None:
+        bad, why = against
+    return AuditReport(
+        ok=bad is None,
+        length=length,
+        head=prev,
+        root=tree.root().hex(),
+        checkpoints=len(checkpoints),
+        first_bad=bad,
+        why=why,
+    )
 
 
 def exported(connection: sa.Connection) -> Iterator[str]:

@@ -163,16 +163,6 @@ audit = sa.Table(
     sa.Column("prev", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
 )
-checkpoints = sa.Table(
-    # the place for signed heads of the audit chain; a cut tail shows only against one kept elsewhere
-    "checkpoints",
-    metadata,
-    sa.Column("length", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("head", sa.Text, nullable=False),
-    sa.Column("at", sa.Text, nullable=False),
-    sa.Column("signature", sa.Text, nullable=False),
-)
-
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
         "ALTER TABLE votes ADD COLUMN teams TEXT NOT NULL DEFAULT '[]'",

@@ -7,13 +7,14 @@ also appends to the audit log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from pilotage.policies.audit import AuditReport
 from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
+from pilotage.policies.checkpoints import Checkpoint
 from pilotage.policies.counted import Autonomy, LedgerFacts, Stage
 from pilotage.policies.grants import BrokenGlass, Delegation
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
@@ -255,8 +256,8 @@ class Ledger(Protocol):
         """How many proposals stand where."""
         ...
 
-    def verify_audit(self) -> AuditReport:
-        """What a walk along the audit chain finds."""
+    def verify_audit(self, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
+        """What a walk along the audit chain finds, held against checkpoints kept elsewhere."""
         ...
 
     def export_audit(self) -> Iterator[str]:

@@ -9,12 +9,20 @@ from pilotage.planner.actions import (
     Action,
     ActionKind,
     CancelRun,
+    ChangeParameters,
+    HoldQueue,
+    LimitScope,
+    MoveRun,
     NotifyOwner,
+    ParameterValue,
     PauseDeployment,
+    ReleaseQueue,
     RescheduleRun,
     ReserveSlot,
     ResizeRun,
     RetryRun,
+    SetLimit,
+    SetPriority,
     target_of,
 )
 from pilotage.planner.proposals import CaseFile, Proposal
@@ -51,6 +59,16 @@ _SAMPLES: tuple[_Sample, ...] = (
     _Sample(action=CancelRun(run_id=_SOME), state="RUNNING"),
     _Sample(action=PauseDeployment(deployment_id=_SOME, hold=timedelta(seconds=60))),
     _Sample(action=NotifyOwner(run_id=_SOME), state="FAILED"),
+    _Sample(
+        action=ChangeParameters(run_id=_SOME, changes=(ParameterValue(name="a", value=1),)), state="SCHEDULED"
+    ),
+    _Sample(action=MoveRun(run_id=_SOME, queue="b"), state="SCHEDULED"),
+    _Sample(action=SetPriority(pool="p", queue="a", priority=1, hold=timedelta(seconds=60))),
+    _Sample(
+        action=SetLimit(scope=LimitScope.QUEUE, pool="p", name="a", limit=10_000, hold=timedelta(seconds=60))
+    ),
+    _Sample(action=HoldQueue(pool="p", queue="a", hold=timedelta(seconds=60))),
+    _Sample(action=ReleaseQueue(pool="p", queue="a")),
 )
 
 

@@ -12,12 +12,22 @@ from typing import Any, assert_never
 from pilotage.planner.actions import (
     Action,
     CancelRun,
+    ChangeParameters,
+    HoldQueue,
+    LimitScope,
+    MoveRun,
     NotifyOwner,
     PauseDeployment,
+    ReleaseQueue,
     RescheduleRun,
     ReserveSlot,
     ResizeRun,
     RetryRun,
+    SetLimit,
+    SetPriority,
+    deployment_of,
+    queue_of,
+    run_of,
 )
 from pilotage.policies.engines import Entity, Uid
 from pilotage.policies.guardrails import Guardrails
@@ -68,19 +78,22 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
     teams = (Uid(type="Team", id=target.team),) if target.team else ()
     team_entities = tuple(Entity(uid=team) for team in teams)
     match action:
-        case ReserveSlot():
-            uid = Uid(type="WorkQueue", id=f"{action.pool}/{action.busy_queue}")
-            return uid, (Entity(uid=uid, attributes={"pool": action.pool, **shared}),)
-        case PauseDeployment():
-            uid = Uid(type="Deployment", id=action.deployment_id)
+        case SetLimit(scope=LimitScope.TAG | LimitScope.GLOBAL):
+            uid = Uid(type="Limit", id=f"{action.scope.value}:{action.name}")
+            return uid, (Entity(uid=uid, attributes=shared),)
+        case _ if queue := queue_of(action):
+            uid = Uid(type="WorkQueue", id="/".join(queue))
+            return uid, (Entity(uid=uid, attributes={"pool": queue[0], **shared}),)
+        case _ if deployment_id := deployment_of(action):
+            uid = Uid(type="Deployment", id=deployment_id)
             return uid, (
                 Entity(uid=uid, attributes={**shared, "paused": target.paused}, parents=teams),
                 *team_entities,
             )
-        case RetryRun() | ResizeRun() | RescheduleRun() | CancelRun() | NotifyOwner():
+        case _ if run_id := run_of(action):
             if not target.state_type:
-                raise MissingFact(f"the state of run {action.run_id}")
-            uid = Uid(type="Run", id=action.run_id)
+                raise MissingFact(f"the state of run {run_id}")
+            uid = Uid(type="Run", id=run_id)
             run = {
                 "state": target.state_type,
                 "run_count": target.run_count,
@@ -96,7 +109,7 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
                 *team_entities,
             )
         case _:
-            assert_never(action)
+            raise MissingFact(f"what {action.kind} is done to")
 
 
 def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[str, Any]:
@@ -114,11 +127,13 @@ def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[s
             }
         case ReserveSlot():
             return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
-        case PauseDeployment():
+        case SetLimit():
+            return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
+        case PauseDeployment() | SetPriority() | HoldQueue():
             return {"hold": int(action.hold.total_seconds())}
         case NotifyOwner():
             return {"severity": action.severity.value}
-        case CancelRun():
+        case CancelRun() | ChangeParameters() | MoveRun() | ReleaseQueue():
             return {}
         case _:
             assert_never(action)

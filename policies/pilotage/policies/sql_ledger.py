@@ -8,7 +8,7 @@ Nothing else inserts into the outbox. The two halves that move rows on from ther
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from pilotage.planner.actions import target_of
 from pilotage.policies import audit as log
 from pilotage.policies import sql_views
 from pilotage.policies.audit import AuditReport, Entry
+from pilotage.policies.checkpoints import Checkpoint
 from pilotage.policies.digests import digest_of, mark_of
 from pilotage.policies.gate import LedgerFacts, Stage
 from pilotage.policies.json_values import timestamp
@@ -249,10 +250,10 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
         with self.reading("counting proposals") as connection:
             return sql_views.count_by_status(connection)
 
-    def verify_audit(self) -> AuditReport:
-        """What a walk along the audit chain finds."""
+    def verify_audit(self, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
+        """What a walk along the audit chain finds, held against checkpoints kept elsewhere."""
         with self.reading("verifying the audit log") as connection:
-            return log.verify(connection)
+            return log.verify(connection, checkpoints)
 
     def export_audit(self) -> Iterator[str]:
         """The audit log as JSON lines."""

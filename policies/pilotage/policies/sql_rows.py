@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pilotage.planner.actions import NotifyOwner, PauseDeployment, ReserveSlot, target_of
+from pilotage.planner import actions
+from pilotage.planner.actions import NotifyOwner, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.json_values import moment, plain, timestamp
 from pilotage.policies.ledgers import Delivered
@@ -48,14 +49,12 @@ def proposal_row(filed: FiledProposal) -> dict[str, Any]:
 
 def run_of(filed: FiledProposal) -> str:
     """The id of the run that the action is about, or empty."""
-    action = filed.proposal.action
-    return "" if isinstance(action, ReserveSlot | PauseDeployment) else action.run_id
+    return actions.run_of(filed.proposal.action)
 
 
 def deployment_of(filed: FiledProposal) -> str:
     """The id of the deployment that the action names itself, or empty."""
-    action = filed.proposal.action
-    return action.deployment_id if isinstance(action, PauseDeployment) else ""
+    return actions.deployment_of(filed.proposal.action)
 
 
 def filed_from(row: Row) -> FiledProposal:

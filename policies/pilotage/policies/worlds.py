@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pilotage.planner.actions import Action, ReserveSlot
+from pilotage.planner.actions import Action, queue_of
 from pilotage.policies.counted import LedgerFacts
 from pilotage.policies.guardrails import Guardrails
 from pilotage.policies.local_time import clock_facts
@@ -31,8 +31,8 @@ def world_of(
         "listed": {
             "action": action.kind in guardrails.allowed_actions,
             "target": (
-                guardrails.lists_queue(action.pool, action.busy_queue)
-                if isinstance(action, ReserveSlot)
+                guardrails.lists_queue(*queue)
+                if (queue := queue_of(action))
                 else guardrails.lists_deployment(target.deployment_name)
             ),
         },
