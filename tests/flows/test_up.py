@@ -176,7 +176,7 @@ def chat(ship: Aboard, *lines: str, who: str = "pat", env: dict[str, str] | None
 
 
 def test_the_chat_answers_by_rules_and_takes_a_vote(ship: Aboard, floor: Floor) -> None:
-    crash = Crashed(message="Flow run process exited with non-zero status code -9.")
+    crash: Any = Crashed(message="Flow run process exited with non-zero status code -9.")
     run_id = fail(floor, "nightly-close/demo", crash)
     row = eventually(
         lambda: next((r for r in ship.proposals_on(run_id) if r["status"] == "needs_approval"), None),

@@ -12,16 +12,22 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import places
 from pilotage.flows.settings import Settings, load_settings
 from pilotage.planner.models import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, PilotageError
+from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.stores import Store
 
 log = logging.getLogger("pilotage.agent")
+
+NOTICEABLE = 0.005
+"""A forecast that moved by less is not written down again."""
 
 FORBIDDEN = (
     "PREFECT_API_KEY",
@@ -79,6 +85,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     ) as planner:
         trained_at = datetime.min.replace(tzinfo=UTC)
         ended_then = -1
+        said: dict[str, float] = {}
         while not stop.is_set():
             now = datetime.now(UTC)
             try:
@@ -91,22 +98,12 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
                 forecasts = await asyncio.to_thread(
                     forecaster.forecast, [run.run_id for run in (*soon, *due)]
                 )
-                if forecasts:
+                news = [one for one in forecasts if abs(said.get(one.run_id, -1.0) - one.p_fail) > NOTICEABLE]
+                if news:
                     await asyncio.to_thread(
-                        desk.call,
-                        "record_forecasts",
-                        forecasts=[
-                            {
-                                "run_id": one.run_id,
-                                "made_at": one.made_at.isoformat(),
-                                "p_fail": one.p_fail,
-                                "model": one.model,
-                                "trained_on": one.trained_on,
-                                "reasons": list(one.reasons),
-                            }
-                            for one in forecasts
-                        ],
+                        desk.call, "record_forecasts", forecasts=[_as_json(one) for one in news]
                     )
+                said = {one.run_id: one.p_fail for one in forecasts}
                 for told in await planner.tick(now):
                     log.info("filed %s", told)
             except AdapterError as exc:
@@ -114,6 +111,10 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
     store.close()
+
+
+def _as_json(forecast: Forecast) -> dict[str, Any]:
+    return {**asdict(forecast), "made_at": forecast.made_at.isoformat()}
 
 
 def _ended_runs(store: Store) -> int:

@@ -31,7 +31,7 @@ from pilotage.telemetry.errors import DeskError, OrchestratorError
 
 SLOTS = 3
 """Concurrency limit of the demo's pool."""
-WITHIN = timedelta(seconds=150)
+WITHIN = timedelta(seconds=200)
 """How long the incidents may take before the demo gives up on them."""
 OUTAGE_ENDS_AFTER = 20.0
 """Seconds between scheduling the doomed run and the end of the warehouse's outage."""
@@ -54,7 +54,7 @@ PLANNER = {
     "minimum_notice": "PT12S",
     "hold_back": "PT25S",
     "starved_after": "PT5S",
-    "reserve_hold": "PT35S",
+    "reserve_hold": "PT30S",
 }
 """The demo is short, so a wait counts as long sooner than on a real server."""
 
@@ -102,7 +102,7 @@ class Stage:
         self.say(f"Prefect answers at {self._prefect.ui_url}")
         self._prefect.create_pool(concurrency_limit=SLOTS)
         self._prefect.deploy_shipped()
-        self.say("nine flows are deployed; running fifteen of their runs for a history")
+        self.say("nine flows are deployed; running eleven of their runs for a history")
         self._run("pilotage.flows.demo.warm_up", self._world.url)
         self._places = Places(root=root / "state")
         self._people()
@@ -176,15 +176,14 @@ class Stage:
         self.say("seven runs are on their way, each with a fault of its own")
 
     def _crowd_the_queues(self, bridge: Bridge) -> None:
-        for _ in range(SLOTS + 2):
-            bridge.start("long-report", parameters={"seconds": 12.0})
-        for _ in range(2):
-            bridge.start("quick-report", parameters={"seconds": 0.5})
+        for _ in range(SLOTS + 1):
+            bridge.start("long-report", parameters={"seconds": 10.0})
+        bridge.start("quick-report", parameters={"seconds": 0.5})
         deadline = (datetime.now(UTC) + timedelta(minutes=2)).isoformat(timespec="seconds")
         self.runs["deadline"] = bridge.start(
             "quick-report", parameters={"seconds": 0.5}, tags=(f"deadline:{deadline}",)
         )
-        self.say("the queue `high` takes every slot; three runs wait in `low`, the last with a near deadline")
+        self.say("the queue `high` takes every slot; two runs wait in `low`, the last with a near deadline")
 
     def _first_attempts_ended(self, bridge: Bridge) -> bool:
         """Whether the seven runs have let go of their slots once, so that the queues can be crowded."""

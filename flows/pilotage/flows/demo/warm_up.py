@@ -19,11 +19,11 @@ from prefect.states import Pending
 from pilotage.flows.embedded import SHIPPED
 
 HISTORY: tuple[tuple[str, int, dict[str, Any]], ...] = (
-    ("sync_warehouse", 6, {"source_url": "{world}/warehouse"}),
+    ("sync_warehouse", 5, {"source_url": "{world}/warehouse"}),
     ("payments", 2, {}),
-    ("fetch_quotes", 2, {}),
-    ("settle_trades", 2, {"die_once": False}),
-    ("quick_report", 3, {"seconds": 0.0}),
+    ("fetch_quotes", 1, {}),
+    ("settle_trades", 1, {"die_once": False}),
+    ("quick_report", 2, {"seconds": 0.0}),
 )
 """Which flow, how many runs, with what parameters."""
 
