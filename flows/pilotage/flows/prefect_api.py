@@ -139,12 +139,10 @@ class PrefectApi(SteeringRoutes):
     async def deployments_of_queue(
         self, pool: str, queue: str, *, limit: int = PAGE
     ) -> tuple[DeploymentView, ...]:
-        """The deployments whose runs go to this queue, at most `limit`."""
-        body = {
-            "work_pools": {"name": {"any_": [pool]}},
-            "work_pool_queues": {"name": {"any_": [queue]}},
-            "limit": limit,
-        }
+        """The deployments whose runs go to this queue, or to any queue of the pool when it is empty, at most `limit`."""
+        body: dict[str, Any] = {"work_pools": {"name": {"any_": [pool]}}, "limit": limit}
+        if queue:
+            body["work_pool_queues"] = {"name": {"any_": [queue]}}
         return await self._read("POST", "/deployments/filter", _each(DeploymentView.read), json=body)
 
     async def flow_name(self, flow_id: str) -> str:

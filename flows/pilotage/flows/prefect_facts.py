@@ -8,7 +8,16 @@ from typing import Any
 
 from pilotage.flows.prefect_api import PAGE, PrefectApi
 from pilotage.flows.prefect_views import DeploymentView, RunView
-from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, target_of
+from pilotage.planner.actions import (
+    Action,
+    LimitScope,
+    ReserveSlot,
+    SetLimit,
+    deployment_of,
+    queue_of,
+    run_of,
+    target_of,
+)
 from pilotage.policies.verdicts import TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -26,12 +35,14 @@ class PrefectFacts:
     async def target(self, action: Action) -> TargetFacts:
         """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
         match action:
-            case ReserveSlot():
-                return await self._queue(action)
-            case PauseDeployment():
-                return await self._deployment(action)
+            case SetLimit(scope=LimitScope.TAG | LimitScope.GLOBAL):
+                return TargetFacts(target=target_of(action), read_at=datetime.now(UTC), **strictest([]))
+            case _ if queue := queue_of(action):
+                return await self._queue(action, *queue)
+            case _ if deployment_id := deployment_of(action):
+                return await self._deployment(action, deployment_id)
             case _:
-                return await self._run(action, action.run_id)
+                return await self._run(action, run_of(action))
 
     async def _run(self, action: Action, run_id: str) -> TargetFacts:
         run = await self._api().run(run_id)
@@ -52,8 +63,8 @@ class PrefectFacts:
             **labelled(deployment.tags if deployment else (), run.tags),
         )
 
-    async def _deployment(self, action: PauseDeployment) -> TargetFacts:
-        deployment = await self._api().deployment(action.deployment_id)
+    async def _deployment(self, action: Action, deployment_id: str) -> TargetFacts:
+        deployment = await self._api().deployment(deployment_id)
         return TargetFacts(
             target=target_of(action),
             read_at=datetime.now(UTC),
@@ -64,20 +75,25 @@ class PrefectFacts:
             **labelled(deployment.tags, ()),
         )
 
-    async def _queue(self, action: ReserveSlot) -> TargetFacts:
-        queues = {queue.name: queue for queue in await self._api().queues(action.pool)}
-        for name in (action.busy_queue, action.starved_queue):
-            if name not in queues:
-                raise OrchestratorError(
-                    f"Looking up queue {name!r} of pool {action.pool!r}: the pool has {sorted(queues)}. "
-                    "Propose one of these."
-                )
+    async def _queue(self, action: Action, pool: str, queue: str) -> TargetFacts:
+        """What is known of a queue, or of the whole pool when the queue is empty."""
+        if not queue:
+            paused = (await self._api().pool(pool)).paused
+        else:
+            queues = {each.name: each for each in await self._api().queues(pool)}
+            for name in (queue, *([action.starved_queue] if isinstance(action, ReserveSlot) else [])):
+                if name not in queues:
+                    raise OrchestratorError(
+                        f"Looking up queue {name!r} of pool {pool!r}: the pool has {sorted(queues)}. "
+                        "Propose one of these."
+                    )
+            paused = queues[queue].paused
         # queues have no tags: what a queue may cost is what the strictest deployment that uses it may cost
-        users = await self._api().deployments_of_queue(action.pool, action.busy_queue)
+        users = await self._api().deployments_of_queue(pool, queue)
         return TargetFacts(
             target=target_of(action),
             read_at=datetime.now(UTC),
-            paused=queues[action.busy_queue].paused,
+            paused=paused,
             **strictest([user.tags for user in users] if len(users) < PAGE else []),
         )
 

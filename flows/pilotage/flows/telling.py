@@ -43,8 +43,7 @@ def told(step: Mapping[str, Any]) -> str:
             reason = (receipt.get("after") or {}).get("reason", "")
             return f"{detail.get('effect')}" + (f": {reason}" if reason else "")
         case "failed":
-            again = "; it will be tried again" if detail.get("transient") else "; given up"
-            return f"{detail.get('why')}{again}"
+            return f"{detail.get('why')}" if detail.get("transient") else f"{detail.get('why')}; given up"
         case "verified":
             return f"{detail.get('judgement')}: {detail.get('text')}"
         case "undone":
@@ -72,18 +71,59 @@ def action_in_words(action: Mapping[str, Any]) -> str:
             return "pause the deployment"
         case "notify_owner":
             return "tell the owner"
+        case "change_parameters":
+            names = ", ".join(str(change.get("name")) for change in action.get("changes") or ())
+            return f"change its {names}"
+        case "move_run":
+            return f"move it to queue {action.get('queue')}"
+        case "set_priority":
+            return f"give queue {action.get('queue')} rank {action.get('priority')} for {_span(action)}"
+        case "set_limit":
+            what = f"{action.get('scope')} {action.get('name')}"
+            return f"limit {what} to {action.get('limit')} for {_span(action)}"
+        case "hold_queue":
+            return f"hold {_place(action)} for {_span(action)}"
+        case "release_queue":
+            return f"release {_place(action)}"
         case kind:
             return str(kind)
+
+
+def _place(action: Mapping[str, Any]) -> str:
+    pool = f"pool {action.get('pool')}"
+    return f"queue {action.get('queue')} of {pool}" if action.get("queue") else pool
+
+
+def _span(action: Mapping[str, Any]) -> str:
+    return str(action.get("hold")).removeprefix("PT").lower()
+
+
+def label(step: Mapping[str, Any]) -> str:
+    """What the step is called for people: a try that will be repeated is a wait, not a failure."""
+    waits = step["step"] == "failed" and step.get("detail", {}).get("transient")
+    return "waiting" if waits else str(step["step"])
+
+
+def readable(steps: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], int]]:
+    """The steps that people want to read, each with how many times it was said in a row."""
+    found: list[tuple[Mapping[str, Any], int]] = []
+    for step in steps:
+        if step["step"] in QUIET:
+            continue
+        if found and (label(step), told(step)) == (label(found[-1][0]), told(found[-1][0])):
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((step, 1))
+    return found
 
 
 def as_markdown(steps: Sequence[Mapping[str, Any]]) -> str:
     """A story as a table for Prefect's artifact view, every cell escaped."""
     lines = ["| when | step | who | what |", "|---|---|---|---|"]
-    lines += [
-        f"| {str(step['at'])[:19]} | {_cell(step['step'])} | {_cell(step.get('actor'))} | {_cell(told(step))} |"
-        for step in steps
-        if step["step"] not in QUIET
-    ]
+    for step, times in readable(steps):
+        what = told(step) + (f" (said {times} times)" if times > 1 else "")
+        cells = (str(step["at"])[:19], _cell(label(step)), _cell(step.get("actor")), _cell(what))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

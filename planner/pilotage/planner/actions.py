@@ -3,16 +3,27 @@
 Every action names its target by Prefect's id or name and carries only bounded, typed arguments. Nothing in
 it is free text, so nothing that a log line or a model says can ride along. They come in over a socket, so
 they are strict pydantic models: an unknown key, a wrong type or a value out of range is refused.
+
+It is longer than a module should be because the union is closed: whoever reads it sees all that can happen.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    model_validator,
+)
 
 MAX_DELAY = timedelta(hours=24)
 """No action moves a run or holds anything for longer: a day is one on-call shift change."""
@@ -25,6 +36,13 @@ def _canonical_uuid(value: str) -> str:
 PrefectId = Annotated[str, Field(min_length=32, max_length=36), AfterValidator(_canonical_uuid)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Span = Annotated[timedelta, Field(ge=timedelta(0), le=MAX_DELAY)]
+
+
+ParameterName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@+=-]{0,120}$")]
+"""One word: an address, a date, a name. Never a sentence."""
+_EXACT = 2**53 - 1
+"""No whole number beyond this survives every JSON reader unchanged."""
 
 
 class Severity(StrEnum):
@@ -103,10 +121,204 @@ class NotifyOwner(_Action):
     severity: Severity = Field(default=Severity.ERROR, strict=False)
 
 
-Action = Annotated[
-    RetryRun | ResizeRun | RescheduleRun | ReserveSlot | CancelRun | PauseDeployment | NotifyOwner,
-    Field(discriminator="kind"),
-]
+class ParameterValue(BaseModel):
+    """One parameter of a flow and what it becomes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: ParameterName
+    value: bool | Annotated[int, Field(ge=-_EXACT, le=_EXACT)] | FiniteFloat | Token | None
+
+
+class ChangeParameters(_Action):
+    """Change some parameters of a SCHEDULED run; the others stay, and the deployment's schema must agree."""
+
+    kind: Literal["change_parameters"] = "change_parameters"
+    run_id: PrefectId
+    changes: Annotated[tuple[ParameterValue, ...], Field(min_length=1, max_length=20, strict=False)]
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        names = [change.name for change in self.changes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a parameter is changed twice: {sorted(names)}")
+        return self
+
+
+class MoveRun(_Action):
+    """Move a SCHEDULED run to another queue of its pool: cancelled here, and the same made anew there."""
+
+    kind: Literal["move_run"] = "move_run"
+    run_id: PrefectId
+    queue: Name
+    """Where to."""
+
+
+class SetPriority(_Action):
+    """Give a queue another rank in its pool; all ranks are restored after `hold`."""
+
+    kind: Literal["set_priority"] = "set_priority"
+    pool: Name
+    queue: Name
+    priority: Annotated[int, Field(ge=1, le=10_000)]
+    """1 is served first."""
+    hold: Span
+
+
+class LimitScope(StrEnum):
+    """What a concurrency limit is of."""
+
+    POOL = "pool"
+    QUEUE = "queue"
+    DEPLOYMENT = "deployment"
+    TAG = "tag"
+    GLOBAL = "global"
+
+
+class SetLimit(_Action):
+    """Change a concurrency limit; the old one is restored after `hold`."""
+
+    kind: Literal["set_limit"] = "set_limit"
+    scope: Annotated[LimitScope, Field(strict=False)]
+    name: Name
+    """Of the pool, the queue, the tag or the global limit; of a deployment, the id."""
+    pool: Annotated[str, Field(max_length=255)] = ""
+    """The pool of a queue; empty for all else."""
+    limit: Annotated[int, Field(ge=1, le=10_000)]
+    """Never 0, which would fail tasks."""
+    hold: Span
+
+    @model_validator(mode="after")
+    def _names_what_it_says(self) -> Self:
+        if bool(self.pool) != (self.scope is LimitScope.QUEUE):
+            raise ValueError("`pool` goes with the limit of a queue, and with no other")
+        if self.scope is LimitScope.DEPLOYMENT and _canonical_uuid(self.name) != self.name:
+            raise ValueError("a deployment is named by its id")
+        if self.scope is LimitScope.GLOBAL and self.name.startswith(("tag:", "deployment:")):
+            raise ValueError("the limits of tags and deployments have scopes of their own")
+        return self
+
+
+class HoldQueue(_Action):
+    """Hold a queue or a whole pool: nothing more is handed out until `hold` has passed or it is released."""
+
+    kind: Literal["hold_queue"] = "hold_queue"
+    pool: Name
+    queue: Annotated[str, Field(max_length=255)] = ""
+    """Empty for the whole pool."""
+    hold: Span
+
+
+class ReleaseQueue(_Action):
+    """Let a queue or a whole pool that is paused hand out runs again."""
+
+    kind: Literal["release_queue"] = "release_queue"
+    pool: Name
+    queue: Annotated[str, Field(max_length=255)] = ""
+    """Empty for the whole pool."""
+
+
+class RaiseRetries(_Action):
+    """Give a RUNNING run more retries than it has; they are used if this attempt fails."""
+
+    kind: Literal["raise_retries"] = "raise_retries"
+    run_id: PrefectId
+    retries: Annotated[int, Field(ge=1, le=10)]
+    delay: Span = timedelta(0)
+    """Before each retry; whole seconds."""
+
+
+class CancelTree(_Action):
+    """Cancel a run and every run below it, those below first."""
+
+    kind: Literal["cancel_tree"] = "cancel_tree"
+    run_id: PrefectId
+
+
+class LaunchRemediation(_Action):
+    """Start a run of a deployment tagged `pilotage:remediation`, as a child of the run it is to help."""
+
+    kind: Literal["launch_remediation"] = "launch_remediation"
+    run_id: PrefectId
+    """The run in trouble."""
+    deployment_id: PrefectId
+    """The remediation."""
+    attempt: Annotated[int, Field(ge=1, le=99)] = 1
+    """Another attempt is another run; the same one is the same run."""
+
+
+class Directive(StrEnum):
+    """What a steered flow may be told; what it does about it is its own."""
+
+    CHECKPOINT = "checkpoint"
+    """Save what is done so far."""
+    DRAIN = "drain"
+    """Finish what is begun, begin nothing new."""
+    SLOW_DOWN = "slow_down"
+    SPEED_UP = "speed_up"
+    SKIP_OPTIONAL = "skip_optional"
+    """Leave out what can be left out."""
+    CARRY_ON = "carry_on"
+    """As if nothing had been said."""
+
+
+class SendDirective(_Action):
+    """Tell a flow that listens (`from pilotage.flows import steered`) what is wanted of it."""
+
+    kind: Literal["send_directive"] = "send_directive"
+    run_id: PrefectId
+    directive: Annotated[Directive, Field(strict=False)]
+
+
+class SuspendRun(_Action):
+    """Suspend a RUNNING run whose deployment is tagged `pilotage:suspend-safe`, at its next task."""
+
+    kind: Literal["suspend_run"] = "suspend_run"
+    run_id: PrefectId
+    hold: Span
+    """How long it stays suspended before it is resumed."""
+
+
+class ResumeRun(_Action):
+    """Resume a suspended run; it starts from the top and finds the results that its tasks kept."""
+
+    kind: Literal["resume_run"] = "resume_run"
+    run_id: PrefectId
+
+
+class SpreadRuns(_Action):
+    """Park the waiting runs of a deployment and release them in waves; what is beyond `most` is left alone."""
+
+    kind: Literal["spread_runs"] = "spread_runs"
+    deployment_id: PrefectId
+    first: AwareDatetime
+    """When the first wave is due."""
+    wave: Annotated[int, Field(ge=1, le=200)]
+    """Runs in one wave."""
+    every: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(hours=6))]
+    """From one wave to the next."""
+    most: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
+class CatchUp(_Action):
+    """After an outage: of a deployment's overdue runs keep the newest, cancel the superseded, release in waves."""
+
+    kind: Literal["catch_up"] = "catch_up"
+    deployment_id: PrefectId
+    keep: Annotated[int, Field(ge=1, le=1000)]
+    """How many of the newest are run."""
+    first: AwareDatetime
+    wave: Annotated[int, Field(ge=1, le=200)]
+    every: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(hours=6))]
+
+
+RunAction = RetryRun | ResizeRun | RescheduleRun | CancelRun | NotifyOwner | ChangeParameters | MoveRun
+"""What is done to one run."""
+DeploymentAction = PauseDeployment
+"""What is done to a deployment or to many of its runs."""
+QueueAction = ReserveSlot | SetPriority | HoldQueue | ReleaseQueue
+"""What is done to a queue or a pool."""
+Action = Annotated[RunAction | DeploymentAction | QueueAction | SetLimit, Field(discriminator="kind")]
 ActionKind = Literal[
     "retry_run",
     "resize_run",
@@ -115,6 +327,12 @@ ActionKind = Literal[
     "cancel_run",
     "pause_deployment",
     "notify_owner",
+    "change_parameters",
+    "move_run",
+    "set_priority",
+    "set_limit",
+    "hold_queue",
+    "release_queue",
 ]
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
@@ -131,11 +349,53 @@ def action_as_json(action: Action) -> dict[str, Any]:
 
 
 def target_of(action: Action) -> str:
-    """The id of what the action changes, with its kind: `run:…`, `deployment:…`, `queue:pool/queue`."""
+    """The id of what the action changes, with its kind: `run:…`, `deployment:…`, `queue:pool/queue`, `limit:…`."""
+    match action:
+        case SetLimit(scope=LimitScope.TAG | LimitScope.GLOBAL):
+            return f"limit:{action.scope.value}:{action.name}"
+        case _ if queue := queue_of(action):
+            return f"queue:{queue[0]}/{queue[1]}" if queue[1] else f"pool:{queue[0]}"
+        case _ if run_id := run_of(action):
+            return f"run:{run_id}"
+        case _:
+            return f"deployment:{deployment_of(action)}"
+
+
+def run_of(action: Action) -> str:
+    """The id of the run that the action is about, or empty."""
+    return action.run_id if isinstance(action, RunAction) else ""
+
+
+def deployment_of(action: Action) -> str:
+    """The id of the deployment that the action itself changes, or empty."""
+    match action:
+        case SetLimit(scope=LimitScope.DEPLOYMENT):
+            return action.name
+        case PauseDeployment():
+            return action.deployment_id
+        case _:
+            return ""
+
+
+def queue_of(action: Action) -> tuple[str, str] | None:
+    """The pool and queue that the action changes; the queue is empty for a whole pool. None for all else."""
     match action:
         case ReserveSlot():
-            return f"queue:{action.pool}/{action.busy_queue}"
-        case PauseDeployment():
-            return f"deployment:{action.deployment_id}"
+            return action.pool, action.busy_queue
+        case SetPriority() | HoldQueue() | ReleaseQueue():
+            return action.pool, action.queue
+        case SetLimit(scope=LimitScope.QUEUE):
+            return action.pool, action.name
+        case SetLimit(scope=LimitScope.POOL):
+            return action.name, ""
         case _:
-            return f"run:{action.run_id}"
+            return None
+
+
+def hold_of(action: Action) -> timedelta | None:
+    """After how long the action is to be undone by itself, or None."""
+    match action:
+        case ReserveSlot() | PauseDeployment() | SetPriority() | SetLimit() | HoldQueue():
+            return action.hold
+        case _:
+            return None

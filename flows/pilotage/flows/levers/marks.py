@@ -7,16 +7,16 @@ Prefect variable *before* they change anything: it holds what undo restores, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 from uuid import UUID, uuid5
 
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import StateView
+from pilotage.flows.prefect_views import RunView, StateView
 from pilotage.flows.receipts import Delivery, Effect
 from pilotage.telemetry.errors import InvariantError
 
-Purpose = Literal["hold", "reserve", "pause"]
+Purpose = Literal["hold", "reserve", "pause", "parameters", "priority", "limit", "queue"]
 
 _PREFIX = "pilotage_"
 _ROOM = 4800
@@ -79,6 +79,14 @@ class Notes:
         prefix = f"{_PREFIX}{purpose}_"
         found = await self._api.variables_like(prefix)
         return {name.removeprefix(prefix): value for name, value in found.items() if isinstance(value, dict)}
+
+
+def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str) -> bool:
+    """Whether nobody has touched the run since it was in the expected state; any will do when none is named."""
+    if not expected_state_id or run.state.id == expected_state_id:
+        return True
+    # Prefect itself turns Scheduled into Late when time passes; nobody has touched the run
+    return run.state.name == "Late" and len(history) > 1 and history[-2].id == expected_state_id
 
 
 def fits_a_note(value: Mapping[str, Any]) -> bool:

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 
 from pilotage.flows.announce import Announcer
 from pilotage.flows.levers.cancel import CancelLever
+from pilotage.flows.levers.hold import HoldLever, ReleaseLever
+from pilotage.flows.levers.limits import LimitLever
+from pilotage.flows.levers.move import MoveLever
 from pilotage.flows.levers.notify import NotifyLever
+from pilotage.flows.levers.parameters import ParametersLever
 from pilotage.flows.levers.pause import PauseLever
+from pilotage.flows.levers.priority import PriorityLever
 from pilotage.flows.levers.reschedule import RescheduleLever
 from pilotage.flows.levers.reserve import ReserveLever
 from pilotage.flows.levers.resize import ResizeLever
@@ -29,4 +34,10 @@ def build_levers(
         "cancel_run": CancelLever(prefect),
         "pause_deployment": PauseLever(prefect),
         "notify_owner": NotifyLever(prefect, announcer),
+        "change_parameters": ParametersLever(prefect),
+        "move_run": MoveLever(prefect),
+        "set_priority": PriorityLever(prefect),
+        "set_limit": LimitLever(prefect),
+        "hold_queue": HoldLever(prefect),
+        "release_queue": ReleaseLever(prefect),
     }
