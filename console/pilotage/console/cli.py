@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pilotage.console import policy_cli
 from pilotage.console.asking import Asker, asker
 from pilotage.console.shown import (
     ERR,
@@ -36,6 +37,7 @@ audit_app = typer.Typer(help="The tamper-evident log of every decision.", no_arg
 users_app = typer.Typer(help="People who may look, propose, vote and stop.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
 app.add_typer(users_app, name="users")
+app.add_typer(policy_cli.app, name="policy")
 
 StateDir = Annotated[
     Path | None,

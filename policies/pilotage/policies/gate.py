@@ -235,6 +235,16 @@ def _refusal(
     return None
 
 
+def before_deciding(filed: FiledProposal, counted: LedgerFacts, now: datetime) -> Verdict | None:
+    """The refusal that holds at admission whatever the decision would be, or None."""
+    if filed.proposal.expires_at <= now:
+        return refused("!expired", detail=f"at {filed.proposal.expires_at.isoformat()}")
+    if counted.stopped:
+        return refused("!stopped")
+    vetoes = [vote for vote in counted.votes if vote.decision == "reject" and vote.digest == filed.digest]
+    return refused("!vetoed", detail=vetoes[0].voter) if vetoes else None
+
+
 def _people(filed: FiledProposal, ledger: LedgerFacts, team: str) -> dict[str, frozenset[str]]:
     """Who approved this very text, and what each can fill; never the proposer or whoever is behind it."""
     barred = {filed.proposer.name, filed.proposal.on_behalf_of} - {""}

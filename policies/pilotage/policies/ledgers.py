@@ -16,6 +16,7 @@ from pilotage.policies.audit import AuditReport
 from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
 from pilotage.policies.checkpoints import Checkpoint
 from pilotage.policies.counted import Autonomy, LedgerFacts, Stage
+from pilotage.policies.decided import Decided
 from pilotage.policies.grants import BrokenGlass, Delegation
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
 
@@ -250,6 +251,10 @@ class Ledger(Protocol):
 
     def entries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """The audit entries that follow entry number `after`, oldest first, shaped as the steps of a story."""
+        ...
+
+    def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[Decided]:
+        """Recorded decisions with the facts they rest on, oldest first, of all proposals or of one."""
         ...
 
     def counts(self) -> dict[str, int]:

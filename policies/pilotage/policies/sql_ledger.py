@@ -17,11 +17,12 @@ import sqlalchemy as sa
 
 from pilotage.planner.actions import target_of
 from pilotage.policies import audit as log
-from pilotage.policies import sql_views
+from pilotage.policies import sql_decisions, sql_views
 from pilotage.policies.audit import AuditReport, Entry
 from pilotage.policies.checkpoints import Checkpoint
+from pilotage.policies.decided import Decided
 from pilotage.policies.digests import digest_of, mark_of
-from pilotage.policies.gate import LedgerFacts, Stage
+from pilotage.policies.gate import LedgerFacts, Stage, before_deciding
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger_schema import WRITING, audit, opened, outbox, proposals, verdicts
 from pilotage.policies.ledgers import OPEN, Decide, Status
@@ -169,7 +170,7 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
             if digest_of(filed.proposal, filed.proposer) != filed.digest:
                 return self._refuse_tampered(connection, row, now, "")
             counted = facts_in(connection, filed, "inject", mode, now, target, self._standing)
-            verdict = _before_deciding(filed, counted, now) or _decided(decide, filed, counted)
+            verdict = before_deciding(filed, counted, now) or _decided(decide, filed, counted)
             seq = self._keep_verdict(connection, filed, "inject", verdict, target, now, counted)
             if verdict.outcome is not Outcome.ALLOW:
                 note(connection, filed, "refused", now, "gate", verdict=verdict, target_facts=target)
@@ -245,6 +246,11 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
         with self.reading(f"reading the audit log after {after}") as connection:
             return sql_views.entries_after(connection, after, limit)
 
+    def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[Decided]:
+        """Recorded decisions with the facts they rest on, oldest first, of all proposals or of one."""
+        with self.reading("reading decisions") as connection:
+            yield from sql_decisions.decisions_in(connection, since, proposal_id)
+
     def counts(self) -> dict[str, int]:
         """How many proposals stand where."""
         with self.reading("counting proposals") as connection:
@@ -312,16 +318,6 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
             ),
         )
         return verdict
-
-
-def _before_deciding(filed: FiledProposal, counted: LedgerFacts, now: datetime) -> Verdict | None:
-    """The refusal that holds whatever the decision would be, or None."""
-    if filed.proposal.expires_at <= now:
-        return refused("!expired", detail=f"at {filed.proposal.expires_at.isoformat()}")
-    if counted.stopped:
-        return refused("!stopped")
-    vetoes = [vote for vote in counted.votes if vote.decision == "reject" and vote.digest == filed.digest]
-    return refused("!vetoed", detail=vetoes[0].voter) if vetoes else None
 
 
 def _tell_of_breakers(

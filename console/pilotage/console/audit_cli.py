@@ -1,0 +1,117 @@
+"""`pilotage audit …`: verify the log against its own chain and against checkpoints kept elsewhere, export, vouch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilotage.console.asking import asker
+from pilotage.console.shown import OUT, harmless, print_json
+
+app = typer.Typer(help="The tamper-evident log of every decision.", no_args_is_help=True)
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--state-dir", help="Where this installation keeps its state.", show_default=False),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="File with the token that proves who you are.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The same for a program, on standard output.")]
+EXIT_BROKEN = 1
+
+
+@contextmanager
+def _told(as_json: bool) -> Iterator[None]:
+    from pilotage.console.cli import told  # the command line imports this module
+
+    with told(as_json):
+        yield
+
+
+@app.command("verify")
+def verify(
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="A directory of checkpoints kept elsewhere, or one of them.", show_default=False),
+    ] = None,
+    public_key: Annotated[
+        str,
+        typer.Option(help="The key that signed them, or a file with it.", show_default="the one beside them"),
+    ] = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute the log: an edited or missing row is found; with checkpoints also a cut or rewritten log."""
+    with _told(as_json):
+        if checkpoints is None:
+            found: dict[str, Any] = asker(state_dir, token_file).ask("audit_verify")
+        else:
+            found = _held_against(checkpoints, public_key, state_dir)
+        if as_json:
+            print_json(found)
+        elif found["ok"]:
+            held = f", as {found['checkpoints']} checkpoints say" if found.get("checkpoints") else ""
+            OUT.print(harmless(f"whole: {found['length']} rows, head {str(found.get('head'))[:16]}{held}"))
+        else:
+            OUT.print(harmless(f"BROKEN at row {found.get('first_bad')}: {found.get('why')}"))
+    if not found["ok"]:
+        raise typer.Exit(EXIT_BROKEN)
+
+
+@app.command("checkpoint")
+def checkpoint(
+    to: Annotated[Path, typer.Option(help="A directory elsewhere: another disk, host or repository.")],
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign what the log is now, and write it elsewhere. A log that broke its earlier word is not signed."""
+    from datetime import UTC, datetime
+
+    from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
+    from pilotage.flows.places import places
+    from pilotage.flows.vouching import signer_of
+    from pilotage.policies.vouching import vouch
+
+    with _told(as_json):
+        where = places(state_dir)
+        with reading_ledger(where) as ledger:
+            signer = signer_of(where)
+            path = vouch(ledger, signer, to, f"pilotage {where.root.name}", datetime.now(UTC))
+        told = {"checkpoint": str(path) if path else None, "public_key": signer.public()}
+        if as_json:
+            print_json(told)
+        else:
+            OUT.print(harmless(f"written: {path}" if path else "the log is empty: nothing to vouch for"))
+            OUT.print(harmless(f"public key: {signer.public()}"))
+
+
+@app.command("export")
+def export(state_dir: StateDir = None) -> None:
+    """The whole log as JSON lines on standard output, oldest first."""
+    import sys
+
+    from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
+    from pilotage.flows.places import places
+
+    with _told(as_json=False), reading_ledger(places(state_dir)) as ledger:
+        for line in ledger.export_audit():
+            sys.stdout.write(line + "\n")
+
+
+def _held_against(checkpoints: Path, public_key: str, state_dir: Path | None) -> dict[str, Any]:
+    from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
+    from pilotage.flows.places import places
+    from pilotage.policies.checkpoints import kept_in
+    from pilotage.policies.vouching import verifier_for
+
+    kept = kept_in(checkpoints, verifier_for(checkpoints, public_key))
+    with reading_ledger(places(state_dir)) as ledger:
+        return asdict(ledger.verify_audit(kept))
