@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pilotage.console.shown import OUT, harmless
-from pilotage.flows.telling import QUIET, told
+from pilotage.flows.telling import label, readable, told
 
 STYLES = {
     "found": "bold",
@@ -36,9 +36,7 @@ def story_table(steps: Sequence[dict[str, Any]]) -> Table:
         table.add_column(column, overflow="fold", justify="right" if column == "+s" else "left")
     start = datetime.fromisoformat(str(steps[0]["at"]))
     shown = ""
-    for step in steps:
-        if step["step"] in QUIET:
-            continue
+    for step, times in readable(steps):
         at = datetime.fromisoformat(str(step["at"]))
         if step["proposal_id"] != shown and shown:
             table.add_section()
@@ -46,9 +44,9 @@ def story_table(steps: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             f"{at:%H:%M:%S}",
             f"{(at - start).total_seconds():.1f}",
-            Text(str(step["step"]), style=STYLES.get(str(step["step"]), "")),
+            Text(label(step), style=STYLES.get(label(step), "")),
             harmless(step.get("actor")),
-            harmless(told(step), limit=1200),
+            harmless(told(step) + (f" (said {times} times)" if times > 1 else ""), limit=1200),
         )
     return table
 
