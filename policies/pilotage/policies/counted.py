@@ -50,3 +50,7 @@ class LedgerFacts:
     """The grant that covers this proposal of this proposer now, or empty."""
     autonomy: Autonomy = "standard"
     """Of this kind of action on this deployment."""
+    waiting: int = 0
+    """Other proposals of the same proposer that wait for approvals now."""
+    waiting_alike: int = 0
+    """Other proposals of the same kind for the same target, whoever's, that wait for approvals now."""

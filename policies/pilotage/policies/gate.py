@@ -180,6 +180,10 @@ class Gate:
             return refused(
                 "!evaluation-error", bundle=bundle.hash, errors=("no set of approvals was accepted",)
             )
+        if ledger.stage == "judge" and ledger.waiting_alike:
+            return refused("!asked-already", bundle=bundle.hash)
+        if ledger.stage == "judge" and ledger.waiting >= bundle.guardrails.max_waiting:
+            return refused("!too-many-waiting", bundle=bundle.hash)
         asking = sorted({name for answer in real for name in answer.deciding})
         return replace(
             _explained(bundle, Outcome.NEEDS_APPROVAL, asking),

@@ -76,6 +76,8 @@ class Guardrails(BaseModel):
     """How long an open circuit stays shut to everything; after that, one change at a time tries it."""
     max_break_glass: Duration = timedelta(hours=1)
     """The longest that one breaking of the glass lasts."""
+    max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Proposals of one proposer that wait for people at the same time; what is beyond is denied."""
     escalate_after: Duration = timedelta(minutes=15)
     """How long a proposal waits for approvals before admins are told."""
     max_delegation: Duration = timedelta(days=14)

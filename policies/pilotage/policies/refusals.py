@@ -29,6 +29,14 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "!not-filed": ("no such proposal was filed", "the id of a filed proposal"),
     "!closed": ("the proposal is no longer open to votes", "a new proposal"),
     "!voted-before": ("this person has voted on it", "another person votes"),
+    "!asked-already": (
+        "people are being asked about the same action on the same target",
+        "an answer to that proposal",
+    ),
+    "!too-many-waiting": (
+        "as many proposals of this proposer wait for people as guardrail max_waiting grants",
+        "answers to some of them, or guardrail max_waiting is raised",
+    ),
     "!lent-by-proposer": (
         "the right to approve was lent by whoever proposed it or is behind it",
         "another person votes by a right of their own",

@@ -13,7 +13,7 @@ from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger_schema import outbox, proposals
 from pilotage.policies.sql_autonomy import autonomy_in
 from pilotage.policies.sql_grants import grant_in
-from pilotage.policies.sql_rows import ATTEMPTS, NOTIFY, deployment_of, run_of
+from pilotage.policies.sql_rows import ATTEMPTS, NOTIFY, as_text, deployment_of, run_of
 from pilotage.policies.sql_switches import stop_in
 from pilotage.policies.sql_trouble import trouble_in
 from pilotage.policies.sql_votes import Standing, votes_in
@@ -59,6 +59,7 @@ def facts_in(
         target=wanted,
         now=now,
     )
+    waiting = (proposals.c.id != proposal.id, proposals.c.status == "needs_approval")
     radius = connection.execute(
         sa.select(sa.func.count(sa.distinct(outbox.c.target))).where(
             others, outbox.c.kind != NOTIFY, outbox.c.admitted_at > hour, outbox.c.target != wanted
@@ -90,8 +91,16 @@ def facts_in(
         verified_since_failed=trouble.verified_since_failed,
         probing=trouble.probing,
         break_glass=grant_in(connection, filed, target, now),
+        waiting=_count(connection, *waiting, proposals.c.proposer == as_text(filed.proposer)),
+        waiting_alike=_count(connection, *waiting, proposals.c.kind == kind, proposals.c.target == wanted),
         autonomy=autonomy_in(connection, kind, deployment_id or wanted),
     )
+
+
+def _count(connection: sa.Connection, *conditions: Any) -> int:
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(proposals).where(*conditions)
+    ).scalar_one()
 
 
 def deployment_in(connection: sa.Connection, filed: FiledProposal, target: TargetFacts | None) -> str:
