@@ -118,13 +118,14 @@ def readable(steps: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any]
 
 
 def as_markdown(steps: Sequence[Mapping[str, Any]]) -> str:
-    """A story as a table for Prefect's artifact view, every cell escaped."""
-    lines = ["| when | step | who | what |", "|---|---|---|---|"]
+    """A story as a list for Prefect's artifact view, whose tables do not wrap; what is quoted is escaped."""
+    lines = []
     for step, times in readable(steps):
         what = told(step) + (f" (said {times} times)" if times > 1 else "")
-        cells = (str(step["at"])[:19], _cell(label(step)), _cell(step.get("actor")), _cell(what))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        who = _escaped(step.get("actor"))
+        lines.append(f"- {str(step['at'])[11:19]} **{_escaped(label(step))}**, {who}: {_escaped(what)}")
+    day = f"{str(steps[0]['at'])[:10]}, times in UTC\n\n" if steps else ""
+    return day + "\n".join(lines)
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
@@ -142,5 +143,5 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
 _MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>()#+-.!|~"} | {"\n": " ", "\r": " "})
 
 
-def _cell(value: object) -> str:
-    return str(value or "")[:400].translate(_MARKDOWN)
+def _escaped(value: object) -> str:
+    return str(value or "")[:1200].translate(_MARKDOWN)
