@@ -60,6 +60,9 @@ async def main(path: str, proposal_id: str, step: str) -> None:
     async def let_go(run_id: str, after: datetime) -> bool:
         return True
 
+    async def drained(pool: str, queue: str) -> bool:
+        return False
+
     ledger = SqlLedger(f"sqlite:///{path}")
     api = PrefectApi.from_prefect_settings()
     levers = build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)
@@ -72,6 +75,7 @@ async def main(path: str, proposal_id: str, step: str) -> None:
         stopped=lambda: "",
         clock=lambda: datetime.now(UTC),
         owner=f"test-{os.getpid()}",
+        drained=drained,
         limits=InjectorLimits(lease=timedelta(milliseconds=200)),
     )
     if ledger.status(proposal_id) == "filed":

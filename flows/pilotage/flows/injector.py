@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from pilotage.flows.receipts import (
@@ -38,6 +38,10 @@ log = logging.getLogger("pilotage.injector")
 
 FACTS_TIMEOUT = timedelta(seconds=10)
 """Longest wait for Prefect's facts; a missing fact is a denial."""
+
+
+Drained = Callable[[str, str], Awaitable[bool]]
+"""Whether, by what is known now, no due run waits in this pool's queue."""
 
 
 class TargetReader(Protocol):
@@ -70,6 +74,7 @@ class Injector:
         stopped: Callable[[], str],
         clock: Callable[[], datetime],
         owner: str,
+        drained: Drained,
         limits: InjectorLimits | None = None,
     ) -> None:
         self._ledger = ledger
@@ -80,6 +85,7 @@ class Injector:
         self._stopped = stopped
         self._clock = clock
         self._owner = owner
+        self._drained = drained
         self._limits = limits or InjectorLimits()
 
     async def judge(self, filed: FiledProposal) -> Verdict:
@@ -198,16 +204,29 @@ class Injector:
         return back
 
     async def undo_due(self) -> int:
-        """How many holds ran out and were taken back."""
-        done = 0
-        for change in await asyncio.to_thread(self._ledger.due_undos, self._clock()):
-            proposal_id = change.filed.proposal.id
+        """How many holds ran out, or were not needed any more, and were taken back."""
+        done, now = 0, self._clock()
+        for change in await asyncio.to_thread(self._ledger.due_undos, datetime.max.replace(tzinfo=UTC)):
+            proposal = change.filed.proposal
             try:
-                await self.undo(proposal_id, by="pilotage", why="its hold ran out")
+                if change.undo_at is not None and change.undo_at <= now:
+                    await self.undo(proposal.id, by="pilotage", why="its hold ran out")
+                elif await self._served_its_purpose(proposal):
+                    await self.undo(proposal.id, by="pilotage", why="nothing waits for it any more")
+                else:
+                    continue
                 done += 1
             except OrchestratorError as exc:
-                log.warning("undoing %s: %s; trying again", proposal_id, exc)
+                log.warning("undoing %s: %s; trying again", proposal.id, exc)
         return done
+
+    async def _served_its_purpose(self, proposal: Proposal) -> bool:
+        match proposal.action:
+            case ReserveSlot(pool=pool, starved_queue=queue):
+                kept = await asyncio.to_thread(self._ledger.status, proposal.id) == "verified"
+                return kept and await self._drained(pool, queue)
+            case _:
+                return False
 
     async def _look_up(self, action: Action) -> TargetFacts | None:
         try:

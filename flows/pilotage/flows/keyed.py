@@ -36,7 +36,7 @@ from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import Identity, Mode
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
-from pilotage.telemetry.incidents import worker_let_go
+from pilotage.telemetry.incidents import floor, worker_let_go
 from pilotage.telemetry.prefect_collector import PrefectCollector
 from pilotage.telemetry.prefect_reader import check_server
 from pilotage.telemetry.retention import Retention
@@ -153,6 +153,10 @@ class KeyedProcess:
         async def let_go(run_id: str, after: datetime) -> bool:
             return await asyncio.to_thread(worker_let_go, store, run_id, after)
 
+        async def drained(pool: str, queue: str) -> bool:
+            known = {(q.pool, q.queue): q for q in await asyncio.to_thread(floor, store)}
+            return (pool, queue) in known and known[pool, queue].waiting == 0
+
         announcer = Announcer(
             webhook_url=settings.webhook_url.get_secret_value(),
             ui_url=api.api_url.removesuffix("/api"),
@@ -167,6 +171,7 @@ class KeyedProcess:
             stopped=kill_switch.stopped,
             clock=_now,
             owner=f"up-{os.getpid()}",
+            drained=drained,
             limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
         )
         chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=lambda: settings.mode)

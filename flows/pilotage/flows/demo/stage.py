@@ -54,7 +54,7 @@ PLANNER = {
     "minimum_notice": "PT12S",
     "hold_back": "PT25S",
     "starved_after": "PT5S",
-    "reserve_hold": "PT30S",
+    "reserve_hold": "PT90S",
 }
 """The demo is short, so a wait counts as long sooner than on a real server."""
 
