@@ -178,7 +178,7 @@ def test_a_slice_without_the_target_is_a_denial(
     whole = slices.resource
     monkeypatch.setattr(slices, "resource", lambda *given: (whole(*given)[0], ()))
     verdict = gate.judge(filed(), facts_of(filed()), JUDGE, now)
-    assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!evaluation-error",))
+    assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!missing-fact",))
 
 
 def test_a_slice_without_the_caller_is_a_denial(

@@ -139,7 +139,7 @@ class Gate:
         action = filed.proposal.action
         who, who_entities = slices.principal(filed.proposer)
         what, what_entities = slices.resource(action, target, bundle.guardrails)
-        entities = (*who_entities, *what_entities)
+        entities = slices.whole((who, what), (*who_entities, *what_entities))
         people = _people(filed, ledger, target.team)
         args = slices.arguments(action, target, filed.filed_at)
         world = world_of(bundle.guardrails, action, target, ledger, now)
@@ -295,7 +295,8 @@ def _plain(
     try:
         who, who_entities = slices.principal(identity)
         request = EngineRequest(principal=who, action=action, resource=what, context=context)
-        (answer,) = bundle.engine.evaluate([request], (*who_entities, *what_entities))
+        entities = slices.whole((who, what), (*who_entities, *what_entities))
+        (answer,) = bundle.engine.evaluate([request], entities)
     except Exception as exc:  # any surprise is a denial
         return refused("!evaluation-error", bundle=bundle.hash, errors=(f"{type(exc).__name__}: {exc}",))
     if answer.errors:

@@ -6,6 +6,7 @@ principal, the resource and all their ancestors, and what safety rests on is an 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -48,6 +49,19 @@ ROLE_ENTITIES: tuple[Entity, ...] = tuple(
 
 class MissingFact(ValueError):
     """A fact that the decision needs is not there; the gate turns it into a refusal."""
+
+
+def whole(asked: Iterable[Uid], entities: Iterable[Entity]) -> tuple[Entity, ...]:
+    """The entities, when those that are asked about and every parent of every one are among them.
+
+    Raises MissingFact otherwise: the engine passes over what is missing, and so would a forbid.
+    """
+    there = tuple(entities)
+    known = {entity.uid for entity in there}
+    named = {*asked, *(parent for entity in there for parent in entity.parents)}
+    if missing := sorted(f"{uid.type} {uid.id}" for uid in named - known):
+        raise MissingFact(f"nothing is known about {', '.join(missing)}")
+    return there
 
 
 def principal(identity: Identity) -> tuple[Uid, tuple[Entity, ...]]:
