@@ -45,8 +45,11 @@ def fillable(roles: Sequence[str], people: People, most: int) -> tuple[dict[str,
     """
     if not people:
         return (dict.fromkeys(roles, 0),)
+    able = [min(most, sum(role in held for held in people.values())) for role in roles]
     options = [
-        dict(zip(roles, counts, strict=True)) for counts in product(range(most + 1), repeat=len(roles))
+        dict(zip(roles, counts, strict=True))
+        for counts in product(*(range(count + 1) for count in able))
+        if sum(counts) <= len(people)
     ]
     full = [need for need in options if not unfilled(need, people)]
     return tuple(

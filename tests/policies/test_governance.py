@@ -1,0 +1,105 @@
+"""The desk's governance operations: policed, recorded, and of no use to whoever may not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.governance import Governance, Housekeeping
+from pilotage.policies.gate import Gate
+from pilotage.policies.sql_ledger import SqlLedger
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
+
+Make = Callable[..., Any]
+RUN = "11111111-1111-4111-8111-111111111111"
+ANN = Identity(name="ann", kind="user", roles=frozenset({"approver"}))
+OLGA = Identity(name="olga", kind="user", roles=frozenset({"operator"}))
+ADAM = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
+
+
+@pytest.fixture
+def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Governance:
+    """Every target is a failed production run."""
+
+    async def judge(filed: FiledProposal) -> Verdict:
+        target = facts_of(filed, env="prod")
+        counted = ledger.facts(filed, "judge", Mode.AUTO, now, target)
+        verdict = gate.judge(filed, target, counted, now)
+        ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, counted)
+        return verdict
+
+    return Governance(
+        ledger=ledger,
+        gate=gate,
+        judge=judge,
+        mode=lambda: Mode.AUTO,
+        clock=lambda: now,
+        wake=lambda: None,
+    )
+
+
+def test_an_edited_proposal_is_the_editors_own_and_waits_for_somebody_else(
+    governance: Governance, ledger: SqlLedger, filed: Make
+) -> None:
+    ledger.file(filed())
+    action = {"kind": "retry_run", "run_id": RUN, "delay": "PT30S"}
+    told = asyncio.run(governance.amend(OLGA, filed().proposal.id, action))
+    assert (told["proposer"], told["status"], told["action"]["delay"]) == ("olga", "needs_approval", "PT30S")
+    assert told["verdict"]["policy_ids"] == ["prod-four-eyes"]
+    with pytest.raises(DeskRefusal, match="no such proposal"):
+        asyncio.run(governance.amend(OLGA, "p-00000000ffff", action))
+
+
+def test_an_admin_breaks_the_glass_and_an_operator_mends_it(
+    governance: Governance, ledger: SqlLedger, filed: Make, now: datetime
+) -> None:
+    wanted: dict[str, Any] = {"minutes": 10, "reason": "outage", "kinds": ["retry_run"], "targets": ["run:*"]}
+    with pytest.raises(DeskRefusal, match="ann may not"):
+        asyncio.run(governance.break_glass(ANN, **wanted))
+    with pytest.raises(DeskRefusal, match="max_break_glass"):
+        asyncio.run(governance.break_glass(ADAM, **{**wanted, "minutes": 61}))
+    grant = asyncio.run(governance.break_glass(ADAM, **wanted))
+    own = filed(proposer=ADAM)
+    assert ledger.facts(own, "inject", Mode.AUTO, now).break_glass == grant["id"]
+    assert asyncio.run(governance.mend_glass(OLGA, grant["id"]))["ended"] is True
+    assert ledger.facts(own, "inject", Mode.AUTO, now).break_glass == ""
+
+
+def test_an_approver_lends_and_takes_back(governance: Governance, ledger: SqlLedger, now: datetime) -> None:
+    asyncio.run(governance.delegate(ANN, to="olga", hours=8, reason="lunch"))
+    assert ledger.acting(OLGA, now)[1] == "ann"
+    assert asyncio.run(governance.end_delegations(ANN)) == {"ended": 1}
+    assert ledger.acting(OLGA, now)[1] == ""
+    with pytest.raises(DeskRefusal, match="olga may not"):
+        asyncio.run(governance.delegate(OLGA, to="ann", hours=8, reason="lunch"))
+
+
+def test_only_an_admin_sets_autonomy_and_never_to_earned(governance: Governance, ledger: SqlLedger) -> None:
+    with pytest.raises(DeskRefusal, match="ann may not"):
+        asyncio.run(governance.set_autonomy(ANN, "retry_run", "d", "demoted"))
+    with pytest.raises(DeskRefusal, match="earned is measured"):
+        asyncio.run(governance.set_autonomy(ADAM, "retry_run", "d", "earned"))
+    assert asyncio.run(governance.set_autonomy(ADAM, "retry_run", "d", "demoted", "drill"))["changed"]
+    assert ledger.autonomy("retry_run", "d") == "demoted"
+
+
+def test_housekeeping_goes_by_the_guardrails(
+    ledger: SqlLedger, gate: Gate, filed: Make, facts_of: Make, now: datetime
+) -> None:
+    waiting = filed(expires_at=now + timedelta(hours=1))
+    ledger.file(waiting)
+    target = facts_of(waiting, env="prod")
+    counted = ledger.facts(waiting, "judge", Mode.AUTO, now, target)
+    verdict = gate.judge(waiting, target, counted, now)
+    assert verdict.outcome is Outcome.NEEDS_APPROVAL
+    ledger.record_verdict(waiting.proposal.id, "judge", verdict, target, now, counted)
+    early = Housekeeping(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=14))
+    due = Housekeeping(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=15))
+    assert asyncio.run(early.keep())["escalated"] == 0
+    assert asyncio.run(due.keep())["escalated"] == 1
+    assert asyncio.run(due.keep())["escalated"] == 0
