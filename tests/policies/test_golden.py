@@ -32,10 +32,12 @@ NEVER_APPROVABLE = {
     "observe-proposes-nothing",
     "past-only-as-boost",
     "pause-hold-within-maximum",
+    "remediate-only-failed",
     "reschedule-only-scheduled",
     "resize-one-step",
     "resize-only-up",
     "resize-within-maximum",
+    "resume-only-suspended",
     "retry-only-failed",
     "run-budget",
     "shadow-injects-nothing",
@@ -43,7 +45,9 @@ NEVER_APPROVABLE = {
     "slot-hold-within-maximum",
     "slot-leaves-enough",
     "steer-hold-within-maximum",
+    "steer-only-running",
     "target-allowlist",
+    "tell-only-live",
     "tier0-never-paused",
 }
 """What no approval lifts. A forbid that becomes approvable changes this list, and a reviewer sees it."""

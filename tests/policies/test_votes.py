@@ -280,6 +280,12 @@ def test_what_is_offered_follows_the_policies(gate: Gate, pilot: Identity, perso
         "set_limit",
         "hold_queue",
         "release_queue",
+        "raise_retries",
+        "cancel_tree",
+        "launch_remediation",
+        "send_directive",
+        "suspend_run",
+        "resume_run",
     )
     assert offered(gate, pilot) == everything
     assert offered(gate, person("ann", "operator")) == everything

@@ -81,6 +81,7 @@ class PrefectApi(SteeringRoutes):
         mark: str,
         scheduled_for: datetime | None = None,
         due_after: datetime | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> Transition:
         """The ruling on a proposed state, made only if the run is `among` these state types.
 
@@ -90,12 +91,9 @@ class PrefectApi(SteeringRoutes):
         where: dict[str, Any] = {"id": {"any_": [run_id]}, "state": {"type": {"any_": list(among)}}}
         if due_after is not None:
             where["next_scheduled_start_time"] = {"after_": due_after.isoformat()}
-        body = {
-            "flow_runs": where,
-            "state": _state(type_, name, message, mark, scheduled_for),
-            "force": False,
-            "limit": 1,
-        }
+        state = _state(type_, name, message, mark, scheduled_for)
+        state["state_details"] |= dict(details or {})
+        body = {"flow_runs": where, "state": state, "force": False, "limit": 1}
 
         def first(reply: Any) -> Transition:
             results = reply["results"]

@@ -8,6 +8,9 @@ from typing import Any
 from pilotage.flows.prefect_door import PrefectDoor, each_of
 from pilotage.flows.prefect_views import InputView, LimitView, RunView
 
+_PAGE = 200
+"""Rows in one page; Prefect refuses more."""
+
 
 class SteeringRoutes(PrefectDoor):
     """Routes that one family of levers needs each."""
@@ -36,10 +39,21 @@ class SteeringRoutes(PrefectDoor):
         body = {"flow_runs": {"idempotency_key": {"any_": [key]}}, "limit": 2}
         return await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
 
-    async def children(self, run_id: str, *, limit: int = 200) -> tuple[RunView, ...]:
-        """The runs that this run started itself, at most `limit`."""
-        body = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}, "limit": limit}
-        return await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
+    async def children(self, run_id: str) -> tuple[RunView, ...]:
+        """The runs that this run started itself."""
+        return await self.all_runs({"parent_flow_run_id": {"any_": [run_id]}}, most=1000)
+
+    async def all_runs(self, where: Mapping[str, Any], *, most: int) -> tuple[RunView, ...]:
+        """The runs that Prefect's `FlowRunFilter` finds, page by page, at most `most`; each of them once."""
+        found: dict[str, RunView] = {}
+        for offset in range(0, most, _PAGE):
+            # by id, so that runs which move while pages are turned are neither lost nor doubled
+            body = {"flow_runs": where, "limit": _PAGE, "offset": offset, "sort": "ID_DESC"}
+            page = await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
+            found.update({run.id: run for run in page})
+            if len(page) < _PAGE:
+                break
+        return tuple(found.values())[:most]
 
     async def resume_run(self, run_id: str) -> None:
         """Nothing; Prefect was asked to resume the run. What it said is in the run's state."""

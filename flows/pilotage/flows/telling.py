@@ -85,6 +85,18 @@ def action_in_words(action: Mapping[str, Any]) -> str:
             return f"hold {_place(action)} for {_span(action)}"
         case "release_queue":
             return f"release {_place(action)}"
+        case "raise_retries":
+            return f"give it {action.get('retries')} retries"
+        case "cancel_tree":
+            return "cancel the run and all below it"
+        case "launch_remediation":
+            return "start its remediation"
+        case "send_directive":
+            return f"tell the flow to {str(action.get('directive')).replace('_', ' ')}"
+        case "suspend_run":
+            return f"suspend the run for {_span(action)}"
+        case "resume_run":
+            return "resume the run"
         case kind:
             return str(kind)
 

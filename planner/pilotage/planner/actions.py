@@ -312,7 +312,21 @@ class CatchUp(_Action):
     every: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(hours=6))]
 
 
-RunAction = RetryRun | ResizeRun | RescheduleRun | CancelRun | NotifyOwner | ChangeParameters | MoveRun
+RunAction = (
+    RetryRun
+    | ResizeRun
+    | RescheduleRun
+    | CancelRun
+    | NotifyOwner
+    | ChangeParameters
+    | MoveRun
+    | RaiseRetries
+    | CancelTree
+    | LaunchRemediation
+    | SendDirective
+    | SuspendRun
+    | ResumeRun
+)
 """What is done to one run."""
 DeploymentAction = PauseDeployment
 """What is done to a deployment or to many of its runs."""
@@ -333,6 +347,12 @@ ActionKind = Literal[
     "set_limit",
     "hold_queue",
     "release_queue",
+    "raise_retries",
+    "cancel_tree",
+    "launch_remediation",
+    "send_directive",
+    "suspend_run",
+    "resume_run",
 ]
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
@@ -395,7 +415,7 @@ def queue_of(action: Action) -> tuple[str, str] | None:
 def hold_of(action: Action) -> timedelta | None:
     """After how long the action is to be undone by itself, or None."""
     match action:
-        case ReserveSlot() | PauseDeployment() | SetPriority() | SetLimit() | HoldQueue():
+        case ReserveSlot() | PauseDeployment() | SetPriority() | SetLimit() | HoldQueue() | SuspendRun():
             return action.hold
         case _:
             return None

@@ -13,19 +13,25 @@ from typing import Any, assert_never
 from pilotage.planner.actions import (
     Action,
     CancelRun,
+    CancelTree,
     ChangeParameters,
     HoldQueue,
+    LaunchRemediation,
     LimitScope,
     MoveRun,
     NotifyOwner,
     PauseDeployment,
+    RaiseRetries,
     ReleaseQueue,
     RescheduleRun,
     ReserveSlot,
     ResizeRun,
+    ResumeRun,
     RetryRun,
+    SendDirective,
     SetLimit,
     SetPriority,
+    SuspendRun,
     deployment_of,
     queue_of,
     run_of,
@@ -143,11 +149,17 @@ def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[s
             return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
         case SetLimit():
             return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
-        case PauseDeployment() | SetPriority() | HoldQueue():
+        case PauseDeployment() | SetPriority() | HoldQueue() | SuspendRun():
             return {"hold": int(action.hold.total_seconds())}
         case NotifyOwner():
             return {"severity": action.severity.value}
-        case CancelRun() | ChangeParameters() | MoveRun() | ReleaseQueue():
+        case SendDirective():
+            return {"directive": action.directive.value}
+        case RaiseRetries():
+            return {"retries": action.retries}
+        case LaunchRemediation():
+            return {"attempt": action.attempt}
+        case CancelRun() | CancelTree() | ChangeParameters() | MoveRun() | ReleaseQueue() | ResumeRun():
             return {}
         case _:
             assert_never(action)

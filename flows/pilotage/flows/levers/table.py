@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from pilotage.flows.announce import Announcer
 from pilotage.flows.levers.cancel import CancelLever
+from pilotage.flows.levers.cancel_tree import CancelTreeLever
+from pilotage.flows.levers.direct import DirectLever
 from pilotage.flows.levers.hold import HoldLever, ReleaseLever
 from pilotage.flows.levers.limits import LimitLever
 from pilotage.flows.levers.move import MoveLever
@@ -13,10 +15,13 @@ from pilotage.flows.levers.notify import NotifyLever
 from pilotage.flows.levers.parameters import ParametersLever
 from pilotage.flows.levers.pause import PauseLever
 from pilotage.flows.levers.priority import PriorityLever
+from pilotage.flows.levers.remediate import RemediationLever
 from pilotage.flows.levers.reschedule import RescheduleLever
 from pilotage.flows.levers.reserve import ReserveLever
 from pilotage.flows.levers.resize import ResizeLever
+from pilotage.flows.levers.retries import RetriesLever
 from pilotage.flows.levers.retry import LetGo, RetryLever
+from pilotage.flows.levers.suspend import ResumeLever, SuspendLever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.receipts import Lever
 
@@ -40,4 +45,10 @@ def build_levers(
         "set_limit": LimitLever(prefect),
         "hold_queue": HoldLever(prefect),
         "release_queue": ReleaseLever(prefect),
+        "raise_retries": RetriesLever(prefect),
+        "cancel_tree": CancelTreeLever(prefect),
+        "launch_remediation": RemediationLever(prefect),
+        "send_directive": DirectLever(prefect),
+        "suspend_run": SuspendLever(prefect, let_go=let_go),
+        "resume_run": ResumeLever(prefect),
     }
