@@ -49,6 +49,7 @@ NEVER_APPROVABLE = {
     "target-allowlist",
     "tell-only-live",
     "tier0-never-paused",
+    "waves-within-maximum",
 }
 """What no approval lifts. A forbid that becomes approvable changes this list, and a reviewer sees it."""
 

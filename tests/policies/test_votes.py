@@ -286,6 +286,8 @@ def test_what_is_offered_follows_the_policies(gate: Gate, pilot: Identity, perso
         "send_directive",
         "suspend_run",
         "resume_run",
+        "spread_runs",
+        "catch_up",
     )
     assert offered(gate, pilot) == everything
     assert offered(gate, person("ann", "operator")) == everything

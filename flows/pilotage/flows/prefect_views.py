@@ -70,6 +70,8 @@ class RunView:
     """The empirical policy as Prefect tells it; a change of one field sends all of them back."""
     flow_id: str = ""
     parent_task_run_id: str = ""
+    expected: datetime | None = None
+    """When it was to start at first; moving a run does not change it."""
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> RunView:
@@ -93,6 +95,7 @@ class RunView:
             policy=dict(reply.get("empirical_policy") or {}),
             flow_id=reply.get("flow_id") or "",
             parent_task_run_id=reply.get("parent_task_run_id") or "",
+            expected=_maybe_moment(reply.get("expected_start_time")),
         )
 
 

@@ -97,6 +97,10 @@ def action_in_words(action: Mapping[str, Any]) -> str:
             return f"suspend the run for {_span(action)}"
         case "resume_run":
             return "resume the run"
+        case "spread_runs":
+            return f"start its waiting runs in waves of {action.get('wave')}"
+        case "catch_up":
+            return f"run the newest {action.get('keep')} of its overdue runs and cancel the others"
         case kind:
             return str(kind)
 

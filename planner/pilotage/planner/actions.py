@@ -328,7 +328,7 @@ RunAction = (
     | ResumeRun
 )
 """What is done to one run."""
-DeploymentAction = PauseDeployment
+DeploymentAction = PauseDeployment | SpreadRuns | CatchUp
 """What is done to a deployment or to many of its runs."""
 QueueAction = ReserveSlot | SetPriority | HoldQueue | ReleaseQueue
 """What is done to a queue or a pool."""
@@ -353,6 +353,8 @@ ActionKind = Literal[
     "send_directive",
     "suspend_run",
     "resume_run",
+    "spread_runs",
+    "catch_up",
 ]
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
@@ -391,7 +393,7 @@ def deployment_of(action: Action) -> str:
     match action:
         case SetLimit(scope=LimitScope.DEPLOYMENT):
             return action.name
-        case PauseDeployment():
+        case PauseDeployment() | SpreadRuns() | CatchUp():
             return action.deployment_id
         case _:
             return ""

@@ -10,6 +10,7 @@ from pilotage.planner.actions import (
     ActionKind,
     CancelRun,
     CancelTree,
+    CatchUp,
     ChangeParameters,
     Directive,
     HoldQueue,
@@ -29,6 +30,7 @@ from pilotage.planner.actions import (
     SendDirective,
     SetLimit,
     SetPriority,
+    SpreadRuns,
     SuspendRun,
     target_of,
 )
@@ -56,6 +58,7 @@ class _Sample:
     state: str = ""
 
 
+_MINUTE = timedelta(minutes=1)
 _SAMPLES: tuple[_Sample, ...] = (
     _Sample(action=RetryRun(run_id=_SOME), state="FAILED"),
     _Sample(action=ResizeRun(run_id=_SOME, memory_mb=256), state="FAILED"),
@@ -82,6 +85,8 @@ _SAMPLES: tuple[_Sample, ...] = (
     _Sample(action=SendDirective(run_id=_SOME, directive=Directive.CARRY_ON), state="RUNNING"),
     _Sample(action=SuspendRun(run_id=_SOME, hold=timedelta(seconds=60)), state="RUNNING"),
     _Sample(action=ResumeRun(run_id=_SOME), state="PAUSED"),
+    _Sample(action=SpreadRuns(deployment_id=_SOME, first=_THEN + _MINUTE, wave=1, every=_MINUTE)),
+    _Sample(action=CatchUp(deployment_id=_SOME, keep=1, first=_THEN + _MINUTE, wave=1, every=_MINUTE)),
 )
 
 

@@ -14,6 +14,7 @@ from pilotage.planner.actions import (
     Action,
     CancelRun,
     CancelTree,
+    CatchUp,
     ChangeParameters,
     HoldQueue,
     LaunchRemediation,
@@ -31,6 +32,7 @@ from pilotage.planner.actions import (
     SendDirective,
     SetLimit,
     SetPriority,
+    SpreadRuns,
     SuspendRun,
     deployment_of,
     queue_of,
@@ -155,6 +157,10 @@ def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[s
             return {"severity": action.severity.value}
         case SendDirective():
             return {"directive": action.directive.value}
+        case SpreadRuns():
+            return {"ahead": int((action.first - filed_at).total_seconds())}
+        case CatchUp():
+            return {"ahead": int((action.first - filed_at).total_seconds()), "keep": action.keep}
         case RaiseRetries():
             return {"retries": action.retries}
         case LaunchRemediation():

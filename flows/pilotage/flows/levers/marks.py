@@ -16,7 +16,7 @@ from pilotage.flows.prefect_views import RunView, StateView
 from pilotage.flows.receipts import Delivery, Effect
 from pilotage.telemetry.errors import InvariantError
 
-Purpose = Literal["hold", "reserve", "pause", "parameters", "priority", "limit", "queue"]
+Purpose = Literal["hold", "reserve", "pause", "parameters", "priority", "limit", "queue", "waves"]
 
 _PREFIX = "pilotage_"
 _ROOM = 4800

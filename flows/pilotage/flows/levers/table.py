@@ -21,6 +21,7 @@ from pilotage.flows.levers.reserve import ReserveLever
 from pilotage.flows.levers.resize import ResizeLever
 from pilotage.flows.levers.retries import RetriesLever
 from pilotage.flows.levers.retry import LetGo, RetryLever
+from pilotage.flows.levers.spread import CatchUpLever, SpreadLever
 from pilotage.flows.levers.suspend import ResumeLever, SuspendLever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.receipts import Lever
@@ -51,4 +52,6 @@ def build_levers(
         "send_directive": DirectLever(prefect),
         "suspend_run": SuspendLever(prefect, let_go=let_go),
         "resume_run": ResumeLever(prefect),
+        "spread_runs": SpreadLever(prefect),
+        "catch_up": CatchUpLever(prefect),
     }

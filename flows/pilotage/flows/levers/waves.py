@@ -1,0 +1,236 @@
+"""Knows how to deal with the many waiting runs of one deployment: park them and release them in waves, or first
+cancel those that newer ones have superseded.
+
+Every run is moved or cancelled once, under a mark of its own, by a guarded write, while the queues that hold due
+runs are held for some seconds: a worker that has one in hand would start it twice. The waves are start times, so
+nobody has to be alive to release them. A process that dies in between leaves a note; whoever repeats the delivery
+goes on with the runs that have not been dealt with. Runs that became due after the note are not part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.levers.marks import Notes, marked, refused, step_mark
+from pilotage.flows.levers.reschedule import SAFE_DISTANCE, SETTLE
+from pilotage.flows.levers.retry import AWAITING_RETRY, settled
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.prefect_views import RunView, moment
+from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
+from pilotage.telemetry.facts import StateType
+
+MOST = 1000
+"""Runs that one delivery deals with."""
+CHUNK = 100
+"""Runs that are dealt with while the queues are held once; a second or two of writes."""
+_TOLD = 40
+"""Refusals that a receipt quotes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waves:
+    """What is wanted of the waiting runs."""
+
+    first: datetime
+    wave: int
+    every: timedelta
+    most: int = MOST
+    keep: int | None = None
+    """How many of the newest are run; the others are cancelled. None keeps all."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    moved: int = 0
+    cancelled: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def told(self, found: int) -> dict[str, Any]:
+        return {
+            "moved": self.moved,
+            "cancelled": self.cancelled,
+            "refused": len(self.refused),
+            "why": dict(list(self.refused.items())[:_TOLD]),
+            "found": found,
+        }
+
+
+class WaitingRuns:
+    """The waiting runs of a deployment, dealt with together."""
+
+    def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
+        self._api = api
+        self._notes = Notes(api)
+        self._settle = settle
+
+    async def execute(self, deployment_id: str, waves: Waves, *, mark: str, message: str) -> Delivery:
+        """The delivery, with what became of the runs."""
+        note = await self._notes.read("waves", mark)
+        if note is not None and (note.get("done") or note.get("undone")):
+            return Delivery(effect=Effect.ALREADY, after=note.get("told") or {})
+        if note is None:
+            cutoff = datetime.now(UTC)
+            if not await self._waiting(deployment_id, cutoff, mark):
+                return refused("no run of the deployment is waiting")
+            note = {"at": cutoff.isoformat()}
+            await self._notes.write("waves", mark, note)
+        cutoff = moment(str(note["at"]))
+        todo = await self._waiting(deployment_id, cutoff, mark)
+        ours = await self._ours(deployment_id, mark)
+        kept, dropped = superseded(todo, waves.keep, len(ours))
+        kept = kept[: max(0, waves.most - len(ours))]
+        slots = free_slots(waves, len(kept), (run.next_start for run in ours))
+        tally = _Tally(moved=len(ours))
+        # what nobody wants goes first: a repetition then finds the same ones to keep
+        work = [(run, None) for run in dropped] + list(zip(kept, slots, strict=True))
+        for start in range(0, len(work), CHUNK):
+            await self._deal(work[start : start + CHUNK], tally, mark=mark, message=message)
+        told = tally.told(len(todo) + len(ours))
+        await self._notes.write("waves", mark, {**note, "done": datetime.now(UTC).isoformat(), "told": told})
+        return Delivery(effect=Effect.DONE, after=told)
+
+    async def verify(self, deployment_id: str, waves: Waves, delivery: Delivery, *, mark: str) -> Check:
+        """Whether none of the runs waits where it waited before."""
+        note = await self._notes.read("waves", mark)
+        if note is None:
+            return Check(judgement=Judgement.FAILED, detail="nothing is known of these waves")
+        if note.get("undone"):
+            return Check(judgement=Judgement.FAILED, detail="it was taken back")
+        left = await self._waiting(deployment_id, moment(str(note["at"])), mark)
+        allowed = max(0, int(delivery.after.get("found") or 0) - waves.most) if waves.keep is None else 0
+        told = f"{delivery.after.get('moved')} in waves, {delivery.after.get('cancelled')} cancelled"
+        if len(left) > allowed:
+            detail = f"{len(left)} runs still wait where they waited, such as {left[0].id}; {told}"
+            return Check(judgement=Judgement.PENDING, detail=detail)
+        return Check(judgement=Judgement.VERIFIED, detail=told)
+
+    async def undo(self, deployment_id: str, *, mark: str) -> Delivery:
+        """The delivery of the old times, for the runs that still wait in their waves. Cancelled ones stay so."""
+        note = await self._notes.read("waves", mark)
+        if note is None:
+            return refused("nothing is known of these waves")
+        if note.get("undone"):
+            return Delivery(effect=Effect.ALREADY)
+        back, tally = step_mark(mark, "undo"), _Tally()
+        for run in await self._ours(deployment_id, mark):
+            history = await self._api.history(run.id)
+            own = marked(history, step_mark(mark, run.id))
+            old = next(
+                (state.scheduled_for for state in reversed(history) if own and state.at < own.at), None
+            )
+            if run.next_start is None or run.next_start <= datetime.now(UTC) + SAFE_DISTANCE or old is None:
+                tally.refused[run.id] = "it is about to start"
+                continue
+            await self._write(
+                run, old, tally, mark=step_mark(back, run.id), message="pilotage took its waves back"
+            )
+        await self._notes.write("waves", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()})
+        if not tally.moved:
+            return refused("none of the runs waits in its wave any more")
+        return Delivery(effect=Effect.DONE, after=tally.told(tally.moved))
+
+    async def _waiting(self, deployment_id: str, cutoff: datetime, mark: str) -> list[RunView]:
+        """The runs that were due by then, still wait, and have not been dealt with; oldest first."""
+        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+        found = await self._api.all_runs(where, most=5 * MOST)
+        due = [run for run in found if (run.expected or cutoff) <= cutoff and not _is_ours(run, mark)]
+        return sorted(due, key=lambda run: (run.expected or cutoff, run.id))
+
+    async def _ours(self, deployment_id: str, mark: str) -> list[RunView]:
+        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+        found = await self._api.all_runs(where, most=5 * MOST)
+        return [run for run in found if _is_ours(run, mark)]
+
+    async def _deal(
+        self,
+        work: Sequence[tuple[RunView, datetime | None]],
+        tally: _Tally,
+        *,
+        mark: str,
+        message: str,
+    ) -> None:
+        near = datetime.now(UTC) + SAFE_DISTANCE
+        queues = {(run.pool, run.queue) for run, _ in work if run.queue and (run.next_start or near) <= near}
+        held: list[str] = []
+        try:
+            for pool, queue in sorted(queues):
+                if await self._hold(pool, queue, mark):
+                    held.append(step_mark(mark, f"{pool}/{queue}"))
+            if queues:
+                # whoever had been handed a run before the queue was held has made it Pending by then
+                await asyncio.sleep(self._settle.total_seconds())
+            for run, start in work:
+                await self._write(run, start, tally, mark=step_mark(mark, run.id), message=message)
+        finally:
+            for each in held:
+                await self._release(each)
+
+    async def _write(
+        self, run: RunView, start: datetime | None, tally: _Tally, *, mark: str, message: str
+    ) -> None:
+        waits = AWAITING_RETRY if run.state.name == AWAITING_RETRY else "Scheduled"
+        ruling = await self._api.set_state_if(
+            run.id,
+            (StateType.SCHEDULED,),
+            StateType.CANCELLED if start is None else StateType.SCHEDULED,
+            "Cancelled" if start is None else waits,
+            message=message,
+            mark=mark,
+            scheduled_for=start,
+        )
+        stood = await settled(self._api, run, mark, ruling, before={})
+        if stood.effect is Effect.REFUSED:
+            tally.refused[run.id] = stood.reason
+        elif start is None:
+            tally.cancelled += 1
+        else:
+            tally.moved += 1
+
+    async def _hold(self, pool: str, queue: str, mark: str) -> bool:
+        """Whether the queue was paused by us; one that somebody else has paused stays theirs."""
+        key = step_mark(mark, f"{pool}/{queue}")
+        if await self._notes.read("hold", key) is not None:
+            return True
+        if any(each.paused for each in await self._api.queues(pool) if each.name == queue):
+            return False
+        # the same note as a rescheduling leaves, so that starting up after a crash releases the queue
+        await self._notes.write("hold", key, {"pool": pool, "queue": queue})
+        await self._api.set_queue_paused(pool, queue, True)
+        return True
+
+    async def _release(self, key: str) -> None:
+        note: Mapping[str, Any] | None = await self._notes.read("hold", key)
+        if note is not None:
+            await self._api.set_queue_paused(str(note["pool"]), str(note["queue"]), False)
+            await self._notes.forget("hold", key)
+
+
+def superseded(
+    runs: Sequence[RunView], keep: int | None, kept_before: int = 0
+) -> tuple[list[RunView], list[RunView]]:
+    """Which of these runs, oldest first, are kept and which are superseded by the newest `keep`."""
+    if keep is None:
+        return list(runs), []
+    room = max(0, keep - kept_before)
+    cut = max(0, len(runs) - room)
+    return list(runs[cut:]), list(runs[:cut])
+
+
+def free_slots(waves: Waves, wanted: int, taken: Iterable[datetime | None]) -> list[datetime]:
+    """The start times of so many more runs: each wave is filled before the next, those taken left out."""
+    full = Counter(taken)
+    slots: list[datetime] = []
+    at = waves.first
+    while len(slots) < wanted:
+        slots += [at] * min(waves.wave - full[at], wanted - len(slots))
+        at += waves.every
+    return slots
+
+
+def _is_ours(run: RunView, mark: str) -> bool:
+    return run.state.transition_id == step_mark(mark, run.id)

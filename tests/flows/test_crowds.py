@@ -1,0 +1,248 @@
+"""Many waiting runs at once, on the real server: waves, catching up, a crash half-way, and the race with a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.flows.conftest import Floor
+from tests.flows.test_levers_on_prefect import Bench
+
+from pilotage.flows.levers.marks import Notes
+from pilotage.flows.levers.reschedule import SAFE_DISTANCE, RescheduleLever
+from pilotage.flows.levers.waves import Waves, free_slots, superseded
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.receipts import Effect, Judgement
+from pilotage.planner.actions import CatchUp, RescheduleRun, SpreadRuns
+from pilotage.telemetry.facts import StateType
+
+pytestmark = pytest.mark.prefect
+
+POOL = "crowded"
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(scope="session")
+def crowded_pool(floor: Floor) -> str:
+    """A pool that no worker serves."""
+    floor.server.embedded.create_pool(POOL, queues=("default",))
+    return POOL
+
+
+@pytest.fixture
+def bench(floor: Floor, crowded_pool: str) -> Bench:
+    return Bench(floor)
+
+
+@pytest.fixture
+def mark() -> str:
+    return str(uuid4())
+
+
+def deployment(bench: Bench) -> str:
+    """The id of a new deployment in the pool."""
+
+    async def create(client: Any) -> str:
+        flow_id = await client.create_flow_from_name(f"crowd-{uuid4().hex[:6]}")
+        made = await client.create_deployment(
+            flow_id=flow_id, name="demo", work_pool_name=POOL, entrypoint="none.py:none"
+        )
+        return str(made)
+
+    return bench.floor.do(create)
+
+
+def crowd(bench: Bench, deployment_id: str, many: int, *, first: datetime | None = None) -> list[str]:
+    """The ids of so many runs, a minute apart, the newest due now; oldest first."""
+    newest = first or datetime.now(UTC)
+
+    async def work(api: PrefectApi) -> list[str]:
+        made = []
+        for number in range(many):
+            due = newest - (many - 1 - number) * MINUTE
+            state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
+            made.append((await api.create_run_of(deployment_id, {"state": state})).id)
+        return made
+
+    return bench.with_api(work)
+
+
+def starts(bench: Bench, runs: list[str]) -> list[datetime | None]:
+    return [bench.floor.run(run_id).next_scheduled_start_time for run_id in runs]
+
+
+def queue_is_paused(bench: Bench) -> bool:
+    return bench.with_api(lambda api: api.queues(POOL))[0].paused
+
+
+def test_a_crowd_is_spread_in_waves_once_and_taken_back_once(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 5)
+    before = starts(bench, runs)
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
+    delivery = bench.execute(action, mark)
+    assert delivery.effect is Effect.DONE, delivery
+    assert delivery.after["moved"] == 5
+    waves = [first, first, first + MINUTE, first + MINUTE, first + 2 * MINUTE]
+    assert starts(bench, runs) == waves
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert starts(bench, runs) == waves
+    assert not queue_is_paused(bench)
+    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
+    assert bench.undo(action, delivery, mark).effect is Effect.DONE
+    assert starts(bench, runs) == before
+    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert starts(bench, runs) == before
+    assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
+
+
+def test_after_an_outage_the_newest_run_and_the_superseded_do_not(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 5)
+    (future,) = crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = CatchUp(deployment_id=deployment_id, keep=2, first=first, wave=1, every=MINUTE)
+    delivery = bench.execute(action, mark)
+    assert (delivery.after["cancelled"], delivery.after["moved"]) == (3, 2), delivery
+    assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 2
+    assert starts(bench, runs)[3:] == [first, first + MINUTE]
+    assert bench.state_name(future) == "Scheduled"
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+
+
+@pytest.mark.parametrize("after", [1, 4], ids=["while cancelling", "while moving"])
+def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
+    bench: Bench, mark: str, after: int
+) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 6)
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = CatchUp(deployment_id=deployment_id, keep=3, first=first, wave=2, every=MINUTE)
+
+    class Dies(PrefectApi):
+        written = 0
+
+        async def set_state_if(self, *given: Any, **named: Any) -> Any:
+            if self.written == after:
+                raise KeyboardInterrupt
+            self.written += 1
+            return await super().set_state_if(*given, **named)
+
+        async def set_queue_paused(self, pool: str, queue: str, paused: bool) -> None:
+            if not paused:
+                raise KeyboardInterrupt  # the dead release nothing
+            await super().set_queue_paused(pool, queue, paused)
+
+    async def dying() -> None:
+        async with Dies.from_prefect_settings().opened() as api:
+            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(dying())
+    assert queue_is_paused(bench)
+    delivery = bench.execute(action, mark)
+    assert delivery.effect is Effect.DONE, delivery
+    assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 3
+    assert starts(bench, runs)[3:] == [first, first, first + MINUTE]
+    assert all(len(bench.floor.history(run_id)) == 2 for run_id in runs)
+    assert not queue_is_paused(bench)
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+
+
+def test_where_nothing_waits_nothing_is_done(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
+    action = SpreadRuns(deployment_id=deployment_id, first=datetime.now(UTC), wave=1, every=MINUTE)
+    assert bench.execute(action, mark).effect is Effect.REFUSED
+
+
+def test_waves_fill_up_and_the_newest_are_kept() -> None:
+    first = datetime(2027, 1, 1, tzinfo=UTC)
+    waves = Waves(first=first, wave=2, every=MINUTE)
+    assert free_slots(waves, 3, ()) == [first, first, first + MINUTE]
+    assert free_slots(waves, 2, (first, first, first)) == [first + MINUTE, first + MINUTE]
+    runs: list[Any] = ["oldest", "older", "newest"]
+    assert superseded(runs, None) == (runs, [])
+    assert superseded(runs, 1) == (runs[2:], runs[:2])
+    assert superseded(runs, 2, 1) == (runs[2:], runs[:2])
+    assert superseded(runs, 9) == (runs, [])
+
+
+# -- the race with a worker ------------------------------------------------------------------------------------
+
+RACES = 12
+
+
+class _Racing(PrefectApi):
+    """An API beside which a worker takes the run at a moment that is spread over the guarded write."""
+
+    before_write: Callable[[], Awaitable[None]]
+
+    async def set_state_if(self, *given: Any, **named: Any) -> Any:
+        await self.before_write()
+        return await super().set_state_if(*given, **named)
+
+
+def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(bench: Bench) -> None:
+    deployment_id = deployment(bench)
+    accepted = refused = 0
+    for race in range(RACES):
+        # at the near edge of the guard: far enough for the direct write, with no queue held
+        due = datetime.now(UTC) + SAFE_DISTANCE + timedelta(seconds=2)
+        (run_id,) = crowd(bench, deployment_id, 1, first=due)
+        go = threading.Event()
+
+        def worker(run_id: str = run_id, wait: float = 0.004 * race, go: threading.Event = go) -> None:
+            async def take() -> None:
+                async with PrefectApi.from_prefect_settings().opened() as api:
+                    await asyncio.to_thread(go.wait, 20)
+                    await asyncio.sleep(wait)
+                    # as a worker does: Pending, and only a run that it got is submitted and started
+                    for type_, name in (
+                        (StateType.PENDING, "Pending"),
+                        (StateType.PENDING, "Submitting"),
+                        (StateType.RUNNING, "Running"),
+                    ):
+                        taken = await api.set_state(run_id, type_, name, message="w", mark=str(uuid4()))
+                        if taken.ruling != "ACCEPT":
+                            return
+
+            asyncio.run(take())
+
+        thread = threading.Thread(target=worker)
+        thread.start()
+
+        async def move(run_id: str = run_id, go: threading.Event = go) -> Effect:
+            async with _Racing.from_prefect_settings().opened() as api:
+
+                async def before_write() -> None:
+                    go.set()
+
+                api.before_write = before_write
+                action = RescheduleRun(run_id=run_id, start=datetime.now(UTC) + timedelta(hours=2))
+                lever = RescheduleLever(api)
+                made = await lever.execute(action, mark=str(uuid4()), expected_state_id="", message="m")
+                return made.effect
+
+        effect = asyncio.run(move())
+        go.set()
+        thread.join(30)
+        assert not thread.is_alive()
+        names = [state.name for state in bench.floor.history(run_id)]
+        accepted += effect is Effect.DONE
+        refused += effect is Effect.REFUSED
+        # executed twice would be: it ran, was put back among those that wait, and would run again
+        assert names.count("Running") <= 1
+        if "Running" in names:
+            assert "Scheduled" not in names[names.index("Running") :], names
+    assert accepted + refused == RACES
+    assert accepted
