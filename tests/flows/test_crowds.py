@@ -153,7 +153,10 @@ def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
     assert delivery.effect is Effect.DONE, delivery
     assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 3
     assert starts(bench, runs)[3:] == [first, first, first + MINUTE]
-    assert all(len(bench.floor.history(run_id)) == 2 for run_id in runs)
+    for run_id in runs:
+        # Prefect itself makes an overdue run Late when it comes to it
+        names = [state.name for state in bench.floor.history(run_id) if state.name != "Late"]
+        assert len(names) == 2, names
     assert not queue_is_paused(bench)
     assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
 
@@ -192,16 +195,21 @@ class _Racing(PrefectApi):
         return await super().set_state_if(*given, **named)
 
 
-def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "races", [RACES, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+)
+def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
+    bench: Bench, races: int
+) -> None:
     deployment_id = deployment(bench)
     accepted = refused = 0
-    for race in range(RACES):
+    for race in range(races):
         # at the near edge of the guard: far enough for the direct write, with no queue held
         due = datetime.now(UTC) + SAFE_DISTANCE + timedelta(seconds=2)
         (run_id,) = crowd(bench, deployment_id, 1, first=due)
         go = threading.Event()
 
-        def worker(run_id: str = run_id, wait: float = 0.004 * race, go: threading.Event = go) -> None:
+        def worker(run_id: str = run_id, wait: float = 0.004 * (race % 12), go: threading.Event = go) -> None:
             async def take() -> None:
                 async with PrefectApi.from_prefect_settings().opened() as api:
                     await asyncio.to_thread(go.wait, 20)
@@ -244,5 +252,5 @@ def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(ben
         assert names.count("Running") <= 1
         if "Running" in names:
             assert "Scheduled" not in names[names.index("Running") :], names
-    assert accepted + refused == RACES
+    assert accepted + refused == races
     assert accepted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +32,7 @@ class PrefectFacts:
 
     def __init__(self, api: PrefectApi | None = None) -> None:
         self._given = api
+        self._flow_names: dict[str, str] = {}
 
     async def target(self, action: Action) -> TargetFacts:
         """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
@@ -46,7 +48,7 @@ class PrefectFacts:
 
     async def _run(self, action: Action, run_id: str) -> TargetFacts:
         run = await self._api().run(run_id)
-        deployment = await self._api().deployment(run.deployment_id) if run.deployment_id else None
+        deployment, of_pool = await asyncio.gather(self._deployment_of(run), self._memory_of_pool(run))
         now = datetime.now(UTC)
         return TargetFacts(
             target=target_of(action),
@@ -57,7 +59,9 @@ class PrefectFacts:
             run_count=run.run_count,
             deployment_id=run.deployment_id,
             deployment_name=await self._full_name(deployment),
-            memory_mb=await self._memory(run, deployment),
+            memory_mb=_size(run.job_variables)
+            or _size(deployment.job_variables if deployment else {})
+            or of_pool,
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
             **labelled(deployment.tags if deployment else (), run.tags),
@@ -100,12 +104,16 @@ class PrefectFacts:
     async def _full_name(self, deployment: DeploymentView | None) -> str:
         if deployment is None:
             return ""
-        return f"{await self._api().flow_name(deployment.flow_id)}/{deployment.name}"
+        if deployment.flow_id not in self._flow_names:
+            # a flow never changes its name in Prefect: another name is another flow
+            self._flow_names[deployment.flow_id] = await self._api().flow_name(deployment.flow_id)
+        return f"{self._flow_names[deployment.flow_id]}/{deployment.name}"
 
-    async def _memory(self, run: RunView, deployment: DeploymentView | None) -> int:
-        if own := _size(run.job_variables) or _size(deployment.job_variables if deployment else {}):
-            return own
-        if not run.pool:
+    async def _deployment_of(self, run: RunView) -> DeploymentView | None:
+        return await self._api().deployment(run.deployment_id) if run.deployment_id else None
+
+    async def _memory_of_pool(self, run: RunView) -> int:
+        if _size(run.job_variables) or not run.pool:
             return 0
         variable: Mapping[str, Any] = (await self._api().pool(run.pool)).variables.get(MEMORY) or {}
         return _size({MEMORY: variable.get("default")}) or 0

@@ -6,6 +6,7 @@ making stands in the run in trouble, for as long as it takes to start the remedi
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,14 +39,17 @@ class RemediationLever:
         """The delivery. Task run and run have keys made from the mark, so a repetition finds both."""
         if not isinstance(action, LaunchRemediation):
             wrong_lever(self.kind, action)
-        cause = await self._api.run(action.run_id)
-        found = await self._api.runs_with_key(mark)
+        # three questions at once: this lever is there to be quick
+        cause, found, remedy = await asyncio.gather(
+            self._api.run(action.run_id),
+            self._api.runs_with_key(mark),
+            self._api.deployment(action.deployment_id),
+        )
         if not found:
             if cause.state.type not in _TROUBLE:
                 return refused(f"the run is {cause.state.name}; it is in no trouble")
             if expected_state_id and cause.state.id != expected_state_id:
                 return refused("the run has moved on since this was proposed")
-            remedy = await self._api.deployment(action.deployment_id)
             if REMEDIATION not in remedy.tags:
                 return refused(f"deployment {remedy.name!r} is not tagged {REMEDIATION}")
             if remedy.id == cause.deployment_id:
