@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotage.console import policy_cli
+from pilotage.console import audit_cli, policy_cli
 from pilotage.console.asking import Asker, asker
 from pilotage.console.shown import (
     ERR,
@@ -33,9 +33,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-audit_app = typer.Typer(help="The tamper-evident log of every decision.", no_args_is_help=True)
 users_app = typer.Typer(help="People who may look, propose, vote and stop.", no_args_is_help=True)
-app.add_typer(audit_app, name="audit")
+app.add_typer(audit_cli.app, name="audit")
 app.add_typer(users_app, name="users")
 app.add_typer(policy_cli.app, name="policy")
 
@@ -301,23 +300,6 @@ def chat(
 
     with told(as_json=False):
         run_chat(asker(state_dir, token_file), config=config)
-
-
-@audit_app.command("verify")
-def audit_verify(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
-    """Recompute the chain: an edited or missing row is found."""
-
-    def show(found: dict[str, Any]) -> None:
-        if found["ok"]:
-            OUT.print(f"whole: {found['length']} rows, head {str(found.get('head'))[:16]}")
-        else:
-            OUT.print(harmless(f"BROKEN at row {found.get('first_bad')}: {found.get('why')}"))
-
-    with told(as_json):
-        found = asker(state_dir, token_file).ask("audit_verify")
-        print_json(found) if as_json else show(found)
-    if not found["ok"]:
-        raise typer.Exit(EXIT_ERROR)
 
 
 @users_app.command("add")

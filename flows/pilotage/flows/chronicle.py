@@ -33,6 +33,10 @@ CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "e
 """Steps after which the run's artifact is written anew."""
 
 
+ALARMING = frozenset({"gave_up", "escalated", "glass_broken", "glass_review", "demoted"})
+"""Steps that are pages by themselves: a breaker opened, nobody voted in time, glass was broken, trust was lost."""
+
+
 class Chronicle:
     """Carries audit entries to the store and the announcer, each once."""
 
@@ -96,7 +100,11 @@ def _wants_a_person(entry: Mapping[str, Any]) -> bool:
     """Whether a delivery or its outcome went wrong for good, which nobody else would tell."""
     detail = entry["detail"]
     given_up = entry["step"] == "failed" and not detail.get("transient")
-    return given_up or (entry["step"] == "verified" and detail.get("judgement") == "failed")
+    return (
+        given_up
+        or entry["step"] in ALARMING
+        or (entry["step"] == "verified" and detail.get("judgement") == "failed")
+    )
 
 
 def payload_of(entry: Mapping[str, Any]) -> dict[str, Any]:

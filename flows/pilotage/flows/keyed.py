@@ -20,6 +20,7 @@ from typing import IO, Any
 from pilotage.flows.announce import Announcer
 from pilotage.flows.chronicle import Chronicle
 from pilotage.flows.desk import DeskServer
+from pilotage.flows.governance import Governance, Housekeeping
 from pilotage.flows.injector import Injector, InjectorLimits
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.levers import build_levers
@@ -29,6 +30,7 @@ from pilotage.flows.places import Places
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_facts import PrefectFacts
 from pilotage.flows.settings import Settings
+from pilotage.flows.vouching import Voucher
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.gate import Gate
 from pilotage.policies.identities import IdentityBook
@@ -119,7 +121,7 @@ class KeyedProcess:
             first_identity(book, places)
             store = DuckDBStore(places.telemetry)
             stack.callback(store.close)
-            ledger = SqlLedger(f"sqlite:///{places.ledger}")
+            ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
             stack.callback(ledger.close)
             server = await check_server()
             self._say(f"Prefect {server.version} at {server.api_url}")
@@ -190,7 +192,15 @@ class KeyedProcess:
             },
             wake=self._wake.set,
         )
-        desk = DeskServer(places.desk_socket, operations.table(), book.authenticate)
+        governance = Governance(
+            ledger=ledger,
+            gate=gate,
+            judge=injector.judge,
+            mode=lambda: settings.mode,
+            clock=_now,
+            wake=self._wake.set,
+        )
+        desk = DeskServer(places.desk_socket, {**operations.table(), **governance.table()}, book.authenticate)
         await desk.start()
         watch_from = _watch_from(store)
         token = book.lend(AGENT)
@@ -206,8 +216,13 @@ class KeyedProcess:
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
             "undoing": injector.undo_due,
+            "housekeeping": Housekeeping(ledger=ledger, gate=gate, clock=_now).keep,
             "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
         }
+        if settings.checkpoints is not None:
+            steps["vouching"] = Voucher(
+                ledger=ledger, places=places, directory=settings.checkpoints, clock=_now
+            ).vouch
         # apart from the loop: a slow pager must not hold up a delivery
         telling = {"writing the chronicle": chronicle.catch_up}
         tasks = [

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -15,11 +16,11 @@ from pilotage.flows.desk import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.injector import Injector
 from pilotage.flows.kill_switch import KillSwitch
-from pilotage.planner.actions import ActionKind
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate
 from pilotage.policies.ledgers import Ledger
+from pilotage.policies.offers import offered
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.forecasts import Forecast
@@ -82,7 +83,7 @@ class Operations:
         """Every operation by name."""
         return {
             "file": Operation(run=self.file, roles=PROPOSERS),
-            "offered": Operation(run=self.offered, roles=PROPOSERS),
+            "offered": Operation(run=self.offered, roles=READERS),
             "record_forecasts": Operation(run=self.record_forecasts, roles=AGENTS),
             "whoami": Operation(run=self.whoami, roles=READERS),
             "status": Operation(run=self.status, roles=READERS),
@@ -123,8 +124,8 @@ class Operations:
         return await self.proposal(caller, wanted.id)
 
     async def offered(self, caller: Identity) -> list[str]:
-        """The kinds of action there are; whether one is allowed is judged for each proposal."""
-        return list(get_args(ActionKind))
+        """The kinds of action that the caller may propose at all; each proposal is judged for itself."""
+        return list(await asyncio.to_thread(offered, self._gate, caller))
 
     async def record_forecasts(self, caller: Identity, forecasts: list[Mapping[str, Any]]) -> int:
         """How many forecasts were stored, for people to look at. No decision reads them."""
@@ -190,9 +191,17 @@ class Operations:
         if filed is None:
             raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
         now = self._clock()
-        verdict = await asyncio.to_thread(self._gate.judge_vote, caller, filed, digest, answer, now)
+        voter, giver = await asyncio.to_thread(self._ledger.acting, caller, now)
+        verdict = await asyncio.to_thread(self._gate.judge_vote, voter, filed, digest, answer, now)
         cast = await asyncio.to_thread(
-            self._ledger.vote, proposal_id, digest, caller, answer, reason[:500], verdict, now
+            partial(self._ledger.vote, delegated_by=giver),
+            proposal_id,
+            digest,
+            voter,
+            answer,
+            reason[:500],
+            verdict,
+            now,
         )
         if isinstance(cast, Verdict):
             why = "; ".join((*cast.reasons, *cast.would_change)) or ", ".join(cast.policy_ids)

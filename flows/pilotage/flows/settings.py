@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     """A directory with your own Cedar bundle; empty for the shipped one."""
     guardrails: Path | None = None
     """A YAML file with your own numbers, laid over the bundle's."""
+    checkpoints: Path | None = None
+    """A directory away from the state directory where signed checkpoints of the audit log are written; empty for none."""
     webhook_url: SecretStr = SecretStr("")
     """Where owners are told, in the shape of PagerDuty's Events API v2; empty for nowhere."""
     retention_days: int = Field(default=90, ge=1)
