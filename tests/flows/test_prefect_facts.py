@@ -11,7 +11,15 @@ from tests.flows.conftest import Floor
 
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_facts import PrefectFacts, labelled, strictest
-from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, RetryRun
+from pilotage.planner.actions import (
+    Action,
+    HoldQueue,
+    LimitScope,
+    PauseDeployment,
+    ReserveSlot,
+    RetryRun,
+    SetLimit,
+)
 from pilotage.policies.verdicts import TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -102,3 +110,16 @@ def test_a_queue_is_as_strict_as_the_strictest_deployment_that_uses_it(
 ) -> None:
     said = strictest(users)
     assert (said["env"], said["tier"], said["team"]) == (env, tier, team)
+
+
+@pytest.mark.prefect
+def test_what_nobody_knows_the_users_of_is_as_strict_as_can_be(floor: Floor) -> None:
+    seen = facts(SetLimit(scope=LimitScope.TAG, name="database", limit=2, hold=timedelta(hours=1)))
+    assert (seen.target, seen.env, seen.tier) == ("limit:tag:database", "prod", 1)
+
+
+@pytest.mark.prefect
+def test_a_pool_is_as_strict_as_the_strictest_deployment_that_uses_it(floor: Floor) -> None:
+    # the shipped project has payments of tier 0 beside its reports
+    seen = facts(HoldQueue(pool="pilotage", hold=timedelta(hours=1)))
+    assert (seen.target, seen.env, seen.tier, seen.paused) == ("pool:pilotage", "prod", 0, False)

@@ -32,10 +32,11 @@ _TAIL = """
 - **Deletes**, of anything but pilotage's own notes.
 - **A first concurrency limit of a deployment, or an edit of its schedules**: Prefect deletes its future runs, with all
   that people changed in them. A limit that is there is changed underneath.
-- **Releasing a leaked slot, marking a zombie run Crashed**: no route was proven. A slot is released by its lease only,
-  and the lease's id is known to its holder alone; the bare decrement takes a slot from whoever holds one. A Crashed
-  that is set from outside does not end a process that still lives. Prefect itself does both in time: a lease lapses
-  after 5 minutes without renewal, and a run without heartbeats is found by an automation. The owner is told.
+- **Releasing a leaked slot, marking a zombie run Crashed**: no safe route is proven. As Prefect 3.8.8 is written, a
+  slot is given back under the id of its lease, which its holder alone knows, and the bare decrement takes a slot from
+  whoever holds one; a lease that is not renewed lapses by itself. A Crashed that is set from outside does not end a
+  process that still lives. Until two independent signs of death can be shown, the owner is told and does it by hand:
+  the reset of a tag's limit in Prefect's UI, or Cancel and then Retry on the run.
 - **Overriding a task's result**: the result store is reached with the flow's own storage and code, which pilotage does
   not hold.
 """
