@@ -280,8 +280,10 @@ def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> Non
             "fetch-quotes/demo",
             Failed(message="Flow run encountered an exception: ConnectError: refused"),
         )
-        row = eventually(lambda: next(iter(ship.proposals_on(run_id)), None), what="a proposal")
-        assert row["status"] == "denied"
+        eventually(
+            lambda: [row for row in ship.proposals_on(run_id) if row["status"] == "held"],
+            what="a held proposal",
+        )
         assert "AwaitingRetry" not in [state.name for state in floor.history(run_id)]
         assert "looking into it" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
     finally:
@@ -292,6 +294,10 @@ def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> Non
     assert again["votes_missing"] == 1
     assert json.loads(second.stdout)["votes_missing"] == 0
     assert json.loads(pilotage(ship, "status", "--json").stdout)["stopped"] == ""
+    eventually(
+        lambda: "AwaitingRetry" in [state.name for state in floor.history(run_id)],
+        what="what was held is done",
+    )
 
 
 def test_the_audit_chain_is_whole(ship: Aboard) -> None:
@@ -355,9 +361,35 @@ def test_at_rest_the_files_answer_and_the_stop_file_holds(
     assert refused.returncode != 0
     with aboard(root, prefect_server.env, mode="auto") as ship:
         late = fail(floor, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
-        row = eventually(lambda: next(iter(ship.proposals_on(late)), None), what="a proposal")
-        assert row["status"] == "denied"
+        eventually(
+            lambda: [row for row in ship.proposals_on(late) if row["status"] == "held"],
+            what="a held proposal",
+        )
         assert "nobody is at the desk" in ship.desk().call("status")["stopped"]
+
+
+def test_stopping_needs_an_installation_and_no_sound_settings(tmp_path: Path) -> None:
+    broken = tmp_path / "here"
+    broken.mkdir()
+    (broken / "pilotage.toml").write_text("mode = \n")
+
+    def stop(*arguments: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "pilotage.console", "stop", *arguments],
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+            cwd=broken,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    nowhere = stop()
+    assert nowhere.returncode == 2
+    assert "--state-dir" in nowhere.stderr
+    assert not (tmp_path / ".pilotage").exists()
+    (tmp_path / ".pilotage").mkdir()
+    assert stop("--reason", "the settings are broken").returncode == 0
+    assert "the settings are broken" in (tmp_path / ".pilotage" / "STOP").read_text()
 
 
 def damage_telemetry(root: Path) -> dict[str, str]:

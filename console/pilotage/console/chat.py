@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from pilotage.console.asking import Asker
-from pilotage.console.shown import ERR, OUT, harmless, joined, print_pairs, print_table, when
+from pilotage.console.shown import ERR, OUT, harmless, joined, print_pairs, print_table, when, where_of
 from pilotage.console.story import print_story
 from pilotage.flows.desk_client import DeskClient, token_for
 from pilotage.telemetry.errors import PilotageError
@@ -62,7 +62,7 @@ def run_chat(caller: Asker, *, config: Path | None) -> None:
 async def _talk(agent: ChatAgent, caller: Asker, *, session: str) -> None:
     while True:
         line = await asyncio.to_thread(_read)
-        if line is None or line.strip() in ("/exit", "/quit"):
+        if line is None or line.strip() in ("/exit", "/quit", "exit", "quit"):
             return
         text = line.strip()
         if not text:
@@ -119,6 +119,7 @@ def _card(detail: Mapping[str, Any]) -> None:
         f"proposal {detail.get('proposal_id', '')}",
         {
             "action": detail.get("kind"),
+            "on": where_of(detail),
             "target": detail.get("target"),
             "verdict": verdict.get("outcome"),
             "policies": joined(verdict.get("policy_ids")),
@@ -142,12 +143,13 @@ def _inbox(caller: Asker, rest: str) -> None:
     rows = caller.ask("proposals", status="needs_approval", limit=50)
     print_table(
         "Waiting for a person",
-        ("filed", "proposal", "action", "target", "missing", "expires"),
+        ("filed", "proposal", "action", "on", "target", "missing", "expires"),
         (
             (
                 when(row["filed_at"]),
                 row["proposal_id"],
                 row["kind"],
+                where_of(row),
                 row["target"],
                 joined(row["verdict"].get("requirements")),
                 when(row["expires_at"]),

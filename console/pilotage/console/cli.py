@@ -22,6 +22,7 @@ from pilotage.console.shown import (
     print_pairs,
     print_table,
     when,
+    where_of,
 )
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.telemetry.errors import ConfigError, PilotageError
@@ -128,7 +129,7 @@ def status(state_dir: StateDir = None, token_file: TokenFile = None, as_json: As
             },
         )
 
-    _ask_and_show(asker(state_dir, token_file), "status", as_json, show)
+    _ask_and_show(state_dir, token_file, "status", as_json, show)
 
 
 @app.command()
@@ -140,11 +141,12 @@ def incidents(
     def show(found: list[dict[str, Any]]) -> None:
         print_table(
             "Incidents",
-            ("since", "incident", "subject", "class", "actions", "status"),
+            ("since", "incident", "on", "subject", "class", "actions", "status"),
             (
                 (
                     when(row["first_at"]),
                     row["incident_id"],
+                    where_of(row["proposals"][0]),
                     row["subject"],
                     row["failure_class"],
                     joined(each["kind"] for each in row["proposals"]),
@@ -155,7 +157,7 @@ def incidents(
             empty="No incident on record.",
         )
 
-    _ask_and_show(asker(state_dir, token_file), "incidents", as_json, show, limit=limit)
+    _ask_and_show(state_dir, token_file, "incidents", as_json, show, limit=limit)
 
 
 @app.command()
@@ -173,12 +175,13 @@ def proposals(
     def show(found: list[dict[str, Any]]) -> None:
         print_table(
             "Proposals",
-            ("filed", "proposal", "action", "target", "verdict", "policies", "status"),
+            ("filed", "proposal", "action", "on", "target", "verdict", "policies", "status"),
             (
                 (
                     when(row["filed_at"]),
                     row["proposal_id"],
                     row["kind"],
+                    where_of(row),
                     row["target"],
                     row["verdict"].get("outcome", "unjudged"),
                     joined(row["verdict"].get("policy_ids", ())),
@@ -189,7 +192,7 @@ def proposals(
             empty="No proposal on record.",
         )
 
-    _ask_and_show(asker(state_dir, token_file), "proposals", as_json, show, status=status, limit=limit)
+    _ask_and_show(state_dir, token_file, "proposals", as_json, show, status=status, limit=limit)
 
 
 Proposal = Annotated[str, typer.Argument(help="The proposal's id, p-….")]
@@ -204,7 +207,7 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Vote for a proposal that waits for a person, in the name your token proves."""
-    _vote(asker(state_dir, token_file), proposal, "approve", reason, as_json)
+    _vote(state_dir, token_file, proposal, "approve", reason, as_json)
 
 
 @app.command()
@@ -216,7 +219,7 @@ def reject(
     as_json: AsJson = False,
 ) -> None:
     """Veto a proposal."""
-    _vote(asker(state_dir, token_file), proposal, "reject", reason, as_json)
+    _vote(state_dir, token_file, proposal, "reject", reason, as_json)
 
 
 @app.command()
@@ -231,7 +234,7 @@ def why(
     """The whole story: facts, finding, forecast, proposal, policies, votes, injection, outcome."""
     from pilotage.console.story import print_story
 
-    _ask_and_show(asker(state_dir, token_file), "why", as_json, print_story, subject=subject)
+    _ask_and_show(state_dir, token_file, "why", as_json, print_story, subject=subject)
 
 
 @app.command()
@@ -264,18 +267,28 @@ def stop(
     """Pull the kill switch. Works with Prefect, the agent and the loop all down."""
     import getpass
 
+    from pilotage.flows.places import Places
     from pilotage.flows.stop_file import pull
 
     with told(as_json):
-        caller = asker(state_dir, token_file)
+        try:
+            caller = asker(state_dir, token_file)
+        except ConfigError:  # a broken pilotage.toml must not keep anybody from stopping
+            caller = Asker(where=Places(root=Path.home() / ".pilotage"), token_file=token_file)
+        where = caller.where
         try:
             found = caller.ask("stop", reason=reason)
         except DeskRefusal:
             raise
-        except PilotageError:
-            pull(caller.where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
-            found = {"stopped": caller.where.stop_file.read_text().strip()}
-        print_json(found) if as_json else OUT.print(harmless(f"stopped: {found['stopped']}"))
+        except PilotageError as exc:
+            if not where.root.is_dir():
+                raise ConfigError(
+                    f"Stopping {where.root}: there is no installation. Name the right one with --state-dir."
+                ) from exc
+            pull(where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
+            found = {"stopped": where.stop_file.read_text().strip()}
+            ERR.print(harmless(f"Nobody is at the desk of {where.root}; the stop file there holds."))
+        print_json(found) if as_json else OUT.print(harmless(f"stopped {where.root}: {found['stopped']}"))
 
 
 @app.command()
@@ -286,7 +299,7 @@ def resume(state_dir: StateDir = None, token_file: TokenFile = None, as_json: As
         missing = found["votes_missing"]
         OUT.print("running again" if not missing else f"still stopped: {missing} more must ask")
 
-    _ask_and_show(asker(state_dir, token_file), "resume", as_json, show)
+    _ask_and_show(state_dir, token_file, "resume", as_json, show)
 
 
 @app.command()
@@ -335,15 +348,23 @@ def users_add(
 
 
 def _ask_and_show(
-    caller: Asker, op: str, as_json: bool, show: Callable[[Any], None], **arguments: Any
+    state_dir: Path | None,
+    token_file: Path | None,
+    op: str,
+    as_json: bool,
+    show: Callable[[Any], None],
+    **arguments: Any,
 ) -> None:
     with told(as_json):
-        found = caller.ask(op, **arguments)
+        found = asker(state_dir, token_file).ask(op, **arguments)
         print_json(found) if as_json else show(found)
 
 
-def _vote(caller: Asker, proposal: str, decision: str, reason: str, as_json: bool) -> None:
+def _vote(
+    state_dir: Path | None, token_file: Path | None, proposal: str, decision: str, reason: str, as_json: bool
+) -> None:
     with told(as_json):
+        caller = asker(state_dir, token_file)
         seen = caller.ask("proposal", proposal_id=proposal)
         found = caller.ask(
             "vote", proposal_id=proposal, digest=seen["digest"], decision=decision, reason=reason
@@ -355,6 +376,7 @@ def _vote(caller: Asker, proposal: str, decision: str, reason: str, as_json: boo
                 f"{decision}: {proposal}",
                 {
                     "action": found["kind"],
+                    "on": where_of(found),
                     "target": found["target"],
                     "digest": found["digest"][:16],
                     "verdict now": found["verdict"]["outcome"],

@@ -93,6 +93,13 @@ def fail(message: str, *, kind: str, as_json: bool) -> None:
 
 
 def when(text: Any) -> str:
-    """The clock time of an ISO timestamp, to the second."""
+    """Day and time of an ISO timestamp, to the second, in UTC as the ledger keeps it."""
     raw = str(text or "")
-    return raw[11:19] if len(raw) >= 19 else raw
+    return raw[5:19].replace("T", " ") if len(raw) >= 19 else raw
+
+
+def where_of(proposal: Mapping[str, Any]) -> str:
+    """Deployment, environment and tier of a proposal's target, as the gate saw them last."""
+    facts = proposal.get("target_facts") or {}
+    name = facts.get("deployment_name") or ""
+    return f"{name} ({facts['env']}, tier {facts['tier']})".strip() if facts.get("env") else str(name)

@@ -19,6 +19,7 @@ from pilotage.flows.prefect_api import PrefectApi
 from pilotage.planner.actions import Severity
 from pilotage.telemetry.errors import OrchestratorError
 
+NO_WEBHOOK = "no webhook is set"
 TRIES = 3
 """Askings of a webhook; a receiver that is down for longer will see the next step."""
 _FIRST_WAIT = 0.3
@@ -98,7 +99,7 @@ class Announcer:
     ) -> Told:
         """What became of the webhook call. Calls about one incident are one alert to the receiver."""
         if not self._webhook_url:
-            return Told(ok=False, problem="no webhook is set")
+            return Told(ok=False, problem=NO_WEBHOOK)
         body: dict[str, Any] = {
             "routing_key": self._routing_key,
             "event_action": event_action,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pilotage.flows.announce import Announcer
-from pilotage.flows.telling import as_markdown, told
+from pilotage.flows.announce import NO_WEBHOOK, Announcer
+from pilotage.flows.telling import as_markdown, label, told
 from pilotage.planner.actions import Severity
 from pilotage.policies.ledgers import Ledger
 from pilotage.policies.verdicts import Mode
@@ -29,6 +29,8 @@ NEWS = timedelta(minutes=15)
 """Older steps are written into the store but announced to nobody: they are history, not news."""
 SILENT = frozenset({"claimed", "resume_vote"})
 """Steps that the store keeps and nobody else is told of."""
+SPOKEN = frozenset({"judged", "approved", "rejected", "injected", "verified", "undone", "refused", "expired"})
+"""Steps of which `pilotage up` prints a line."""
 CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "expired"})
 """Steps after which the run's artifact is written anew."""
 
@@ -53,6 +55,14 @@ class Chronicle:
         told_of = 0
         while entries := await asyncio.to_thread(self._ledger.entries, await self._told_until(), BATCH):
             for entry in entries:
+                if entry["step"] in SPOKEN:
+                    log.info(
+                        "%s %s: %s %s",
+                        entry["proposal_id"],
+                        entry["detail"].get("action"),
+                        label(entry),
+                        told(entry),
+                    )
                 await self._announce(entry)
             # last, so that what was not announced before a crash is announced after it
             await asyncio.to_thread(self._store.add_decisions, [decision_of(entry) for entry in entries])
@@ -86,22 +96,26 @@ class Chronicle:
                     run_id, as_markdown(story), description="What pilotage did, and why"
                 )
         if _wants_a_person(entry):
-            await self._announcer.page(
+            paged = await self._announcer.page(
                 "trigger",
                 incident_id=str(entry["incident_id"]),
                 run_id=run_id,
-                summary=f"pilotage {entry['proposal_id']} {entry['step']}: {told(entry)}",
-                severity=Severity.ERROR,
+                summary=f"pilotage {entry['proposal_id']} {label(entry)}: {told(entry)}",
+                severity=Severity.WARNING if entry["step"] == "judged" else Severity.ERROR,
                 details=payload_of(entry),
             )
+            if not paged.ok and paged.problem != NO_WEBHOOK:
+                log.error("paging about %s: %s", entry["proposal_id"], paged.problem)
 
 
 def _wants_a_person(entry: Mapping[str, Any]) -> bool:
     """Whether a delivery or its outcome went wrong for good, which nobody else would tell."""
     detail = entry["detail"]
     given_up = entry["step"] == "failed" and not detail.get("transient")
+    waits = entry["step"] == "judged" and (detail.get("verdict") or {}).get("outcome") == "needs_approval"
     return (
         given_up
+        or (waits and detail.get("stage") == "judge")
         or entry["step"] in ALARMING
         or (entry["step"] == "verified" and detail.get("judgement") == "failed")
     )

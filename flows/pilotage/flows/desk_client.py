@@ -98,5 +98,6 @@ def token_for(where: Places, token_file: Path | None = None) -> str:
     except OSError as exc:
         raise DeskError(
             f"Reading your token from {path}: {exc.strerror}. "
-            "Start `pilotage up` once, or name your own file with --token-file or PILOTAGE_TOKEN_FILE."
+            "Start `pilotage up` once, name its directory with --state-dir, "
+            "or your own file with --token-file or PILOTAGE_TOKEN_FILE."
         ) from exc

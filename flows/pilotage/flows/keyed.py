@@ -161,6 +161,7 @@ class KeyedProcess:
 
         announcer = Announcer(
             webhook_url=settings.webhook_url.get_secret_value(),
+            routing_key=settings.webhook_routing_key.get_secret_value(),
             ui_url=api.api_url.removesuffix("/api"),
             api=api,
         )
@@ -203,6 +204,9 @@ class KeyedProcess:
         desk = DeskServer(places.desk_socket, {**operations.table(), **governance.table()}, book.authenticate)
         await desk.start()
         watch_from = _watch_from(store)
+        lapsed = _begin_in(ledger, settings.mode)
+        if lapsed:
+            self._say(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
         token = book.lend(AGENT)
         # a process that died while it moved a due run may have left its queue on hold
         writing = settings.mode in (Mode.APPROVE, Mode.AUTO)
@@ -212,6 +216,7 @@ class KeyedProcess:
         self._say(f"mode {settings.mode.value}, policies {bundle.hash}, state in {places.root}")
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
+            "judging again": lambda: _judge_held(injector, ledger, kill_switch),
             "admitting": lambda: _admit_all(injector, ledger, settings.mode),
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
@@ -333,6 +338,27 @@ def _watch_from(store: DuckDBStore) -> datetime:
         first = _now()
         store.set_watermark("watch_from", first)
     return max(first, _now() - LOOK_BACK)
+
+
+def _begin_in(ledger: SqlLedger, mode: Mode) -> int:
+    """How many open proposals lapsed because they were judged for another mode: nobody expected them to be done."""
+    before, now = ledger.mode(), _now()
+    if before is mode:
+        return 0
+    ledger.set_mode(mode, "pilotage up", now)
+    if before is None:
+        return 0
+    return len(ledger.lapse(now, f"the mode changed from {before.value} to {mode.value}"))
+
+
+async def _judge_held(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
+    """Judges what only the kill switch had denied, once it is lifted."""
+    if kill_switch.stopped():
+        return
+    for row in await asyncio.to_thread(ledger.proposals, "held", 100):
+        filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
+        if filed is not None:
+            await injector.judge(filed)
 
 
 async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode) -> None:

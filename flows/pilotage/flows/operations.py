@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -19,7 +19,7 @@ from pilotage.flows.kill_switch import KillSwitch
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate
-from pilotage.policies.ledgers import Ledger
+from pilotage.policies.ledgers import Ledger, Status
 from pilotage.policies.offers import offered
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.duckdb_store import DuckDBStore
@@ -161,6 +161,8 @@ class Operations:
         self, caller: Identity, status: str | None = None, limit: int = 50
     ) -> list[dict[str, Any]]:
         """The newest proposals first, all or those of one status."""
+        if status is not None and status not in get_args(Status):
+            raise DeskRefusal("bad-request", f"Listing {status!r}: valid are {', '.join(get_args(Status))}.")
         return await asyncio.to_thread(self._ledger.proposals, status, limit)
 
     async def proposal(self, caller: Identity, proposal_id: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -83,12 +83,21 @@ class Settings(BaseSettings):
     """A directory away from the state directory where signed checkpoints of the audit log are written; empty for none."""
     webhook_url: SecretStr = SecretStr("")
     """Where owners are told, in the shape of PagerDuty's Events API v2; empty for nowhere."""
+    webhook_routing_key: SecretStr = SecretStr("")
+    """The integration key that PagerDuty wants in each call; other receivers may ignore it."""
     retention_days: int = Field(default=90, ge=1)
     """Days that event rows are kept; their payloads are kept for 7, run rows for good."""
     llm: LLMSettings = Field(default_factory=LLMSettings)
     loop: LoopSettings = Field(default_factory=LoopSettings)
     planner: PlaybookParameters = Field(default_factory=PlaybookParameters)
     """Numbers of the playbooks."""
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _an_http_address(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("it must be empty or begin with http:// or https://")
+        return value
 
     @property
     def places(self) -> Places:

@@ -116,7 +116,11 @@ def _span(action: Mapping[str, Any]) -> str:
 
 def label(step: Mapping[str, Any]) -> str:
     """What the step is called for people: a try that will be repeated is a wait, not a failure."""
-    waits = step["step"] == "failed" and step.get("detail", {}).get("transient")
+    detail = step.get("detail", {})
+    verdict = detail.get("verdict") or {}
+    waits = (step["step"] == "failed" and detail.get("transient")) or (
+        step["step"] == "refused" and verdict.get("outcome") == "needs_approval"
+    )
     return "waiting" if waits else str(step["step"])
 
 

@@ -105,6 +105,7 @@ class Planner:
             log.warning("Planning waits for the desk: %s", error)
             return []
         new = [t for t in await asyncio.to_thread(self._look, now) if t.incident_id not in self._handled]
+        new = [trouble for trouble in new if not await self._settled_before(trouble.incident_id)]
         if not new:
             return []
         await self._compiled()
@@ -257,6 +258,24 @@ class Planner:
         """An incident's proposals in the ledger's mirror: a restarted planner thinks of them again."""
         sql = "SELECT DISTINCT proposal_id FROM decisions WHERE incident_id = ?"
         return frozenset(row["proposal_id"] for row in self._store.rows(sql, [incident]))
+
+    async def _settled_before(self, incident: str) -> bool:
+        """Whether an earlier planner filed all it wanted: proposals are on record and no half-done thought is.
+
+        What was decided then, by policy or by a person, stands; thinking anew would only find another way to ask.
+        """
+        try:
+            if not await asyncio.to_thread(self._filed_before, incident):
+                return False
+        except AdapterError as error:
+            log.warning("Looking for what was filed on %s: %s", incident, error)
+            return False
+        graph = await self._compiled()
+        thought = await graph.aget_state({"configurable": {"thread_id": incident}})
+        if thought.created_at is not None:
+            return False
+        self._remember(incident)
+        return True
 
     def _count_try(self, incident: str) -> None:
         """Gives an incident up after its last try: what failed for good would fail at every tick."""

@@ -22,6 +22,7 @@ from pilotage.policies.verdicts import FiledProposal, Identity, Mode, OutboxEntr
 
 Status = Literal[
     "filed",
+    "held",
     "allowed",
     "needs_approval",
     "denied",
@@ -35,8 +36,9 @@ Status = Literal[
     "undone",
     "unknown",
 ]
-"""Where a proposal stands; `unknown` is one that was never filed."""
-OPEN: frozenset[Status] = frozenset({"filed", "allowed", "needs_approval"})
+"""Where a proposal stands; `held` is one that only the kill switch denies, to be
+judged again when it is lifted; `unknown` is one that was never filed."""
+OPEN: frozenset[Status] = frozenset({"filed", "held", "allowed", "needs_approval"})
 """Still open to votes."""
 
 Decide = Callable[[FiledProposal, LedgerFacts], Verdict]
@@ -207,6 +209,10 @@ class Ledger(Protocol):
 
     def expire(self, now: datetime) -> list[str]:
         """The ids of proposals that nobody admitted in time, now marked so."""
+        ...
+
+    def lapse(self, now: datetime, why: str) -> list[str]:
+        """The ids of all proposals that were still open, now expired for this reason."""
         ...
 
     def stop(self, by: str, reason: str, at: datetime) -> bool:

@@ -43,6 +43,8 @@ _STATUS_OF: dict[Outcome, Status] = {
     Outcome.NEEDS_APPROVAL: "needs_approval",
     Outcome.DENY: "denied",
 }
+STOPPED = frozenset({"kill-switch", "!stopped"})
+"""Denials that end with the stop: what they alone deny is held, not refused for good."""
 _STATUS_OF_REFUSAL: dict[str, Status] = {"!expired": "expired", "!vetoed": "rejected"}
 BREAKERS = frozenset({"loop-breaker", "circuit-open", "fingerprint-budget"})
 """Policies of the default bundle by which acting stops until a person looks."""
@@ -215,6 +217,16 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
                 note(connection, filed_from(row), "expired", now, "clock", expires_at=row["expires_at"])
             return [row["id"] for row in rows]
 
+    def lapse(self, now: datetime, why: str) -> list[str]:
+        """The ids of all proposals that were still open, now expired for this reason."""
+        with self.writing("lapsing open proposals") as connection:
+            wanted = sa.select(proposals).where(proposals.c.status.in_(sorted(OPEN)))
+            rows = dicts(connection.execute(wanted))
+            for row in rows:
+                set_status(connection, row["id"], "expired")
+                note(connection, filed_from(row), "expired", now, "clock", why=why)
+            return [row["id"] for row in rows]
+
     def proposals(self, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest proposals as plain JSON."""
         with self.reading("listing proposals") as connection:
@@ -289,8 +301,7 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
             )
         )
         if status_in(connection, proposal_id) in OPEN | {"denied"}:
-            refusal = next((name for name in verdict.policy_ids if name in _STATUS_OF_REFUSAL), "")
-            set_status(connection, proposal_id, _STATUS_OF_REFUSAL.get(refusal, _STATUS_OF[verdict.outcome]))
+            set_status(connection, proposal_id, _status_of(verdict))
         if target is not None and target.deployment_id:
             connection.execute(
                 proposals.update()
@@ -330,6 +341,13 @@ def _tell_of_breakers(
     )
     if broken and connection.execute(told.limit(1)).first() is None:
         note(connection, filed, "gave_up", at, "gate", verdict=verdict, fingerprint=filed.case.fingerprint)
+
+
+def _status_of(verdict: Verdict) -> Status:
+    if verdict.policy_ids and STOPPED.issuperset(verdict.policy_ids):
+        return "held"
+    refusal = next((name for name in verdict.policy_ids if name in _STATUS_OF_REFUSAL), "")
+    return _STATUS_OF_REFUSAL.get(refusal, _STATUS_OF[verdict.outcome])
 
 
 def _decided(decide: Decide, filed: FiledProposal, counted: LedgerFacts) -> Verdict:

@@ -13,7 +13,7 @@ from pilotage.policies.sql_rows import NOTIFY, dicts
 
 INCIDENT_STATUS: tuple[tuple[str, frozenset[str]], ...] = (
     ("recovered", frozenset({"verified", "undone"})),
-    ("open", frozenset({"filed", "allowed", "admitted", "delivered"})),
+    ("open", frozenset({"filed", "held", "allowed", "admitted", "delivered"})),
     ("waiting", frozenset({"needs_approval"})),
 )
 """The first line of which a change of the incident has a status says how the incident stands."""
@@ -104,10 +104,12 @@ def count_by_status(connection: sa.Connection) -> dict[str, int]:
 def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ids = [row["id"] for row in rows]
     last: dict[str, dict[str, Any]] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for row in connection.execute(
         sa.select(verdicts).where(verdicts.c.proposal_id.in_(ids)).order_by(verdicts.c.seq)
     ).mappings():
         last[row["proposal_id"]] = json.loads(row["verdict"])
+        facts[row["proposal_id"]] = json.loads(row["target_facts"] or "null") or {}
     cast: dict[str, list[dict[str, Any]]] = {}
     for row in connection.execute(
         sa.select(votes).where(votes.c.proposal_id.in_(ids)).order_by(votes.c.seq)
@@ -135,6 +137,7 @@ def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[di
             "proposal": json.loads(row["proposal"]),
             "case": json.loads(row["case_file"]),
             "verdict": last.get(row["id"], {}),
+            "target_facts": facts.get(row["id"], {}),
             "votes": cast.get(row["id"], []),
             "outcome": ended.get(row["id"], {}),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pilotage.flows.announce import Announcer, event_id
+from pilotage.flows.announce import NO_WEBHOOK, Announcer, event_id
 from pilotage.flows.levers.marks import refused, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import moment
@@ -43,7 +43,8 @@ class NotifyLever:
             severity=action.severity,
             details={"message": message, "state": run.state.name, "tags": list(run.tags)},
         )
-        if not told.ok and not paged.ok:
+        # a pager that is set must take it: an event alone wakes nobody
+        if not (paged.ok or (told.ok and paged.problem == NO_WEBHOOK)):
             raise OrchestratorError(
                 f"Telling the owner of run {run.id}: event: {told.problem}; webhook: {paged.problem}. "
                 "It will be tried again.",
@@ -64,7 +65,7 @@ class NotifyLever:
         if delivery.after.get("webhook") == "sent":
             return Check(judgement=Judgement.VERIFIED, detail="the webhook was taken")
         if await self._api.event_exists(event_id(mark, STEP), moment(str(delivery.after["since"]))):
-            return Check(judgement=Judgement.VERIFIED, detail="the event is in Prefect")
+            return Check(judgement=Judgement.VERIFIED, detail=f"the event is in Prefect; {NO_WEBHOOK}")
         return Check(judgement=Judgement.PENDING, detail="the event is not in Prefect yet")
 
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
