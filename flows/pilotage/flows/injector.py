@@ -27,7 +27,7 @@ from pilotage.flows.receipts import (
     receipt_as_json,
     receipt_from_json,
 )
-from pilotage.planner.actions import Action, PauseDeployment, ReserveSlot, RetryRun
+from pilotage.planner.actions import Action, ReserveSlot, RetryRun, hold_of
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate import Gate, LedgerFacts
 from pilotage.policies.ledgers import Ledger
@@ -179,7 +179,7 @@ class Injector:
                 self._clock(),
             )
             settled += 1
-            if judgement is Judgement.FAILED and isinstance(receipt.action, ReserveSlot | PauseDeployment):
+            if judgement is Judgement.FAILED and hold_of(receipt.action):
                 await self.undo(
                     receipt.proposal_id, by="pilotage", why="the outcome was bad and undo is safe"
                 )
@@ -265,11 +265,8 @@ def final_word(check: Check, receipt: Receipt, window: timedelta, now: datetime)
 
 
 def _undo_at(action: Action, now: datetime) -> datetime | None:
-    match action:
-        case ReserveSlot() | PauseDeployment():
-            return now + action.hold
-        case _:
-            return None
+    hold = hold_of(action)
+    return now + hold if hold else None
 
 
 def _asked_to_wait(action: Action) -> timedelta:
