@@ -146,7 +146,10 @@ async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
     )
     plan = plan_for(situation, thinking.offered)
     prose = await _explanation(thinking.model, finding, made, [p.action.kind for p, _ in plan.proposals])
-    explained = [(p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]})) for p, case in plan.proposals]
+    explained = [
+        (p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]}))
+        for p, case in plan.proposals
+    ]
     return {
         "proposals": PROPOSALS.dump_python(explained, mode="json"),
         "alternatives": list(plan.alternatives),

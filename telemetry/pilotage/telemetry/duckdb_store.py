@@ -2,7 +2,8 @@
 
 DuckDB lets one process open a file for writing and then no other process open it at all, so the owner
 serves everybody else (`store_socket.py`). Rows come in as Arrow tables; `executemany` is 20 to 60 times
-slower. A second delivery of the same fact changes nothing.
+slower. A second delivery of the same fact changes nothing. Longer than most modules, because writer, reader and
+guard share the rules of one file.
 """
 
 from __future__ import annotations
