@@ -3,13 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
 
-.PHONY: .venv demo test check fix bench notebooks soak constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv demo test test-flows test-rooms check fix bench notebooks soak constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo $(DEMO)
 
-test: .venv ## pass the tests
-	$(BIN)/python -m pytest $(PYTEST)
+test: .venv ## pass the tests: two halves side by side, since each mostly waits for a server
+	$(MAKE) --no-print-directory -j2 test-flows test-rooms
+
+test-flows: .venv
+	$(BIN)/python -m pytest tests/flows $(PYTEST)
+
+test-rooms: .venv
+	$(BIN)/python -m pytest --ignore=tests/flows $(PYTEST)
 
 check: .venv ## style, types and architecture
 	$(BIN)/ruff check .

@@ -27,6 +27,17 @@ ENDS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.prefect
+@pytest.mark.prefect
+def test_a_shipped_deployment_is_started_by_prefects_own_command(floor: Floor) -> None:
+    name = "quick-report/demo"
+    before = runs_of(floor, name)
+    floor.server.embedded.run_cli("deployment", "run", name)
+    (run_id,) = runs_of(floor, name) - before
+    state = floor.ended(run_id).state
+    assert state is not None
+    assert state.type.value == "COMPLETED"
+
+
 def runs_of(floor: Floor, name: str) -> set[str]:
     """Ids of the runs of one deployment; the session's server has others, too."""
     wanted = DeploymentFilter(id=DeploymentFilterId(any_=[UUID(floor.deployment_id(name))]))
