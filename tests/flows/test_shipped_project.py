@@ -27,7 +27,6 @@ ENDS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.prefect
-@pytest.mark.prefect
 def test_a_shipped_deployment_is_started_by_prefects_own_command(floor: Floor) -> None:
     name = "quick-report/demo"
     before = runs_of(floor, name)
@@ -47,6 +46,8 @@ def runs_of(floor: Floor, name: str) -> set[str]:
     }
 
 
+@pytest.mark.soak  # `make test` sees eight of the nine in the demo
+@pytest.mark.prefect
 def test_every_shipped_deployment_starts_and_ends_as_it_is_meant_to(floor: Floor) -> None:
     first, *others = ENDS
     before = runs_of(floor, first)
