@@ -119,7 +119,6 @@ class Settings(BaseSettings):
 
 
 _NAMED = "PILOTAGE_CONFIG"
-_NOT_SETTINGS = frozenset({_NAMED, "PILOTAGE_TOKEN_FILE", "PILOTAGE_AGENT_TOKEN", "PILOTAGE_MEMORY"})
 
 
 def _config_file() -> Path | None:
