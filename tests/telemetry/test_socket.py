@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -244,13 +245,19 @@ def test_the_state_directory_is_the_argument_then_the_environment_then_home(
     assert state_directory() == Path.home() / ".pilotage"
 
 
-def test_a_long_state_directory_gets_a_short_private_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+@pytest.fixture
+def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary directory whose path is short whatever pytest's own are: a socket's path fits below it."""
+    with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as directory:
+        monkeypatch.setattr("tempfile.gettempdir", lambda: directory)
+        yield Path(directory)
+
+
+def test_a_long_state_directory_gets_a_short_private_socket(short_tmp: Path) -> None:
     assert socket_path(Path("/srv/x"), "store") == Path("/srv/x/store.sock")
     long = Path("/srv") / ("long" * 30)
     path = socket_path(long, "store")
+    assert path.is_relative_to(short_tmp)
     assert len(os.fsencode(path)) <= LONGEST_SOCKET_PATH
     assert path == socket_path(long, "store")
     assert path.parent != socket_path(long / "other", "store").parent
