@@ -48,24 +48,31 @@ class Bundle:
         `guardrails` names a YAML file that takes the place of the bundle's own numbers.
         """
         where = DEFAULT_BUNDLE if directory is None else directory
-        texts = _texts(where)
-        numbers = where / GUARDRAILS_FILE
-        if guardrails is not None:
-            numbers = guardrails
-            texts[GUARDRAILS_FILE] = _text(guardrails)
+        return cls.of(texts_in(where, guardrails), where, compiler, numbers=guardrails)
+
+    @classmethod
+    def of(
+        cls,
+        texts: Mapping[str, str],
+        where: Path,
+        compiler: Compiler = CedarEngine.compiled,
+        *,
+        numbers: Path | None = None,
+    ) -> Bundle:
+        """The bundle of these texts, by file name; `where` they came from is for messages. Raises ConfigError."""
         schema = texts.get(SCHEMA_FILE)
         if schema is None:
             raise ConfigError(
                 f"loading policies from {where}: no {SCHEMA_FILE}; copy the one of {DEFAULT_BUNDLE}"
             )
         policies = {name: text for name, text in texts.items() if name.endswith(".cedar")}
-        limits = guardrails_from_text(texts.get(GUARDRAILS_FILE, ""), numbers)
+        limits = guardrails_from_text(texts.get(GUARDRAILS_FILE, ""), numbers or where / GUARDRAILS_FILE)
         try:
             engine = compiler(schema, policies)
         except ConfigError as exc:
             raise ConfigError(f"{where}: {exc}") from exc
         digest = hashlib.sha256()
-        for name in sorted(texts):
+        for name in sorted(name for name in texts if _decides(name)):
             encoded = texts[name].encode()
             digest.update(f"{name}\0{len(encoded)}\0".encode() + encoded)
         return cls(
@@ -79,6 +86,18 @@ class Bundle:
         )
 
 
+def texts_in(directory: Path, guardrails: Path | None = None) -> dict[str, str]:
+    """The text of each file in this directory that decides, with `guardrails` for its own numbers. Raises ConfigError."""
+    texts = _texts(directory)
+    if guardrails is not None:
+        texts[GUARDRAILS_FILE] = _text(guardrails)
+    return texts
+
+
+def _decides(name: str) -> bool:
+    return name.endswith(".cedar") or name in (SCHEMA_FILE, GUARDRAILS_FILE)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode()
@@ -90,11 +109,7 @@ def _text(path: Path) -> str:
 
 def _texts(where: Path) -> dict[str, str]:
     try:
-        files = sorted(
-            path
-            for path in where.iterdir()
-            if path.suffix == ".cedar" or path.name in (SCHEMA_FILE, GUARDRAILS_FILE)
-        )
+        files = sorted(path for path in where.iterdir() if _decides(path.name))
         return {path.name: path.read_bytes().decode() for path in files}
     except OSError as exc:
         raise ConfigError(f"loading policies from {where}: {exc}; name a directory that can be read") from exc

@@ -36,7 +36,9 @@ MOST_SEATS = 3
 CLOCK_SKEW = timedelta(seconds=2)
 """Facts may seem to come from the future by this much; more is a broken clock."""
 
-Command = Literal["stop", "resume", "undo", "set_mode", "break_glass", "delegate", "set_autonomy"]
+Command = Literal[
+    "stop", "resume", "undo", "set_mode", "break_glass", "delegate", "set_autonomy", "publish_policy"
+]
 _NEEDS: Mapping[Command, frozenset[str]] = {
     "undo": frozenset({"filed"}),
     "set_mode": frozenset({"to"}),

@@ -91,6 +91,10 @@ class Guardrails(BaseModel):
     """Facts about the target older than this do not count at injection."""
     resume_votes: Annotated[int, Field(ge=1, le=10)] = 2
     """How many people lift the kill switch; an installation of one person sets 1."""
+    publish_votes: Annotated[int, Field(ge=1, le=10)] = 2
+    """How many admins put another bundle in force; an installation of one person sets 1."""
+    publish_window: Duration = timedelta(hours=24)
+    """How long a bundle that was put to the vote waits for the other admins."""
     non_production: Annotated[tuple[str, ...], Field(strict=False)] = (
         "dev",
         "test",

@@ -52,6 +52,7 @@ class Case(BaseModel):
         "break_glass",
         "delegate",
         "set_autonomy",
+        "publish_policy",
     ] = "propose"
     """What is asked for; a vote or a command is about a retry that the agent `pilot` proposed."""
     by: tuple[str, ...] = ("agent",)
@@ -119,7 +120,7 @@ class Prepared:
             case "break_glass" | "delegate":
                 grant = _Grant(until=now + timedelta(seconds=case.ttl), reason=case.reason)
                 return gate.judge_command(self.caller, case.ask, mode=Mode.AUTO, now=now, grant=grant)
-            case "stop" | "resume":
+            case "stop" | "resume" | "publish_policy":
                 return gate.judge_command(self.caller, case.ask, mode=Mode.AUTO, now=now)
             case _:
                 assert_never(case.ask)
@@ -147,8 +148,17 @@ def answer_of(verdict: Verdict) -> tuple[str, tuple[str, ...], Mapping[str, int]
 def cases_in(path: Path, base: Guardrails) -> tuple[Prepared, ...]:
     """The cases of this file over these guardrails. Raises ConfigError naming the case and what is valid."""
     try:
-        rows: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"reading cases {path}: {exc}; correct it or name another file") from exc
+    return cases_from_text(text, path, base)
+
+
+def cases_from_text(text: str, path: Path, base: Guardrails) -> tuple[Prepared, ...]:
+    """The cases in this text; `path` is for messages. Raises ConfigError naming the case and what is valid."""
+    try:
+        rows: Any = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
         raise ConfigError(f"reading cases {path}: {exc}; correct it or name another file") from exc
     if not isinstance(rows, list) or not rows:
         raise ConfigError(f"reading cases {path}: found no list of cases; write `- case: …` rows")
