@@ -22,6 +22,11 @@ def chat_agent(where: Places, desk: DeskClient, *, config: Path | None = None) -
     Raises ConfigError when the environment holds a Prefect credential or a setting is wrong, StoreError when
     there is no telemetry to read.
     """
-    refuse_keys()
     settings = load_settings(config=config, state_dir=where.root)
-    return ChatAgent(tools=Toolbox(store=connect(where.root), desk=desk), model=language_model(settings))
+    return ChatAgent(tools=toolbox(where, desk), model=language_model(settings))
+
+
+def toolbox(where: Places, desk: DeskClient) -> Toolbox:
+    """The look-ups of the person whose token `desk` carries. Raises as `chat_agent` does."""
+    refuse_keys()
+    return Toolbox(store=connect(where.root), desk=desk)

@@ -24,11 +24,13 @@ from pilotage.flows.governance import Governance, Housekeeping
 from pilotage.flows.injector import Injector, InjectorLimits
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.levers import build_levers
+from pilotage.flows.levers.document import in_words
 from pilotage.flows.levers.reschedule import RescheduleLever
 from pilotage.flows.operations import Operations
 from pilotage.flows.places import Places
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_facts import PrefectFacts
+from pilotage.flows.readouts import Readouts
 from pilotage.flows.settings import Settings
 from pilotage.flows.vouching import Voucher
 from pilotage.policies.bundle import Bundle
@@ -165,11 +167,13 @@ class KeyedProcess:
             ui_url=api.api_url.removesuffix("/api"),
             api=api,
         )
+        ui_url = api.api_url.removesuffix("/api")
+        levers = build_levers(let_go=let_go, announcer=announcer, api=api)
         injector = Injector(
             ledger=ledger,
             gate=gate,
             facts=PrefectFacts(api),
-            levers=build_levers(let_go=let_go, announcer=announcer, api=api),
+            levers=levers,
             mode=lambda: settings.mode,
             stopped=kill_switch.stopped,
             clock=_now,
@@ -201,7 +205,12 @@ class KeyedProcess:
             clock=_now,
             wake=self._wake.set,
         )
-        desk = DeskServer(places.desk_socket, {**operations.table(), **governance.table()}, book.authenticate)
+        readouts = Readouts(ledger=ledger, levers=in_words(levers), places={"ui": ui_url})
+        desk = DeskServer(
+            places.desk_socket,
+            {**operations.table(), **governance.table(), **readouts.table()},
+            book.authenticate,
+        )
         await desk.start()
         watch_from = _watch_from(store)
         lapsed = _begin_in(ledger, settings.mode)

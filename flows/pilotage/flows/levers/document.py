@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -9,6 +10,7 @@ from typing import get_args
 from pilotage.flows.announce import Announcer
 from pilotage.flows.levers.table import build_levers
 from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.receipts import Lever
 from pilotage.planner.actions import Action, DeploymentAction, QueueAction, RunAction
 
 README = Path(__file__).with_name("README.md")
@@ -49,12 +51,25 @@ def as_markdown() -> str:
         return True
 
     levers = build_levers(let_go=let_go, announcer=Announcer(), api=PrefectApi("http://127.0.0.1/api"))
-    what = {_kind(action): action for action in get_args(get_args(Action)[0])}
     rows = [
-        f"| `{kind}` | {_target(what[kind])} | {_first(what[kind].__doc__)} | {lever.undoable} | {_span(lever.window)} |"
-        for kind, lever in levers.items()
+        f"| `{kind}` | {row['on']} | {row['does']} | {row['undo']} | {row['within']} |"
+        for kind, row in in_words(levers).items()
     ]
     return _HEAD + "\n".join(rows) + "\n" + _TAIL
+
+
+def in_words(levers: Mapping[str, Lever]) -> dict[str, dict[str, str]]:
+    """What people are told of each lever by kind of action: `{on, does, undo, within}`."""
+    what = {_kind(action): action for action in get_args(get_args(Action)[0])}
+    return {
+        kind: {
+            "on": _target(what[kind]),
+            "does": _first(what[kind].__doc__),
+            "undo": lever.undoable,
+            "within": _span(lever.window),
+        }
+        for kind, lever in levers.items()
+    }
 
 
 def _kind(action: type) -> str:

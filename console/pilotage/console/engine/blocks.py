@@ -1,0 +1,68 @@
+"""What a command shows, as values that every skin draws in its own way.
+
+A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart", …}`. A cell is a string, a number, or
+`{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `proposal:ID` or `incident:ID`, which skins turn into a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Block = dict[str, Any]
+Cell = str | int | float | None | dict[str, str]
+
+
+def text(words: str) -> Block:
+    """One paragraph."""
+    return {"kind": "text", "text": words}
+
+
+def pairs(title: str, values: Mapping[str, Any]) -> Block:
+    """A short two-column list."""
+    return {"kind": "pairs", "title": title, "pairs": {key: _plain(value) for key, value in values.items()}}
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str) -> Block:
+    """A table, or the sentence `empty` where there are no rows."""
+    return {
+        "kind": "table",
+        "title": title,
+        "columns": list(columns),
+        "rows": [[_plain(cell) for cell in row] for row in rows],
+        "empty": empty,
+    }
+
+
+def story(title: str, steps: Sequence[Mapping[str, Any]]) -> Block:
+    """The steps of a story in order of time: `{at, step, actor, words}` each."""
+    return {"kind": "story", "title": title, "steps": [dict(step) for step in steps]}
+
+
+def chart(title: str, *, x: Sequence[Any], y: Sequence[float], unit: str = "", style: str = "bar") -> Block:
+    """A picture of `y` over `x`, both of one length; `style` is bar or line."""
+    return {
+        "kind": "chart",
+        "title": title,
+        "x": list(x),
+        "y": [float(v) for v in y],
+        "unit": unit,
+        "style": style,
+    }
+
+
+def link(words: str, kind: str, key: str) -> dict[str, str]:
+    """A cell that leads somewhere."""
+    return {"text": words, "ref": f"{kind}:{key}"}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return (
+            dict(value) if "ref" in value else ", ".join(f"{count} {name}" for name, count in value.items())
+        )
+    if isinstance(value, Iterable):
+        return ", ".join(str(each) for each in value)
+    return str(value)

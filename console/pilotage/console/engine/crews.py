@@ -1,0 +1,60 @@
+"""Composition of the engine: the desk and telemetry sockets of one state directory, per caller."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilotage.console.engine.callers import Caller, Crew
+from pilotage.console.engine.engine import Engine
+from pilotage.console.engine.event_log import EventLog
+from pilotage.flows.desk_client import DeskClient
+from pilotage.flows.places import Places
+
+if TYPE_CHECKING:
+    from pilotage.planner.chat import ChatAgent
+
+PREFECT_KEYS = (
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_API_URL",
+)
+"""A console needs none of these, so it drops them before a model or a tool could see them."""
+EVENTS_FILE = "conversations.sqlite"
+
+
+def engine_for(where: Places, *, config: Path | None = None) -> Engine:
+    """The engine of a state directory. Raises StoreError when its conversations cannot be opened."""
+    for name in PREFECT_KEYS:
+        os.environ.pop(name, None)
+    return Engine(log=EventLog(where.root / "console" / EVENTS_FILE), crew=crew_of(where, config=config))
+
+
+def crew_of(where: Places, *, config: Path | None = None) -> Crew:
+    """How to reach the desk, telemetry and the agent in a caller's name."""
+    agents: dict[str, ChatAgent] = {}
+
+    def desk(caller: Caller) -> DeskClient:
+        return DeskClient(where.desk_socket, caller.token)
+
+    def looks(caller: Caller) -> object:
+        from pilotage.flows.chat_session import toolbox  # start-up time: the planner
+
+        return toolbox(where, desk(caller))
+
+    def agent(caller: Caller) -> ChatAgent:
+        from pilotage.flows.chat_session import chat_agent  # start-up time: the planner
+
+        if caller.token not in agents:
+            agents[caller.token] = chat_agent(where, desk(caller), config=config)
+        return agents[caller.token]
+
+    return Crew(desk=desk, looks=looks, agent=agent)
+
+
+def caller_with(where: Places, token: str) -> Caller:
+    """Who the token says is calling. Raises DeskRefusal when nobody has it, DeskError when no desk is there."""
+    me = DeskClient(where.desk_socket, token).call("whoami")
+    return Caller(name=me["name"], roles=frozenset(me["roles"]), token=token)

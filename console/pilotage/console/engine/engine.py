@@ -1,0 +1,218 @@
+"""The engine: takes what people say, lets commands and the agent answer, and writes every piece down as events.
+
+It decides nothing. Votes and edits go to the desk in the caller's own name, and what came of them is read back from
+the desk, so that a card never shows what somebody only hoped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pilotage.console.engine.callers import Caller, Crew
+from pilotage.console.engine.cards import Card, card_of
+from pilotage.console.engine.commands import COMMANDS, Setting
+from pilotage.console.engine.event_log import EventLog
+from pilotage.console.engine.events import Event, EventType, Thread
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.telemetry.errors import PilotageError
+
+log = logging.getLogger("pilotage.console")
+
+LONGEST_MESSAGE = 8000
+"""Characters of one message."""
+GATHER = 0.08
+"""Seconds in which pieces of a streamed answer are gathered into one row."""
+
+
+class Engine:
+    """One for each process; every skin in the process talks to it."""
+
+    def __init__(self, *, log: EventLog, crew: Crew) -> None:
+        self.log = log
+        self._crew = crew
+        self._turns: dict[str, asyncio.Task[None]] = {}
+        self._busy: dict[str, asyncio.Lock] = {}
+        self._levers: Mapping[str, Mapping[str, Any]] | None = None
+
+    # -- talking
+
+    def open_thread(self, caller: Caller, title: str = "", thread: str = "") -> Thread:
+        """A new conversation of the caller, or the one so named."""
+        return self.log.open_thread(caller.name, title, thread)
+
+    async def say(self, caller: Caller, thread: str, words: str) -> Event:
+        """Writes the words down and starts the answer; its events follow in the log. See `wait`."""
+        said = await asyncio.to_thread(
+            self.log.append, thread, "said", caller.name, {"text": words[:LONGEST_MESSAGE]}
+        )
+        task = asyncio.create_task(self._turn(caller, thread, said.seq, words[:LONGEST_MESSAGE].strip()))
+        self._turns[thread] = task
+        task.add_done_callback(lambda done: self._forget(thread, done))
+        return said
+
+    async def wait(self, thread: str) -> None:
+        """Returns when the turn that runs in the thread has ended."""
+        if (task := self._turns.get(thread)) is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(task)
+
+    def interrupt(self, thread: str) -> bool:
+        """Stops the answer that is being given. What was proposed in it stays filed."""
+        task = self._turns.get(thread)
+        return task.cancel() if task is not None else False
+
+    async def close(self) -> None:
+        """Ends every turn and closes the log."""
+        tasks = list(self._turns.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.log.close()
+
+    # -- deciding
+
+    async def decide(
+        self, caller: Caller, proposal_id: str, digest: str, decision: str, reason: str = ""
+    ) -> Card:
+        """The card after the caller's vote on exactly that digest. Raises DeskRefusal when it does not count."""
+        desk = self._crew.desk(caller)
+        row = await asyncio.to_thread(
+            lambda: desk.call(
+                "vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason
+            )
+        )
+        return await self._shown_again(caller, row)
+
+    async def edit(self, caller: Caller, proposal_id: str, action: Mapping[str, Any], thread: str) -> Card:
+        """The card of the new proposal that the edited action became, judged from nothing."""
+        desk = self._crew.desk(caller)
+        row = await asyncio.to_thread(
+            lambda: desk.call("amend", proposal_id=proposal_id, action=dict(action))
+        )
+        card = await self.card(caller, row)
+        await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
+        return card
+
+    async def card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
+        """The card of a proposal as the desk tells it now."""
+        desk = self._crew.desk(caller)
+        row = (
+            await asyncio.to_thread(lambda: desk.call("proposal", proposal_id=proposal))
+            if isinstance(proposal, str)
+            else proposal
+        )
+        levers = await self._lever_words(caller)
+        return card_of(row, levers.get(row["kind"]))
+
+    async def _shown_again(self, caller: Caller, row: Mapping[str, Any]) -> Card:
+        card = await self.card(caller, row)
+        for thread in await asyncio.to_thread(self.log.threads_showing, card["proposal_id"]):
+            await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
+        return card
+
+    async def _lever_words(self, caller: Caller) -> Mapping[str, Mapping[str, Any]]:
+        if self._levers is None:
+            desk = self._crew.desk(caller)
+            self._levers = await asyncio.to_thread(lambda: dict(desk.call("levers")))
+        return self._levers or {}
+
+    # -- one turn
+
+    async def _turn(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+        lock = self._busy.setdefault(thread, asyncio.Lock())
+        async with lock:
+            try:
+                if words.startswith("/"):
+                    await self._command(caller, thread, turn, words)
+                else:
+                    await self._answer(caller, thread, turn, words)
+            except asyncio.CancelledError:
+                self.log.append(
+                    thread, "answer", "pilotage", {"turn": turn, "text": "Stopped.", "by": "pilotage"}
+                )
+                raise
+            except PilotageError as exc:
+                await self._write(thread, "error", {"turn": turn, "text": str(exc), "kind": _kind(exc)})
+                await self._write(thread, "done", {"turn": turn, "ok": False})
+            except Exception as exc:
+                log.exception("answering in %s", thread)
+                words = f"Answering: {type(exc).__name__}. The server's output says more."
+                await self._write(thread, "error", {"turn": turn, "text": words, "kind": "error"})
+                await self._write(thread, "done", {"turn": turn, "ok": False})
+
+    async def _command(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+        name, _, rest = words[1:].partition(" ")
+        command = COMMANDS.get(name.lower())
+        if command is None:
+            text = f"There is no /{name}. /help tells what there is."
+            await self._write(thread, "error", {"turn": turn, "text": text, "kind": "unknown-command"})
+            await self._write(thread, "done", {"turn": turn, "ok": False})
+            return
+        setting = Setting(
+            caller=caller,
+            desk=self._crew.desk(caller),
+            looks=await asyncio.to_thread(self._crew.looks, caller),
+        )
+        for block in await asyncio.to_thread(command.run, setting, rest.strip()):
+            await self._write(thread, "block", {"turn": turn, "block": block})
+        await self._write(thread, "done", {"turn": turn, "ok": True})
+
+    async def _answer(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+        agent = await asyncio.to_thread(self._crew.agent, caller)
+        pieces, since, calls, began = "", 0.0, 0, 0.0
+        async for part in agent.answer(words, thread):
+            now = time.monotonic()
+            if part.kind == "token":
+                pieces, since = pieces + part.text, since or now
+                if now - since < GATHER:
+                    continue
+            if pieces:
+                await self._write(thread, "delta", {"turn": turn, "text": pieces}, by=part.by)
+                pieces, since = "", 0.0
+            match part.kind:
+                case "tool_call":
+                    calls, began = calls + 1, now
+                    call = {"turn": turn, "n": calls, "tool": part.tool, "arguments": dict(part.detail)}
+                    await self._write(thread, "tool_call", call)
+                case "tool_result":
+                    await self._write(
+                        thread,
+                        "tool_result",
+                        {
+                            "turn": turn,
+                            "n": calls,
+                            "tool": part.tool,
+                            "seconds": round(now - began, 3) if began else 0.0,
+                            "result": dict(part.detail),
+                        },
+                    )
+                case "proposal":
+                    card = await self.card(caller, str(part.detail["proposal_id"]))
+                    await self._write(thread, "card", {"turn": turn, "card": card})
+                case "error":
+                    await self._write(thread, "error", {"turn": turn, "text": part.text, "kind": "model"})
+                case "final":
+                    await self._write(
+                        thread,
+                        "answer",
+                        {"turn": turn, "text": part.text, "by": part.by, **dict(part.detail)},
+                        by=part.by,
+                    )
+
+    async def _write(
+        self, thread: str, kind: EventType, payload: Mapping[str, Any], *, by: str = "pilotage"
+    ) -> None:
+        await asyncio.to_thread(self.log.append, thread, kind, by, payload)
+
+    def _forget(self, thread: str, task: asyncio.Task[None]) -> None:
+        if self._turns.get(thread) is task:
+            del self._turns[thread]
+
+
+def _kind(exc: PilotageError) -> str:
+    return exc.kind if isinstance(exc, DeskRefusal) else "error"

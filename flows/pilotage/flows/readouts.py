@@ -1,0 +1,49 @@
+"""What skins read at the desk beside lists and stories: the ledger from a number on, and the levers in words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from pilotage.flows.desk import READERS, Operation
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.policies.ledgers import Ledger
+from pilotage.policies.verdicts import Identity
+
+MOST = 500
+"""Entries in one answer."""
+
+
+class Readouts:
+    """Answers questions that change nothing and that every role may ask."""
+
+    def __init__(
+        self, *, ledger: Ledger, levers: Mapping[str, Mapping[str, str]], places: Mapping[str, str]
+    ) -> None:
+        """`levers` as `pilotage.flows.levers.document.in_words`; `places` names where things are, such as `ui`."""
+        self._ledger = ledger
+        self._levers = levers
+        self._places = places
+
+    def table(self) -> dict[str, Operation]:
+        """Every operation by name."""
+        return {
+            "entries": Operation(run=self.entries, roles=READERS),
+            "levers": Operation(run=self.levers, roles=READERS),
+            "surroundings": Operation(run=self.surroundings, roles=READERS),
+        }
+
+    async def entries(self, caller: Identity, after: int, limit: int = 200) -> list[dict[str, Any]]:
+        """The audited steps that follow entry `after`, oldest first, each with its `seq`."""
+        if after < 0 or not 1 <= limit <= MOST:
+            raise DeskRefusal("bad-request", f"Reading entries: after >= 0 and 1 <= limit <= {MOST}.")
+        return await asyncio.to_thread(self._ledger.entries, after, limit)
+
+    async def levers(self, caller: Identity) -> dict[str, dict[str, str]]:
+        """What each kind of action does, how it is undone and how soon it is verified, in words."""
+        return {kind: dict(row) for kind, row in self._levers.items()}
+
+    async def surroundings(self, caller: Identity) -> dict[str, str]:
+        """Where things are: `ui` is the address of Prefect's own pages."""
+        return dict(self._places)
