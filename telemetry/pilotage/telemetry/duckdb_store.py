@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pilotage.telemetry.ad_hoc import AdHocLimits, answered
 from pilotage.telemetry.arrow_rows import rows_of
 from pilotage.telemetry.errors import StoreError
 from pilotage.telemetry.facts import (
@@ -57,6 +58,8 @@ _CONFIG = {
     # without it DuckDB 1.5 ignores zstd and events take 27 times the space
     "storage_compatibility_version": "v1.5.0",
     "memory_limit": "2GB",
+    # a runaway statement spills to the disk that the runs' own rows need
+    "max_temp_directory_size": "4GB",
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",
@@ -178,6 +181,15 @@ class DuckDBFile:
         """The same result as plain dictionaries."""
         return rows_of(self.query(sql, parameters))
 
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+        connection = _open(self.path, read_only=True)
+        try:
+            _check_version(connection)
+            return answered(connection.cursor, sql, AdHocLimits())
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Nothing is held between reads."""
 
@@ -203,12 +215,18 @@ class DuckDBStore:
     """The one writer of the telemetry store; it reads too, for its own process. Threads may share it."""
 
     def __init__(
-        self, path: Path, *, query_timeout: timedelta = QUERY_TIMEOUT, row_cap: int = ROW_CAP
+        self,
+        path: Path,
+        *,
+        query_timeout: timedelta = QUERY_TIMEOUT,
+        row_cap: int = ROW_CAP,
+        ad_hoc: AdHocLimits | None = None,
     ) -> None:
         """Opens the file and brings its tables to our version. Raises StoreError when that cannot be."""
         self.path = path
         self._timeout = query_timeout
         self._row_cap = row_cap
+        self._ad_hoc = ad_hoc or AdHocLimits()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = _open(path, read_only=False)
         self._writer = self._connection.cursor()
@@ -259,6 +277,12 @@ class DuckDBStore:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The same result as plain dictionaries, times as aware UTC datetimes."""
         return rows_of(self.query(sql, parameters))
+
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+        if self._closed:
+            raise StoreError("Reading the telemetry store: it is closed. Open it again.")
+        return answered(self._connection.cursor, sql, self._ad_hoc)
 
     def add_events(self, events: Sequence[EventFact]) -> int:
         """How many of the events were new. Only the batch's own stretch of time is searched for old ones."""

@@ -1,8 +1,9 @@
 """The store's front: readers of other processes ask SQL over a unix socket and get Arrow back.
 
-A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`; a reply is an 8-byte
-length, one status byte (0 Arrow stream, 1 JSON error) and the body. An error is a reply: the connection
-lives on. The socket's mode lets only its own user in.
+A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`, or `{"ad_hoc", "token"}` for a
+statement that nobody wrote beforehand; a reply is an 8-byte length, one status byte (0 Arrow stream, 1 JSON error,
+2 Arrow stream with rows cut off) and the body. An error is a reply: the connection lives on. The socket's mode lets only
+its own user in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,16 @@ class StoreServer:
                 str(asked.get("token", "")).encode(), self._token.encode()
             ):
                 return 1, _error("a wrong token. Use the one that the owner was started with.")
-            table = self._store.query(
-                str(asked["sql"]), [_decoded(item) for item in asked.get("parameters", ())]
-            )
+            cut = False
+            if "ad_hoc" in asked:
+                table, cut = self._store.ad_hoc(str(asked["ad_hoc"]))
+            else:
+                parameters = [_decoded(item) for item in asked.get("parameters", ())]
+                table = self._store.query(str(asked["sql"]), parameters)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as stream:
                 stream.write_table(table)
-            return 0, sink.getvalue().to_pybytes()
+            return 2 if cut else 0, sink.getvalue().to_pybytes()
         except StoreError as exc:
             return 1, json.dumps({"error": str(exc), "transient": exc.transient}).encode()
         except (ValueError, KeyError, AttributeError, TypeError) as exc:
@@ -195,8 +199,14 @@ class SocketStore:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
-        request = {"sql": sql, "parameters": [_encoded(item) for item in parameters], "token": self._token}
-        message = json.dumps(request).encode()
+        return self._answer({"sql": sql, "parameters": [_encoded(item) for item in parameters]})[0]
+
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+        return self._answer({"ad_hoc": sql})
+
+    def _answer(self, request: Mapping[str, Any]) -> tuple[pa.Table, bool]:
+        message = json.dumps({**request, "token": self._token}).encode()
         with self._lock:
             try:
                 status, body = self._ask(message)
@@ -211,11 +221,10 @@ class SocketStore:
                         "Start `pilotage up`, or wait for it.",
                         transient=True,
                     ) from exc
-        if status:
+        if status == 1:
             told = json.loads(body)
             raise StoreError(told["error"], transient=told["transient"])
-        table: pa.Table = pa.ipc.open_stream(body).read_all()
-        return table
+        return pa.ipc.open_stream(body).read_all(), status == 2
 
     def _ask(self, message: bytes) -> tuple[int, bytes]:
         if self._connection is None:

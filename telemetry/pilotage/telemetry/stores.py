@@ -24,6 +24,13 @@ class Store(Protocol):
         """The same result as plain dictionaries, times as aware UTC datetimes."""
         ...
 
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off; see `ad_hoc.py`.
+
+        Raises StoreError for what is not one SELECT over the telemetry tables, and for one that takes too much.
+        """
+        ...
+
     def close(self) -> None:
         """Lets the store go; harmless when called twice."""
         ...
