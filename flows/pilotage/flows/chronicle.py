@@ -152,5 +152,11 @@ def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
         outcome=str(verdict.get("outcome") or detail.get("judgement") or detail.get("effect") or ""),
         policy_ids=tuple(policy_ids),
         actor=str(entry["actor"]),
-        detail={"told": told(entry), "failure_class": (detail.get("case") or {}).get("failure_class", "")},
+        detail={"told": told(entry), **_remembered(detail.get("case") or {})},
     )
+
+
+def _remembered(case: Mapping[str, Any]) -> dict[str, str]:
+    """What later troubles are compared with; a step that carries no case tells none of it."""
+    kept = {key: str(case.get(key, "")) for key in ("failure_class", "fingerprint", "found_by", "rule_id")}
+    return kept | {"note": str(next(iter(case.get("notes") or ()), ""))}
