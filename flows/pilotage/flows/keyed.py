@@ -205,11 +205,20 @@ class KeyedProcess:
             clock=_now,
             wake=self._wake.set,
         )
-        readouts = Readouts(ledger=ledger, levers=in_words(levers), places={"ui": ui_url})
+        readouts = Readouts(
+            ledger=ledger,
+            gate=gate,
+            agent=AGENT,
+            mode=lambda: settings.mode,
+            clock=_now,
+            levers=in_words(levers),
+            places={"ui": ui_url},
+        )
         desk = DeskServer(
             places.desk_socket,
             {**operations.table(), **governance.table(), **readouts.table()},
             book.authenticate,
+            sign_in=Doorkeeper(book, _now).sign_in,
         )
         await desk.start()
         watch_from = _watch_from(store)
