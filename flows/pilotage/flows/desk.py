@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,14 @@ class DeskServer:
         path: Path,
         operations: Mapping[str, Operation],
         authenticate: Callable[[str], Identity | None],
+        *,
+        sign_in: Callable[..., Awaitable[Any]] | None = None,
     ) -> None:
+        """`sign_in` answers the only question of those whom `authenticate` does not know yet."""
         self._path = path
         self._operations = operations
         self._authenticate = authenticate
+        self._sign_in = sign_in
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
@@ -87,6 +92,8 @@ class DeskServer:
                 "bad-request",
                 "Reading the request: it is not {token, op, arguments}. Use the pilotage client.",
             )
+        if op == "sign_in" and self._sign_in is not None:
+            return await _outcome(op, partial(self._sign_in, **arguments))
         caller = self._authenticate(token)
         if caller is None:
             return _no(
@@ -104,25 +111,27 @@ class DeskServer:
                 f"Asking for {op}: {caller.name} is {', '.join(sorted(caller.roles)) or 'nothing'}; "
                 f"it takes one of {', '.join(sorted(operation.roles))}.",
             )
-        try:
-            return {"ok": True, "result": await operation.run(caller, **arguments)}
-        except DeskRefusal as exc:
-            return _no(exc.kind, str(exc))
-        except ValidationError as exc:
-            wrong = "; ".join(
-                f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
-                for one in exc.errors(include_url=False, include_input=False)
-            )
-            return _no("invalid", f"Reading the arguments of {op}: {wrong}. Nothing was recorded.")
-        except TypeError as exc:
-            return _no("bad-request", f"Reading the arguments of {op}: {exc}.")
-        except PilotageError as exc:
-            return _no("error", str(exc))
-        except Exception as exc:
-            log.exception("answering %s", op)
-            return _no(
-                "error", f"Answering {op}: {type(exc).__name__}. The output of `pilotage up` says more."
-            )
+        return await _outcome(op, partial(operation.run, caller, **arguments))
+
+
+async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
+    try:
+        return {"ok": True, "result": await run()}
+    except DeskRefusal as exc:
+        return _no(exc.kind, str(exc))
+    except ValidationError as exc:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+            for one in exc.errors(include_url=False, include_input=False)
+        )
+        return _no("invalid", f"Reading the arguments of {op}: {wrong}. Nothing was recorded.")
+    except TypeError as exc:
+        return _no("bad-request", f"Reading the arguments of {op}: {exc}.")
+    except PilotageError as exc:
+        return _no("error", str(exc))
+    except Exception as exc:
+        log.exception("answering %s", op)
+        return _no("error", f"Answering {op}: {type(exc).__name__}. The output of `pilotage up` says more.")
 
 
 def _no(kind: str, message: str) -> dict[str, Any]:
