@@ -10,17 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from pilotage.policies.json_values import moment, timestamp
+from pilotage.policies.signed_notes import Signer, Verifier, sealed, unsealed
 from pilotage.telemetry.errors import ConfigError
 
 SUFFIX = ".note"
-_MARK = "\N{EM DASH} "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,49 +44,14 @@ class Checkpoint:
         )
 
 
-class Signer(Protocol):
-    """Holds the private key."""
-
-    @property
-    def name(self) -> str:
-        """The key's name."""
-        ...
-
-    def sign(self, text: bytes) -> bytes:
-        """The key id and the signature, as a signed note has them."""
-        ...
-
-
-class Verifier(Protocol):
-    """Holds the public key."""
-
-    @property
-    def name(self) -> str:
-        """The key's name."""
-        ...
-
-    def holds(self, text: bytes, signature: bytes) -> bool:
-        """Whether this is the signature of this text by this key."""
-        ...
-
-
 def signed(checkpoint: Checkpoint, signer: Signer) -> str:
     """The signed note."""
-    text = checkpoint.text()
-    signature = base64.b64encode(signer.sign(text.encode())).decode()
-    return f"{text}\n{_MARK}{signer.name} {signature}\n"
+    return sealed(checkpoint.text(), signer)
 
 
 def opened(note: str, verifier: Verifier) -> Checkpoint:
     """The checkpoint in this note. Raises ValueError, in words, when it is none or nobody we trust signed it."""
-    text, separator, signatures = note.partition("\n\n")
-    if not separator:
-        raise ValueError("is no signed note")
-    body = text + "\n"
-    if not any(
-        verifier.holds(body.encode(), signature) for signature in _signatures(signatures, verifier.name)
-    ):
-        raise ValueError(f"has no valid signature by {verifier.name}")
+    text = unsealed(note, verifier).removesuffix("\n")
     try:
         origin, size, root, head, at = text.split("\n")
         return Checkpoint(
@@ -172,13 +136,3 @@ def contradiction(
             return sound + 1, f"entries {sound + 1} to {one.size} were written anew: {when} others"
         sound = one.size
     return None
-
-
-def _signatures(lines: str, name: str) -> Iterable[bytes]:
-    for line in lines.splitlines():
-        prefix = f"{_MARK}{name} "
-        if line.startswith(prefix):
-            try:
-                yield base64.b64decode(line.removeprefix(prefix), validate=True)
-            except binascii.Error:
-                continue

@@ -144,6 +144,23 @@ autonomy = sa.Table(
     sa.Column("changed_by", sa.Text, nullable=False),
     sa.Column("why", sa.Text, nullable=False),
 )
+bundles = sa.Table(
+    "bundles",
+    metadata,
+    sa.Column("bundle", sa.Text, primary_key=True),  # its hash
+    sa.Column("files", sa.Text, nullable=False),
+)
+publications = sa.Table(
+    "publications",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("bundle", sa.Text, sa.ForeignKey("bundles.bundle"), nullable=False),
+    sa.Column("how", sa.Text, nullable=False),
+    sa.Column("people", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
 switches = sa.Table(
     "switches",
     metadata,

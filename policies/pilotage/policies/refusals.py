@@ -41,6 +41,15 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "the right to approve was lent by whoever proposed it or is behind it",
         "another person votes by a right of their own",
     ),
+    "!in-force": ("these policies are in force already", "nothing: there is nothing to publish"),
+    "!not-put-to-the-vote": (
+        "these policies are not put to the vote",
+        "`pilotage policy published` shows what is",
+    ),
+    "!bad-bundle": (
+        "the bundle is not sound",
+        "it is corrected; `pilotage policy check` and `test` say where",
+    ),
     "!other-digest": (
         "the vote is for another text than the one filed",
         "look at the proposal again and vote anew",

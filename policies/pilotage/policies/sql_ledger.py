@@ -31,6 +31,7 @@ from pilotage.policies.sql_autonomy import AutonomyKeeping
 from pilotage.policies.sql_counts import deployment_in, facts_in
 from pilotage.policies.sql_grants import GrantKeeping
 from pilotage.policies.sql_outbox import OutboxKeeping
+from pilotage.policies.sql_publications import PublicationKeeping
 from pilotage.policies.sql_rows import as_text, dicts, filed_from, proposal_row, run_of
 from pilotage.policies.sql_steps import found, note, row_of, set_status, status_in
 from pilotage.policies.sql_switches import SwitchKeeping
@@ -50,7 +51,7 @@ BREAKERS = frozenset({"loop-breaker", "circuit-open", "fingerprint-budget"})
 """Policies of the default bundle by which acting stops until a person looks."""
 
 
-class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, AutonomyKeeping):
+class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, AutonomyKeeping, PublicationKeeping):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
     `standing` says who a voter is now: with it, an approval counts only as far as its voter's rights still go.

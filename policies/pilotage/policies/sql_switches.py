@@ -34,7 +34,7 @@ class SwitchKeeping:
             if stop_in(connection) is not None:
                 return False
             value = {"by": by, "reason": reason, "at": timestamp(at), "resume_votes": []}
-            _put(connection, _STOP, json.dumps(value))
+            put_switch(connection, _STOP, json.dumps(value))
             log.append(connection, Entry(event="stopped", at=at, actor=by, detail={"reason": reason}))
             return True
 
@@ -50,7 +50,7 @@ class SwitchKeeping:
                 connection.execute(switches.delete().where(switches.c.name == _STOP))
             else:
                 value = {"by": stop.by, "reason": stop.reason, "at": timestamp(stop.at), "resume_votes": cast}
-                _put(connection, _STOP, json.dumps(value))
+                put_switch(connection, _STOP, json.dumps(value))
             event = "resumed" if lifted else "resume_vote"
             log.append(
                 connection, Entry(event=event, at=at, actor=by, detail={"votes": cast, "needed": needed})
@@ -65,19 +65,19 @@ class SwitchKeeping:
     def set_mode(self: _Transactions, mode: Mode, by: str, at: datetime) -> None:
         """Keeps the mode over restarts."""
         with self.writing("setting the mode") as connection:
-            _put(connection, _MODE, mode.value)
+            put_switch(connection, _MODE, mode.value)
             log.append(connection, Entry(event="mode_set", at=at, actor=by, detail={"mode": mode}))
 
     def mode(self: _Transactions) -> Mode | None:
         """The mode that was set last, or None when none ever was."""
         with self.reading("reading the mode") as connection:
-            found = _get(connection, _MODE)
+            found = get_switch(connection, _MODE)
             return Mode(found) if found else None
 
 
 def stop_in(connection: sa.Connection) -> Stop | None:
     """The kill switch within a transaction."""
-    found = _get(connection, _STOP)
+    found = get_switch(connection, _STOP)
     if found is None:
         return None
     value: dict[str, Any] = json.loads(found)
@@ -89,10 +89,13 @@ def stop_in(connection: sa.Connection) -> Stop | None:
     )
 
 
-def _get(connection: sa.Connection, name: str) -> str | None:
+def get_switch(connection: sa.Connection, name: str) -> str | None:
+    """The value of a switch within a transaction, or None when it is not set."""
     return connection.execute(sa.select(switches.c.value).where(switches.c.name == name)).scalar_one_or_none()
 
 
-def _put(connection: sa.Connection, name: str, value: str) -> None:
+def put_switch(connection: sa.Connection, name: str, value: str | None) -> None:
+    """Sets a switch within a transaction, or clears it."""
     connection.execute(switches.delete().where(switches.c.name == name))
-    connection.execute(switches.insert().values(name=name, value=value))
+    if value is not None:
+        connection.execute(switches.insert().values(name=name, value=value))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from pilotage.policies.checkpoints import SUFFIX, Checkpoint, Verifier, kept_in, written
+from pilotage.policies.checkpoints import SUFFIX, Checkpoint, kept_in, written
 from pilotage.policies.ed25519_notes import Ed25519Signer, Ed25519Verifier
 from pilotage.policies.ledgers import Ledger
+from pilotage.policies.signed_notes import Verifier
 from pilotage.telemetry.errors import InvariantError
 
 PUBLIC_KEY_FILE = "key.pub"

@@ -1,0 +1,208 @@
+"""Which policies are in force, and by whose word: what was published, what is put to the vote, what is signed.
+
+A bundle is kept whole in the ledger under its hash, so what is in force does not depend on a directory that
+somebody edits. Another bundle takes the votes of several admins, each on the exact hash; the row that puts it
+in force is signed, and a row that nobody signed puts nothing in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pilotage.policies.bundle import GUARDRAILS_FILE, Bundle, texts_in
+from pilotage.policies.gate import Gate
+from pilotage.policies.guardrails import guardrails_from_text
+from pilotage.policies.json_values import timestamp
+from pilotage.policies.policy_cases import CASES_FILE, cases_from_text
+from pilotage.policies.policy_tools import tested
+from pilotage.policies.roles import Role
+from pilotage.policies.signed_notes import Signer, Verifier, sealed, unsealed
+from pilotage.policies.verdicts import Identity, Mode, Outcome, Verdict
+from pilotage.telemetry.errors import ConfigError
+
+CASE_NUMBERS_FILE = "cases.guardrails.yaml"
+"""The numbers on which a bundle's cases rest when the numbers in force are others."""
+
+How = Literal["shipped", "configured", "votes"]
+"""Came with pilotage; named in the settings before anything was ever done; voted for by people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A bundle that is put to the vote. There is at most one."""
+
+    bundle: str
+    """Its hash; every vote is on exactly this."""
+    by: str
+    """Who put it to the vote, which is the first vote."""
+    reason: str
+    at: datetime
+    until: datetime
+    """When it lapses unless enough people voted."""
+    voters: tuple[str, ...]
+    """Who voted for it, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A bundle that was put in force."""
+
+    bundle: str
+    how: How
+    people: tuple[str, ...]
+    """Whose votes it took; whoever started `pilotage up` when it took none."""
+    reason: str
+    at: datetime
+    note: str
+    """The signed note over all of that."""
+    files: Mapping[str, str]
+    """Every file of the bundle by its name, its cases too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ballot:
+    """One person's word for one bundle."""
+
+    bundle: str
+    files: Mapping[str, str]
+    voter: str
+    reason: str
+    at: datetime
+
+
+class Publications(Protocol):
+    """The part of the ledger that keeps bundles. Every call that changes something also writes to the audit log."""
+
+    def in_force(self) -> Publication | None:
+        """What was published last, or None in a new installation. The caller checks its note."""
+        ...
+
+    def published(self, limit: int) -> list[dict[str, Any]]:
+        """The newest publications as plain JSON, without their files."""
+        ...
+
+    def files_of(self, bundle: str) -> Mapping[str, str] | None:
+        """The files of a bundle that was published or put to the vote."""
+        ...
+
+    def candidate(self, now: datetime) -> Candidate | None:
+        """What is put to the vote now."""
+        ...
+
+    def vote_on_bundle(
+        self,
+        ballot: Ballot,
+        verdict: Verdict,
+        *,
+        needed: int,
+        window: timedelta,
+        may: Callable[[str], bool],
+        seal: Callable[[Publication], str],
+    ) -> Publication | Candidate | Verdict:
+        """The publication when this vote was the last one needed, the candidate while more are, or the refusal."""
+        ...
+
+    def veto_bundle(
+        self, bundle: str, voter: str, verdict: Verdict, reason: str, at: datetime
+    ) -> Candidate | Verdict:
+        """What was put to the vote and is no more, or the refusal."""
+        ...
+
+    def adopt_bundle(self, publication: Publication) -> None:
+        """Puts a bundle in force that takes no votes."""
+        ...
+
+    def lapse_bundle(self, now: datetime) -> str:
+        """The hash of the candidate whose time ran out by now, or empty; told once."""
+        ...
+
+    def ever_acted(self) -> bool:
+        """Whether anything was ever admitted."""
+        ...
+
+
+def statement(publication: Publication) -> str:
+    """What is signed: which bundle, since when, how, and by whose word."""
+    people = ", ".join(publication.people)
+    return (
+        f"pilotage policies\n{publication.bundle}\nat {timestamp(publication.at)}\n"
+        f"by {publication.how}\nof {people}\n"
+    )
+
+
+def seal(publication: Publication, signer: Signer) -> str:
+    """The signed note of this publication."""
+    return sealed(statement(publication), signer)
+
+
+def bundle_of(publication: Publication, verifier: Verifier) -> Bundle:
+    """The bundle that was published. Raises ConfigError when the row is not what was signed, or cannot be compiled."""
+    attempt = f"loading the published policies {publication.bundle[:12]}"
+    try:
+        honest = unsealed(publication.note, verifier) == statement(publication)
+        why = "" if honest else "the row is not what was signed"
+    except ValueError as exc:
+        why = f"its note {exc}"
+    if why:
+        raise ConfigError(f"{attempt}: {why}; find out who wrote to the ledger, and restore it")
+    bundle = Bundle.of(publication.files, Path(f"published {publication.bundle[:12]}"))
+    if bundle.hash != publication.bundle:
+        raise ConfigError(f"{attempt}: the files have hash {bundle.hash[:12]}; restore the ledger")
+    return bundle
+
+
+def files_to_publish(directory: Path, guardrails: Path | None) -> dict[str, str]:
+    """The files of the bundle in this directory with its cases. Raises ConfigError when one cannot be read.
+
+    With `guardrails` in place of its own numbers, the cases go on resting on its own.
+    """
+    files = texts_in(directory, guardrails)
+    if guardrails is not None:
+        files[CASE_NUMBERS_FILE] = texts_in(directory).get(GUARDRAILS_FILE, "")
+    cases = directory / CASES_FILE
+    try:
+        if cases.exists():
+            files[CASES_FILE] = cases.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"reading cases {cases}: {exc}; save it as UTF-8") from exc
+    return files
+
+
+def sound(files: Mapping[str, str]) -> Bundle:
+    """The bundle of these files, which compiles, keeps its own cases and can be replaced again.
+
+    Raises ConfigError saying all that is wrong. Pure, and takes about a second: run it in a thread.
+    """
+    where = Path("the candidate")
+    bundle = Bundle.of(files, where)
+    text = files.get(CASES_FILE)
+    if text is None:
+        raise ConfigError(f"publishing policies: there is no {CASES_FILE}; a bundle brings its own tests")
+    numbers = bundle.guardrails
+    if CASE_NUMBERS_FILE in files:
+        numbers = guardrails_from_text(files[CASE_NUMBERS_FILE], where / CASE_NUMBERS_FILE)
+    cases = cases_from_text(text, where / CASES_FILE, numbers)
+    report = tested(replace(bundle, guardrails=numbers), cases, mutants=False)
+    if report.failed:
+        told = "; ".join(f"{one.case}: wanted {one.wanted}, got {one.got}" for one in report.failed[:5])
+        raise ConfigError(
+            f"publishing policies: {len(report.failed)} of {report.cases} cases do not hold: {told}"
+        )
+    if not replaceable(bundle):
+        raise ConfigError(
+            "publishing policies: under these no admin could publish others; permit the action "
+            "publish_policy to admins, as the shipped bundle does"
+        )
+    return bundle
+
+
+def replaceable(bundle: Bundle) -> bool:
+    """Whether an admin could vote for another bundle while this one is in force."""
+    admin = Identity(name="somebody", kind="user", roles=frozenset({Role.ADMIN.value}))
+    moment = datetime.fromtimestamp(0).astimezone()
+    verdict = Gate(bundle).judge_command(admin, "publish_policy", mode=Mode.SHADOW, now=moment)
+    return verdict.outcome is Outcome.ALLOW
