@@ -90,6 +90,7 @@ class WaitingRuns:
         work = [(run, None) for run in dropped] + list(zip(kept, slots, strict=True))
         for start in range(0, len(work), CHUNK):
             await self._deal(work[start : start + CHUNK], tally, mark=mark, message=message)
+        await self._release_left(mark)
         told = tally.told(len(todo) + len(ours))
         await self._notes.write("waves", mark, {**note, "done": datetime.now(UTC).isoformat(), "told": told})
         return Delivery(effect=Effect.DONE, after=told)
@@ -202,6 +203,12 @@ class WaitingRuns:
         await self._notes.write("hold", key, {"pool": pool, "queue": queue})
         await self._api.set_queue_paused(pool, queue, True)
         return True
+
+    async def _release_left(self, mark: str) -> None:
+        """Nothing; no queue is held any more by an earlier delivery that died when it had dealt with all runs."""
+        for key, note in (await self._notes.of("hold")).items():
+            if key == step_mark(mark, f"{note.get('pool')}/{note.get('queue')}"):
+                await self._release(key)
 
     async def _release(self, key: str) -> None:
         note: Mapping[str, Any] | None = await self._notes.read("hold", key)

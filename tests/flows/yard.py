@@ -1,0 +1,433 @@
+"""A pool that no worker serves, and in it a fresh target for every kind of action.
+
+Each target says how it is to be looked at: everything that its lever could change, told so that the same change
+of another target of the same kind looks the same. Two looks that are equal are two equal effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from tests.conftest import PrefectServer
+
+from pilotage.flows.announce import event_id
+from pilotage.flows.levers.notify import STEP
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.planner.actions import (
+    Action,
+    CancelRun,
+    CancelTree,
+    CatchUp,
+    ChangeParameters,
+    Directive,
+    HoldQueue,
+    LaunchRemediation,
+    LimitScope,
+    MoveRun,
+    NotifyOwner,
+    ParameterValue,
+    PauseDeployment,
+    RaiseRetries,
+    ReleaseQueue,
+    RescheduleRun,
+    ReserveSlot,
+    ResizeRun,
+    ResumeRun,
+    RetryRun,
+    SendDirective,
+    SetLimit,
+    SetPriority,
+    SpreadRuns,
+    SuspendRun,
+)
+from pilotage.telemetry.facts import StateType
+
+T = TypeVar("T")
+Look = Callable[[PrefectApi, str], Awaitable[Any]]
+"""What there is to see of a target, after a change under this mark."""
+
+POOL = "yard"
+HOUR = timedelta(hours=1)
+TAG = "yard-db"
+GATE = "yard-gate"
+SCHEMA = {"type": "object", "properties": {"size": {"type": "integer"}}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Something to be changed."""
+
+    action: Action
+    look: Look
+    expected_state_id: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Yard:
+    """The pool, and what all targets in it share."""
+
+    server: PrefectServer
+    deployment_id: str = ""
+    remedy_id: str = ""
+    limited_id: str = ""
+    base: datetime = field(default_factory=lambda: (datetime.now(UTC) + 6 * HOUR).replace(microsecond=0))
+    """When runs of the yard are due."""
+
+    def ask(self, work: Callable[[PrefectApi], Awaitable[T]]) -> T:
+        """What the work returned."""
+
+        async def inside() -> T:
+            async with PrefectApi.from_prefect_settings().opened() as api:
+                return await work(api)
+
+        return asyncio.run(inside())
+
+    async def deployment(self, api: PrefectApi, *tags: str, **more: Any) -> str:
+        """The id of a new deployment in the pool."""
+        name = uuid4().hex[:8]
+        flow = await api._send("POST", "/flows/", json={"name": f"yard-{name}"})
+        assert flow is not None
+        made = await api._send(
+            "POST",
+            "/deployments/",
+            json={
+                "name": name,
+                "flow_id": flow.json()["id"],
+                "tags": ["env:dev", "tier:3", *tags],
+                "work_pool_name": POOL,
+                "work_queue_name": "a",
+                "entrypoint": "none.py:none",
+                "parameter_openapi_schema": SCHEMA,
+                "enforce_parameter_schema": False,
+                **more,
+            },
+        )
+        assert made is not None
+        return str(made.json()["id"])
+
+    async def run(
+        self, api: PrefectApi, *path: StateType, due: datetime | None = None, of: str = "", below: str = ""
+    ) -> str:
+        """The id of a new run that went through these states."""
+        # a run that is due later would have to wait before it runs
+        due = due or (datetime.now(UTC) if path else self.base)
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
+        body: dict[str, Any] = {"state": state, "parameters": {"size": 1}}
+        if below:
+            link = {"flow_run_id": below, "task_key": "t", "dynamic_key": str(uuid4())}
+            running = {"type": "RUNNING", "name": "Running"}
+            body["parent_task_run_id"] = await api.create_task_run({**link, "state": running})
+        run = await api.create_run_of(of or self.deployment_id, body)
+        for type_ in path:
+            moved = await api.set_state(run.id, type_, type_.value.title(), message="", mark=str(uuid4()))
+            assert moved.ruling == "ACCEPT", moved
+        return run.id
+
+    def open(self) -> None:
+        """Nothing; the pool and what is shared exist."""
+        self.server.embedded.create_pool(POOL, queues=("a", "b", "default"), concurrency_limit=9)
+
+        async def work(api: PrefectApi) -> None:
+            self.deployment_id = await self.deployment(api)
+            self.remedy_id = await self.deployment(api, "pilotage:remediation")
+            self.limited_id = await self.deployment(api, concurrency_limit=4)
+            for name in (GATE, f"tag:{TAG}"):
+                await api._send("POST", "/v2/concurrency_limits/", json={"name": name, "limit": 4})
+
+        self.ask(work)
+
+    def offset(self, at: datetime | None) -> int | None:
+        """Minutes from the yard's time, to the nearest ten: when exactly a retry is due differs from try to try."""
+        return None if at is None else round((at - self.base).total_seconds() / 600)
+
+
+FAILED = (StateType.PENDING, StateType.RUNNING, StateType.FAILED)
+RUNNING = (StateType.PENDING, StateType.RUNNING)
+
+
+async def of_run(yard: Yard, api: PrefectApi, run_id: str) -> dict[str, Any]:
+    """Everything about a run that a lever could have changed."""
+    run = await api.run(run_id)
+    # Prefect itself makes an overdue run Late when it comes to it
+    names = [state.name for state in await api.history(run_id) if state.name != "Late"]
+    return {
+        "states": names,
+        "due": yard.offset(run.next_start),
+        "queue": run.queue,
+        "parameters": dict(run.parameters),
+        "memory": run.job_variables.get("memory_mb"),
+        "retries": run.policy.get("retries"),
+        "inputs": sorted(each.value for each in await api.inputs(run_id, "pilotage-")),
+        "children": [child.state.name for child in await api.children(run_id)],
+    }
+
+
+async def of_pool(api: PrefectApi) -> dict[str, Any]:
+    """Everything about the pool, its queues and the limits that a lever could have changed."""
+    pool = await api.pool(POOL)
+    queues = await api.queues(POOL)
+    return {
+        "pool": [pool.limit, pool.paused],
+        "queues": [[each.name, each.priority, each.limit, each.paused] for each in queues],
+    }
+
+
+def run_look(yard: Yard, *runs: str, twins: bool = False) -> Look:
+    """A look at these runs, and at the runs that were made under the mark."""
+
+    async def look(api: PrefectApi, mark: str) -> Any:
+        seen = [await of_run(yard, api, run_id) for run_id in runs]
+        if twins:
+            made = await api.runs_with_key(mark)
+            seen += [await of_run(yard, api, each.id) for each in made]
+        return {"runs": seen, **await of_pool(api)}
+
+    return look
+
+
+async def pool_look(api: PrefectApi, mark: str) -> Any:
+    """A look at the pool."""
+    return await of_pool(api)
+
+
+def limit_look(name: str) -> Look:
+    """A look at one limit."""
+
+    async def look(api: PrefectApi, mark: str) -> Any:
+        limit = await api.limit(name)
+        return limit and limit.limit
+
+    return look
+
+
+Make = Callable[[Yard, PrefectApi], Awaitable[Target]]
+
+
+async def _of_run(yard: Yard, api: PrefectApi, action: Any, run_id: str, **kind: bool) -> Target:
+    state = (await api.run(run_id)).state
+    return Target(action=action, look=run_look(yard, run_id, **kind), expected_state_id=state.id)
+
+
+async def retry(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *FAILED)
+    return await _of_run(yard, api, RetryRun(run_id=run_id, delay=2 * HOUR), run_id)
+
+
+async def resize(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *FAILED)
+    return await _of_run(yard, api, ResizeRun(run_id=run_id, memory_mb=192), run_id)
+
+
+async def reschedule(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api)
+    return await _of_run(yard, api, RescheduleRun(run_id=run_id, start=yard.base + HOUR), run_id)
+
+
+async def reschedule_due(yard: Yard, api: PrefectApi) -> Target:
+    """One that is due, so that its queue is held while it is moved."""
+    run_id = await yard.run(api, due=datetime.now(UTC) - timedelta(minutes=1))
+    return await _of_run(yard, api, RescheduleRun(run_id=run_id, start=yard.base + HOUR), run_id)
+
+
+async def cancel(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api)
+    return await _of_run(yard, api, CancelRun(run_id=run_id), run_id)
+
+
+async def cancel_running(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *RUNNING)
+    return await _of_run(yard, api, CancelRun(run_id=run_id), run_id)
+
+
+async def parameters(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api)
+    changes = (ParameterValue(name="size", value=7),)
+    return await _of_run(yard, api, ChangeParameters(run_id=run_id, changes=changes), run_id)
+
+
+async def move(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api)
+    return await _of_run(yard, api, MoveRun(run_id=run_id, queue="b"), run_id, twins=True)
+
+
+async def retries(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *RUNNING)
+    return await _of_run(yard, api, RaiseRetries(run_id=run_id, retries=3), run_id)
+
+
+async def directive(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *RUNNING)
+    return await _of_run(yard, api, SendDirective(run_id=run_id, directive=Directive.DRAIN), run_id)
+
+
+async def remediation(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *FAILED)
+    action = LaunchRemediation(run_id=run_id, deployment_id=yard.remedy_id)
+    return await _of_run(yard, api, action, run_id, twins=True)
+
+
+async def suspend(yard: Yard, api: PrefectApi) -> Target:
+    safe = await yard.deployment(api, "pilotage:suspend-safe")
+    run_id = await yard.run(api, *RUNNING, of=safe)
+    return await _of_run(yard, api, SuspendRun(run_id=run_id, hold=HOUR), run_id)
+
+
+async def resume(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *RUNNING)
+    details = {"pause_reschedule": True, "pause_timeout": (datetime.now(UTC) + HOUR).isoformat()}
+    await api.set_state_if(
+        run_id,
+        (StateType.RUNNING,),
+        StateType.PAUSED,
+        "Suspended",
+        message="",
+        mark=str(uuid4()),
+        details=details,
+    )
+    return await _of_run(yard, api, ResumeRun(run_id=run_id), run_id)
+
+
+async def tree(yard: Yard, api: PrefectApi) -> Target:
+    root = await yard.run(api)
+    child = await yard.run(api, below=root)
+    grandchild = await yard.run(api, below=child)
+    state = (await api.run(root)).state
+    look = run_look(yard, root, child, grandchild)
+    return Target(action=CancelTree(run_id=root), look=look, expected_state_id=state.id)
+
+
+async def notify(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *FAILED)
+    since = datetime.now(UTC)
+
+    async def look(api: PrefectApi, mark: str) -> Any:
+        deadline = asyncio.get_running_loop().time() + 12
+        # Prefect writes events in batches, seconds later
+        while asyncio.get_running_loop().time() < deadline:
+            if await api.event_exists(event_id(mark, STEP), since):
+                return {"event": True, **await of_run(yard, api, run_id)}
+            await asyncio.sleep(0.3)
+        return {"event": False, **await of_run(yard, api, run_id)}
+
+    return Target(action=NotifyOwner(run_id=run_id), look=look)
+
+
+async def pause(yard: Yard, api: PrefectApi) -> Target:
+    daily = {"schedule": {"interval": 86400, "anchor_date": yard.base.isoformat()}, "active": True}
+    deployment_id = await yard.deployment(api, schedules=[daily])
+    await api._send("POST", f"/deployments/{deployment_id}/schedule", json={})
+
+    async def look(api: PrefectApi, mark: str) -> Any:
+        deployment = await api.deployment(deployment_id)
+        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+        ahead = await api.all_runs(where, most=400)
+        active = [each.get("active") for each in deployment.schedules]
+        # how many the scheduler has made by now is its own affair; that there are some is not
+        starts = [yard.offset(run.next_start) for run in ahead]
+        return {
+            "paused": deployment.paused,
+            "active": active,
+            "ahead": bool(ahead),
+            "doubled": len(starts) - len(set(starts)),
+        }
+
+    return Target(action=PauseDeployment(deployment_id=deployment_id, hold=HOUR), look=look)
+
+
+async def spread(yard: Yard, api: PrefectApi) -> Target:
+    deployment_id, runs = await _crowd(yard, api)
+    action = SpreadRuns(
+        deployment_id=deployment_id, first=yard.base, wave=2, every=timedelta(minutes=30), most=100
+    )
+    return Target(action=action, look=run_look(yard, *runs))
+
+
+async def catch_up(yard: Yard, api: PrefectApi) -> Target:
+    deployment_id, runs = await _crowd(yard, api)
+    action = CatchUp(
+        deployment_id=deployment_id, keep=2, first=yard.base, wave=1, every=timedelta(minutes=30)
+    )
+    return Target(action=action, look=run_look(yard, *runs))
+
+
+async def _crowd(yard: Yard, api: PrefectApi) -> tuple[str, list[str]]:
+    """A deployment of which four runs are overdue."""
+    deployment_id = await yard.deployment(api)
+    # fixed distances from the yard's time, so that what a way back restores looks the same
+    late = [yard.base - timedelta(hours=8) - number * HOUR for number in range(4)]
+    return deployment_id, [await yard.run(api, due=due, of=deployment_id) for due in late]
+
+
+def on_pool(action: Action, look: Look = pool_look, *, paused: bool = False) -> Make:
+    """A target that is the pool, a queue or a limit: always the same one, taken back each time."""
+
+    async def make(yard: Yard, api: PrefectApi) -> Target:
+        await tidy(api)
+        if paused:
+            await api.set_queue_paused(POOL, "b", True)
+        return Target(action=action, look=look)
+
+    return make
+
+
+async def limit_of_deployment(yard: Yard, api: PrefectApi) -> Target:
+    name = f"deployment:{yard.limited_id}"
+    await api.set_limit(name, 4)
+    action = SetLimit(scope=LimitScope.DEPLOYMENT, name=yard.limited_id, limit=2, hold=HOUR)
+    return Target(action=action, look=limit_look(name))
+
+
+async def tidy(api: PrefectApi) -> None:
+    """Nothing; pool, queues and limits are as they were at first."""
+    await api.set_pool_paused(POOL, False)
+    await api.set_pool_limit(POOL, 9)
+    for rank, queue in enumerate(("a", "b", "default"), start=1):
+        await api.set_queue_priority(POOL, queue, rank)
+        await api.set_queue_limit(POOL, queue, None)
+        await api.set_queue_paused(POOL, queue, False)
+    for name in (GATE, f"tag:{TAG}"):
+        await api.set_limit(name, 4)
+
+
+TARGETS: Mapping[str, Make] = {
+    "retry_run": retry,
+    "resize_run": resize,
+    "reschedule_run": reschedule,
+    "reschedule_run, due": reschedule_due,
+    "reserve_slot": on_pool(
+        ReserveSlot(pool=POOL, busy_queue="a", starved_queue="default", limit=1, hold=HOUR)
+    ),
+    "cancel_run": cancel,
+    "cancel_run, running": cancel_running,
+    "pause_deployment": pause,
+    "notify_owner": notify,
+    "change_parameters": parameters,
+    "move_run": move,
+    "set_priority": on_pool(SetPriority(pool=POOL, queue="default", priority=1, hold=HOUR)),
+    "set_limit, pool": on_pool(SetLimit(scope=LimitScope.POOL, name=POOL, limit=2, hold=HOUR)),
+    "set_limit, queue": on_pool(SetLimit(scope=LimitScope.QUEUE, pool=POOL, name="a", limit=2, hold=HOUR)),
+    "set_limit, global": on_pool(
+        SetLimit(scope=LimitScope.GLOBAL, name=GATE, limit=2, hold=HOUR), limit_look(GATE)
+    ),
+    "set_limit, tag": on_pool(
+        SetLimit(scope=LimitScope.TAG, name=TAG, limit=2, hold=HOUR), limit_look(f"tag:{TAG}")
+    ),
+    "set_limit, deployment": limit_of_deployment,
+    "hold_queue": on_pool(HoldQueue(pool=POOL, queue="a", hold=HOUR)),
+    "hold_queue, pool": on_pool(HoldQueue(pool=POOL, hold=HOUR)),
+    "release_queue": on_pool(ReleaseQueue(pool=POOL, queue="b"), paused=True),
+    "raise_retries": retries,
+    "cancel_tree": tree,
+    "launch_remediation": remediation,
+    "send_directive": directive,
+    "suspend_run": suspend,
+    "resume_run": resume,
+    "spread_runs": spread,
+    "catch_up": catch_up,
+}
+"""By action kind, and after a comma what sets it apart from another target of the same kind."""
