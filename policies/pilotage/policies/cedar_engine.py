@@ -9,26 +9,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import cedarpy
 
 from pilotage.policies.engines import EngineRequest, Entity, PolicyNote, RawAnswer, Uid
 from pilotage.policies.policy_lint import problems_in
+from pilotage.policies.policy_scopes import ActionUid, may_apply, reads_approvals
 from pilotage.telemetry.errors import ConfigError
 
 NAMESPACE = "Pilotage"
+SLICES = 64
+"""Parsed entity slices that are remembered; one decision asks about the same slice several times."""
 
 
 class CedarEngine:
-    """A validated set of Cedar policies with its schema. Immutable; safe to share between threads."""
+    """A validated set of Cedar policies with its schema. Immutable; safe to share between threads.
+
+    A question is put only to the policies whose head can match it: the others could neither decide nor fail.
+    """
 
     def __init__(
         self, schema: str, files: Mapping[str, str], *, known_notes: Mapping[str, PolicyNote]
     ) -> None:
+        self._made_of = (schema, dict(files), dict(known_notes))
         self._schema = cedarpy.Schema.from_str(schema)
-        self._policies = cedarpy.PolicySet.from_str("\n".join(files[name] for name in sorted(files)))
+        self._policies = _static_policies("\n".join(files[name] for name in sorted(files)))
         self._notes = dict(known_notes)
+        self._firm = _ids_without_approvals(self._policies)
+        self._groups = _groups_of_actions(self._schema)
+        # both only remember what the same arguments gave before
+        self._applicable = lru_cache(maxsize=None)(self._narrowed)
+        self._slice = lru_cache(maxsize=SLICES)(self._parsed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Parsed policies cannot travel to another process; their texts can."""
+        return _made_again, self._made_of
 
     @classmethod
     def compiled(cls, schema: str, files: Mapping[str, str]) -> CedarEngine:
@@ -59,12 +76,33 @@ class CedarEngine:
         self, requests: Sequence[EngineRequest], entities: Sequence[Entity]
     ) -> tuple[RawAnswer, ...]:
         """One raw answer for each request. Raises ValueError when the entities break the schema."""
-        slice_ = cedarpy.Entities.from_json_str(
-            json.dumps([_entity(entity) for entity in entities]), self._schema
-        )
+        slice_ = self._slice(json.dumps([_entity(entity) for entity in entities]))
         return tuple(
-            self._answer(cedarpy.is_authorized(_request(request), self._policies, slice_, self._schema))
+            self._answer(
+                cedarpy.is_authorized(
+                    _request(request),
+                    self._applicable(request.principal.type, request.action, request.resource.type),
+                    slice_,
+                    self._schema,
+                )
+            )
             for request in requests
+        )
+
+    def _parsed(self, entities: str) -> Any:
+        return cedarpy.Entities.from_json_str(entities, self._schema)
+
+    def _narrowed(self, principal_type: str, action: str, resource_type: str) -> Any:
+        """The policies that can apply to such questions, under the ids that they have in the whole set."""
+        asked = (f"{NAMESPACE}::Action", action)
+        actions = {asked, *self._groups.get(asked, ())}
+        principal, resource = f"{NAMESPACE}::{principal_type}", f"{NAMESPACE}::{resource_type}"
+        return _policy_set(
+            {
+                name: policy
+                for name, policy in self._policies.items()
+                if may_apply(policy, principal, actions, resource)
+            }
         )
 
     def _answer(self, result: Any) -> RawAnswer:
@@ -73,24 +111,72 @@ class CedarEngine:
         if result.decision is cedarpy.Decision.NoDecision and not errors:
             errors.append("the engine made no decision")
         ids = told.id_annotations_by_reason
+        deciding = tuple(sorted(str(ids.get(reason, reason)) for reason in told.reasons))
         return RawAnswer(
             allowed=bool(result.allowed),
-            deciding=tuple(sorted(str(ids.get(reason, reason)) for reason in told.reasons)),
+            deciding=deciding,
             errors=tuple(errors),
+            firm=bool(deciding) and not result.allowed and self._firm.issuperset(deciding),
         )
 
 
 def policies_as_json(text: str) -> list[dict[str, Any]]:
     """The policies of this text in Cedar's JSON form. Raises ValueError when it does not parse."""
-    parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
-    return list(parsed["staticPolicies"].values())
+    return list(_static_policies(text).values())
 
 
 def policies_as_text(policies: Sequence[Mapping[str, Any]]) -> str:
     """The Cedar text of policies in Cedar's JSON form. Raises ValueError when it stands for none."""
     numbered = {f"policy{number}": dict(policy) for number, policy in enumerate(policies)}
-    form = {"staticPolicies": numbered, "templates": {}, "templateLinks": []}
-    return str(cedarpy.policies_from_json_str(json.dumps(form)))
+    return str(cedarpy.policies_from_json_str(_form(numbered)))
+
+
+def _made_again(schema: str, files: Mapping[str, str], notes: Mapping[str, PolicyNote]) -> CedarEngine:
+    return CedarEngine(schema, files, known_notes=notes)
+
+
+def _static_policies(text: str) -> dict[str, dict[str, Any]]:
+    """The policies of this text by the engine's own ids. Raises ValueError when it does not parse."""
+    parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
+    return dict(parsed["staticPolicies"])
+
+
+def _policy_set(policies: Mapping[str, Mapping[str, Any]]) -> Any:
+    return cedarpy.PolicySet.from_json_str(_form(policies))
+
+
+def _form(policies: Mapping[str, Mapping[str, Any]]) -> str:
+    return json.dumps({"staticPolicies": policies, "templates": {}, "templateLinks": []})
+
+
+def _ids_without_approvals(policies: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The `@id` of every policy that is blind to approvals."""
+    seeing = {_id_of(policy) for policy in policies.values() if reads_approvals(policy["conditions"])}
+    return frozenset(_id_of(policy) for policy in policies.values()) - seeing - {""}
+
+
+def _id_of(policy: Mapping[str, Any]) -> str:
+    return str((policy.get("annotations") or {}).get("id") or "")
+
+
+def _groups_of_actions(schema: Any) -> dict[ActionUid, frozenset[ActionUid]]:
+    """Each action of the schema with every group above it."""
+    actions = json.loads(str(cedarpy.Entities.from_json_str("[]", schema)))
+    above = {
+        (one["uid"]["type"], one["uid"]["id"]): {(of["type"], of["id"]) for of in one["parents"]}
+        for one in actions
+    }
+    return {uid: frozenset(_ancestors(uid, above)) for uid in above}
+
+
+def _ancestors(uid: ActionUid, above: Mapping[ActionUid, set[ActionUid]]) -> set[ActionUid]:
+    found: set[ActionUid] = set()
+    waiting = [uid]
+    while waiting:
+        for parent in above.get(waiting.pop(), set()) - found:
+            found.add(parent)
+            waiting.append(parent)
+    return found
 
 
 def _problems_of_file(name: str, text: str, schema: Any, notes: dict[str, PolicyNote]) -> list[str]:

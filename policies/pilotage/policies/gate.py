@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import product
 from typing import Any, Literal
 
 from pilotage.planner.actions import target_of
@@ -27,7 +26,7 @@ from pilotage.policies.engines import EngineRequest, Entity, RawAnswer, Uid
 from pilotage.policies.grants import Asked
 from pilotage.policies.refusals import refused
 from pilotage.policies.roles import APPROVAL_ROLES, OWNER, Role, expanded
-from pilotage.policies.seats import fillable, unfilled
+from pilotage.policies.seats import fillable, seatings
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
 from pilotage.policies.worlds import world_of
 
@@ -146,7 +145,7 @@ class Gate:
         args = slices.arguments(action, target, filed.filed_at)
         world = world_of(bundle.guardrails, action, target, ledger, now)
 
-        def ask(seatings: Sequence[Mapping[str, int]]) -> tuple[RawAnswer, ...]:
+        def ask(asked: Sequence[Mapping[str, int]]) -> tuple[RawAnswer, ...]:
             return bundle.engine.evaluate(
                 [
                     EngineRequest(
@@ -158,7 +157,7 @@ class Gate:
                             "world": {**world, "approvals": dict(seating)},
                         },
                     )
-                    for seating in seatings
+                    for seating in asked
                 ],
                 entities,
             )
@@ -170,6 +169,9 @@ class Gate:
         allowing = next((answer for answer in real if answer.allowed), None)
         if allowing is not None:
             return _explained(bundle, Outcome.ALLOW, allowing.deciding)
+        # what denies blindly denies in every seating; approvals could only lift others, and none of those fired
+        if firm := next((answer for answer in real if answer.firm), None):
+            return _explained(bundle, Outcome.DENY, firm.deciding)
         (saturated,) = ask([dict.fromkeys(self._roles, MOST_SEATS)])
         if saturated.errors:
             return refused("!evaluation-error", bundle=bundle.hash, errors=saturated.errors)
@@ -199,19 +201,11 @@ class Gate:
         ask: Callable[[Sequence[Mapping[str, int]]], tuple[RawAnswer, ...]],
     ) -> dict[str, int] | None:
         """The fewest seats still missing with which the engine allows it, or None when it never does."""
-        seatings = [
-            dict(zip(self._roles, counts, strict=True))
-            for counts in sorted(
-                product(range(MOST_SEATS + 1), repeat=len(self._roles)), key=lambda c: (sum(c), c[::-1])
-            )
-        ]
-        missing = [(unfilled(seating, people), seating) for seating in seatings]
-        for left, seating in sorted(missing, key=lambda pair: sum(pair[0].values())):
-            # with nothing missing it was asked before, and refused
-            if left:
-                (answer,) = ask([seating])
-                if answer.allowed and not answer.errors:
-                    return left
+        # a set that is full already was asked before, and refused
+        for missing, seats in seatings(self._roles, people, MOST_SEATS):
+            (answer,) = ask([seats])
+            if answer.allowed and not answer.errors:
+                return dict(missing)
         return None
 
 

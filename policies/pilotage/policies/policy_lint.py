@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from pilotage.policies.policy_scopes import reads_approvals
+
 
 def problems_in(text: str, parsed: dict[str, Any]) -> list[str]:
     """What is wrong with one file, in words; `parsed` is its JSON form."""
@@ -48,7 +50,7 @@ def _problems_of_policy(policy: dict[str, Any], name: str) -> Iterator[str]:
 
 def _monotone(node: Any, *, allowed_here: bool) -> bool:
     """Whether approvals occur only as `approvals.role >= literal`, joined by `&&` and `||`."""
-    if not _mentions_approvals(node):
+    if not reads_approvals(node):
         return True
     if not allowed_here or not isinstance(node, dict) or len(node) != 1:
         return False
@@ -64,17 +66,5 @@ def _monotone(node: Any, *, allowed_here: bool) -> bool:
                 and set(parts["left"]) == {"."}
                 and parts["left"]["."]["left"].get(".", {}).get("attr") == "approvals"
             )
-        case _:
-            return False
-
-
-def _mentions_approvals(node: Any) -> bool:
-    match node:
-        case {"attr": "approvals"}:
-            return True
-        case dict():
-            return any(_mentions_approvals(part) for part in node.values())
-        case list():
-            return any(_mentions_approvals(part) for part in node)
         case _:
             return False

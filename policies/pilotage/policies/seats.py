@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from itertools import product
 
 People = Mapping[str, AbstractSet[str]]
@@ -57,3 +58,25 @@ def fillable(roles: Sequence[str], people: People, most: int) -> tuple[dict[str,
         for need in full
         if not any(other != need and all(other[role] >= need[role] for role in roles) for other in full)
     )
+
+
+def seatings(
+    roles: Sequence[str], people: People, most: int
+) -> tuple[tuple[Mapping[str, int], Mapping[str, int]], ...]:
+    """Every set of up to `most` seats of each role that is not full yet: what is missing, and all of its seats.
+
+    Cheapest first: the fewest people, then the earlier roles.
+    """
+    return _seatings(tuple(roles), tuple((who, frozenset(people[who])) for who in sorted(people)), most)
+
+
+@lru_cache(maxsize=256)
+def _seatings(
+    roles: tuple[str, ...], people: tuple[tuple[str, frozenset[str]], ...], most: int
+) -> tuple[tuple[Mapping[str, int], Mapping[str, int]], ...]:
+    counted = sorted(
+        product(range(most + 1), repeat=len(roles)), key=lambda counts: (sum(counts), counts[::-1])
+    )
+    needs = [dict(zip(roles, counts, strict=True)) for counts in counted]
+    missing = [(unfilled(need, dict(people)), need) for need in needs]
+    return tuple(sorted((pair for pair in missing if pair[0]), key=lambda pair: sum(pair[0].values())))
