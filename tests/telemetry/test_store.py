@@ -18,7 +18,7 @@ from tests.telemetry.samples import a_log, a_queue, a_run, a_task_run, an_event,
 from pilotage.telemetry import schema
 from pilotage.telemetry.duckdb_store import DuckDBFile, DuckDBStore
 from pilotage.telemetry.errors import InvariantError, StoreError
-from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType, TaskRunFact
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.retention import Retention
 
@@ -41,8 +41,8 @@ def test_a_table_has_the_columns_of_its_dataclass(store: DuckDBStore, table: sch
 
 
 FACTS = {
-    "runs": (DuckDBStore.merge_runs, a_run(next_start=at(9))),
-    "task_runs": (DuckDBStore.merge_task_runs, a_task_run()),
+    "runs": (DuckDBStore.merge_runs, a_run(next_start=at(9), retries=3, parent_task_run_id="t-9")),
+    "task_runs": (DuckDBStore.merge_task_runs, a_task_run(attempt=2, kept=True)),
     "events": (DuckDBStore.add_events, an_event()),
     "logs": (DuckDBStore.add_logs, a_log(message='it\'s "so" ☃')),
     "queues": (DuckDBStore.add_queues, a_queue(oldest_due=at(-5))),
@@ -336,7 +336,8 @@ def test_a_store_of_an_older_schema_is_migrated(tmp_path: Path, monkeypatch: pyt
     with duckdb.connect(str(path)) as connection:
         connection.execute("ALTER TABLE runs RENAME COLUMN flow_name TO flow")
         connection.execute("UPDATE meta SET value = '0' WHERE key = 'schema_version'")
-    steps = {0: ("ALTER TABLE runs RENAME COLUMN flow TO flow_name",)}
+    steps: dict[int, tuple[str, ...]] = dict.fromkeys(range(1, schema.SCHEMA_VERSION), ())
+    steps[0] = ("ALTER TABLE runs RENAME COLUMN flow TO flow_name",)
     monkeypatch.setattr("pilotage.telemetry.duckdb_store.MIGRATIONS", steps)
     new = DuckDBStore(path)
     try:
@@ -344,6 +345,27 @@ def test_a_store_of_an_older_schema_is_migrated(tmp_path: Path, monkeypatch: pyt
         assert new.rows("SELECT value FROM meta WHERE key = 'schema_version'") == [
             {"value": str(schema.SCHEMA_VERSION)}
         ]
+    finally:
+        new.close()
+
+
+def test_a_store_of_the_first_version_becomes_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "t.duckdb"
+    old = DuckDBStore(path)
+    old.merge_runs([a_run()])
+    old.merge_task_runs([a_task_run()])
+    old.close()
+    with duckdb.connect(str(path)) as connection:
+        for name in ("parent_task_run_id", "retries", "auto_scheduled"):
+            connection.execute(f"ALTER TABLE runs DROP COLUMN {name}")
+        for name in ("attempt", "kept"):
+            connection.execute(f"ALTER TABLE task_runs DROP COLUMN {name}")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    new = DuckDBStore(path)
+    try:
+        new.merge_runs([a_run("r-2", retries=2, auto_scheduled=True)])
+        assert every_run(new) == [a_run(), a_run("r-2", retries=2, auto_scheduled=True)]
+        assert schema.facts_from_rows(TaskRunFact, new.rows("SELECT * FROM task_runs")) == [a_task_run()]
     finally:
         new.close()
 

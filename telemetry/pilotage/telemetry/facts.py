@@ -64,6 +64,12 @@ class RunFact:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Redacted; untrusted."""
     job_variables: Mapping[str, Any] = field(default_factory=dict)
+    parent_task_run_id: str | None = None
+    """The task run of another run that started this one."""
+    retries: int | None = None
+    """How many retries its own policy grants; None when nobody said."""
+    auto_scheduled: bool = False
+    """Whether a schedule made it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,10 @@ class TaskRunFact:
     started: datetime | None = None
     ended: datetime | None = None
     updated: datetime
+    attempt: int = 0
+    """The attempt of its flow run in which it was made, from 1; each attempt makes its own. 0 when unknown."""
+    kept: bool = False
+    """Whether its result is in storage, where the next attempt looks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -376,5 +376,7 @@ class PrefectCollector:
             try:
                 if await self._copy.run_logs(reader, run_id):
                     self._tell([run_id])
+                # Prefect writes task runs after their flow run has ended
+                await self._copy.task_runs(reader, {"flow_runs": {"id": {"any_": [run_id]}}})
             except AdapterError as exc:
                 logger.debug("Late logs of run %s: %s", run_id, exc)

@@ -69,6 +69,9 @@ def run_fact(raw: Json, *, flow_name: str, deployment_name: str | None) -> RunFa
         tags=tuple(redact(str(tag)) for tag in raw.get("tags") or ()),
         parameters=redact_json(raw.get("parameters") or {}),
         job_variables=redact_json(raw.get("job_variables") or {}),
+        parent_task_run_id=raw.get("parent_task_run_id"),
+        retries=(raw.get("empirical_policy") or {}).get("retries"),
+        auto_scheduled=bool(raw.get("auto_scheduled")),
     )
 
 
@@ -87,6 +90,9 @@ def task_run_fact(raw: Json) -> TaskRunFact:
         started=moment(raw.get("start_time")),
         ended=moment(raw.get("end_time")),
         updated=_moment(raw.get("updated")),
+        attempt=raw.get("flow_run_run_count") or 0,
+        # a result that was kept says where; without persistence the state has no data at all
+        kept=bool(isinstance(data := state.get("data"), Mapping) and data.get("storage_key")),
     )
 
 

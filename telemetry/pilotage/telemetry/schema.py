@@ -31,10 +31,21 @@ from pilotage.telemetry.facts import (
 )
 from pilotage.telemetry.forecasts import Forecast
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one with every change to a table, together with a row in `MIGRATIONS`."""
 
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {}
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE runs ADD COLUMN parent_task_run_id VARCHAR",
+        "ALTER TABLE runs ADD COLUMN retries BIGINT",
+        # a DEFAULT in the same statement is refused once the configuration is locked
+        "ALTER TABLE runs ADD COLUMN auto_scheduled BOOLEAN",
+        "UPDATE runs SET auto_scheduled = false",
+        "ALTER TABLE task_runs ADD COLUMN attempt BIGINT",
+        "ALTER TABLE task_runs ADD COLUMN kept BOOLEAN",
+        "UPDATE task_runs SET attempt = 0, kept = false",
+    ),
+}
 """For each old version, the statements that make a store of that version one of the next."""
 
 COMPRESSED = frozenset({("events", "payload"), ("logs", "message")})
