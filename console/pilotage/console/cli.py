@@ -315,6 +315,34 @@ def chat(
         run_chat(asker(state_dir, token_file), config=config)
 
 
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 4280,
+    public_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which people reach it through your TLS proxy; may be given again."),
+    ] = None,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
+) -> None:
+    """The console in the browser, and its HTTP API. Prints a link that signs you in once."""
+    from pilotage.console.web.serve import serve as run  # start-up time: the server
+    from pilotage.flows.places import places
+
+    with told(as_json=False):
+        run(
+            places(state_dir),
+            token_file=token_file,
+            config=config,
+            host=host,
+            port=port,
+            public_hosts=tuple(public_host or ()),
+            say=lambda text: OUT.print(harmless(text), soft_wrap=True),
+        )
+
+
 @users_app.command("add")
 def users_add(
     name: Annotated[str, typer.Argument(help="Who.")],
@@ -345,6 +373,60 @@ def users_add(
             print_json({"name": name, "roles": role, "token_file" if token_to else "token": shown})
         else:
             OUT.print(harmless(f"{name} ({', '.join(role)}): {shown}"))
+
+
+@users_app.command("password")
+def users_password(
+    name: Annotated[str, typer.Argument(help="Who.")],
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="Read it from this file, `-` for standard input.", show_default="asks twice"),
+    ] = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Set the password with which a person signs in to the page. Only a slow hash of it is kept."""
+    from pilotage.flows.places import places
+    from pilotage.policies.identities import IdentityBook
+
+    with told(as_json=False):
+        if password_file is None:
+            password = str(typer.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True))
+        else:
+            password = _first_line(password_file)
+        IdentityBook(places(state_dir).users).set_password(name, password)
+        OUT.print(harmless(f"{name} can sign in with it now"))
+
+
+@users_app.command("token")
+def users_token(
+    name: Annotated[str, typer.Argument(help="Whose.")],
+    label: Annotated[str, typer.Option(help="What it is for, such as ci.")],
+    role: Annotated[list[str], typer.Option(help="One of their roles; may be given again.")],
+    days: Annotated[int, typer.Option(min=1, max=366, help="How long it lasts.")] = 30,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """A further token for a person's programs, with fewer roles and an end. Shown once."""
+    from datetime import UTC, datetime, timedelta
+
+    from pilotage.flows.places import places
+    from pilotage.policies.identities import IdentityBook
+
+    with told(as_json):
+        until = datetime.now(UTC) + timedelta(days=days)
+        token = IdentityBook(places(state_dir).users).add_token(name, label, roles=tuple(role), until=until)
+        found = {"name": name, "label": label, "roles": role, "until": until.isoformat(), "token": token}
+        print_json(found) if as_json else OUT.print(
+            harmless(f"{name}/{label} until {when(until.isoformat())}: {token}")
+        )
+
+
+def _first_line(path: Path) -> str:
+    try:
+        text = sys.stdin.readline() if str(path) == "-" else path.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"Reading the password from {path}: {exc}. Name a readable text file.") from exc
+    return text.split("\n", 1)[0]
 
 
 def _ask_and_show(

@@ -11,13 +11,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.console.engine.callers import Caller, Crew
 from pilotage.console.engine.cards import Card, card_of
 from pilotage.console.engine.commands import COMMANDS, Setting
 from pilotage.console.engine.event_log import EventLog
-from pilotage.console.engine.events import Event, EventType, Thread
+from pilotage.console.engine.events import FLOOR, Event, EventType, Thread
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.telemetry.errors import PilotageError
 
@@ -121,6 +122,25 @@ class Engine:
             self._levers = await asyncio.to_thread(lambda: dict(desk.call("levers")))
         return self._levers or {}
 
+    # -- looking
+
+    async def ask(self, caller: Caller, op: str, **arguments: Any) -> Any:
+        """One operation of the desk in the caller's name. Raises DeskRefusal, DeskError."""
+        desk = self._crew.desk(caller)
+        return await asyncio.to_thread(lambda: desk.call(op, **arguments))
+
+    async def setting(self, caller: Caller) -> Setting:
+        """What a command of the caller may use."""
+        looks = await asyncio.to_thread(self._crew.looks, caller)
+        return Setting(caller=caller, desk=self._crew.desk(caller), looks=looks)
+
+    async def snooze(self, caller: Caller, proposal_id: str, minutes: int) -> Event:
+        """Writes down that the caller wants to see a card later; it goes on to expire."""
+        await self.ask(caller, "proposal", proposal_id=proposal_id)  # it must be there
+        until = datetime.now(UTC) + timedelta(minutes=minutes)
+        said = {"proposal_id": proposal_id, "until": until.isoformat()}
+        return await asyncio.to_thread(self.log.append, FLOOR, "snoozed", caller.name, said)
+
     # -- one turn
 
     async def _turn(self, caller: Caller, thread: str, turn: int, words: str) -> None:
@@ -153,11 +173,7 @@ class Engine:
             await self._write(thread, "error", {"turn": turn, "text": text, "kind": "unknown-command"})
             await self._write(thread, "done", {"turn": turn, "ok": False})
             return
-        setting = Setting(
-            caller=caller,
-            desk=self._crew.desk(caller),
-            looks=await asyncio.to_thread(self._crew.looks, caller),
-        )
+        setting = await self.setting(caller)
         for block in await asyncio.to_thread(command.run, setting, rest.strip()):
             await self._write(thread, "block", {"turn": turn, "block": block})
         await self._write(thread, "done", {"turn": turn, "ok": True})

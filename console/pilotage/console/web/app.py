@@ -1,0 +1,111 @@
+"""The ASGI app: routes, page, headers. `serve.py` composes and runs it; tests give it their own parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pilotage.console.engine.callers import Caller
+from pilotage.console.engine.engine import Engine
+from pilotage.console.web import refusals
+from pilotage.console.web.access import Access, Reader
+from pilotage.console.web.routes import router
+from pilotage.console.web.sessions import Sessions
+from pilotage.console.web.stream import Tail
+
+PAGE = Path(__file__).with_name("page")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+def create_app(
+    engine: Engine,
+    *,
+    identify: Callable[[str], Caller],
+    password: Callable[[str, str], str],
+    sessions: Sessions | None = None,
+    hosts: Sequence[str] = LOOPBACK,
+) -> FastAPI:
+    """The app over an engine.
+
+    `identify` says whose a token is, `password` gives a token for a name and a password; both raise DeskRefusal.
+    Requests for any other host than `hosts` are refused, so that no foreign name can be pointed at a loopback port.
+    """
+    tail = Tail(engine.log)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(tail.run())
+        try:
+            yield
+        finally:
+            tail.close()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    app = FastAPI(
+        title="pilotage console",
+        description="Ask about runs, decide on proposals. Nothing is served without identity.",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+    )
+    app.state.engine, app.state.tail, app.state.password = engine, tail, password
+    app.state.access = Access(sessions or Sessions(), identify)
+    refusals.install(app)
+    app.include_router(router)
+
+    @app.get("/api/openapi.json", include_in_schema=False)
+    async def description(caller: Reader) -> dict[str, object]:
+        return app.openapi()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/assets", StaticFiles(directory=PAGE, check_dir=False), name="assets")
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+
+    app.add_middleware(SafeHeaders)
+    return app
+
+
+class SafeHeaders:
+    """Adds the headers to every response, streams included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if scope["path"].startswith("/api/"):
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        await self._app(scope, receive, sending if scope["type"] == "http" else send)

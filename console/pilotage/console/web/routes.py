@@ -1,0 +1,310 @@
+"""The HTTP API: each route is one question to the engine, in the name of whoever the request proved to be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import StreamingResponse
+
+from pilotage.console.engine.callers import Caller
+from pilotage.console.engine.commands import COMMANDS, Setting
+from pilotage.console.engine.engine import Engine
+from pilotage.console.web.access import Access, Reader, Writer
+from pilotage.console.web.refusals import Refusal
+from pilotage.console.web.sessions import COOKIE
+from pilotage.console.web.shapes import (
+    Accepted,
+    Because,
+    BulkResult,
+    BulkResults,
+    BulkVote,
+    Edit,
+    EventOut,
+    Me,
+    Message,
+    NewThread,
+    Problem,
+    ProposalId,
+    Shown,
+    SignIn,
+    Snooze,
+    Stopped,
+    ThreadId,
+    ThreadOut,
+    Undone,
+    VoteIn,
+)
+from pilotage.console.web.stream import Tail
+from pilotage.telemetry.errors import PilotageError
+
+NO: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (400, 401, 403, 404, 409, 422, 429, 503)
+}
+router = APIRouter(prefix="/api", responses=NO)
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Seq = Annotated[int, Query(ge=0, le=2**53)]
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+# -- who
+
+
+@router.post("/sign-in", status_code=200)
+async def sign_in(request: Request, response: Response, given: SignIn) -> Me:
+    """Signs a browser in with a one-time code, or with a name and a password."""
+    access: Access = request.app.state.access
+    if given.code:
+        token = access.sessions.redeem(given.code) or ""
+        if not token:
+            raise Refusal(401, "bad-code", "Signing in: this link was used or is too old. Ask for a new one.")
+    else:
+        token = await asyncio.to_thread(request.app.state.password, given.name, given.password)
+    caller = await access.identify(token)
+    key, session = access.sessions.open(caller)
+    response.set_cookie(
+        COOKIE, key, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
+    )
+    return await _me(request, caller, session.csrf)
+
+
+@router.post("/sign-out", status_code=204)
+async def sign_out(request: Request, caller: Writer) -> Response:
+    """Ends the browser's session."""
+    access: Access = request.app.state.access
+    access.sessions.end(request.cookies.get(COOKIE, ""))
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    return response
+
+
+@router.get("/me")
+async def me(request: Request, caller: Reader) -> Me:
+    """Who the caller is."""
+    access: Access = request.app.state.access
+    session = access.session(request)
+    return await _me(request, caller, session.csrf if session else "")
+
+
+async def _me(request: Request, caller: Caller, csrf: str) -> Me:
+    status = await _engine(request).ask(caller, "status")
+    around = await _engine(request).ask(caller, "surroundings")
+    return Me(
+        name=caller.name,
+        roles=sorted(caller.roles),
+        csrf=csrf,
+        ui=around["ui"],
+        mode=status["mode"],
+        stopped=str(status["stopped"] or ""),
+    )
+
+
+# -- talking
+
+
+@router.get("/threads")
+async def threads(
+    request: Request, caller: Reader, search: Annotated[str, Query(max_length=200)] = "", limit: Limit = 100
+) -> list[ThreadOut]:
+    """The conversations, the last active first."""
+    found = await asyncio.to_thread(_engine(request).log.threads, limit, search)
+    return [ThreadOut.of(thread) for thread in found]
+
+
+@router.post("/threads", status_code=201)
+async def open_thread(request: Request, caller: Writer, given: NewThread) -> ThreadOut:
+    """A new conversation."""
+    return ThreadOut.of(await asyncio.to_thread(_engine(request).open_thread, caller, given.title))
+
+
+@router.get("/threads/{thread}/events")
+async def events(
+    request: Request, caller: Reader, thread: ThreadId, after: Seq = 0, limit: Limit = 500
+) -> list[EventOut]:
+    """The rows of a conversation that follow `after`, oldest first."""
+    await _known(request, thread)
+    found = await asyncio.to_thread(_engine(request).log.after, after, thread, limit)
+    return [EventOut.of(event) for event in found]
+
+
+@router.post("/threads/{thread}/messages", status_code=202)
+async def say(request: Request, caller: Writer, thread: ThreadId, given: Message) -> Accepted:
+    """Says something; the answer follows in the thread's events."""
+    await _known(request, thread)
+    said = await _engine(request).say(caller, thread, given.text)
+    return Accepted(seq=said.seq)
+
+
+@router.post("/threads/{thread}/interrupt", status_code=204)
+async def interrupt(request: Request, caller: Writer, thread: ThreadId) -> Response:
+    """Stops the answer that is being given. What was proposed in it stays filed."""
+    await _known(request, thread)
+    _engine(request).interrupt(thread)
+    return Response(status_code=204)
+
+
+async def _known(request: Request, thread: str) -> None:
+    if await asyncio.to_thread(_engine(request).log.thread, thread) is None:
+        raise Refusal(404, "unknown-thread", f"Looking for thread {thread}: there is none. See /api/threads.")
+
+
+@router.get(
+    "/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def stream(
+    request: Request,
+    caller: Reader,
+    thread: Annotated[ThreadId | None, Query()] = None,
+    after: Seq = 0,
+    last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,16}$")] = None,
+) -> StreamingResponse:
+    """Rows as they are written, as server-sent events whose ids are `seq`; resumes by Last-Event-ID."""
+    access: Access = request.app.state.access
+    tail: Tail = request.app.state.tail
+    start = int(last_event_id) if last_event_id else after
+    by_cookie = not request.headers.get("authorization")
+
+    def alive() -> bool:
+        return not by_cookie or access.session(request) is not None
+
+    return StreamingResponse(
+        tail.frames(start, thread, alive),
+        media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+# -- deciding
+
+
+@router.get("/proposals")
+async def proposals(
+    request: Request,
+    caller: Reader,
+    status: Annotated[str | None, Query(pattern=r"^[a-z_]{1,40}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> list[dict[str, Any]]:
+    """Cards, the newest first, all or those of one status."""
+    engine = _engine(request)
+    rows = await engine.ask(caller, "proposals", status=status, limit=limit)
+    return [await engine.card(caller, row) for row in rows]
+
+
+@router.get("/proposals/{proposal_id}")
+async def proposal(request: Request, caller: Reader, proposal_id: ProposalId) -> dict[str, Any]:
+    """One card, as it stands now."""
+    return await _engine(request).card(caller, proposal_id)
+
+
+@router.post("/proposals/{proposal_id}/vote")
+async def vote(request: Request, caller: Writer, proposal_id: ProposalId, given: VoteIn) -> dict[str, Any]:
+    """Approves or rejects exactly what the caller saw. 403 when the vote does not count, 409 when it is stale."""
+    return await _vote(_engine(request), caller, proposal_id, given.digest, given.decision, given.reason)
+
+
+@router.post("/votes")
+async def votes(request: Request, caller: Writer, given: BulkVote) -> BulkResults:
+    """One answer to several proposals; each is counted for itself and has its own result."""
+    results = []
+    for item in given.items:
+        try:
+            card = await _vote(
+                _engine(request), caller, item.proposal_id, item.digest, given.decision, given.reason
+            )
+            results.append(BulkResult(proposal_id=item.proposal_id, ok=True, card=card))
+        except (PilotageError, Refusal) as exc:
+            results.append(BulkResult(proposal_id=item.proposal_id, ok=False, error=str(exc)))
+    return BulkResults(results=results)
+
+
+async def _vote(
+    engine: Engine, caller: Caller, proposal_id: str, digest: str, decision: str, reason: str
+) -> dict[str, Any]:
+    seen = await engine.card(caller, proposal_id)
+    if seen["digest"] != digest or not seen["open"]:
+        why = f"it is {seen['status']} now" if seen["digest"] == digest else "it is another one by now"
+        raise Refusal(409, "stale", f"Answering {proposal_id}: {why}. Look at it again.")
+    return await engine.decide(caller, proposal_id, digest, decision, reason)
+
+
+@router.post("/proposals/{proposal_id}/edit", status_code=201)
+async def edit(request: Request, caller: Writer, proposal_id: ProposalId, given: Edit) -> dict[str, Any]:
+    """Files the edited action as a proposal of the caller's own and gives its card."""
+    await _known(request, given.thread)
+    return await _engine(request).edit(caller, proposal_id, given.action, given.thread)
+
+
+@router.post("/proposals/{proposal_id}/snooze", status_code=202)
+async def snooze(request: Request, caller: Writer, proposal_id: ProposalId, given: Snooze) -> Accepted:
+    """Puts a card away for a while, for this caller alone. It goes on to expire."""
+    return Accepted(seq=(await _engine(request).snooze(caller, proposal_id, given.minutes)).seq)
+
+
+@router.post("/proposals/{proposal_id}/undo")
+async def undo(request: Request, caller: Writer, proposal_id: ProposalId, given: Because) -> Undone:
+    """Takes back what a proposal changed, where there is a way."""
+    found = await _engine(request).ask(caller, "undo", proposal_id=proposal_id, reason=given.reason)
+    return Undone(
+        proposal_id=found["proposal_id"], effect=found["effect"], reason=str(found.get("reason") or "")
+    )
+
+
+@router.post("/stop")
+async def stop(request: Request, caller: Writer, given: Because) -> Stopped:
+    """Pulls the kill switch."""
+    found = await _engine(request).ask(caller, "stop", reason=given.reason)
+    return Stopped(stopped=str(found["stopped"] or ""))
+
+
+@router.post("/resume")
+async def resume(request: Request, caller: Writer) -> Stopped:
+    """Votes to start again."""
+    found = await _engine(request).ask(caller, "resume")
+    return Stopped(stopped=str(found["stopped"] or ""), votes_missing=int(found["votes_missing"]))
+
+
+# -- looking
+
+
+@router.get("/actions")
+async def actions(request: Request, caller: Reader) -> dict[str, Any]:
+    """The JSON schema of every kind of action, by kind: what forms are made from."""
+    schemas: Mapping[str, Any] = await asyncio.to_thread(_schemas)
+    return dict(schemas)
+
+
+def _schemas() -> dict[str, Any]:
+    from pilotage.planner.actions import ACTION  # start-up time
+
+    whole = ACTION.json_schema()
+    kinds = whole["discriminator"]["mapping"]
+    definitions = whole["$defs"]
+    return {
+        kind: {**definitions[ref.rsplit("/", 1)[-1]], "$defs": definitions} for kind, ref in kinds.items()
+    }
+
+
+@router.get("/show/{command}")
+async def show(
+    request: Request,
+    caller: Reader,
+    command: Annotated[str, PathParameter(pattern=r"^[a-z]{1,20}$")],
+    about: Annotated[str, Query(max_length=1000)] = "",
+) -> Shown:
+    """What a command that only reads shows, as blocks."""
+    found = COMMANDS.get(command)
+    if found is None or not getattr(found, "reads", False):
+        raise Refusal(
+            404, "unknown-command", f"Showing {command}: there is no such command. See /api/show/help."
+        )
+    setting: Setting = await _engine(request).setting(caller)
+    return Shown(blocks=await asyncio.to_thread(found.run, setting, about.strip()))

@@ -1,0 +1,126 @@
+"""`pilotage serve`: the page and the API on loopback, in a process that holds no key to Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from pilotage.console.engine.crews import caller_with, engine_for
+from pilotage.console.engine.watcher import Watcher
+from pilotage.console.web.app import LOOPBACK, create_app
+from pilotage.console.web.sessions import Sessions
+from pilotage.flows.desk_client import DeskClient, token_for
+from pilotage.flows.places import Places
+from pilotage.telemetry.errors import ConfigError
+
+LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
+CLOSING = 2
+"""Seconds that open streams are given at the end."""
+
+
+def serve(
+    where: Places,
+    *,
+    token_file: Path | None,
+    config: Path | None,
+    host: str,
+    port: int,
+    public_hosts: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """Serves until interrupted. `say` is given the address and a one-time link for the person at the terminal.
+
+    Raises DeskError when no `pilotage up` answers, DeskRefusal when the token is nobody's, ConfigError when the port
+    is taken or the address is not loopback and no host name is given.
+    """
+    if host not in LOCAL and not public_hosts:
+        raise ConfigError(
+            f"Serving at {host}: that can be reached from elsewhere. Name the host names that people use with "
+            "--public-host, and put TLS in front of it."
+        )
+    token = token_for(where, token_file)
+    caller = caller_with(where, token)
+    sock = _listening(host, port)
+    asyncio.run(_serve(where, caller.token, config, sock, [*LOOPBACK, *public_hosts], say))
+
+
+async def _serve(
+    where: Places,
+    token: str,
+    config: Path | None,
+    sock: socket.socket,
+    hosts: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    caller = caller_with(where, token)
+    engine = engine_for(where, config=config)
+    sessions = Sessions()
+
+    def password(name: str, given: str) -> str:
+        return str(DeskClient(where.desk_socket, "").call("sign_in", name=name, password=given)["token"])
+
+    app = create_app(
+        engine,
+        identify=lambda each: caller_with(where, each),
+        password=password,
+        sessions=sessions,
+        hosts=hosts,
+    )
+    server = _Server(
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING, server_header=False)
+    )
+    stop = asyncio.Event()
+    watching = asyncio.create_task(Watcher(engine, caller, DeskClient(where.desk_socket, token)).run(stop))
+    address, port = sock.getsockname()[:2]
+    base = f"http://{address if ':' not in address else f'[{address}]'}:{port}"
+    say(f"The console of {where.root} is at {base}/")
+    say(
+        f"Sign in as {caller.name} with this link, once, within ten minutes: {base}/#code={sessions.issue_code(token)}"
+    )
+    try:
+        _end_on_signals(server, app.state.tail.close)
+        await server.serve(sockets=[sock])
+    finally:
+        stop.set()
+        await asyncio.gather(watching, return_exceptions=True)
+        await engine.close()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again before what is open here could be closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures nothing."""
+        yield
+
+
+def _end_on_signals(server: uvicorn.Server, close: Callable[[], None]) -> None:
+    """Ends the streams as soon as the server is told to stop, for it waits for open connections."""
+
+    def end() -> None:
+        close()
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as exc:
+        sock.close()
+        raise ConfigError(
+            f"Serving at {host}:{port}: {exc.strerror}. Choose another with --port, 0 for a free one."
+        ) from exc
+    return sock
