@@ -11,6 +11,7 @@ import pytest
 
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.governance import Governance, Housekeeping
+from pilotage.flows.mode_switch import ModeSwitch
 from pilotage.policies.gate import Gate
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
@@ -37,9 +38,10 @@ def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> 
         ledger=ledger,
         gate=gate,
         judge=judge,
-        mode=lambda: Mode.AUTO,
+        mode=ModeSwitch(ledger, Mode.AUTO, lambda: now),
         clock=lambda: now,
         wake=lambda: None,
+        standing={one.name: one for one in (ANN, OLGA, ADAM)}.get,
     )
 
 
@@ -59,7 +61,7 @@ def test_an_admin_breaks_the_glass_and_an_operator_mends_it(
     governance: Governance, ledger: SqlLedger, filed: Make, now: datetime
 ) -> None:
     wanted: dict[str, Any] = {"minutes": 10, "reason": "outage", "kinds": ["retry_run"], "targets": ["run:*"]}
-    with pytest.raises(DeskRefusal, match="ann may not"):
+    with pytest.raises(DeskRefusal, match=r"you are ann \(approver\); admin is needed"):
         asyncio.run(governance.break_glass(ANN, **wanted))
     with pytest.raises(DeskRefusal, match="max_break_glass"):
         asyncio.run(governance.break_glass(ADAM, **{**wanted, "minutes": 61}))
@@ -75,17 +77,78 @@ def test_an_approver_lends_and_takes_back(governance: Governance, ledger: SqlLed
     assert ledger.acting(OLGA, now)[1] == "ann"
     assert asyncio.run(governance.end_delegations(ANN)) == {"ended": 1}
     assert ledger.acting(OLGA, now)[1] == ""
-    with pytest.raises(DeskRefusal, match="olga may not"):
+    with pytest.raises(DeskRefusal, match=r"you are olga \(operator\); approver is needed"):
         asyncio.run(governance.delegate(OLGA, to="ann", hours=8, reason="lunch"))
 
 
+def test_a_right_is_lent_to_somebody_else_who_is_there(governance: Governance) -> None:
+    for name in ("ann", "nobody"):
+        with pytest.raises(DeskRefusal, match="nobody else who is known"):
+            asyncio.run(governance.delegate(ANN, to=name, hours=8, reason="lunch"))
+
+
+def test_what_is_lent_now_can_be_seen(governance: Governance) -> None:
+    asyncio.run(governance.delegate(ANN, to="olga", hours=8, reason="lunch"))
+    asyncio.run(
+        governance.break_glass(ADAM, minutes=10, reason="outage", kinds=["retry_run"], targets=["run:*"])
+    )
+    told = asyncio.run(governance.grants(OLGA))
+    (glass,), (lent,) = told["glass"], told["delegations"]
+    assert (glass["holder"], glass["kinds"], glass["targets"]) == ("adam", ["retry_run"], ["run:*"])
+    assert (lent["giver"], lent["taker"], lent["reason"]) == ("ann", "olga", "lunch")
+    asyncio.run(governance.end_delegations(ANN))
+    asyncio.run(governance.mend_glass(OLGA, glass["id"]))
+    assert asyncio.run(governance.grants(OLGA)) == {"glass": [], "delegations": []}
+
+
+def test_only_an_admin_sets_the_mode_and_a_refusal_is_a_row(
+    governance: Governance, ledger: SqlLedger, filed: Make, now: datetime
+) -> None:
+    ledger.file(filed())
+    with pytest.raises(DeskRefusal, match="admin is needed"):
+        asyncio.run(governance.set_mode(OLGA, "observe", "drill"))
+    with pytest.raises(DeskRefusal, match="observe, shadow, approve, auto"):
+        asyncio.run(governance.set_mode(ADAM, "automatic"))
+    assert ledger.status(filed().proposal.id) == "filed"
+    told = asyncio.run(governance.set_mode(ADAM, "shadow", "drill"))
+    assert told == {"mode": "shadow", "before": "auto", "lapsed": 1}
+    assert ledger.status(filed().proposal.id) == "expired"
+    steps = [(step["step"], step["actor"]) for step in ledger.entries(1, 100)]
+    assert steps == [("command_refused", "olga"), ("mode_set", "adam"), ("expired", "clock")]
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "holds"),
+    [
+        ("auto", None, "auto"),
+        ("auto", "shadow", "shadow"),
+        ("shadow", "auto", "shadow"),
+        ("approve", "approve", "approve"),
+    ],
+)
+def test_after_a_restart_the_stricter_of_what_is_configured_and_asked_holds(
+    ledger: SqlLedger, now: datetime, configured: str, asked: str | None, holds: str
+) -> None:
+    ModeSwitch(ledger, Mode(configured), lambda: now).begin()
+    if asked is not None:
+        ModeSwitch(ledger, Mode(configured), lambda: now).ask(Mode(asked), "adam", "")
+    again = ModeSwitch(ledger, Mode(configured), lambda: now)
+    assert again.mode().value == holds
+    assert (again.held_back is not None) == (holds != configured)
+
+
 def test_only_an_admin_sets_autonomy_and_never_to_earned(governance: Governance, ledger: SqlLedger) -> None:
-    with pytest.raises(DeskRefusal, match="ann may not"):
+    with pytest.raises(DeskRefusal, match=r"you are ann \(approver\); admin is needed"):
         asyncio.run(governance.set_autonomy(ANN, "retry_run", "d", "demoted"))
     with pytest.raises(DeskRefusal, match="earned is measured"):
         asyncio.run(governance.set_autonomy(ADAM, "retry_run", "d", "earned"))
     assert asyncio.run(governance.set_autonomy(ADAM, "retry_run", "d", "demoted", "drill"))["changed"]
     assert ledger.autonomy("retry_run", "d") == "demoted"
+    with pytest.raises(DeskRefusal, match="valid are retry_run"):
+        asyncio.run(governance.set_autonomy(ADAM, "retry", "d", "demoted"))
+    (told,) = asyncio.run(governance.autonomy(OLGA))
+    assert (told["kind"], told["scope"], told["level"], told["by"]) == ("retry_run", "d", "demoted", "adam")
+    assert [step["step"] for step in ledger.entries(0, 10)] == ["command_refused", "autonomy_set"]
 
 
 def test_housekeeping_goes_by_the_guardrails(

@@ -145,7 +145,7 @@ def test_nobody_but_an_admin_votes_and_the_attempt_is_a_row(town: Town, who: str
     if who == "planner":
         assert "commands are for people" in str(refusal.value)
     else:
-        assert f"you are {', '.join(sorted(PEOPLE[who]))}; admin is needed" in str(refusal.value)
+        assert f"you are {who} ({', '.join(sorted(PEOPLE[who]))}); admin is needed" in str(refusal.value)
     assert town.events()[-1] == "policy_refused"
     assert town.told()["candidate"] is None
 

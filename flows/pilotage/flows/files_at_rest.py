@@ -37,10 +37,11 @@ class FilesAtRest:
             case "status":
                 return {
                     "mode": "not running",
-                    "stopped": KillSwitch(self._places.stop_file, ledger, resume_votes=1).stopped(),
+                    "stopped": KillSwitch(self._places.stop_file, ledger, resume_votes=lambda: 1).stopped(),
                     "collector": {},
                     "proposals": ledger.counts(),
                     "bundle": "",
+                    "glass": [],
                 }
             case "incidents":
                 return ledger.incidents(arguments["limit"])

@@ -11,12 +11,14 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pilotage.flows.desk import PEOPLE, PROPOSERS, Operation
+from pilotage.flows.desk import PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.mode_switch import ModeSwitch
+from pilotage.flows.refusing import refusal
 from pilotage.planner.actions import ActionKind, action_from_json
 from pilotage.policies.amending import amended
 from pilotage.policies.counted import Autonomy
@@ -44,14 +46,17 @@ class Governance:
         ledger: Ledger,
         gate: Gate,
         judge: Callable[[FiledProposal], Awaitable[Verdict]],
-        mode: Callable[[], Mode],
+        mode: ModeSwitch,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
+        standing: Callable[[str], Identity | None],
     ) -> None:
         self._ledger = ledger
         self._gate = gate
         self._judge = judge
-        self._mode = mode
+        self._switch = mode
+        self._mode = mode.mode
+        self._standing = standing
         self._clock = clock
         self._wake = wake
 
@@ -64,6 +69,9 @@ class Governance:
             "delegate": Operation(run=self.delegate, roles=PEOPLE),
             "end_delegations": Operation(run=self.end_delegations, roles=PEOPLE),
             "set_autonomy": Operation(run=self.set_autonomy, roles=PEOPLE),
+            "autonomy": Operation(run=self.autonomy, roles=READERS),
+            "grants": Operation(run=self.grants, roles=READERS),
+            "set_mode": Operation(run=self.set_mode, roles=PEOPLE),
         }
 
     async def amend(self, caller: Identity, proposal_id: str, action: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +107,7 @@ class Governance:
         )
         verdict = self._gate.judge_command(caller, "break_glass", mode=self._mode(), now=now, grant=grant)
         if not await asyncio.to_thread(self._ledger.break_glass, grant, verdict):
-            raise _refusal("break the glass", caller, verdict)
+            raise self._refusal("Breaking the glass", caller, verdict, "break_glass")
         self._wake()
         return {key: str(value) for key, value in asdict(grant).items()}
 
@@ -107,13 +115,20 @@ class Governance:
         """Ends a grant before its time; whoever may stop everything may do that."""
         verdict = self._gate.judge_command(caller, "stop", mode=self._mode(), now=self._clock())
         if verdict.outcome is not Outcome.ALLOW:
-            raise _refusal("mend the glass", caller, verdict)
+            raise await self._refused("mend_glass", "Mending the glass", caller, verdict, "stop")
         ended = await asyncio.to_thread(self._ledger.mend_glass, grant_id, caller.name, self._clock())
         return {"grant": grant_id, "ended": ended}
 
     async def delegate(self, caller: Identity, to: str, hours: int, reason: str) -> dict[str, Any]:
         """Lends the caller's right to approve to another person."""
         now = self._clock()
+        taker = await asyncio.to_thread(self._standing, to)
+        if taker is None or taker.kind != "user" or to == caller.name:
+            raise DeskRefusal(
+                "unknown-person",
+                f"Lending the right to approve to {to!r}: that is nobody else who is known here. "
+                "An admin adds people with `pilotage users add`.",
+            )
         lent = Delegation(
             giver=caller.name,
             taker=to,
@@ -124,7 +139,7 @@ class Governance:
         )
         verdict = self._gate.judge_command(caller, "delegate", mode=self._mode(), now=now, grant=lent)
         if not await asyncio.to_thread(self._ledger.delegate, lent, verdict):
-            raise _refusal("lend the right to approve", caller, verdict)
+            raise self._refusal("Lending the right to approve", caller, verdict, "delegate")
         return {"giver": lent.giver, "taker": lent.taker, "until": lent.until.isoformat()}
 
     async def end_delegations(self, caller: Identity) -> dict[str, Any]:
@@ -145,11 +160,50 @@ class Governance:
         to = cast("Autonomy", level)
         verdict = self._gate.judge_command(caller, "set_autonomy", mode=self._mode(), now=now, to=to)
         if verdict.outcome is not Outcome.ALLOW:
-            raise _refusal("set autonomy", caller, verdict)
+            raise await self._refused("set_autonomy", "Setting autonomy", caller, verdict)
+        known = await self.autonomy(caller)
+        if kind not in get_args(ActionKind):
+            raise DeskRefusal(
+                "bad-request", f"Setting autonomy of {kind!r}: valid are {', '.join(get_args(ActionKind))}."
+            )
+        meant = next((row["scope"] for row in known if row["deployment"] == scope), scope)
         change = await asyncio.to_thread(
-            self._ledger.set_autonomy, kind, scope, to, caller.name, reason[:500], now
+            self._ledger.set_autonomy, kind, meant, to, caller.name, reason[:500], now
         )
-        return {"kind": kind, "scope": scope, "level": level, "changed": change is not None}
+        return {"kind": kind, "scope": meant, "level": level, "changed": change is not None}
+
+    async def autonomy(self, caller: Identity) -> list[dict[str, Any]]:
+        """How far each kind of action is trusted on each deployment, with the outcomes that say so."""
+        return await asyncio.to_thread(self._ledger.trust, self._gate.bundle.guardrails.autonomy_rule())
+
+    async def grants(self, caller: Identity) -> dict[str, list[dict[str, Any]]]:
+        """The glass that is broken now, and who votes for whom."""
+        return await asyncio.to_thread(self._ledger.standing_grants, self._clock())
+
+    async def set_mode(self, caller: Identity, mode: str, reason: str = "") -> dict[str, Any]:
+        """Changes how far the loop may go, at once; open proposals of the former mode lapse."""
+        if mode not in {one.value for one in Mode}:
+            raise DeskRefusal(
+                "bad-request", f"Setting mode {mode!r}: valid are {', '.join(one.value for one in Mode)}."
+            )
+        to, before = Mode(mode), self._mode()
+        verdict = self._gate.judge_command(caller, "set_mode", mode=before, now=self._clock(), to=to)
+        if verdict.outcome is not Outcome.ALLOW:
+            raise await self._refused("set_mode", f"Setting mode {mode}", caller, verdict)
+        lapsed = await asyncio.to_thread(self._switch.ask, to, caller.name, reason[:500])
+        self._wake()
+        return {"mode": to.value, "before": before.value, "lapsed": lapsed}
+
+    async def _refused(
+        self, command: str, what: str, caller: Identity, verdict: Verdict, asked: str = ""
+    ) -> DeskRefusal:
+        """The refusal to raise, after it was written down."""
+        await asyncio.to_thread(self._ledger.refuse_command, command, caller.name, verdict, self._clock())
+        return self._refusal(what, caller, verdict, asked or command)
+
+    def _refusal(self, what: str, caller: Identity, verdict: Verdict, command: str) -> DeskRefusal:
+        now = self._clock()
+        return refusal(what, caller, verdict, self._gate, command, mode=self._mode(), now=now)
 
 
 class Housekeeping:
@@ -167,8 +221,3 @@ class Housekeeping:
         promoted = await asyncio.to_thread(self._ledger.promote, numbers.autonomy_rule(), now)
         reviewed = await asyncio.to_thread(self._ledger.glass_reviews, now)
         return {"escalated": len(escalated), "promoted": len(promoted), "reviewed": len(reviewed)}
-
-
-def _refusal(what: str, caller: Identity, verdict: Verdict) -> DeskRefusal:
-    why = "; ".join((*verdict.reasons, *verdict.would_change)) or "no rule allows it"
-    return DeskRefusal("denied", f"Asking to {what}: {caller.name} may not ({why}).")

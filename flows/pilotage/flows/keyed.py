@@ -20,19 +20,22 @@ from typing import IO, Any
 from pilotage.flows.announce import Announcer
 from pilotage.flows.chronicle import Chronicle
 from pilotage.flows.desk import DeskServer
+from pilotage.flows.doorkeeper import Doorkeeper
 from pilotage.flows.governance import Governance, Housekeeping
 from pilotage.flows.injector import Injector, InjectorLimits
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.document import in_words
 from pilotage.flows.levers.reschedule import RescheduleLever
+from pilotage.flows.mode_switch import ModeSwitch
 from pilotage.flows.operations import Operations
 from pilotage.flows.places import Places
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_facts import PrefectFacts
+from pilotage.flows.publishing import Publishing, begin_with
 from pilotage.flows.readouts import Readouts
 from pilotage.flows.settings import Settings
-from pilotage.flows.vouching import Voucher
+from pilotage.flows.vouching import Voucher, signer_of
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.gate import Gate
 from pilotage.policies.identities import IdentityBook
@@ -118,13 +121,26 @@ class KeyedProcess:
         with contextlib.ExitStack() as stack:
             # what a person must mend is found before Prefect is asked anything
             stack.enter_context(only_one(places))
-            bundle = Bundle.load(settings.policies, guardrails=settings.guardrails)
+            configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
             book = IdentityBook(places.users)
             first_identity(book, places)
             store = DuckDBStore(places.telemetry)
             stack.callback(store.close)
             ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
             stack.callback(ledger.close)
+            bundle = begin_with(
+                ledger,
+                signer_of(places),
+                configured,
+                policies=settings.policies,
+                guardrails=settings.guardrails,
+                now=_now(),
+            )
+            if bundle.hash != configured.hash:
+                self._say(
+                    f"policies {configured.hash[:12]} of {configured.directory} are not in force: "
+                    f"{bundle.hash[:12]} was published; see `pilotage policy published`"
+                )
             server = await check_server()
             self._say(f"Prefect {server.version} at {server.api_url}")
             reader = StoreServer(store, places.store_socket)
@@ -147,7 +163,10 @@ class KeyedProcess:
     ) -> None:
         settings, places = self._settings, self._places
         gate = Gate(bundle)
-        kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=bundle.guardrails.resume_votes)
+        kill_switch = KillSwitch(
+            places.stop_file, ledger, resume_votes=lambda: gate.bundle.guardrails.resume_votes
+        )
+        switch = ModeSwitch(ledger, settings.mode, _now)
         collector = PrefectCollector(
             store,
             interval=settings.loop.queue_interval,
@@ -174,21 +193,21 @@ class KeyedProcess:
             gate=gate,
             facts=PrefectFacts(api),
             levers=levers,
-            mode=lambda: settings.mode,
+            mode=switch.mode,
             stopped=kill_switch.stopped,
             clock=_now,
             owner=f"up-{os.getpid()}",
             drained=drained,
             limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
         )
-        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=lambda: settings.mode)
+        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=switch.mode)
         operations = Operations(
             ledger=ledger,
             gate=gate,
             injector=injector,
             store=store,
             kill_switch=kill_switch,
-            mode=lambda: settings.mode,
+            mode=switch.mode,
             clock=_now,
             health=lambda: {
                 "connected": collector.connected,
@@ -201,46 +220,62 @@ class KeyedProcess:
             ledger=ledger,
             gate=gate,
             judge=injector.judge,
-            mode=lambda: settings.mode,
+            mode=switch,
             clock=_now,
             wake=self._wake.set,
+            standing=book.standing,
+        )
+        publishing = Publishing(
+            ledger=ledger,
+            gate=gate,
+            signer=signer_of(places),
+            standing=book.standing,
+            mode=switch.mode,
+            clock=_now,
+            swapped=lambda now: self._say(f"policies {now.hash} are in force now"),
         )
         readouts = Readouts(
             ledger=ledger,
             gate=gate,
             agent=AGENT,
-            mode=lambda: settings.mode,
+            mode=switch.mode,
             clock=_now,
             levers=in_words(levers),
             places={"ui": ui_url},
         )
         desk = DeskServer(
             places.desk_socket,
-            {**operations.table(), **governance.table(), **readouts.table()},
+            {**operations.table(), **governance.table(), **publishing.table(), **readouts.table()},
             book.authenticate,
             sign_in=Doorkeeper(book, _now).sign_in,
         )
         await desk.start()
         watch_from = _watch_from(store)
-        lapsed = _begin_in(ledger, settings.mode)
+        lapsed = switch.begin()
         if lapsed:
             self._say(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
         token = book.lend(AGENT)
         # a process that died while it moved a due run may have left its queue on hold
-        writing = settings.mode in (Mode.APPROVE, Mode.AUTO)
+        writing = switch.mode() in (Mode.APPROVE, Mode.AUTO)
         freed = await RescheduleLever(api).release_all() if writing else 0
         if freed:
             self._say(f"released {freed} queue(s) that a process before us had left on hold")
-        self._say(f"mode {settings.mode.value}, policies {bundle.hash}, state in {places.root}")
+        self._say(f"mode {switch.mode().value}, policies {bundle.hash}, state in {places.root}")
+        if switch.held_back is not None:
+            self._say(
+                f"configured is mode {settings.mode.value}, but a person asked for {switch.held_back.value}; "
+                f"`pilotage mode set {settings.mode.value}` takes that back"
+            )
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
             "judging again": lambda: _judge_held(injector, ledger, kill_switch),
-            "admitting": lambda: _admit_all(injector, ledger, settings.mode),
+            "admitting": lambda: _admit_all(injector, ledger, switch.mode()),
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
             "undoing": injector.undo_due,
             "housekeeping": Housekeeping(ledger=ledger, gate=gate, clock=_now).keep,
             "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
+            "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, _now()),
         }
         if settings.checkpoints is not None:
             steps["vouching"] = Voucher(
@@ -356,17 +391,6 @@ def _watch_from(store: DuckDBStore) -> datetime:
         first = _now()
         store.set_watermark("watch_from", first)
     return max(first, _now() - LOOK_BACK)
-
-
-def _begin_in(ledger: SqlLedger, mode: Mode) -> int:
-    """How many open proposals lapsed because they were judged for another mode: nobody expected them to be done."""
-    before, now = ledger.mode(), _now()
-    if before is mode:
-        return 0
-    ledger.set_mode(mode, "pilotage up", now)
-    if before is None:
-        return 0
-    return len(ledger.lapse(now, f"the mode changed from {before.value} to {mode.value}"))
 
 
 async def _judge_held(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:

@@ -7,6 +7,7 @@ guardrail `resume_votes` says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pilotage.policies.ledgers import Ledger
 class KillSwitch:
     """Stopped while the file exists or the ledger says so."""
 
-    def __init__(self, path: Path, ledger: Ledger, *, resume_votes: int) -> None:
+    def __init__(self, path: Path, ledger: Ledger, *, resume_votes: Callable[[], int]) -> None:
         self._path = path
         self._ledger = ledger
         self._resume_votes = resume_votes
@@ -42,8 +43,8 @@ class KillSwitch:
     def resume(self, by: str, now: datetime) -> int:
         """How many further people must ask; 0 when the loop runs again."""
         self.adopt(now)
-        if self._ledger.stopped() is None or self._ledger.resume_vote(by, self._resume_votes, now):
+        if self._ledger.stopped() is None or self._ledger.resume_vote(by, self._resume_votes(), now):
             self._path.unlink(missing_ok=True)
             return 0
         stop = self._ledger.stopped()
-        return max(1, self._resume_votes - len(stop.resume_votes if stop else ()))
+        return max(1, self._resume_votes() - len(stop.resume_votes if stop else ()))

@@ -16,6 +16,7 @@ from pilotage.flows.desk import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.injector import Injector
 from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.refusing import refusal
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate
@@ -151,6 +152,7 @@ class Operations:
             "collector": dict(self._health()),
             "proposals": await asyncio.to_thread(self._ledger.counts),
             "bundle": self._gate.bundle.hash,
+            "glass": (await asyncio.to_thread(self._ledger.standing_grants, self._clock()))["glass"],
         }
 
     async def incidents(self, caller: Identity, limit: int = 50) -> list[dict[str, Any]]:
@@ -206,8 +208,7 @@ class Operations:
             now,
         )
         if isinstance(cast, Verdict):
-            why = "; ".join((*cast.reasons, *cast.would_change)) or ", ".join(cast.policy_ids)
-            raise DeskRefusal("vote-refused", f"Voting on {proposal_id}: {why}")
+            raise self._refusal(f"Voting on {proposal_id}", caller, cast, "vote", kind="vote-refused")
         await self._injector.judge(filed)
         self._wake()
         return await self.proposal(caller, proposal_id)
@@ -217,20 +218,20 @@ class Operations:
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
             raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
-        self._police(caller, "undo", filed)
+        await self._police(caller, "undo", filed)
         back = await self._injector.undo(proposal_id, by=caller.name, why=reason or "asked by a person")
         self._wake()
         return {"proposal_id": proposal_id, "effect": back.effect.value, "reason": back.reason}
 
     async def stop(self, caller: Identity, reason: str = "") -> dict[str, Any]:
         """Pulls the kill switch: nothing more is admitted or delivered."""
-        self._police(caller, "stop")
+        await self._police(caller, "stop")
         await asyncio.to_thread(self._kill_switch.stop, caller.name, reason, self._clock())
         return {"stopped": self._kill_switch.stopped()}
 
     async def resume(self, caller: Identity) -> dict[str, Any]:
         """One person's vote to start again; tells how many are still missing."""
-        self._police(caller, "resume")
+        await self._police(caller, "resume")
         missing = await asyncio.to_thread(self._kill_switch.resume, caller.name, self._clock())
         self._wake()
         return {"stopped": self._kill_switch.stopped(), "votes_missing": missing}
@@ -239,12 +240,19 @@ class Operations:
         """Whether the audit chain is whole."""
         return asdict(await asyncio.to_thread(self._ledger.verify_audit))
 
-    def _police(
+    async def _police(
         self, caller: Identity, command: Literal["stop", "resume", "undo"], filed: FiledProposal | None = None
     ) -> None:
         verdict = self._gate.judge_command(caller, command, mode=self._mode(), now=self._clock(), filed=filed)
         if verdict.outcome is not Outcome.ALLOW:
-            raise DeskRefusal(
-                "denied",
-                f"Asking to {command}: {caller.name} may not ({'; '.join(verdict.reasons) or 'no rule allows it'}).",
+            about = filed.proposal.id if filed else ""
+            await asyncio.to_thread(
+                self._ledger.refuse_command, command, caller.name, verdict, self._clock(), proposal=about
             )
+            raise self._refusal(f"Asking to {command}", caller, verdict, command)
+
+    def _refusal(
+        self, what: str, caller: Identity, verdict: Verdict, command: str, *, kind: str = "denied"
+    ) -> DeskRefusal:
+        now = self._clock()
+        return refusal(what, caller, verdict, self._gate, command, mode=self._mode(), now=now, kind=kind)

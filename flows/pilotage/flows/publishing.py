@@ -162,7 +162,7 @@ class Publishing:
         verdict = self._verdict(caller)
         if verdict.outcome is not Outcome.ALLOW:
             await self._vote(caller, bundle or "unread", {}, reason, verdict)
-            raise refusal("Publishing policies", caller, verdict, self._verdict)
+            raise self._refusal("Publishing policies", caller, verdict)
         texts = await self._texts(files, bundle)
         async with self._one_at_a_time:
             try:
@@ -207,7 +207,7 @@ class Publishing:
             self._ledger.veto_bundle, bundle, caller.name, verdict, reason[:500], self._clock()
         )
         if isinstance(answer, Verdict):
-            raise refusal(f"Vetoing the policies {bundle[:12]}", caller, answer, self._verdict)
+            raise self._refusal(f"Vetoing the policies {bundle[:12]}", caller, answer)
         return {"bundle": bundle, "vetoed_by": caller.name, "voters": list(answer.voters)}
 
     async def _texts(self, files: Mapping[str, str] | None, bundle: str) -> Mapping[str, str]:
@@ -240,6 +240,10 @@ class Publishing:
 
     def _verdict(self, caller: Identity) -> Verdict:
         return self._gate.judge_command(caller, "publish_policy", mode=self._mode(), now=self._clock())
+
+    def _refusal(self, what: str, caller: Identity, verdict: Verdict) -> DeskRefusal:
+        now = self._clock()
+        return refusal(what, caller, verdict, self._gate, "publish_policy", mode=self._mode(), now=now)
 
     def _still_may(self, name: str) -> bool:
         person = self._standing(name)

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from datetime import datetime
 
 from pilotage.flows.desk_client import DeskRefusal
+from pilotage.policies.gate import Command, Gate
+from pilotage.policies.permissions import commands_open_to
 from pilotage.policies.roles import INCLUDES, Role, expanded
-from pilotage.policies.verdicts import Identity, Outcome, Verdict
+from pilotage.policies.verdicts import Identity, Mode, Verdict
 
-PEOPLE_ROLES = (Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN)
-"""The roles that people have, the smallest first."""
+_PEOPLE = (Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN)
 
 
 def refusal(
     what: str,
     caller: Identity,
     verdict: Verdict,
-    ask: Callable[[Identity], Verdict],
+    gate: Gate,
+    command: Command | str,
     *,
+    mode: Mode,
+    now: datetime,
     kind: str = "denied",
 ) -> DeskRefusal:
-    """The refusal to raise. `ask` puts the same question for somebody else, which tells the roles it takes."""
-    roles = ", ".join(sorted(caller.roles)) or "without a role"
-    enough = [role for role in PEOPLE_ROLES if _would(ask, role)]
-    needed = [role for role in enough if not expanded(set(INCLUDES[role])) & set(enough)]
-    if verdict.policy_ids == ("!default-deny",) and needed and not expanded(caller.roles) & set(enough):
-        why = f"you are {roles}; {' or '.join(needed)} is needed"
+    """The refusal to raise. The roles that it takes are those for which this gate says yes to `command`."""
+    roles = ", ".join(sorted(caller.roles)) or "nobody yet"
+    enough = {role for role in _PEOPLE if _open_to(role, command, gate, mode, now)}
+    smallest = [role for role in _PEOPLE if role in enough and not expanded(set(INCLUDES[role])) & enough]
+    if verdict.policy_ids == ("!default-deny",) and smallest and not expanded(caller.roles) & enough:
+        why = f"{' or '.join(smallest)} is needed"
     else:
         why = "; ".join((*verdict.reasons, *verdict.would_change)) or "no rule allows it"
-        why = f"you are {roles}; {why}"
-    return DeskRefusal(kind, f"{what}: {caller.name}, {why}.")
+    return DeskRefusal(kind, f"{what}: you are {caller.name} ({roles}); {why}.")
 
 
-def _would(ask: Callable[[Identity], Verdict], role: Role) -> bool:
-    somebody = Identity(name="somebody else", kind="user", roles=frozenset({role.value}))
-    return ask(somebody).outcome is Outcome.ALLOW
+def _open_to(role: Role, command: str, gate: Gate, mode: Mode, now: datetime) -> bool:
+    somebody = Identity(name="somebody", kind="user", roles=frozenset({role.value}))
+    return commands_open_to(gate, somebody, mode, now)[command]

@@ -145,6 +145,14 @@ class Ledger(Protocol):
         """The ids of grants that have run out by now, each put up for review once."""
         ...
 
+    def standing_grants(self, now: datetime) -> dict[str, list[dict[str, Any]]]:
+        """What is lent now, as plain JSON: `glass` that is broken and `delegations` of the right to approve."""
+        ...
+
+    def trust(self, rule: AutonomyRule) -> list[dict[str, Any]]:
+        """Every kind of action on every deployment that was ever measured or set: level, outcomes, lower bound."""
+        ...
+
     def autonomy(self, kind: str, scope: str) -> Autonomy:
         """How far this kind of action is trusted on this deployment."""
         ...
@@ -227,8 +235,16 @@ class Ledger(Protocol):
         """The kill switch, or None when it is not set."""
         ...
 
-    def set_mode(self, mode: Mode, by: str, at: datetime) -> None:
-        """Keeps the mode over restarts."""
+    def set_mode(self, mode: Mode, by: str, at: datetime, *, reason: str = "", asked: bool = False) -> None:
+        """Keeps the mode over restarts. `asked` when a person asked for it, which further starts heed."""
+        ...
+
+    def asked_mode(self) -> Mode | None:
+        """The mode that a person asked for last, or None when nobody ever did."""
+        ...
+
+    def refuse_command(self, command: str, by: str, verdict: Verdict, at: datetime, **detail: object) -> None:
+        """Keeps that somebody gave a command that they may not give."""
         ...
 
     def mode(self) -> Mode | None:

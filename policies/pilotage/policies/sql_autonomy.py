@@ -6,18 +6,26 @@ threshold is a guardrail and the ledger knows none.
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from pilotage.policies import audit as log
 from pilotage.policies.audit import Entry
-from pilotage.policies.autonomy import REMEMBERED, AutonomyChange, AutonomyRule, Judged, next_level
+from pilotage.policies.autonomy import (
+    REMEMBERED,
+    AutonomyChange,
+    AutonomyRule,
+    Judged,
+    next_level,
+    wilson_lower,
+)
 from pilotage.policies.counted import Autonomy
 from pilotage.policies.json_values import timestamp
-from pilotage.policies.ledger_schema import autonomy, outbox, outcomes
+from pilotage.policies.ledger_schema import autonomy, outbox, outcomes, verdicts
 from pilotage.policies.sql_rows import NOTIFY
 
 
@@ -34,15 +42,47 @@ class AutonomyKeeping:
         with self.reading("reading autonomy") as connection:
             return autonomy_in(connection, kind, scope)
 
+    def trust(self: _Transactions, rule: AutonomyRule) -> list[dict[str, Any]]:
+        """Every kind of action on every deployment that was ever measured or set: level, outcomes, lower bound."""
+        with self.reading("reading autonomy") as connection:
+            named: dict[str, str] = {}
+            for scope, facts in connection.execute(
+                sa.select(_scope(), verdicts.c.target_facts)
+                .join(verdicts, verdicts.c.seq == outbox.c.verdict_seq)
+                .order_by(verdicts.c.seq)
+            ):
+                named[scope] = (json.loads(facts or "null") or {}).get("deployment_name") or ""
+            pairs = {
+                *connection.execute(_measured()).tuples().all(),
+                *connection.execute(sa.select(autonomy.c.kind, autonomy.c.scope).distinct()).tuples().all(),
+            }
+            told: list[dict[str, Any]] = []
+            for kind, scope in sorted(pairs):
+                level = autonomy_in(connection, kind, scope)
+                seen = _outcomes(connection, kind, scope, level)
+                good = seen.count("verified")
+                last = _last_change(connection, kind, scope)
+                told.append(
+                    {
+                        "kind": kind,
+                        "scope": scope,
+                        "deployment": named.get(scope, ""),
+                        "level": level,
+                        "good": good,
+                        "bad": len(seen) - good,
+                        "lower_bound": round(wilson_lower(good, len(seen)), 4),
+                        "threshold": rule.threshold / 100,
+                        "since": last[0] if last else "",
+                        "by": last[1] if last else "",
+                        "why": last[2] if last else "",
+                    }
+                )
+            return told
+
     def promote(self: _Transactions, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
         """The promotions that measured outcomes earned by now, each recorded as a row."""
         with self.writing("promoting") as connection:
-            pairs = connection.execute(
-                sa.select(outbox.c.kind, _scope())
-                .join(outcomes, outcomes.c.proposal_id == outbox.c.proposal_id)
-                .where(outbox.c.kind != NOTIFY)
-                .distinct()
-            ).all()
+            pairs = connection.execute(_measured()).all()
             made: list[AutonomyChange] = []
             for kind, scope in pairs:
                 before = autonomy_in(connection, kind, scope)
@@ -98,6 +138,25 @@ def demote_in(connection: sa.Connection, proposal_id: str, why: str, at: datetim
         ),
         "demoted",
     )
+
+
+def _measured() -> sa.Select[tuple[str, str]]:
+    return (
+        sa.select(outbox.c.kind, _scope())
+        .join(outcomes, outcomes.c.proposal_id == outbox.c.proposal_id)
+        .where(outbox.c.kind != NOTIFY)
+        .distinct()
+    )
+
+
+def _last_change(connection: sa.Connection, kind: str, scope: str) -> tuple[str, str, str] | None:
+    row = connection.execute(
+        sa.select(autonomy.c.at, autonomy.c.changed_by, autonomy.c.why)
+        .where(autonomy.c.kind == kind, autonomy.c.scope == scope)
+        .order_by(autonomy.c.seq.desc())
+        .limit(1)
+    ).first()
+    return (row[0], row[1], row[2]) if row else None
 
 
 def _scope() -> sa.Case[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ from pilotage.policies import audit as log
 from pilotage.policies.audit import Entry
 from pilotage.policies.grants import BrokenGlass
 from pilotage.policies.json_values import moment, timestamp
-from pilotage.policies.ledger_schema import grants
+from pilotage.policies.ledger_schema import delegations, grants
 from pilotage.policies.sql_rows import Row, as_text, dicts
 from pilotage.policies.verdicts import FiledProposal, Outcome, TargetFacts, Verdict
 
@@ -53,6 +53,22 @@ class GrantKeeping:
                 ),
             )
             return allowed
+
+    def standing_grants(self: _Transactions, now: datetime) -> dict[str, list[dict[str, Any]]]:
+        """What is lent now, as plain JSON: `glass` that is broken and `delegations` of the right to approve."""
+        with self.reading("reading grants") as connection:
+            found: dict[str, list[dict[str, Any]]] = {}
+            for name, table in (("glass", grants), ("delegations", delegations)):
+                standing = sa.select(table).where(table.c.ended_at == "", table.c.until > timestamp(now))
+                found[name] = [
+                    {
+                        key: json.loads(value) if key in ("kinds", "targets", "teams") else value
+                        for key, value in row.items()
+                        if key not in ("ended_at", "seq")
+                    }
+                    for row in dicts(connection.execute(standing.order_by(table.c.since)))
+                ]
+            return found
 
     def mend_glass(self: _Transactions, grant_id: str, by: str, at: datetime) -> bool:
         """True when the grant was ended by this call, before its time."""

@@ -141,9 +141,12 @@ class PublicationKeeping:
 
     def lapse_bundle(self: _Transactions, now: datetime) -> str:
         """The hash of the candidate whose time ran out by now, or empty; told once."""
-        with self.writing("letting a vote on policies lapse") as connection:
+        with self.reading("looking at the vote on policies") as connection:
             waiting = _candidate(connection)
-            return waiting.bundle if waiting and _lapsed(connection, now) is None else ""
+        if waiting is None or now < waiting.until:
+            return ""
+        with self.writing("letting a vote on policies lapse") as connection:
+            return waiting.bundle if _lapsed(connection, now) is None else ""
 
     def ever_acted(self: _Transactions) -> bool:
         """Whether anything was ever admitted."""

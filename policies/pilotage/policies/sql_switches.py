@@ -14,10 +14,11 @@ from pilotage.policies.audit import Entry
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger_schema import switches
 from pilotage.policies.ledgers import Stop
-from pilotage.policies.verdicts import Mode
+from pilotage.policies.verdicts import Mode, Verdict
 
 _STOP = "stop"
 _MODE = "mode"
+_ASKED_MODE = "asked mode"
 
 
 class _Transactions(Protocol):
@@ -62,11 +63,30 @@ class SwitchKeeping:
         with self.reading("reading the kill switch") as connection:
             return stop_in(connection)
 
-    def set_mode(self: _Transactions, mode: Mode, by: str, at: datetime) -> None:
-        """Keeps the mode over restarts."""
+    def set_mode(
+        self: _Transactions, mode: Mode, by: str, at: datetime, *, reason: str = "", asked: bool = False
+    ) -> None:
+        """Keeps the mode over restarts. `asked` when a person asked for it, which further starts heed."""
         with self.writing("setting the mode") as connection:
             put_switch(connection, _MODE, mode.value)
-            log.append(connection, Entry(event="mode_set", at=at, actor=by, detail={"mode": mode}))
+            if asked:
+                put_switch(connection, _ASKED_MODE, mode.value)
+            detail = {"mode": mode, "reason": reason, "asked": asked}
+            log.append(connection, Entry(event="mode_set", at=at, actor=by, detail=detail))
+
+    def asked_mode(self: _Transactions) -> Mode | None:
+        """The mode that a person asked for last, or None when nobody ever did."""
+        with self.reading("reading the mode") as connection:
+            found = get_switch(connection, _ASKED_MODE)
+            return Mode(found) if found else None
+
+    def refuse_command(
+        self: _Transactions, command: str, by: str, verdict: Verdict, at: datetime, **detail: object
+    ) -> None:
+        """Keeps that somebody gave a command that they may not give."""
+        with self.writing(f"refusing {command}") as connection:
+            told = {"command": command, "verdict": verdict, **detail}
+            log.append(connection, Entry(event="command_refused", at=at, actor=by, detail=told))
 
     def mode(self: _Transactions) -> Mode | None:
         """The mode that was set last, or None when none ever was."""
