@@ -30,6 +30,17 @@ def failures_since(store: Store, moment: datetime) -> list[RunFact]:
     return _runs(store, "state_type IN ('FAILED', 'CRASHED') AND ended > ? ORDER BY ended, run_id", [moment])
 
 
+def latest_runs(store: Store, words: str = "", limit: int = 30) -> list[RunFact]:
+    """The runs that changed last, newest first; with `words`, those in whose name, flow, deployment, state, queue or
+    id they occur, whatever the case."""
+    return _runs(
+        store,
+        "? = '' OR contains(lower(concat_ws(' ', run_id, name, flow_name, deployment_name, state_name, queue)), lower(?)) "
+        "ORDER BY updated DESC, run_id LIMIT ?",
+        [words, words, limit],
+    )
+
+
 def upcoming_runs(store: Store, now: datetime, horizon: timedelta) -> list[RunFact]:
     """The SCHEDULED runs that start in [now, now + horizon], soonest first."""
     return _runs(

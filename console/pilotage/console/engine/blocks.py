@@ -1,11 +1,13 @@
 """What a command shows, as values that every skin draws in its own way.
 
-A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart", …}`. A cell is a string, a number, or
-`{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `proposal:ID` or `incident:ID`, which skins turn into a link.
+A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart"|"timeline"|"raw", …}`. A cell is a string, a number,
+or `{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `proposal:ID`, `incident:ID` or `thread:ID`, which skins
+turn into a link. `{"kind": "card", "card"}` is a proposal: the engine writes it down as an event of its own.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,15 @@ Cell = str | int | float | None | dict[str, str]
 def text(words: str) -> Block:
     """One paragraph."""
     return {"kind": "text", "text": words}
+
+
+def raw(title: str, value: Any) -> Block:
+    """A value as it is, for whoever wants to see the evidence itself."""
+    return {
+        "kind": "raw",
+        "title": title,
+        "text": json.dumps(value, indent=1, default=str, ensure_ascii=False),
+    }
 
 
 def pairs(title: str, values: Mapping[str, Any]) -> Block:
@@ -49,6 +60,16 @@ def chart(title: str, *, x: Sequence[Any], y: Sequence[float], unit: str = "", s
         "unit": unit,
         "style": style,
     }
+
+
+def timeline(title: str, lanes: Sequence[Mapping[str, Any]]) -> Block:
+    """Spans of time side by side: lanes `{label, spans: [{state, start, end}]}`, times ISO, `end` "" while it lasts."""
+    return {"kind": "timeline", "title": title, "lanes": [dict(lane) for lane in lanes]}
+
+
+def card(value: Mapping[str, Any]) -> Block:
+    """A proposal, see `cards.py`."""
+    return {"kind": "card", "card": dict(value)}
 
 
 def link(words: str, kind: str, key: str) -> dict[str, str]:

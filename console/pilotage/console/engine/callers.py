@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,16 +27,6 @@ class Asks(Protocol):
         ...
 
 
-class Looks(Protocol):
-    """The look-ups over telemetry; see `pilotage.planner.tools.Toolbox`, whose methods answer in plain JSON."""
-
-    def floor_status(self) -> dict[str, Any]: ...
-
-    def recent_runs(self) -> dict[str, Any]: ...
-
-    def queues(self) -> dict[str, Any]: ...
-
-
 class Answers(Protocol):
     """What answers questions; see `pilotage.planner.chat.ChatAgent`."""
 
@@ -53,3 +43,7 @@ class Crew:
     looks: Callable[[Caller], Any]
     """The caller's Toolbox: its public methods are the look-ups."""
     agent: Callable[[Caller], Answers]
+    model: Callable[[], Mapping[str, Any]] = dict
+    """`{name, mock, configured}` of the language model, as far as settings tell."""
+    close: Callable[[], None] = lambda: None
+    """Lets go of what was opened."""

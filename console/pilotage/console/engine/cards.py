@@ -9,19 +9,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pilotage.console.engine.changes import changes_of
 from pilotage.flows.telling import action_in_words
 
 Card = dict[str, Any]
 
 WAITING = frozenset({"filed", "needs_approval", "held"})
 """Standings in which a person's answer still counts."""
+UNDER_WAY = frozenset({"allowed", "admitted", "delivered"})
+"""Standings that change without anybody."""
+STANDING: Mapping[str, str] = {
+    "filed": "handed in, not judged yet",
+    "needs_approval": "waits for a person",
+    "held": "held back; judged again when what holds it is gone",
+    "allowed": "policy would let it pass; nothing is injected in shadow",
+    "denied": "policy says no, whoever approves",
+    "admitted": "on its way to Prefect",
+    "delivered": "injected; its promise is being checked",
+    "verified": "injected, and the promise was kept",
+    "undone": "taken back",
+    "failed": "given up, or its promise was not kept",
+    "refused": "refused when it was to be injected",
+    "expired": "expired before anybody decided",
+    "rejected": "rejected by a person",
+}
+"""Each standing in words."""
 
 
-def card_of(proposal: Mapping[str, Any], lever: Mapping[str, Any] | None = None) -> Card:
-    """The card of one proposal. `lever` is that kind's row of the desk's `levers`: what it does, how it is undone."""
+def card_of(
+    proposal: Mapping[str, Any],
+    lever: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> Card:
+    """The card of one proposal. `lever` is that kind's row of the desk's `levers`: what it does, how it is undone.
+
+    `before` is what telemetry knows of the target, see `changes.known_before`.
+    """
     action, case = proposal.get("action") or {}, proposal.get("case") or {}
     verdict, facts = proposal.get("verdict") or {}, proposal.get("target_facts") or {}
-    outcome = proposal.get("outcome") or {}
+    outcome, filed = proposal.get("outcome") or {}, proposal.get("proposal") or {}
     return {
         "proposal_id": proposal["proposal_id"],
         "digest": proposal["digest"],
@@ -32,10 +58,11 @@ def card_of(proposal: Mapping[str, Any], lever: Mapping[str, Any] | None = None)
         "words": action_in_words(action),
         "target": proposal.get("target", ""),
         "deployment": facts.get("deployment_name", ""),
+        "deployment_id": facts.get("deployment_id", ""),
         "env": facts.get("env", ""),
         "tier": facts.get("tier"),
         "team": facts.get("team", ""),
-        "changes": changes_of(action, facts),
+        "changes": changes_of(action, facts, before or {}),
         "effect": case.get("expected_effect", ""),
         "failure_class": case.get("failure_class", ""),
         "found_by": case.get("rule_id") or case.get("found_by", ""),
@@ -46,52 +73,43 @@ def card_of(proposal: Mapping[str, Any], lever: Mapping[str, Any] | None = None)
         "forecast_model": case.get("forecast_model", ""),
         "forecast_reasons": list(case.get("forecast_reasons") or ()),
         "proposer": proposal.get("proposer", ""),
-        "on_behalf_of": (proposal.get("proposal") or {}).get("on_behalf_of", ""),
-        "evidence": list((proposal.get("proposal") or {}).get("evidence") or ()),
+        "on_behalf_of": filed.get("on_behalf_of", ""),
+        "evidence": list(filed.get("evidence") or ()),
         "verdict": verdict.get("outcome", "unjudged"),
         "policies": list(verdict.get("policy_ids") or ()),
         "reasons": list(verdict.get("reasons") or ()),
         "missing": dict(verdict.get("requirements") or {}),
+        "who_may": who_may(proposal),
         "would_change": list(verdict.get("would_change") or ()),
         "undo": (lever or {}).get("undo", ""),
         "does": (lever or {}).get("does", ""),
         "within": (lever or {}).get("within", ""),
         "votes": [dict(vote) for vote in proposal.get("votes") or ()],
         "status": proposal["status"],
+        "standing": STANDING.get(proposal["status"], proposal["status"]),
         "outcome": dict(outcome),
         "filed_at": proposal.get("filed_at", ""),
         "expires_at": proposal.get("expires_at", ""),
         "open": proposal["status"] in WAITING,
+        "settled": proposal["status"] not in WAITING | UNDER_WAY,
     }
 
 
-def changes_of(action: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What would be different: `{what, before, after}` for each typed argument that changes something."""
-    match action.get("kind"):
-        case "retry_run":
-            return [_change("state", facts.get("state_name") or facts.get("state_type"), "AwaitingRetry")]
-        case "resize_run":
-            return [
-                _change("memory", _mib(facts.get("memory_mb")), _mib(action.get("memory_mb"))),
-                _change("state", facts.get("state_name") or facts.get("state_type"), "AwaitingRetry"),
-            ]
-        case "reschedule_run":
-            before = facts.get("seconds_to_start")
-            return [_change("start", f"in {before} s" if before is not None else "", action.get("start"))]
-        case "cancel_run" | "cancel_tree":
-            return [_change("state", facts.get("state_name") or facts.get("state_type"), "Cancelled")]
-        case "pause_deployment":
-            return [_change("schedules", "paused" if facts.get("paused") else "active", "paused")]
-        case "change_parameters":
-            return [_change(str(c.get("name")), "", c.get("value")) for c in action.get("changes") or ()]
-        case _:
-            skip = {"kind", "run_id", "deployment_id", "pool", "queue"}
-            return [_change(key, "", value) for key, value in action.items() if key not in skip]
+def who_may(proposal: Mapping[str, Any]) -> list[str]:
+    """Who can still fill the seats that policy asks for, in words; empty when nobody is asked."""
+    verdict, facts = proposal.get("verdict") or {}, proposal.get("target_facts") or {}
+    missing: Mapping[str, int] = verdict.get("requirements") or {}
+    if verdict.get("outcome") != "needs_approval" or not missing:
+        return []
+    seats = [f"{count} more {_seat(role, str(facts.get('team') or ''))}" for role, count in missing.items()]
+    barred = [
+        proposal.get("proposer", ""),
+        (proposal.get("proposal") or {}).get("on_behalf_of", ""),
+        *(vote["voter"] for vote in proposal.get("votes") or ()),
+    ]
+    names = list(dict.fromkeys(str(name) for name in barred if name))
+    return [*seats, f"not {' or '.join(names)}"] if names else seats
 
 
-def _change(what: str, before: object, after: object) -> dict[str, str]:
-    return {"what": what, "before": str(before or "not known"), "after": str(after)}
-
-
-def _mib(value: object) -> str:
-    return f"{value} MiB" if value else ""
+def _seat(role: str, team: str) -> str:
+    return f"owner, an approver of team {team or 'that owns it'}" if role == "owner" else role

@@ -1,156 +1,132 @@
-"""What can be said with a slash, as one table. Each command asks the desk or telemetry and gives blocks back."""
+"""What can be said with a slash, as one table. Each command asks the desk, telemetry or the log and gives blocks back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
-from pilotage.console.engine.blocks import Block, link, pairs, story, table, text
-from pilotage.console.engine.callers import Asks, Caller
-from pilotage.console.shown import joined, when, where_of
-from pilotage.flows.telling import told
+from pilotage.console.engine import deciding, recalling, seeing
+from pilotage.console.engine.blocks import Block, table
+from pilotage.console.engine.setting import Command, Setting
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What a command may use."""
-
-    caller: Caller
-    desk: Asks
-    looks: Any
-    """The caller's Toolbox."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One row of the table."""
-
-    usage: str
-    help: str
-    run: Callable[[Setting, str], list[Block]]
-
-
-def _status(s: Setting, rest: str) -> list[Block]:
-    found = s.desk.call("status")
-    return [
-        pairs(
-            "pilotage",
-            {
-                "mode": found["mode"],
-                "stopped": found["stopped"] or "no",
-                **{f"collector {key}": value for key, value in (found.get("collector") or {}).items()},
-                **{f"proposals {key}": value for key, value in (found.get("proposals") or {}).items()},
-                "policies": found.get("bundle"),
-            },
-        )
-    ]
-
-
-def _inbox(s: Setting, rest: str) -> list[Block]:
-    return [
-        table(
-            "Waiting for a person",
-            ("filed", "proposal", "action", "on", "target", "missing", "expires"),
-            (
-                (
-                    when(row["filed_at"]),
-                    link(row["proposal_id"], "proposal", row["proposal_id"]),
-                    row["kind"],
-                    where_of(row),
-                    link(row["target"], "run", row["run_id"]) if row.get("run_id") else row["target"],
-                    joined(row["verdict"].get("requirements")),
-                    when(row["expires_at"]),
-                )
-                for row in s.desk.call("proposals", status="needs_approval", limit=50)
-            ),
-            empty="Nothing waits for a person.",
-        )
-    ]
-
-
-def _incidents(s: Setting, rest: str) -> list[Block]:
-    return [
-        table(
-            "Incidents",
-            ("since", "incident", "subject", "class", "actions", "status"),
-            (
-                (
-                    when(row["first_at"]),
-                    link(row["incident_id"], "incident", row["incident_id"]),
-                    link(row["subject"], "run", row["run_id"]) if row.get("run_id") else row["subject"],
-                    row["failure_class"],
-                    joined(each["kind"] for each in row["proposals"]),
-                    row["status"],
-                )
-                for row in s.desk.call("incidents", limit=20)
-            ),
-            empty="No incident on record.",
-        )
-    ]
-
-
-def _why(s: Setting, rest: str) -> list[Block]:
-    steps = s.desk.call("why", subject=rest)
-    return [story(f"Why {rest}", [_told(step) for step in steps])]
-
-
-def _told(step: Mapping[str, Any]) -> dict[str, Any]:
-    return {"at": step["at"], "step": step["step"], "actor": step["actor"], "words": told(step)}
-
-
-def _undo(s: Setting, rest: str) -> list[Block]:
-    found = s.desk.call("undo", proposal_id=rest, reason="asked in the chat")
-    return [text(f"{found['proposal_id']}: {found['effect']} {found['reason']}".strip())]
-
-
-def _stop(s: Setting, rest: str) -> list[Block]:
-    return [text(f"stopped: {s.desk.call('stop', reason=rest)['stopped']}")]
-
-
-def _resume(s: Setting, rest: str) -> list[Block]:
-    missing = s.desk.call("resume")["votes_missing"]
-    return [text("running again" if not missing else f"still stopped: {missing} more must ask")]
-
-
-def _whoami(s: Setting, rest: str) -> list[Block]:
-    return [pairs("you", s.desk.call("whoami"))]
-
-
-def _vote(decision: str) -> Callable[[Setting, str], list[Block]]:
-    def vote(s: Setting, rest: str) -> list[Block]:
-        proposal_id, _, reason = rest.partition(" ")
-        seen = s.desk.call("proposal", proposal_id=proposal_id)
-        now = s.desk.call(
-            "vote", proposal_id=proposal_id, digest=seen["digest"], decision=decision, reason=reason.strip()
-        )
-        missing = joined(now["verdict"].get("requirements")) or "nothing"
-        return [text(f"{decision} {proposal_id}: now {now['status']}, still missing: {missing}")]
-
-    return vote
+__all__ = ["COMMANDS", "Command", "Setting"]
 
 
 def _help(s: Setting, rest: str) -> list[Block]:
+    rows = [(c.usage, c.help) for name, c in COMMANDS.items() if rest in ("", name)]
     return [
-        table(
-            "Commands", ("command", "what it does"), ((c.usage, c.help) for c in COMMANDS.values()), empty=""
-        )
+        table("Commands", ("command", "what it does"), rows, empty=f"There is no /{rest}. Say /help for all.")
     ]
 
 
 COMMANDS: Mapping[str, Command] = {
-    "status": Command(usage="/status", help="mode, kill switch, collector, counts", run=_status),
-    "inbox": Command(usage="/inbox", help="what waits for a person", run=_inbox),
-    "incidents": Command(
-        usage="/incidents", help="what went wrong lately, and how it stands", run=_incidents
+    # seeing
+    "status": Command(
+        usage="/status", help="mode, kill switch, collector, counts", run=seeing.status, reads=True
     ),
-    "why": Command(usage="/why ID", help="the story of a run, proposal or incident", run=_why),
-    "approve": Command(usage="/approve ID [REASON]", help="vote for a proposal", run=_vote("approve")),
-    "reject": Command(usage="/reject ID REASON", help="veto it", run=_vote("reject")),
-    "undo": Command(usage="/undo ID", help="take back what it changed", run=_undo),
-    "stop": Command(usage="/stop [REASON]", help="the kill switch: nothing more is injected", run=_stop),
-    "resume": Command(usage="/resume", help="vote to start again", run=_resume),
-    "whoami": Command(usage="/whoami", help="who your token says you are", run=_whoami),
-    "help": Command(usage="/help", help="this list", run=_help),
+    "inbox": Command(
+        usage="/inbox [all]",
+        help="what waits for a person; all: with the snoozed",
+        run=seeing.inbox,
+        reads=True,
+    ),
+    "incidents": Command(
+        usage="/incidents", help="what went wrong lately, and how it stands", run=seeing.incidents, reads=True
+    ),
+    "runs": Command(
+        usage="/runs [WORDS]",
+        help="the runs that changed last, by name, flow or state",
+        run=seeing.runs,
+        reads=True,
+    ),
+    "run": Command(usage="/run ID", help="one run: states and tasks over time", run=seeing.run, reads=True),
+    "queue": Command(
+        usage="/queue", help="queues, slots, limits and who waits", run=seeing.queue, reads=True
+    ),
+    "forecast": Command(
+        usage="/forecast [RUN]",
+        help="the riskiest of the next runs, or one run",
+        run=seeing.forecast,
+        reads=True,
+    ),
+    "kpi": Command(
+        usage="/kpi [DAYS] [MINUTES]",
+        help="what the work is worth; MINUTES a change by hand is taken to need",
+        run=seeing.kpi,
+        reads=True,
+    ),
+    "audit": Command(
+        usage="/audit [N]", help="is the log whole, and its last N entries", run=seeing.audit, reads=True
+    ),
+    "why": Command(
+        usage="/why ID", help="the story of a run, proposal or incident", run=seeing.why, reads=True
+    ),
+    "evidence": Command(
+        usage="/evidence ID", help="what a proposal rests on", run=seeing.evidence, reads=True
+    ),
+    "simulate": Command(
+        usage="/simulate ID | KIND field=value …",
+        help="what would be allowed and changed, without doing it",
+        run=seeing.simulate,
+        reads=True,
+    ),
+    "policy": Command(
+        usage="/policy test KIND field=value …",
+        help="what policy would say of an action",
+        run=seeing.policy,
+        reads=True,
+    ),
+    # deciding
+    "approve": Command(
+        usage="/approve ID… [REASON]",
+        help="vote for proposals; `all [but ID…]` takes the inbox you saw last",
+        run=deciding.approve,
+    ),
+    "reject": Command(usage="/reject ID… REASON", help="veto them", run=deciding.reject),
+    "edit": Command(
+        usage="/edit ID field=value …", help="hand in a changed one, judged from nothing", run=deciding.edit
+    ),
+    "ask": Command(usage="/ask ID QUESTION", help="ask about a proposal", asks=deciding.ask),
+    "snooze": Command(
+        usage="/snooze ID [2h]", help="out of your inbox until then; it goes on expiring", run=deciding.snooze
+    ),
+    "delegate": Command(
+        usage="/delegate NAME 8h REASON", help="lend your right to approve", run=deciding.delegate
+    ),
+    "undo": Command(usage="/undo ID", help="take back what it changed", run=deciding.undo),
+    "stop": Command(
+        usage="/stop [REASON]", help="the kill switch: nothing more is injected", run=deciding.stop
+    ),
+    "resume": Command(usage="/resume", help="vote to start again", run=deciding.resume),
+    "mode": Command(usage="/mode [MODE]", help="how far the loop may go, or another mode", run=deciding.mode),
+    # recalling
+    "show": Command(
+        usage="/show N | ID",
+        help="the raw result of look-up N of this conversation, or a proposal's card",
+        run=recalling.show,
+        reads=True,
+    ),
+    "last": Command(usage="/last", help="what the last answer rests on", run=recalling.last, reads=True),
+    "history": Command(
+        usage="/history [WORDS]",
+        help="conversations, or those with these words",
+        run=recalling.history,
+        reads=True,
+    ),
+    "context": Command(
+        usage="/context",
+        help="model, tokens and cost of this conversation",
+        run=recalling.context,
+        reads=True,
+    ),
+    "whoami": Command(usage="/whoami", help="who your token says you are", run=recalling.whoami, reads=True),
+    "permissions": Command(
+        usage="/permissions", help="what you and the agent may do", run=recalling.permissions, reads=True
+    ),
+    "tools": Command(
+        usage="/tools", help="what the agent can look up and hand in", run=recalling.tools, reads=True
+    ),
+    "help": Command(usage="/help [NAME]", help="this list", run=_help, reads=True),
+    "clear": Command(usage="/clear", help="an empty screen; the conversation stays"),
+    "exit": Command(usage="/exit", help="leave; the conversation stays"),
 }
-"""What can be said with a slash."""
+"""What can be said with a slash. The last two are done by the skin."""

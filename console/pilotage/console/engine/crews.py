@@ -14,6 +14,7 @@ from pilotage.flows.places import Places
 
 if TYPE_CHECKING:
     from pilotage.planner.chat import ChatAgent
+    from pilotage.planner.tools import Toolbox
 
 PREFECT_KEYS = (
     "PREFECT_API_KEY",
@@ -22,6 +23,8 @@ PREFECT_KEYS = (
     "PREFECT_API_URL",
 )
 """A console needs none of these, so it drops them before a model or a tool could see them."""
+SCRIPTED = "scripted"
+"""The name of the model that is none: whoever sees its answers is told."""
 EVENTS_FILE = "conversations.sqlite"
 
 
@@ -35,14 +38,18 @@ def engine_for(where: Places, *, config: Path | None = None) -> Engine:
 def crew_of(where: Places, *, config: Path | None = None) -> Crew:
     """How to reach the desk, telemetry and the agent in a caller's name."""
     agents: dict[str, ChatAgent] = {}
+    toolboxes: dict[str, Toolbox] = {}
+    models: list[dict[str, object]] = []
 
     def desk(caller: Caller) -> DeskClient:
         return DeskClient(where.desk_socket, caller.token)
 
-    def looks(caller: Caller) -> object:
+    def looks(caller: Caller) -> Toolbox:
         from pilotage.flows.chat_session import toolbox  # start-up time: the planner
 
-        return toolbox(where, desk(caller))
+        if caller.token not in toolboxes:
+            toolboxes[caller.token] = toolbox(where, desk(caller))
+        return toolboxes[caller.token]
 
     def agent(caller: Caller) -> ChatAgent:
         from pilotage.flows.chat_session import chat_agent  # start-up time: the planner
@@ -51,7 +58,20 @@ def crew_of(where: Places, *, config: Path | None = None) -> Crew:
             agents[caller.token] = chat_agent(where, desk(caller), config=config)
         return agents[caller.token]
 
-    return Crew(desk=desk, looks=looks, agent=agent)
+    def model() -> dict[str, object]:
+        from pilotage.flows.settings import load_settings  # start-up time: pydantic-settings
+
+        if not models:
+            llm = load_settings(config=config, state_dir=where.root).llm
+            mock = llm.model == SCRIPTED
+            models.append({"configured": llm.configured, "name": llm.model, "mock": llm.configured and mock})
+        return models[0]
+
+    def close() -> None:
+        for each in toolboxes.values():
+            each.store.close()
+
+    return Crew(desk=desk, looks=looks, agent=agent, model=model, close=close)
 
 
 def caller_with(where: Places, token: str) -> Caller:

@@ -15,12 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.console.engine.callers import Caller, Crew
+from pilotage.console.engine.calls import Calls
 from pilotage.console.engine.cards import Card, card_of
+from pilotage.console.engine.changes import beside_facts, known_before
 from pilotage.console.engine.commands import COMMANDS, Setting
 from pilotage.console.engine.event_log import EventLog
 from pilotage.console.engine.events import FLOOR, Event, EventType, Thread
 from pilotage.flows.desk_client import DeskRefusal
-from pilotage.telemetry.errors import PilotageError
+from pilotage.telemetry.errors import AdapterError, PilotageError
 
 log = logging.getLogger("pilotage.console")
 
@@ -73,6 +75,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._crew.close()
         self.log.close()
 
     # -- deciding
@@ -101,26 +104,24 @@ class Engine:
 
     async def card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
         """The card of a proposal as the desk tells it now."""
+        return await asyncio.to_thread(self._card, caller, proposal)
+
+    def _card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
         desk = self._crew.desk(caller)
-        row = (
-            await asyncio.to_thread(lambda: desk.call("proposal", proposal_id=proposal))
-            if isinstance(proposal, str)
-            else proposal
-        )
-        levers = await self._lever_words(caller)
-        return card_of(row, levers.get(row["kind"]))
+        row = desk.call("proposal", proposal_id=proposal) if isinstance(proposal, str) else proposal
+        if self._levers is None:
+            self._levers = dict(desk.call("levers"))
+        before: Mapping[str, Any] = {}
+        if beside_facts(str(row["kind"])):
+            with contextlib.suppress(AdapterError):  # telemetry is away: then it is said to be not known
+                before = known_before(self._crew.looks(caller).store, row["action"])
+        return card_of(row, self._levers.get(row["kind"]), before)
 
     async def _shown_again(self, caller: Caller, row: Mapping[str, Any]) -> Card:
         card = await self.card(caller, row)
         for thread in await asyncio.to_thread(self.log.threads_showing, card["proposal_id"]):
             await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
         return card
-
-    async def _lever_words(self, caller: Caller) -> Mapping[str, Mapping[str, Any]]:
-        if self._levers is None:
-            desk = self._crew.desk(caller)
-            self._levers = await asyncio.to_thread(lambda: dict(desk.call("levers")))
-        return self._levers or {}
 
     # -- looking
 
@@ -129,10 +130,17 @@ class Engine:
         desk = self._crew.desk(caller)
         return await asyncio.to_thread(lambda: desk.call(op, **arguments))
 
-    async def setting(self, caller: Caller) -> Setting:
-        """What a command of the caller may use."""
-        looks = await asyncio.to_thread(self._crew.looks, caller)
-        return Setting(caller=caller, desk=self._crew.desk(caller), looks=looks)
+    async def setting(self, caller: Caller, thread: str = FLOOR) -> Setting:
+        """What a command of the caller may use, said in a thread. Raises ConfigError when settings are wrong."""
+        return Setting(
+            caller=caller,
+            desk=self._crew.desk(caller),
+            toolbox=lambda: self._crew.looks(caller),
+            log=self.log,
+            thread=thread,
+            card=lambda proposal: self._card(caller, proposal),
+            model=await asyncio.to_thread(self._crew.model),
+        )
 
     async def snooze(self, caller: Caller, proposal_id: str, minutes: int) -> Event:
         """Writes down that the caller wants to see a card later; it goes on to expire."""
@@ -173,14 +181,22 @@ class Engine:
             await self._write(thread, "error", {"turn": turn, "text": text, "kind": "unknown-command"})
             await self._write(thread, "done", {"turn": turn, "ok": False})
             return
-        setting = await self.setting(caller)
+        setting = await self.setting(caller, thread)
+        if command.asks is not None:
+            question = await asyncio.to_thread(command.asks, setting, rest.strip())
+            await self._answer(caller, thread, turn, question)
+            return
         for block in await asyncio.to_thread(command.run, setting, rest.strip()):
-            await self._write(thread, "block", {"turn": turn, "block": block})
+            if block["kind"] == "card":
+                await self._write(thread, "card", {"turn": turn, "card": block["card"]}, by=caller.name)
+            else:
+                await self._write(thread, "block", {"turn": turn, "block": block})
         await self._write(thread, "done", {"turn": turn, "ok": True})
 
     async def _answer(self, caller: Caller, thread: str, turn: int, words: str) -> None:
         agent = await asyncio.to_thread(self._crew.agent, caller)
-        pieces, since, calls, began = "", 0.0, 0, 0.0
+        pieces, since = "", 0.0
+        calls = Calls()
         async for part in agent.answer(words, thread):
             now = time.monotonic()
             if part.kind == "token":
@@ -192,24 +208,14 @@ class Engine:
                 pieces, since = "", 0.0
             match part.kind:
                 case "tool_call":
-                    calls, began = calls + 1, now
-                    call = {"turn": turn, "n": calls, "tool": part.tool, "arguments": dict(part.detail)}
-                    await self._write(thread, "tool_call", call)
-                case "tool_result":
-                    await self._write(
-                        thread,
-                        "tool_result",
-                        {
-                            "turn": turn,
-                            "n": calls,
-                            "tool": part.tool,
-                            "seconds": round(now - began, 3) if began else 0.0,
-                            "result": dict(part.detail),
-                        },
-                    )
-                case "proposal":
-                    card = await self.card(caller, str(part.detail["proposal_id"]))
-                    await self._write(thread, "card", {"turn": turn, "card": card})
+                    call = calls.begin(part.tool, part.detail, now)
+                    await self._write(thread, "tool_call", {"turn": turn, **call})
+                case "tool_result" | "proposal":
+                    result = calls.end(part.tool, part.detail, now, part.seconds)
+                    await self._write(thread, "tool_result", {"turn": turn, **result})
+                    if part.kind == "proposal":
+                        card = await self.card(caller, str(part.detail["proposal_id"]))
+                        await self._write(thread, "card", {"turn": turn, "card": card})
                 case "error":
                     await self._write(thread, "error", {"turn": turn, "text": part.text, "kind": "model"})
                 case "final":

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS events (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, thread TEXT NOT NULL REFERENCES threads(id), type TEXT NOT NULL,
   by TEXT NOT NULL, at TEXT NOT NULL, payload TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS events_by_thread ON events (thread, seq);
+CREATE INDEX IF NOT EXISTS events_of_people ON events (type, by) WHERE type = 'snoozed';
 CREATE TABLE IF NOT EXISTS shown (
   proposal_id TEXT NOT NULL, thread TEXT NOT NULL, PRIMARY KEY (proposal_id, thread)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -168,6 +169,29 @@ class EventLog:
                 "SELECT * FROM events WHERE thread = ? AND seq > ? ORDER BY seq LIMIT ?", (thread, seq, limit)
             )
         return [_event(row) for row in rows]
+
+    def newest(self, thread: str, kind: EventType, limit: int = 50) -> list[Event]:
+        """The newest rows of one type in a thread, the newest first."""
+        rows = self._read(
+            "SELECT * FROM events WHERE thread = ? AND type = ? ORDER BY seq DESC LIMIT ?",
+            (thread, kind, limit),
+        )
+        return [_event(row) for row in rows]
+
+    def last_card(self, thread: str, proposal_id: str) -> dict[str, Any] | None:
+        """The card of a proposal as it was shown last in a thread, or None."""
+        rows = self._read(
+            "SELECT * FROM events WHERE thread = ? AND type = 'card' "
+            "AND json_extract(payload, '$.card.proposal_id') = ? ORDER BY seq DESC LIMIT 1",
+            (thread, proposal_id),
+        )
+        return dict(_event(rows[0]).payload["card"]) if rows else None
+
+    def snoozed(self, by: str) -> dict[str, datetime]:
+        """What a person put off, and until when; later words replace earlier ones."""
+        rows = self._read("SELECT * FROM events WHERE type = 'snoozed' AND by = ? ORDER BY seq", (by,))
+        said = [_event(row).payload for row in rows]
+        return {each["proposal_id"]: datetime.fromisoformat(each["until"]) for each in said}
 
     def last_seq(self) -> int:
         """The number of the newest row, 0 when there is none."""

@@ -1,0 +1,129 @@
+"""What would be different: each argument of an action that changes something, with what is there now.
+
+What is there now is known from the facts that the gate saw and from telemetry; what neither knows is said to be not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pilotage.telemetry import incidents
+from pilotage.telemetry.errors import AdapterError
+from pilotage.telemetry.stores import Store
+
+Change = dict[str, str]
+Known = Mapping[str, Any]
+
+NOT_KNOWN = "not known"
+_OF_QUEUES = frozenset({"reserve_slot", "set_priority", "set_limit", "hold_queue", "release_queue"})
+_OF_RUNS = frozenset({"change_parameters", "move_run"})
+
+
+def beside_facts(kind: str) -> bool:
+    """Whether telemetry knows more of such an action's target than the gate's facts say."""
+    return kind in _OF_QUEUES | _OF_RUNS
+
+
+def known_before(store: Store, action: Known) -> dict[str, Any]:
+    """What telemetry knows of the target beside the gate's facts; empty when it cannot be read."""
+    kind = action.get("kind")
+    try:
+        if kind in _OF_QUEUES:
+            name = action.get("busy_queue") or action.get("queue") or action.get("name")
+            pool = action.get("pool") or (action.get("name") if action.get("scope") == "pool" else "")
+            for queue in incidents.floor(store):
+                if queue.pool == pool and (queue.queue == name or action.get("scope") == "pool"):
+                    return {
+                        "priority": queue.priority,
+                        "limit": queue.pool_limit if action.get("scope") == "pool" else queue.limit,
+                        "paused": queue.paused,
+                    }
+        if kind in _OF_RUNS and (run := incidents.run(store, str(action.get("run_id")))):
+            return {"parameters": dict(run.parameters), "queue": run.queue}
+    except AdapterError:
+        return {}
+    return {}
+
+
+def changes_of(action: Known, facts: Known, before: Known) -> list[Change]:
+    """The list for one action: `{what, before, after}` each. `facts` as the gate saw them, `before` as above."""
+    kind = str(action.get("kind"))
+    if (tell := _TELL.get(kind)) is not None:
+        return tell(action, facts, before)
+    skip = {"kind", "run_id", "deployment_id", "pool", "queue"}
+    return [_change(key, None, value) for key, value in action.items() if key not in skip]
+
+
+def _change(what: str, before: object, after: object) -> Change:
+    was = NOT_KNOWN if before is None or before == "" else str(before)
+    return {"what": what, "before": was, "after": str(after)}
+
+
+def _state(facts: Known, after: str) -> Change:
+    return _change("state", facts.get("state_name") or facts.get("state_type"), after)
+
+
+def _mib(value: object) -> str:
+    return f"{value} MiB" if value else ""
+
+
+def _limit(before: Known) -> object:
+    if "limit" not in before:
+        return None
+    return "no limit" if before["limit"] is None else before["limit"]
+
+
+def _running(before: Known) -> object:
+    return {True: "paused", False: "handing out runs", None: None}[before.get("paused")]
+
+
+def _held(action: Known) -> Change:
+    return _change("for", "-", str(action.get("hold", "")).removeprefix("PT").lower())
+
+
+def _resize(action: Known, facts: Known, before: Known) -> list[Change]:
+    memory = _change("memory", _mib(facts.get("memory_mb")), _mib(action.get("memory_mb")))
+    return [memory, _state(facts, "AwaitingRetry")]
+
+
+def _reschedule(action: Known, facts: Known, before: Known) -> list[Change]:
+    left = facts.get("seconds_to_start")
+    return [_change("start", f"in {left} s" if left is not None else "", action.get("start"))]
+
+
+def _parameters(action: Known, facts: Known, before: Known) -> list[Change]:
+    now: Known = before.get("parameters") or {}
+    return [
+        _change(str(one.get("name")), now.get(str(one.get("name"))), one.get("value"))
+        for one in action.get("changes") or ()
+    ]
+
+
+def _reserve(action: Known, facts: Known, before: Known) -> list[Change]:
+    cap = _change(f"limit of {action.get('busy_queue')}", _limit(before), action.get("limit"))
+    return [cap, _held(action)]
+
+
+_TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
+    "retry_run": lambda a, f, b: [_state(f, "AwaitingRetry")],
+    "resize_run": _resize,
+    "reschedule_run": _reschedule,
+    "cancel_run": lambda a, f, b: [_state(f, "Cancelled")],
+    "cancel_tree": lambda a, f, b: [_state(f, "Cancelled, with all below it")],
+    "pause_deployment": lambda a, f, b: [
+        _change("schedules", "paused" if f.get("paused") else "active", "paused"),
+        _held(a),
+    ],
+    "notify_owner": lambda a, f, b: [_change("owner", "not told by this", f"told, as {a.get('severity')}")],
+    "change_parameters": _parameters,
+    "move_run": lambda a, f, b: [_change("queue", b.get("queue"), a.get("queue"))],
+    "set_priority": lambda a, f, b: [_change("rank", b.get("priority"), a.get("priority")), _held(a)],
+    "set_limit": lambda a, f, b: [_change("limit", _limit(b), a.get("limit")), _held(a)],
+    "reserve_slot": _reserve,
+    "hold_queue": lambda a, f, b: [_change("queue", _running(b), "paused"), _held(a)],
+    "release_queue": lambda a, f, b: [_change("queue", _running(b), "handing out runs")],
+    "suspend_run": lambda a, f, b: [_state(f, "Suspended"), _held(a)],
+    "resume_run": lambda a, f, b: [_state(f, "Scheduled")],
+}
+"""The kinds whose change has a before; all others tell their arguments."""

@@ -1,0 +1,490 @@
+"""Commands that show how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pilotage.console.engine.blocks import Block, chart, link, pairs, story, table, text, timeline
+from pilotage.console.engine.cards import STANDING
+from pilotage.console.engine.editing import action_in
+from pilotage.console.engine.setting import Setting
+from pilotage.console.shown import joined, when, where_of
+from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.telling import action_in_words, label, readable, told
+from pilotage.telemetry import incidents as runs_known
+from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.kpis import LEAST, MINUTES_BY_HAND, Kpi, measured
+from pilotage.telemetry.outlook import last_forecast, riskiest
+from pilotage.telemetry.timeline import states_of, tasks_of
+
+INBOX = "Waiting for a person"
+"""The title by which `/approve all` finds what was seen."""
+ROWS = 30
+
+
+def status(s: Setting, rest: str) -> list[Block]:
+    """Mode, kill switch, collector, and how many proposals stand where."""
+    found = s.desk.call("status")
+    collector = found.get("collector") or {}
+    stands = [
+        (name, count, STANDING.get(name, ""))
+        for name, count in sorted((found.get("proposals") or {}).items())
+    ]
+    return [
+        pairs(
+            "pilotage",
+            {
+                "mode": found["mode"],
+                "stopped": found["stopped"] or "no",
+                "collector": ("connected" if collector.get("connected") else "NOT connected to Prefect"),
+                "last event": when(collector.get("last_event")) or "none yet",
+                **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
+                "policies": found.get("bundle"),
+                "model": model_in_words(s.model),
+            },
+        ),
+        table("Proposals", ("stand", "how many", "which means"), stands, empty="Nothing was proposed yet."),
+    ]
+
+
+def model_in_words(model: Mapping[str, Any]) -> str:
+    """Which model answers, with the badge of one that is none."""
+    if not model.get("configured"):
+        return "none: rules answer"
+    return (
+        f"{model.get('name')} [MOCK: scripted, not a model]" if model.get("mock") else str(model.get("name"))
+    )
+
+
+def inbox(s: Setting, rest: str) -> list[Block]:
+    """What waits for a person, without what this person wants to see later."""
+    rows = s.desk.call("proposals", status="needs_approval", limit=100)
+    now = s.clock()
+    later = {} if rest.strip() == "all" else s.log.snoozed(s.caller.name)
+    shown = [row for row in rows if later.get(row["proposal_id"], now) <= now]
+    note = f"{len(rows) - len(shown)} snoozed; /inbox all shows them." if len(shown) < len(rows) else ""
+    found = [
+        table(
+            INBOX,
+            ("proposal", "age", "action", "on", "target", "missing", "expires"),
+            (
+                (
+                    link(row["proposal_id"], "proposal", row["proposal_id"]),
+                    ago(row["filed_at"], now),
+                    action_in_words(row["action"]),
+                    where_of(row),
+                    link(row["target"], "run", row["run_id"]) if row.get("run_id") else row["target"],
+                    joined(row["verdict"].get("requirements")),
+                    f"in {ago(now.isoformat(), row['expires_at'])}",
+                )
+                for row in shown
+            ),
+            empty=f"Nothing waits for a person{' now' if note else ''}.",
+        )
+    ]
+    return [*found, text(note)] if note else found
+
+
+def ago(since: Any, until: Any) -> str:
+    """The time between two moments in the largest unit that fits: 45s, 12m, 3h, 2d."""
+    begin, end = (
+        each if isinstance(each, datetime) else datetime.fromisoformat(str(each)) for each in (since, until)
+    )
+    seconds = max(0.0, (end - begin).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def incidents(s: Setting, rest: str) -> list[Block]:
+    """What went wrong lately."""
+    return [
+        table(
+            "Incidents",
+            ("since", "incident", "subject", "class", "actions", "status", "recovered in"),
+            (
+                (
+                    when(row["first_at"]),
+                    link(row["incident_id"], "incident", row["incident_id"]),
+                    link(row["subject"], "run", row["run_id"]) if row.get("run_id") else row["subject"],
+                    row["failure_class"],
+                    joined(each["kind"] for each in row["proposals"]),
+                    row["status"],
+                    f"{row['seconds_to_recovery']:.0f} s"
+                    if row.get("seconds_to_recovery") is not None
+                    else "",
+                )
+                for row in s.desk.call("incidents", limit=ROWS)
+            ),
+            empty="No incident on record.",
+        )
+    ]
+
+
+def runs(s: Setting, rest: str) -> list[Block]:
+    """The runs that changed last; `rest` is looked for in names, flows, deployments and states."""
+    found = runs_known.latest_runs(s.looks.store, rest.strip(), ROWS)
+    return [
+        table(
+            f"Runs with {rest.strip()!r}" if rest.strip() else "Runs",
+            ("changed", "run", "flow", "state", "queue", "id"),
+            (_run_row(one) for one in found),
+            empty="No run fits." if rest.strip() else "No run was seen yet.",
+        )
+    ]
+
+
+def _run_row(one: RunFact) -> tuple[Any, ...]:
+    return (
+        when(one.updated.isoformat()),
+        link(one.name, "run", one.run_id),
+        f"{one.flow_name}/{one.deployment_name}" if one.deployment_name else one.flow_name,
+        one.state_name,
+        f"{one.pool}/{one.queue}" if one.pool else "",
+        one.run_id,
+    )
+
+
+def run(s: Setting, rest: str) -> list[Block]:
+    """One run: where it stands, and its states and tasks over time."""
+    one = runs_known.run(s.looks.store, rest.strip())
+    if one is None:
+        raise DeskRefusal(
+            "unknown-run",
+            f"Looking for run {rest.strip()!r}: telemetry has none. Say /runs for those it has.",
+        )
+    spans = states_of(s.looks.store, one.run_id)
+    lanes = [
+        {
+            "label": "run",
+            "spans": [
+                {"state": each.state, "start": each.start.isoformat(), "end": _iso(each.end)}
+                for each in spans
+            ],
+        },
+        *(
+            {
+                "label": task.name,
+                "spans": [
+                    {
+                        "state": task.state_name,
+                        "start": _iso(task.started),
+                        "end": _iso(task.ended),
+                    }
+                ],
+            }
+            for task in tasks_of(s.looks.store, one.run_id)
+        ),
+    ]
+    about = {
+        "run": link(one.name, "run", one.run_id),
+        "flow": one.flow_name,
+        "deployment": link(one.deployment_name or "", "deployment", one.deployment_id)
+        if one.deployment_id
+        else "",
+        "state": one.state_name,
+        "message": one.state_message,
+        "attempts": one.run_count,
+    }
+    if forecast_made := last_forecast(s.looks.store, one.run_id):
+        about["chance of failing"] = f"{forecast_made.p_fail:.0%}, says {forecast_made.model}"
+    return [pairs("Run", about), timeline("Over time", lanes)]
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
+
+
+def queue(s: Setting, rest: str) -> list[Block]:
+    """Queues with their slots, limits and waits."""
+    floor = runs_known.floor(s.looks.store)
+    now = s.clock()
+    return [
+        table(
+            "Queues",
+            ("queue", "rank", "running", "slots", "waiting", "longest wait", "state"),
+            (
+                (
+                    f"{q.pool}/{q.queue}",
+                    q.priority,
+                    q.running,
+                    _slots(q.limit, q.pool_limit),
+                    q.waiting,
+                    ago(q.oldest_due, now) if q.oldest_due else "",
+                    "paused" if q.paused else "open",
+                )
+                for q in floor
+            ),
+            empty="No queue was seen yet.",
+        ),
+        table(
+            "Late runs",
+            ("late", "run", "flow", "state", "queue", "id"),
+            (
+                (ago(one.next_start, now), *_run_row(one)[1:])
+                for one in runs_known.waiting_runs(s.looks.store, now)[:ROWS]
+                if one.next_start
+            ),
+            empty="No run is late.",
+        ),
+    ]
+
+
+def _slots(limit: int | None, of_pool: int | None) -> str:
+    own = "no limit" if limit is None else str(limit)
+    return own if of_pool is None else f"{own}, pool {of_pool}"
+
+
+def forecast(s: Setting, rest: str) -> list[Block]:
+    """The riskiest of the next runs, or what is forecast of one run and why."""
+    if rest.strip():
+        return _one_forecast(s, rest.strip())
+    now = s.clock()
+    risks = riskiest(s.looks.store, now, ROWS)
+    rows = [
+        (
+            f"{risk.forecast.p_fail:.0%}",
+            link(risk.run.name, "run", risk.run.run_id),
+            risk.run.flow_name,
+            _due(risk.run, now),
+            "; ".join(risk.forecast.reasons) or "no single reason stands out",
+            f"{risk.forecast.model}, from {risk.forecast.trained_on} runs",
+        )
+        for risk in risks
+    ]
+    found = [
+        table(
+            "Riskiest of the next runs",
+            ("p(fail)", "run", "flow", "starts", "because", "says"),
+            rows,
+            empty="No scheduled run has a forecast: runs are forecast shortly before they start.",
+        )
+    ]
+    if risks:
+        names = [risk.run.name for risk in risks[:10]]
+        chances = [round(risk.forecast.p_fail, 3) for risk in risks[:10]]
+        found.append(chart("Chance of failing", x=names, y=chances, unit="share"))
+    return found
+
+
+def _due(one: RunFact, now: datetime) -> str:
+    if one.next_start is None:
+        return ""
+    return f"in {ago(now, one.next_start)}" if one.next_start > now else f"{ago(one.next_start, now)} late"
+
+
+def _one_forecast(s: Setting, run_id: str) -> list[Block]:
+    made = last_forecast(s.looks.store, run_id)
+    if made is None:
+        return [text(f"Nothing was forecast of run {run_id}: only runs about to start are.")]
+    return [
+        pairs(
+            f"Forecast of {run_id}",
+            {
+                "chance of failing": f"{made.p_fail:.0%}",
+                "says": f"{made.model}, from {made.trained_on} ended runs",
+                "because": "; ".join(made.reasons) or "no single reason stands out",
+                "made": when(made.made_at.isoformat()),
+            },
+        )
+    ]
+
+
+def kpi(s: Setting, rest: str) -> list[Block]:
+    """What the work is worth, each number with its definition and formula."""
+    given = rest.split()
+    try:
+        days = float(given[0]) if given else 7.0
+        minutes = float(given[1]) if len(given) > 1 else MINUTES_BY_HAND
+        if not (0 < days <= 3650 and 0 <= minutes <= 1440):
+            raise ValueError
+    except ValueError as exc:
+        raise DeskRefusal(
+            "invalid", f"Reading {rest!r}: say /kpi DAYS MINUTES as two numbers, such as /kpi 30 12."
+        ) from exc
+    found = measured(s.looks.store, s.clock() - timedelta(days=days), minutes_by_hand=minutes)
+    return [
+        table(
+            f"The last {days:g} days",
+            ("measure", "value", "between", "from", "which is", "made as"),
+            ((one.name, _value(one), _between(one), one.cases, one.definition, one.formula) for one in found),
+            empty="",
+        ),
+        text(
+            f"Times are medians with their middle half, shares have 95 % intervals; from fewer than {LEAST} cases none "
+            f"is told. {minutes:g} minutes by hand are an assumption: /kpi {days:g} MINUTES takes yours."
+        ),
+    ]
+
+
+def _value(one: Kpi) -> str:
+    return "not enough data" if one.value is None else _amount(one.value, one.unit)
+
+
+def _between(one: Kpi) -> str:
+    if one.low is None or one.high is None:
+        return ""
+    return f"{_amount(one.low, one.unit)} and {_amount(one.high, one.unit)}"
+
+
+def _amount(value: float, unit: str) -> str:
+    match unit:
+        case "share":
+            return f"{value:.0%}"
+        case "hours":
+            return f"{value:.2f} h"
+        case _:
+            return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def audit(s: Setting, rest: str) -> list[Block]:
+    """Whether the log is whole, and its last entries."""
+    most = int(rest) if rest.strip().isdecimal() and 0 < int(rest) <= 200 else 20
+    found = s.desk.call("audit_verify")
+    rows = s.desk.call("entries", after=max(0, int(found["length"]) - most), limit=most)
+    whole = "yes" if found["ok"] else f"NO: broken at row {found.get('first_bad')}: {found.get('why')}"
+    return [
+        pairs("Audit", {"whole": whole, "rows": found["length"], "head": str(found.get("head") or "")[:32]}),
+        table(
+            f"The last {len(rows)} entries",
+            ("no", "at", "step", "who", "proposal", "what"),
+            (
+                (
+                    row["seq"],
+                    when(row["at"]),
+                    label(row),
+                    row["actor"],
+                    link(row["proposal_id"], "proposal", row["proposal_id"]) if row["proposal_id"] else "",
+                    told(row),
+                )
+                for row in rows
+            ),
+            empty="The log is empty.",
+        ),
+    ]
+
+
+def why(s: Setting, rest: str) -> list[Block]:
+    """The story of a subject; of a proposal also what else was thought of."""
+    subject = _subject(rest, "/why")
+    steps = s.desk.call("why", subject=subject)
+    found = [story(f"Why {subject}", [_told(step, times) for step, times in readable(steps)])]
+    return [*found, _reasons(s.card(subject))] if subject.startswith("p-") else found
+
+
+def _told(step: Mapping[str, Any], times: int) -> dict[str, Any]:
+    again = f" (said {times} times)" if times > 1 else ""
+    return {
+        "at": step["at"],
+        "step": label(step),
+        "actor": step["actor"],
+        "words": told(step) + again,
+        "proposal_id": step["proposal_id"],
+    }
+
+
+def _reasons(card: Mapping[str, Any]) -> Block:
+    return pairs(
+        "Why this and not another",
+        {
+            "rule": card["found_by"] or "none: a person asked",
+            "features": _lines(card["forecast_reasons"]) or "none",
+            "policies": _lines([*card["policies"], *card["reasons"]]) or "none",
+            "what would change it": _lines(card["would_change"]) or "nothing",
+            "considered and not taken": _lines(card["alternatives"]) or "nothing else",
+        },
+    )
+
+
+def _lines(values: Iterable[Any]) -> str:
+    return "; ".join(str(each) for each in values)
+
+
+def evidence(s: Setting, rest: str) -> list[Block]:
+    """What a proposal rests on: references, what they say, and the facts that the gate saw."""
+    row = s.desk.call("proposal", proposal_id=_subject(rest, "/evidence"))
+    card = s.card(row)
+    return [
+        pairs(
+            f"Evidence of {card['proposal_id']}",
+            {
+                "run": link(card["run_id"], "run", card["run_id"]) if card["run_id"] else "",
+                "class": f"{card['failure_class']} by {card['found_by'] or 'nobody'}",
+                "chance of failing": (
+                    f"{card['p_fail']:.0%}, says {card['forecast_model']}"
+                    if card["p_fail"] is not None
+                    else "no forecast"
+                ),
+                "because": _lines(card["forecast_reasons"]),
+            },
+        ),
+        table("References", ("reference",), ((ref,) for ref in card["evidence"]), empty="It names none."),
+        table(
+            "What they say (quoted)",
+            ("note",),
+            ((note,) for note in card["notes"]),
+            empty="Nothing is noted.",
+        ),
+        pairs("Facts when it was judged", row.get("target_facts") or {"facts": "none were looked up"}),
+    ]
+
+
+def simulate(s: Setting, rest: str) -> list[Block]:
+    """What would become of a proposal or an action now; nothing is handed in."""
+    words = rest.strip()
+    if words.startswith("p-"):
+        card = s.card(words.split()[0])
+        action, known = card["action"], card
+    else:
+        action = action_in(words, s.clock())
+        known = {}
+    lever = s.desk.call("levers").get(action["kind"], {})
+    verdict = s.looks.what_if(action)
+    if "error" in verdict:
+        raise DeskRefusal("refused", f"Trying {action['kind']}: {verdict['error']}")
+    found = [
+        pairs(
+            f"If {action['kind']} were proposed now",
+            {
+                "it would": action_in_words(action),
+                "verdict": verdict.get("outcome"),
+                "policies": _lines(verdict.get("policy_ids") or ()),
+                "because": _lines(verdict.get("reasons") or ()),
+                "missing": joined(verdict.get("requirements") or {}) or "nothing",
+                "what would change it": _lines(verdict.get("would_change") or ()) or "nothing",
+                "does": lever.get("does", ""),
+                "taken back": lever.get("undo", ""),
+                "checked within": lever.get("within", ""),
+            },
+        )
+    ]
+    if known:
+        found.append(
+            table(
+                "Before and after",
+                ("what", "before", "after"),
+                ((one["what"], one["before"], one["after"]) for one in known["changes"]),
+                empty="",
+            )
+        )
+    return [*found, text("Nothing was handed in.")]
+
+
+def policy(s: Setting, rest: str) -> list[Block]:
+    """`test KIND field=value`: the verdict on an action in words."""
+    word, _, action = rest.strip().partition(" ")
+    if word != "test" or not action.strip():
+        raise DeskRefusal("invalid", f"Reading /policy {rest}: say /policy test KIND field=value …")
+    return simulate(s, action)
+
+
+def _subject(rest: str, command: str) -> str:
+    subject = rest.strip().split(" ")[0]
+    if not subject:
+        raise DeskRefusal(
+            "invalid", f"Reading {command}: give the id of a run, a proposal (p-…) or an incident (i-…)."
+        )
+    return subject
