@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotage.console.engine.callers import Caller
 from pilotage.console.engine.engine import Engine
-from pilotage.console.web import refusals
+from pilotage.console.web import drawn, refusals
 from pilotage.console.web.access import Access, Reader
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import Sessions
@@ -75,6 +75,7 @@ def create_app(
     app.state.access = Access(sessions or Sessions(), identify)
     refusals.install(app)
     app.include_router(router)
+    app.include_router(drawn.router)
 
     @app.get("/api/openapi.json", include_in_schema=False)
     async def description(caller: Reader) -> dict[str, object]:
@@ -104,8 +105,8 @@ class SafeHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                if scope["path"].startswith("/api/"):
-                    headers["Cache-Control"] = "no-store"
+                # the page asks each time whether its modules are still these, so that no two versions meet
+                headers["Cache-Control"] = "no-store" if scope["path"].startswith("/api/") else "no-cache"
             await send(message)
 
         await self._app(scope, receive, sending if scope["type"] == "http" else send)

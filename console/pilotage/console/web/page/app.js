@@ -1,0 +1,276 @@
+// The page itself: signing in, going from view to view, the banner, the kill switch, the keys.
+import { get, post, whenSignedOut, whoAmI } from "./api.js";
+import { chatView } from "./chat.js";
+import { byId, fill, h, plain, standing } from "./dom.js";
+import { button } from "./card.js";
+import { prefectAt, prefectLink } from "./links.js";
+import { cards, me, setMe, sleeping, snoozed } from "./state.js";
+import { follow } from "./stream.js";
+import { auditView, floorView, forecastView, inboxView, incidentsView, kpiView, storyView } from "./views.js";
+
+const VIEWS = [
+  { name: "chat", key: "c", words: "Chat", open: chatView },
+  { name: "inbox", key: "i", words: "Inbox", open: inboxView },
+  { name: "incidents", key: "n", words: "Incidents", open: incidentsView },
+  { name: "floor", key: "f", words: "Floor", open: floorView },
+  { name: "forecast", key: "r", words: "Forecast", open: forecastView },
+  { name: "kpi", key: "k", words: "Numbers", open: kpiView },
+  { name: "audit", key: "a", words: "Audit", open: auditView },
+];
+const INSIDE = { run: storyView("run"), proposal: storyView("proposal"), incident: storyView("incident") };
+
+let showing = null;
+let going = 0;
+let stream = null;
+let waiting = new Set();
+
+// -- signing in
+
+async function begin() {
+  const once = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (once) {
+    history.replaceState(null, "", "#/chat"); // the code works once, and is gone from the address at once
+    try {
+      await post("/api/sign-in", { code: once });
+    } catch (refusal) {
+      return door(`The link did not sign you in: ${refusal.message}`);
+    }
+  }
+  try {
+    const found = await whoAmI();
+    return found ? enter(found) : door("");
+  } catch (refusal) {
+    return door(refusal.message);
+  }
+}
+
+function door(words) {
+  stream?.stop();
+  stream = null;
+  leave();
+  byId("shell").hidden = true;
+  const says = h("p", { class: "says", role: "alert" }, words);
+  const form = h("form", { onsubmit: async (event) => {
+    event.preventDefault();
+    const given = new FormData(form);
+    try {
+      await post("/api/sign-in", { name: given.get("name"), password: given.get("password") });
+      const found = await whoAmI();
+      if (found) enter(found);
+      else fill(says, "You are not signed in: does the browser take cookies from this page?");
+    } catch (refusal) {
+      fill(says, refusal.message);
+    }
+  } },
+  h("h1", { tabindex: "-1" }, h("img", { src: "/assets/icon.svg", alt: "", width: 32, height: 32 }), " pilotage"),
+  h("p", {}, "Open the one-time link that ", h("code", {}, "pilotage serve"), " wrote, or sign in with your name."),
+  says,
+  h("label", {}, "Name", h("input", { name: "name", type: "text", autocomplete: "username", required: true })),
+  h("label", {}, "Password", h("input", { name: "password", type: "password", autocomplete: "current-password", required: true })),
+  h("button", { type: "submit", class: "go" }, "Sign in"));
+  fill(byId("door"), form).hidden = false;
+  form.querySelector("input").focus();
+}
+
+async function enter(found) {
+  setMe(found);
+  prefectAt(found.ui);
+  fill(byId("door")).hidden = true;
+  byId("shell").hidden = false;
+  drawNav();
+  drawWho();
+  banner(found.mode, found.stopped);
+  const threads = await get("/api/threads?search=");
+  const from = Math.max(0, ...threads.map((thread) => thread.last_seq));
+  stream?.stop();
+  stream = follow(from, receive, connection);
+  countInbox();
+  await go();
+}
+
+// -- what comes in
+
+function receive(event) {
+  if (event.type === "card") cards.put(event.payload.card);
+  if (event.type === "snoozed" && event.by === me.name) snoozed.put(event.payload.proposal_id, event.payload.until);
+  if (event.type === "notice" && event.payload.mode !== undefined) banner(event.payload.mode, event.payload.stopped);
+  showing?.receive?.(event);
+}
+
+function connection(state) {
+  document.body.dataset.stream = state;
+  const light = byId("connection");
+  if (light) fill(light, state === "live" ? "● live" : "○ waiting for the server");
+  if (state === "signed-out") door("Your session has ended. Sign in again; nothing is lost.");
+}
+
+async function countInbox() {
+  try {
+    for (const card of await get("/api/proposals?status=needs_approval")) {
+      if (card.snoozed_until) snoozed.put(card.proposal_id, card.snoozed_until);
+      cards.put(card);
+    }
+  } catch { /* the inbox itself says so */ }
+}
+
+cards.listen((id) => {
+  if (cards.get(id).status === "needs_approval" && !sleeping(id)) waiting.add(id);
+  else waiting.delete(id);
+  drawCount();
+});
+snoozed.listen((id) => {
+  if (sleeping(id)) waiting.delete(id);
+  drawCount();
+});
+
+function drawCount() {
+  const badge = byId("inbox-count");
+  if (badge) fill(badge, waiting.size > 0 && [h("span", { "aria-hidden": "true" }, ` ${waiting.size}`), h("span", { class: "unseen" }, `, ${waiting.size} waiting`)]);
+  document.title = waiting.size ? `(${waiting.size}) pilotage` : "pilotage";
+}
+
+// -- going from view to view
+
+function leave() {
+  showing?.leave?.();
+  showing = null;
+}
+
+async function go() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, id] = path.split("/").map(decodeURIComponent);
+  const chosen = VIEWS.find((view) => view.name === (name || "chat"));
+  const open = chosen?.open ?? INSIDE[name];
+  for (const link of document.querySelectorAll("#nav a")) {
+    if (link.dataset.view === (chosen?.name ?? (name === "incident" ? "incidents" : ""))) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  leave();
+  const mine = ++going;
+  const view = byId("view");
+  view.dataset.name = name || "chat";
+  if (!open) { fill(view, h("h1", {}, "There is no such view")); return; }
+  fill(view, h("p", { class: "faint" }, "Reading…"));
+  try {
+    const opened = chosen?.name === "chat" ? await open(view, id, new URLSearchParams(query)) : await open(view, id);
+    if (mine !== going) { opened?.leave?.(); return; }
+    showing = opened;
+  } catch (refusal) {
+    if (mine === going) fill(view, h("p", { class: "says", role: "alert" }, refusal.words ?? refusal.message));
+    return;
+  }
+  if (showing?.focus) showing.focus();
+  else view.querySelector("h1")?.focus();
+}
+
+function drawNav() {
+  fill(byId("nav"), VIEWS.map((view) => h("li", {}, h("a", { href: `#/${view.name}`, "data-view": view.name }, view.words,
+    view.name === "inbox" && h("span", { id: "inbox-count" })))));
+}
+
+function drawWho() {
+  fill(byId("who"),
+    h("p", {}, h("strong", {}, plain(me.name)), h("span", { class: "faint" }, ` ${me.roles.join(", ")}`), h("br"),
+      h("span", { id: "mode" }), " ", h("span", { id: "connection", class: "faint" }, "○ waiting for the server")),
+    h("div", { class: "buttons" },
+      h("button", { type: "button", id: "stop", class: "no", onclick: askToStop }, "STOP"),
+      button("Theme", turnTheme), button("Keys", keysDialog),
+      button("Sign out", async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })),
+    prefectLink("pool", "", ""));
+}
+
+// -- the kill switch
+
+function banner(mode, stopped) {
+  me.mode = mode ?? me.mode;
+  me.stopped = stopped ?? "";
+  const bar = byId("banner");
+  bar.hidden = !me.stopped;
+  if (me.stopped) fill(bar, h("strong", {}, "■ STOPPED. "), `Nothing is injected: ${plain(me.stopped)} `, me.decides && button("Vote to resume", resume));
+  const shown = byId("mode");
+  if (shown) fill(shown, "mode ", h("strong", {}, plain(me.mode)));
+  const stop = byId("stop");
+  if (stop) stop.hidden = Boolean(me.stopped) || !me.decides;
+}
+
+function askToStop() {
+  const reason = h("input", { name: "reason", type: "text", maxlength: 300, required: true, autocomplete: "off" });
+  dialog("Stop everything", [h("p", {}, "Nothing more is admitted or delivered until it is resumed. Runs that are under way go on."), h("label", {}, "Why", reason)],
+    "Stop", async () => {
+      const done = await post("/api/stop", { reason: reason.value });
+      banner(me.mode, done.stopped ?? reason.value);
+    });
+}
+
+async function resume() {
+  dialog("Vote to resume", [h("p", {}, "Starting again takes the votes of as many people as the guardrails ask for.")], "Vote to resume", async () => {
+    const done = await post("/api/resume");
+    if (done.votes_missing) byId("banner").append(h("span", {}, `${done.votes_missing} more must ask. `));
+    else banner(me.mode, done.stopped ?? "");
+  });
+}
+
+function dialog(words, content, send, act) {
+  const box = byId("dialog");
+  const says = h("p", { class: "says", role: "alert" });
+  fill(box, h("form", { onsubmit: async (event) => {
+    event.preventDefault();
+    try { await act?.(); box.close(); } catch (refusal) { fill(says, refusal.words ?? refusal.message); }
+  } },
+  h("h2", { id: "dialog-title" }, words), content, says,
+  h("div", { class: "buttons" }, send && h("button", { type: "submit", class: send === "Stop" ? "no" : "go" }, send), button(send ? "Never mind" : "Close", () => box.close()))));
+  box.showModal();
+}
+
+// -- theme and keys
+
+function turnTheme() {
+  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  theme(dark ? "light" : "dark");
+}
+
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  localStorage.setItem("theme", name);
+}
+
+const keysOn = () => localStorage.getItem("keys") !== "off";
+
+function keysDialog() {
+  const on = h("input", { type: "checkbox", checked: keysOn(), onchange: () => localStorage.setItem("keys", on.checked ? "on" : "off") });
+  const row = (keys, words) => h("tr", {}, h("th", { scope: "row" }, keys.map((key) => [h("kbd", {}, key), " "])), h("td", {}, words));
+  dialog("Keys", [h("table", {}, VIEWS.map((view) => row(["g", view.key], view.words)),
+    row(["/"], "write a message"), row(["j"], "next card"), row(["k"], "card before"), row(["s"], "STOP"), row(["?"], "this list"), row(["Esc"], "close, or stop the answer")),
+  h("label", {}, on, " single keys work when no field has the focus")], "", null);
+}
+
+let before = "";
+
+function key(event) {
+  const field = event.target.closest?.("input, textarea, select, dialog");
+  if (field || event.ctrlKey || event.altKey || event.metaKey || !keysOn() || byId("shell").hidden) return;
+  const view = before === "g" && VIEWS.find((each) => each.key === event.key);
+  before = event.key === "g" && before !== "g" ? "g" : "";
+  if (before) { setTimeout(() => { before = ""; }, 1500); return; }
+  if (view) location.hash = `#/${view.name}`;
+  else if (event.key === "/") { if (showing?.message) showing.message(); else location.hash = "#/chat"; }
+  else if (event.key === "?") keysDialog();
+  else if (event.key === "s" && !byId("stop").hidden) askToStop();
+  else if (event.key === "j" || event.key === "k") nextCard(event.key === "j" ? 1 : -1);
+  else return;
+  event.preventDefault();
+}
+
+function nextCard(step) {
+  const found = [...document.querySelectorAll("article.card, .inbox > li > details > summary")].filter((each) => each.offsetParent);
+  const now = found.findIndex((each) => each === document.activeElement || (each.matches("article") && each.contains(document.activeElement)));
+  const next = found[now < 0 ? (step > 0 ? 0 : found.length - 1) : Math.max(0, Math.min(found.length - 1, now + step))];
+  next?.focus();
+  next?.scrollIntoView({ block: "nearest" });
+}
+
+if (localStorage.getItem("theme")) document.documentElement.dataset.theme = localStorage.getItem("theme");
+whenSignedOut(() => door("Your session has ended. Sign in again; nothing is lost."));
+window.addEventListener("hashchange", () => { if (!byId("shell").hidden) go(); });
+document.addEventListener("keydown", key);
+begin();

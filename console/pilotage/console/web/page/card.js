@@ -1,0 +1,201 @@
+// A proposal as a card: what would be done, why, by which rule, and the person's answer to exactly this digest.
+import { at, get, post } from "./api.js";
+import { announce, distance, fill, h, moment, plain, standing } from "./dom.js";
+import { actionForm } from "./forms.js";
+import { linked, prefectLink, refLink, split } from "./links.js";
+import { markdown } from "./markdown.js";
+import { cards, me, snoozed } from "./state.js";
+
+let schemas = null;
+const shown = new Set();
+cards.listen((id) => {
+  for (const view of shown) if (view.id === id) view.draw();
+});
+
+/** The element of one card. It follows what becomes of the proposal; an open form stays open. */
+export function cardView(id, { heading = "h3" } = {}) {
+  const body = h("div", {});
+  const form = h("div", { class: "card-form" });
+  const says = h("p", { class: "says", role: "alert" });
+  const buttons = h("footer", { class: "buttons" });
+  const element = h("article", { class: "card", "data-proposal": id, tabindex: "-1" }, body, form, says, buttons);
+  const view = {
+    id,
+    draw() {
+      const card = cards.get(id);
+      if (!card) return;
+      element.dataset.status = card.status;
+      element.setAttribute("aria-label", `Proposal: ${plain(card.words)}, ${plain(card.status)}`);
+      fill(body, face(card, heading));
+      fill(buttons, card.open && !expired(card) ? answers(card, view) : afterwards(card, view));
+    },
+    open(...parts) { fill(form, ...parts); form.querySelector("input, textarea, select")?.focus(); },
+    close() { form.replaceChildren(); },
+    say(words) { fill(says, linked(plain(words))); },
+    focus() { element.focus(); },
+    element,
+  };
+  shown.add(view);
+  for (const other of shown) if (other !== view && !other.element.isConnected && other.seen) shown.delete(other);
+  requestAnimationFrame(() => { view.seen = true; });
+  view.draw();
+  return view;
+}
+
+const expired = (card) => card.expires_at && new Date(card.expires_at) < new Date();
+
+function face(card, heading) {
+  const [, deployment] = split(card.target.startsWith("deployment:") ? card.target : "");
+  const where = [card.deployment, card.env && `env ${card.env}`, card.tier !== null && card.tier !== undefined && `tier ${card.tier}`, card.team && `team ${card.team}`];
+  return [
+    h("header", {},
+      h(heading, {}, plain(card.words)),
+      standing(expired(card) && card.open ? "expired" : card.status)),
+    h("p", { class: "where" }, where.filter(Boolean).map((each, n) => [n > 0 && " · ", plain(each)]), card.team || card.deployment ? " · " : "",
+      refLink(card.run_id ? `run:${card.run_id}` : card.target, card.run_id ? `run ${card.run_id.slice(0, 8)}` : card.target), " ",
+      card.run_id ? prefectLink("run", card.run_id) : prefectLink("deployment", deployment)),
+    h("dl", { class: "facts" },
+      fact("Changes", card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
+        h("span", { class: "what" }, plain(each.what)), " ", h("del", {}, plain(each.before)),
+        h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "unseen" }, " becomes "), h("ins", {}, plain(each.after))))) : "nothing in Prefect's own state"),
+      fact("Expected", [plain(card.effect), card.within && `, seen within ${plain(card.within)}`]),
+      fact("Chance of failing", chance(card)),
+      fact("Rule and verdict", [standing(card.verdict), " ", card.policies?.length > 0 && h("code", {}, card.policies.join(", ")),
+        card.reasons?.length > 0 && h("p", {}, card.reasons.join("; "))]),
+      fact("Who may approve", Object.keys(card.missing ?? {}).length > 0 && `still missing: ${Object.entries(card.missing).map(([role, n]) => `${n} ${role}`).join(", ")}; nobody approves their own`),
+      fact("What would change it", card.would_change?.join("; ")),
+      fact("Undo", card.undo),
+      fact("Expires", card.open && [moment(card.expires_at), ` (${distance(card.expires_at)})`]),
+      fact("Proposed by", [plain(card.proposer), card.on_behalf_of && ` for ${plain(card.on_behalf_of)}`]),
+      fact("Votes", card.votes?.map((vote) => h("p", { class: "vote" }, standing(vote.decision), ` ${plain(vote.voter ?? vote.by ?? "")}`, vote.reason && `: ${plain(vote.reason)}`))),
+      fact("Outcome", card.outcome?.judgement && [standing(card.outcome.judgement), " ", plain(card.outcome.text ?? card.outcome.reason ?? "")])),
+    h("details", { class: "more" }, h("summary", {}, "Why this, and not something else"),
+      h("dl", { class: "facts" },
+        fact("Taken for", [plain(card.failure_class), card.found_by && ` (found by ${plain(card.found_by)})`]),
+        fact("Seen", card.notes?.length > 0 && h("ul", {}, card.notes.map((note) => h("li", { class: "quoted" }, plain(note))))),
+        fact("In words", card.explanation && h("div", { class: "prose" }, markdown(card.explanation))),
+        fact("Not taken", card.alternatives?.length > 0 && h("ul", {}, card.alternatives.map((each) => h("li", {}, plain(each))))),
+        fact("Evidence", card.evidence?.length > 0 && card.evidence.map((ref, n) => [n > 0 && ", ", h("code", {}, plain(ref))])),
+        fact("What the lever does", card.does),
+        fact("Story", refLink(`proposal:${card.proposal_id}`, card.proposal_id)),
+        fact("Incident", card.incident_id && refLink(`incident:${card.incident_id}`, card.incident_id)),
+        fact("Digest", h("code", {}, plain(card.digest)))))];
+}
+
+function fact(name, ...value) {
+  const there = value.flat(Infinity).some((each) => each !== undefined && each !== null && each !== false && each !== "");
+  return there ? h("div", {}, h("dt", {}, name), h("dd", {}, value)) : null;
+}
+
+function chance(card) {
+  if (card.p_fail === null || card.p_fail === undefined) return "no forecast for this one";
+  const meter = h("meter", { min: 0, max: 1, value: card.p_fail, low: 0.34, high: 0.67, optimum: 0, "aria-label": "chance of failing" });
+  return [h("strong", {}, `${Math.round(card.p_fail * 100)} %`), " ", meter, h("small", {}, ` measured forecast ${plain(card.forecast_model)}, not a language model`),
+    card.forecast_reasons?.length > 0 && h("p", {}, card.forecast_reasons.map(plain).join("; "))];
+}
+
+// -- what a person can do
+
+function answers(card, view) {
+  const ask = button("Ask", () => { location.hash = `#/chat?about=${encodeURIComponent(card.proposal_id)}`; });
+  if (!me.decides) return [h("p", { class: "faint" }, `You look on as ${me.roles.join(", ") || "nobody in particular"}; an approver decides.`), ask];
+  return [
+    button("Approve", () => decide(card, view, "approve", ""), "go"),
+    button("Reject…", () => reasonForm(card, view), "no"),
+    button("Edit…", () => editForm(card, view)),
+    button("Snooze…", () => snoozeForm(card, view)),
+    ask,
+  ];
+}
+
+function afterwards(card, view) {
+  const words = card.open ? "It has expired and can no longer be approved." : "";
+  const back = me.decides && card.undo && ["injected", "verified", "failed"].includes(card.status);
+  return [words && h("p", { class: "faint" }, words), back && button("Undo…", () => undoForm(card, view))];
+}
+
+export function button(words, act, kind = "") {
+  return h("button", { type: "button", class: kind, onclick: act }, words);
+}
+
+/** Runs one request with the card's buttons off, and says what went wrong in the card. */
+async function attempt(view, work) {
+  view.say("");
+  const buttons = view.element.querySelectorAll("button");
+  for (const each of buttons) each.disabled = true;
+  try {
+    await work();
+    view.close();
+  } catch (refusal) {
+    view.say(refusal.words ?? refusal.message);
+    if (refusal.status === 409 || refusal.status === 404) await refresh(view.id);
+  } finally {
+    for (const each of view.element.querySelectorAll("button")) each.disabled = false;
+  }
+}
+
+/** Reads the card again; silently keeps what there is when that fails. */
+export async function refresh(id) {
+  try { cards.put(await get(at`/api/proposals/${id}`)); } catch { /* the refusal that led here is already shown */ }
+}
+
+function decide(card, view, decision, reason) {
+  return attempt(view, async () => {
+    const now = await post(at`/api/proposals/${card.proposal_id}/vote`, { digest: card.digest, decision, reason });
+    cards.put(now);
+    announce(`${decision === "approve" ? "Approved" : "Rejected"}; now ${now.status}.`);
+    view.focus();
+  });
+}
+
+function formOf(view, title, fields, send, act) {
+  const form = h("form", { onsubmit: (event) => { event.preventDefault(); act(new FormData(form)); } },
+    h("h4", {}, title), fields,
+    h("div", { class: "buttons" }, h("button", { type: "submit", class: "go" }, send),
+      button("Never mind", () => { view.close(); view.focus(); })));
+  view.open(form);
+  return form;
+}
+
+function reasonForm(card, view) {
+  formOf(view, "Reject it", h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" })),
+    "Reject", (given) => decide(card, view, "reject", given.get("reason")));
+}
+
+function undoForm(card, view) {
+  formOf(view, "Take it back", h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" })),
+    "Undo", (given) => attempt(view, async () => {
+      const done = await post(at`/api/proposals/${card.proposal_id}/undo`, { reason: given.get("reason") });
+      await refresh(card.proposal_id);
+      announce(`Undo: ${done.effect ?? "asked"} ${done.reason ?? ""}`);
+    }));
+}
+
+const SPANS = [[15, "15 minutes"], [60, "an hour"], [240, "4 hours"], [720, "12 hours"]];
+
+function snoozeForm(card, view) {
+  formOf(view, "Show it again later", h("label", {}, "In", h("select", { name: "minutes" }, SPANS.map(([minutes, words]) => h("option", { value: minutes }, words)))),
+    "Snooze", (given) => attempt(view, async () => {
+      const minutes = Number(given.get("minutes"));
+      const answer = await post(at`/api/proposals/${card.proposal_id}/snooze`, { minutes });
+      snoozed.put(card.proposal_id, answer?.until ?? new Date(Date.now() + minutes * 60000).toISOString());
+      announce("Snoozed; it stays open and others still see it.");
+    }));
+}
+
+async function editForm(card, view) {
+  await attempt(view, async () => { schemas ??= await get("/api/actions"); });
+  const schema = schemas?.[card.kind];
+  if (!schema) return;
+  const fields = actionForm(card.action, schema);
+  formOf(view, fields.editable ? "Change what is to be done" : "Nothing about this action can be changed",
+    [fields.element, h("p", { class: "faint" }, "The edited action is a proposal of your own, judged from the beginning: somebody else approves it.")],
+    "Propose this instead", () => attempt(view, async () => {
+      const edited = await post(at`/api/proposals/${card.proposal_id}/edit`, { action: fields.read(), thread: view.element.closest("[data-thread]")?.dataset.thread ?? "floor" });
+      cards.put(edited);
+      await refresh(card.proposal_id);
+      announce(`Proposed anew as ${edited.proposal_id}, now ${edited.status}.`);
+      const anew = cardView(edited.proposal_id);
+      if (!view.element.closest("[data-thread]")) { view.element.after(anew.element); anew.focus(); }
+    }));
+}

@@ -1,0 +1,86 @@
+// Elements made of values. Every string becomes a text node: nothing that a run, a log or a model wrote is ever markup.
+
+const SPOOFING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** The text with control and direction signs made visible, so that words cannot pretend to be other words. */
+export function plain(value) {
+  return String(value ?? "").replace(SPOOFING, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** An element. `props` are attributes, `on…` listeners, or `class`; children are nodes, strings, lists or nothing. */
+export function h(tag, props, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "value" || name === "checked" || name === "disabled" || name === "open") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : plain(value));
+  }
+  add(element, children);
+  return element;
+}
+
+function add(element, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === undefined || child === null || child === false || child === "") continue;
+    element.append(child instanceof Node ? child : plain(child));
+  }
+}
+
+/** Puts these in the place of whatever is in the element. */
+export function fill(element, ...children) {
+  element.replaceChildren();
+  add(element, children);
+  return element;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** Tells people who listen rather than look. */
+export function announce(words) {
+  byId("said").textContent = plain(words);
+}
+
+/** A moment in the reader's own time zone, with the full one as a tooltip. */
+export function moment(iso) {
+  const at = new Date(iso);
+  if (!iso || Number.isNaN(at.getTime())) return plain(iso);
+  const sameDay = at.toDateString() === new Date().toDateString();
+  const shown = at.toLocaleString([], sameDay
+    ? { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }
+    : { month: "short", day: "2-digit", hour: "2-digit", minute: "2-digit", hour12: false });
+  return h("time", { datetime: at.toISOString(), title: at.toISOString() }, shown);
+}
+
+/** How long until or since a moment: "in 3 h 20 min", "5 min ago". */
+export function distance(iso) {
+  const seconds = Math.round((new Date(iso).getTime() - Date.now()) / 1000);
+  if (Number.isNaN(seconds)) return "";
+  const words = span(Math.abs(seconds));
+  return seconds >= 0 ? `in ${words}` : `${words} ago`;
+}
+
+export function span(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 90) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 36 ? `${hours} h ${minutes % 60} min` : `${Math.round(hours / 24)} days`;
+}
+
+/** The word of a standing with a sign in front: words and shape say it, colour only helps. */
+export function standing(word) {
+  const raw = plain(word);
+  const [sign, tone] = SIGNS[raw.toLowerCase()] ?? ["•", "plain"];
+  return h("span", { class: `standing ${tone}` }, h("span", { "aria-hidden": "true" }, sign), " ", raw.replaceAll("_", " "));
+}
+
+const SIGNS = {
+  allow: ["✓", "good"], allowed: ["✓", "good"], verified: ["✓", "good"], completed: ["✓", "good"], recovered: ["✓", "good"],
+  approved: ["✓", "good"], approve: ["✓", "good"], closed: ["✓", "good"], injected: ["➤", "good"], ok: ["✓", "good"],
+  needs_approval: ["◷", "wait"], filed: ["◷", "wait"], held: ["‖", "wait"], open: ["◷", "wait"], pending: ["◷", "wait"],
+  scheduled: ["◷", "wait"], late: ["◷", "wait"], paused: ["‖", "wait"], running: ["▶", "plain"], admitted: ["➤", "plain"],
+  deny: ["✕", "bad"], denied: ["✕", "bad"], failed: ["✕", "bad"], crashed: ["!", "bad"], refused: ["✕", "bad"], reject: ["✕", "bad"],
+  rejected: ["✕", "bad"], unknown: ["?", "bad"], expired: ["⌛", "bad"], undone: ["↶", "wait"], cancelled: ["⊘", "bad"],
+  found: ["◆", "plain"], forecast: ["◔", "plain"], proposed: ["✎", "plain"], judged: ["⚖", "plain"],
+};

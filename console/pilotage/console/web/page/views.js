@@ -1,0 +1,195 @@
+// The views beside the chat: what waits for a person, what happened, how the floor stands, what may come.
+import { at, get, post } from "./api.js";
+import { block, story } from "./blocks.js";
+import { button, cardView, refresh } from "./card.js";
+import { announce, distance, fill, h, plain, standing } from "./dom.js";
+import { drawing } from "./drawings.js";
+import { linked, prefectLink } from "./links.js";
+import { cards, me, sleeping, snoozed } from "./state.js";
+
+const title = (words, ...more) => h("header", { class: "head" }, h("h1", { tabindex: "-1" }, words), more);
+
+/** The blocks of a reading command, or why there are none. */
+async function shown(command, about = "") {
+  try {
+    const { blocks } = await get(`/api/show/${command}${about ? `?about=${encodeURIComponent(about)}` : ""}`);
+    return blocks.map(block);
+  } catch (refusal) {
+    return [h("p", { class: "says" }, refusal.words ?? refusal.message)];
+  }
+}
+
+/** A figure that the server draws, with what to say when it cannot. */
+function picture(caption, path, query) {
+  const box = h("figure", { class: "drawing" }, h("figcaption", {}, caption));
+  drawing(path, undefined, query).then((made) => box.append(made), (refusal) => box.append(h("p", { class: "faint" }, refusal.message)));
+  return box;
+}
+
+/** A view made of commands and pictures, read again by the button and when something happened. */
+function board(words, pictures, commands) {
+  return async (view) => {
+    const body = h("div", { class: "board" });
+    const draw = async () => {
+      const parts = [...pictures.map((each) => picture(...each)), ...(await Promise.all(commands.map((name) => shown(name)))).flat()];
+      fill(body, parts);
+    };
+    fill(view, title(words, button("Read again", draw)), body);
+    await draw();
+    return { receive: delayed((event) => event.type === "step" && draw()) };
+  };
+}
+
+/** Calls at most every two seconds, with the last event that asked for it. */
+function delayed(act) {
+  let due = 0;
+  return (event) => {
+    if (event.type !== "step") return;
+    clearTimeout(due);
+    due = setTimeout(() => act(event), 2000);
+  };
+}
+
+export const floorView = board("Floor", [["Runs of the last two hours", "/api/draw/runs", { hours: 2, offset: new Date().getTimezoneOffset() }]], ["status", "queue", "runs"]);
+export const forecastView = board("Forecast", [["The riskiest of the next runs", "/api/draw/forecast"]], ["forecast"]);
+export const kpiView = board("Numbers", [], ["kpi"]);
+export const auditView = board("Audit", [], ["audit"]);
+export const incidentsView = board("Incidents", [], ["incidents"]);
+
+/** The story of one run, proposal or incident, with its picture and its card. */
+export function storyView(kind) {
+  return async (view, id) => {
+    const body = h("div", { class: "board" });
+    const draw = async () => {
+      const parts = [];
+      if (kind === "proposal") {
+        await refresh(id);
+        if (cards.has(id)) parts.push(cardView(id, { heading: "h2" }).element);
+      }
+      if (kind === "run") parts.push(picture("What happened to it, in order of time", at`/api/draw/run/${id}`, { offset: new Date().getTimezoneOffset() }));
+      parts.push(...await shown("why", id));
+      fill(body, parts);
+    };
+    fill(view, title(`${kind[0].toUpperCase()}${kind.slice(1)} ${plain(id).slice(0, 14)}`,
+      kind === "run" && prefectLink("run", id, "open in Prefect"), button("Ask about it", () => { location.hash = `#/chat?about=${encodeURIComponent(id)}`; })), body);
+    await draw();
+    return { receive: delayed((event) => [event.payload.run_id, event.payload.proposal_id, event.payload.incident_id].includes(id) && !body.querySelector("form") && draw()) };
+  };
+}
+
+// -- the inbox
+
+/** What waits for a person: cards one by one, or one decision over many with each left out that should not be in it. */
+export async function inboxView(view) {
+  const list = h("ul", { class: "inbox" });
+  const results = h("div", { role: "status" });
+  const chosen = new Set();
+  const rows = new Map();
+  const count = h("span", { class: "faint" });
+  const all = h("input", { type: "checkbox", onchange: () => { for (const [id, row] of rows) choose(id, row, all.checked); } });
+  const reason = h("input", { type: "text", maxlength: 500, "aria-label": "Reason for all", placeholder: "Reason (needed to reject)", autocomplete: "off" });
+  const bulk = h("div", { class: "bulk", hidden: !me.decides },
+    h("label", {}, all, " all"), count, reason, button("Approve chosen", () => decideAll("approve"), "go"), button("Reject chosen", () => decideAll("reject"), "no"));
+  const asleep = h("details", { class: "more" });
+  fill(view, title("Inbox", button("Read again", () => load())), bulk, results, list, asleep);
+  await load();
+  const offCards = cards.listen(arrived);
+  const offSnoozed = snoozed.listen(() => load());
+  return { receive() {}, leave() { offCards(); offSnoozed(); } };
+
+  async function load() {
+    let waiting = [];
+    try {
+      waiting = await get("/api/proposals?status=needs_approval");
+    } catch (refusal) {
+      fill(list, h("li", { class: "says" }, refusal.words ?? refusal.message));
+      return;
+    }
+    for (const card of waiting) {
+      if (card.snoozed_until && !snoozed.has(card.proposal_id)) snoozed.put(card.proposal_id, card.snoozed_until);
+      cards.put(card);
+    }
+    const awake = waiting.filter((card) => !sleeping(card.proposal_id));
+    const hidden = waiting.filter((card) => sleeping(card.proposal_id));
+    const known = new Set(awake.map((card) => card.proposal_id));
+    for (const [id, row] of rows) if (!known.has(id) && !row.element.querySelector("form")) drop(id, row);
+    for (const card of awake) show(card.proposal_id);
+    fill(asleep, hidden.length > 0 && [h("summary", {}, `Snoozed by you: ${hidden.length}`), h("ul", {}, hidden.map((card) =>
+      h("li", {}, linked(card.proposal_id), ` ${plain(card.words)}, again ${distance(snoozed.get(card.proposal_id))}`)))]);
+    counted();
+  }
+
+  function arrived(id) {
+    const card = cards.get(id);
+    if (card.status === "needs_approval" && !sleeping(id)) show(id);
+    const row = rows.get(id);
+    if (row) {
+      row.draw();
+      if (!card.open) choose(id, row, false);
+    }
+    counted();
+  }
+
+  function show(id) {
+    if (rows.has(id)) return;
+    const box = h("input", { type: "checkbox", "aria-label": "", onchange: () => choose(id, row, box.checked), hidden: !me.decides });
+    const line = h("summary", {});
+    const inside = h("div", {});
+    const details = h("details", { ontoggle: () => { if (details.open && !inside.firstChild) inside.append(cardView(id).element); } }, line, inside);
+    const element = h("li", { "data-row": id }, box, details);
+    const row = {
+      box,
+      element,
+      draw() {
+        const card = cards.get(id);
+        box.setAttribute("aria-label", `Choose: ${plain(card.words)} ${plain(card.deployment)}`);
+        box.disabled = !card.open;
+        fill(line, h("strong", {}, plain(card.words)), h("span", {}, plain(card.deployment || card.target)),
+          h("span", {}, card.env && `${plain(card.env)}, tier ${card.tier}`), h("span", {}, card.p_fail === null || card.p_fail === undefined ? "" : `${Math.round(card.p_fail * 100)} % to fail`),
+          standing(card.status), h("span", { class: "faint" }, card.open ? `expires ${distance(card.expires_at)}` : ""));
+      },
+    };
+    rows.set(id, row);
+    row.draw();
+    list.append(element);
+    if (rows.size === 1 && window.innerWidth > 760) details.open = true;
+  }
+
+  function drop(id, row) {
+    row.element.remove();
+    rows.delete(id);
+    chosen.delete(id);
+  }
+
+  function choose(id, row, yes) {
+    const may = yes && !row.box.disabled;
+    row.box.checked = may;
+    if (may) chosen.add(id); else chosen.delete(id);
+    counted();
+  }
+
+  function counted() {
+    fill(count, rows.size ? `${chosen.size} of ${rows.size} chosen` : "Nothing waits for a person.");
+    bulk.classList.toggle("idle", rows.size === 0);
+  }
+
+  async function decideAll(decision) {
+    const ids = [...chosen];
+    if (!ids.length) { fill(results, h("p", { class: "says" }, "Choose at least one.")); return; }
+    if (decision === "reject" && !reason.value.trim()) { reason.focus(); fill(results, h("p", { class: "says" }, "Say why you reject them.")); return; }
+    try {
+      const answer = await post("/api/votes", { decision, reason: reason.value.trim(),
+        items: ids.map((id) => ({ proposal_id: id, digest: cards.get(id).digest })) });
+      fill(results, h("ul", { class: "results" }, answer.results.map((each) => h("li", {},
+        standing(each.ok ? "ok" : "refused"), " ", linked(each.proposal_id), ` ${plain(cards.get(each.proposal_id)?.words)}: `,
+        each.ok ? standing(each.card?.status ?? "") : plain(each.error?.message ?? each.error)))));
+      for (const each of answer.results) if (each.card) cards.put(each.card);
+      announce(`${answer.results.filter((each) => each.ok).length} of ${ids.length} counted.`);
+      reason.value = "";
+      all.checked = false;
+      for (const id of ids) if (rows.has(id)) choose(id, rows.get(id), false);
+    } catch (refusal) {
+      fill(results, h("p", { class: "says" }, refusal.words ?? refusal.message));
+    }
+  }
+}
