@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.planner.rig import Rig
 
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.playbooks import Circumstances, Situation
+from pilotage.planner.plays import Circumstances, Situation
 from pilotage.telemetry.facts import LogLine, QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 
@@ -104,3 +107,10 @@ class Maker:
 @pytest.fixture
 def make() -> Maker:
     return Maker()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, make: Any) -> Iterator[Rig]:
+    made = Rig(tmp_path, make.now)
+    yield made
+    made.store.close()

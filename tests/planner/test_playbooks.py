@@ -19,7 +19,8 @@ from pilotage.planner.actions import (
 from pilotage.planner.findings import PERMANENT, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planning import plan_for
-from pilotage.planner.playbooks import PLAYS, Circumstances, backoff, deadline_of, next_size
+from pilotage.planner.playbooks import PLAYS, backoff, next_size
+from pilotage.planner.plays import Circumstances, deadline_of
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
 P = PlaybookParameters()

@@ -72,6 +72,33 @@ class PlaybookParameters(BaseModel):
     longest_boost: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
     """A boost moves a start time at most so far into the past. Default 1 h."""
 
+    # -- crowds, held queues, orphans
+    overdue_runs: int = Field(default=5, ge=2, le=1000)
+    """So many overdue runs of one deployment after an outage are caught up together. Default 5."""
+    outage: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(hours=24))
+    """For so long nothing of a pool has started, with runs due, before it counts as an outage. Default 10 min."""
+    blocked_runs: int = Field(default=200, ge=10, le=10_000)
+    """More waiting runs of one deployment are spread: Prefect looks at 200 at a time. Default 200."""
+    wave: int = Field(default=10, ge=1, le=200)
+    """Runs in one wave; more where the last wave would start an hour after the first. Default 10."""
+    wave_every: timedelta = Field(
+        default=timedelta(minutes=1), ge=timedelta(seconds=1), le=timedelta(minutes=30)
+    )
+    """From one wave to the next. Default 1 min."""
+    unhealthy_runs: int = Field(default=5, ge=3, le=1000)
+    """So many runs of a queue, of two deployments at least, all ending in one fault of the platform hold it.
+    Default 5."""
+    unhealthy_window: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
+    """How far back a queue's runs are looked at. Default 1 h."""
+    queue_hold: timedelta = Field(default=timedelta(minutes=30), gt=timedelta(0), le=timedelta(hours=24))
+    """How long a queue is held if nobody releases it. Default 30 min."""
+    orphan_after: timedelta = Field(default=timedelta(minutes=10), ge=timedelta(0), le=timedelta(hours=24))
+    """How long a run has been dead before what it started is cancelled. Default 10 min."""
+    raised_retries: int = Field(default=2, ge=1, le=10)
+    """The retries that a running run gets which is likely to fail of a passing fault. Default 2."""
+    ask_again_after: timedelta = Field(default=timedelta(hours=6), gt=timedelta(0), le=timedelta(days=7))
+    """What was proposed about a deployment or a queue is not proposed again sooner. Default 6 h."""
+
     # -- the rest
     proposal_life: timedelta = Field(default=timedelta(hours=4), gt=timedelta(0), le=timedelta(hours=24))
     """How long a proposal waits for a person before it lapses; windows of minutes have lost real decisions.

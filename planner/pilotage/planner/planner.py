@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Self
 from pilotage.planner.actions import ActionKind, action_as_json
 from pilotage.planner.diagnosis import incident_id
 from pilotage.planner.findings import Finding
+from pilotage.planner.lookout import LOOKS, Lookout
 from pilotage.planner.models import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import Desk
-from pilotage.planner.situations import at_risk_runs, late_runs, starved_queues
 from pilotage.telemetry import incidents
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.forecasts import Forecaster
@@ -123,26 +124,16 @@ class Planner:
     def _look(self, now: datetime) -> list[Trouble]:
         """The troubles of this moment, in the order in which they are to be filed."""
         found: list[Trouble] = []
-        for detect in (self._waiting, self._at_risk, self._failed):
-            try:
-                found += detect(now)
-            except AdapterError as error:
-                log.warning("Looking for trouble, %s: %s", detect.__name__.strip("_"), error)
-            except Exception:  # a defect in one detector must not blind the others
-                log.exception("Looking for trouble, %s", detect.__name__.strip("_"))
-        return found
-
-    def _waiting(self, now: datetime) -> Iterable[Trouble]:
-        starved = starved_queues(incidents.floor(self._store), now, self._parameters)
-        late = late_runs(incidents.waiting_runs(self._store, now), now, self._parameters)
-        return [_detected(finding) for finding in (*starved, *late)]
-
-    def _at_risk(self, now: datetime) -> Iterable[Trouble]:
-        upcoming = incidents.upcoming_runs(self._store, now, self._parameters.horizon)
-        made = (
-            {f.run_id: f for f in self._forecaster.forecast([r.run_id for r in upcoming])} if upcoming else {}
+        lookout = Lookout(
+            store=self._store, forecaster=self._forecaster, parameters=self._parameters, now=now
         )
-        return [_detected(finding) for finding in at_risk_runs(upcoming, made, now, self._parameters)]
+        looks = [(look.__name__, partial(look, lookout)) for look in LOOKS]
+        for name, look in looks:
+            with _seeing(name):
+                found += [_detected(finding) for finding in look()]
+        with _seeing("failed"):
+            found += self._failed(now)
+        return found
 
     def _failed(self, now: datetime) -> Iterable[Trouble]:
         """Failed runs, those first whose next attempt is likeliest to succeed."""
@@ -296,6 +287,17 @@ class Planner:
             await graph.checkpointer.adelete_thread(incident)  # type: ignore[union-attr]
         except Exception:
             log.warning("The checkpoints of %s stay on file", incident, exc_info=True)
+
+
+@contextmanager
+def _seeing(name: str) -> Iterator[None]:
+    """One look: its faults are told and do not blind the others."""
+    try:
+        yield
+    except AdapterError as error:
+        log.warning("Looking for trouble, %s: %s", name, error)
+    except Exception:
+        log.exception("Looking for trouble, %s", name)
 
 
 def _detected(finding: Finding) -> Trouble:

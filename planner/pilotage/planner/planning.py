@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilotage.planner.actions import Action, ActionKind
-from pilotage.planner.playbooks import NEEDS_NO_RUN, NOT_A_FAILURE, PLAYS, Situation, Wish, notify, quarantine
+from pilotage.planner.playbooks import NEEDS_NO_RUN, NOT_A_FAILURE, PLAYS, quarantine, remedy
+from pilotage.planner.plays import Situation, Wish, notify
 from pilotage.planner.proposals import CaseFile, Proposal
+
+AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
+"""What runs a failed run again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +35,17 @@ def plan_for(s: Situation, offered: Sequence[ActionKind]) -> Plan:
     if s.run is None and s.finding.failure_class not in NEEDS_NO_RUN:
         return Plan(playbook=name, alternatives=("nothing: the run is not in the store any more",))
     play = play_of(s)
-    wanted = [*play.wishes, *quarantine(s)]
+    remedies, none_because = remedy(s)
+    if remedies and any(wish.action.kind in AGAIN for wish in play.wishes):
+        remedies, none_because = (), ("launch_remediation: another attempt is tried first",)
+    wanted = [*remedies, *play.wishes, *quarantine(s)]
     kinds = {wish.action.kind for wish in wanted}
     if "pause_deployment" in kinds and "notify_owner" not in kinds:
         wanted += notify(s)
     refused = tuple(
         f"{w.action.kind}: not offered to this planner" for w in wanted if w.action.kind not in offered
     )
-    roads = (*play.alternatives, *refused)
+    roads = (*play.alternatives, *none_because, *refused)
     made = tuple(
         (_proposal(s, wish, name), _case(s, wish, roads)) for wish in wanted if wish.action.kind in offered
     )

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 
 from pilotage.planner.actions import (
-    Action,
-    NotifyOwner,
+    LaunchRemediation,
     PauseDeployment,
     RescheduleRun,
     ReserveSlot,
@@ -22,81 +20,16 @@ from pilotage.planner.actions import (
     RetryRun,
     Severity,
 )
-from pilotage.planner.findings import FailureClass, Finding
+from pilotage.planner.crowds import play_blocked, play_overdue
+from pilotage.planner.findings import FailureClass
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.telemetry.errors import InvariantError
-from pilotage.telemetry.facts import QueueFact, RunFact
-from pilotage.telemetry.forecasts import Forecast
+from pilotage.planner.plays import Play, Situation, Wish, deadline_of, notify, run_of, words_of
+from pilotage.planner.queue_faults import play_mended, play_unhealthy
+from pilotage.planner.run_troubles import play_fragile, play_held_up, play_orphaned
+from pilotage.telemetry.facts import QueueFact
 
 BOOST = timedelta(seconds=1)
 """How far before the earliest waiting run a boosted one is put; queues are served by start time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
-    """What is known around a finding, counted by whoever read the store."""
-
-    failures_in_row: int = 0
-    """Ended runs of the same deployment that failed one after another up to now, this one included."""
-    same_fault_in_row: int = 0
-    """Of these, how many in the window carry the finding's fingerprint without a break."""
-    deployment_paused: bool = False
-    memory_mb: int | None = None
-    """What the run has now, from its own job variables or its deployment's."""
-    earliest_waiting: datetime | None = None
-    """The start time of the first of the other runs that wait in the same queue."""
-    queues: tuple[QueueFact, ...] = ()
-    """The newest fact of every queue."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """Everything a play may look at."""
-
-    finding: Finding
-    run: RunFact | None
-    forecast: Forecast | None
-    around: Circumstances
-    now: datetime
-    parameters: PlaybookParameters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """One action a play wants, before it is a proposal."""
-
-    action: Action
-    effect: str
-    """What is expected of it, in words."""
-    until: datetime | None = None
-    """When it is pointless, if that is sooner than a proposal's usual life."""
-    bound_to_state: bool = True
-    """False where it stays right although the run moved on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
-    """What one play wants and what it decided against."""
-
-    wishes: tuple[Wish, ...] = ()
-    alternatives: tuple[str, ...] = ()
-
-
-def notify(s: Situation, severity: Severity = Severity.ERROR) -> tuple[Wish, ...]:
-    """The wish to tell the owner of the run; none when there is no run."""
-    if s.run is None:
-        return ()
-    told = NotifyOwner(run_id=s.run.run_id, severity=severity)
-    return (Wish(action=told, effect="the owner knows and can act", bound_to_state=False),)
-
-
-def run_of(s: Situation) -> RunFact:
-    """The run of a situation that has one, as `plan_for` has made sure."""
-    if s.run is None:
-        raise InvariantError(
-            f"planning for {s.finding.subject}: the play needs a run and has none; do not call it"
-        )
-    return s.run
 
 
 def backoff(first: timedelta, run_count: int, longest: timedelta) -> timedelta:
@@ -128,7 +61,7 @@ def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Play:
     delay = backoff(first_delay, run.run_count, s.parameters.longest_delay)
     again = RetryRun(run_id=run.run_id, delay=delay)
     return Play(
-        wishes=(Wish(action=again, effect=f"the same run, tried again in {_span(delay)}, completes"),)
+        wishes=(Wish(action=again, effect=f"the same run, tried again in {words_of(delay)}, completes"),)
     )
 
 
@@ -220,7 +153,7 @@ def play_at_risk(s: Situation) -> Play:
         )
     later = RescheduleRun(run_id=s.run.run_id, start=start + s.parameters.hold_back)
     risk = f"{s.forecast.p_fail:.0%} likely to fail"
-    why = f"{_span(s.parameters.hold_back)} to act before a run starts that is {risk}"
+    why = f"{words_of(s.parameters.hold_back)} to act before a run starts that is {risk}"
     return Play(
         wishes=(Wish(action=later, effect=why, until=start), *notify(s, Severity.WARNING)),
         alternatives=("cancel_run: a forecast alone is no reason to drop work",),
@@ -241,7 +174,7 @@ def play_starved(s: Situation) -> Play:
         pool=pool, busy_queue=busy.queue, starved_queue=name, limit=limit, hold=s.parameters.reserve_hold
     )
     effect = (
-        f"one slot comes free and the runs waiting in {name} get it for {_span(s.parameters.reserve_hold)}"
+        f"one slot comes free and the runs waiting in {name} get it for {words_of(s.parameters.reserve_hold)}"
     )
     return Play(wishes=(Wish(action=reserve, effect=effect),))
 
@@ -271,19 +204,6 @@ def play_late(s: Situation) -> Play:
     )
 
 
-def deadline_of(run: RunFact) -> datetime | None:
-    """The time in the run's `deadline:<ISO time>` tag; None when there is none or it cannot be read."""
-    for tag in run.tags:
-        if tag.startswith("deadline:"):
-            try:
-                moment = datetime.fromisoformat(tag.removeprefix("deadline:"))
-            except ValueError:
-                continue
-            if moment.tzinfo is not None:
-                return moment
-    return None
-
-
 PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingProxyType(
     {
         FailureClass.TRANSIENT: ("retry-transient", play_transient),
@@ -299,11 +219,33 @@ PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingP
         FailureClass.STARVED: ("reserve-slot", play_starved),
         FailureClass.AT_RISK: ("hold-back", play_at_risk),
         FailureClass.LATE: ("boost", play_late),
+        FailureClass.FRAGILE: ("raise-retries", play_fragile),
+        FailureClass.HELD_UP: ("move-to-open-queue", play_held_up),
+        FailureClass.ORPHANED: ("cancel-orphans", play_orphaned),
+        FailureClass.OVERDUE: ("catch-up", play_overdue),
+        FailureClass.BLOCKED: ("spread-crowd", play_blocked),
+        FailureClass.UNHEALTHY: ("hold-queue", play_unhealthy),
+        FailureClass.MENDED: ("release-queue", play_mended),
         FailureClass.UNKNOWN: ("cautious-retry", play_unknown),
     }
 )
-NEEDS_NO_RUN = frozenset({FailureClass.STARVED})
-NOT_A_FAILURE = frozenset({FailureClass.STARVED, FailureClass.AT_RISK, FailureClass.LATE})
+NEEDS_NO_RUN = frozenset(
+    {
+        FailureClass.STARVED,
+        FailureClass.OVERDUE,
+        FailureClass.BLOCKED,
+        FailureClass.UNHEALTHY,
+        FailureClass.MENDED,
+    }
+)
+NOT_A_FAILURE = NEEDS_NO_RUN | {
+    FailureClass.AT_RISK,
+    FailureClass.LATE,
+    FailureClass.FRAGILE,
+    FailureClass.HELD_UP,
+    FailureClass.ORPHANED,
+}
+"""Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 
 
 def quarantine(s: Situation) -> tuple[Wish, ...]:
@@ -313,11 +255,32 @@ def quarantine(s: Situation) -> tuple[Wish, ...]:
         return ()
     if s.finding.failure_class in NOT_A_FAILURE or s.around.same_fault_in_row < p.quarantine_after:
         return ()
+    # of a row that is seen at once, the newest speaks for all
+    if not s.around.newest_failure:
+        return ()
     pause = PauseDeployment(deployment_id=run.deployment_id, hold=p.quarantine_hold)
     effect = f"no further run meets the fault that {s.around.same_fault_in_row} runs in a row have met"
     return (Wish(action=pause, effect=effect, bound_to_state=False),)
 
 
-def _span(span: timedelta) -> str:
-    seconds = round(span.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+def remedy(s: Situation) -> tuple[tuple[Wish, ...], tuple[str, ...]]:
+    """The wish to start the one remedy that owners declared for this failure, and why there is none otherwise.
+
+    The most particular declaration decides: that of the fault before that of the rule, that before the class.
+    """
+    run, found = s.run, s.finding
+    if run is None or found.failure_class in NOT_A_FAILURE:
+        return (), ()
+    for what in (found.fingerprint, found.rule_id, found.failure_class.value):
+        declared = [one.deployment_id for one in s.around.remedies if what and what in one.cures]
+        if len(declared) > 1:
+            return (), (
+                f"launch_remediation: {len(declared)} remedies are declared for {what}, one would do",
+            )
+        if declared:
+            launch = LaunchRemediation(
+                run_id=run.run_id, deployment_id=declared[0], attempt=max(1, run.run_count)
+            )
+            effect = f"the remedy that its owners declared for {what} is done"
+            return (Wish(action=launch, effect=effect),), ()
+    return (), ()

@@ -11,7 +11,8 @@ from datetime import datetime
 from pilotage.planner.diagnosis import incident_id
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.playbooks import busy_queue, deadline_of
+from pilotage.planner.playbooks import busy_queue
+from pilotage.planner.plays import deadline_of
 from pilotage.telemetry.facts import QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 

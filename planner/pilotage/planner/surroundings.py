@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from pilotage.planner.crowds import crowd_of
 from pilotage.planner.diagnosis import diagnose_run, fingerprint_of
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.playbooks import Circumstances
+from pilotage.planner.plays import Circumstances, Crowd, Remedy
 from pilotage.planner.situations import earliest_waiting
-from pilotage.telemetry import incidents
+from pilotage.telemetry import incidents, many_runs
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
-from pilotage.telemetry.schema import facts_from_rows
 from pilotage.telemetry.stores import Store
 
 ENDED_RUNS_READ = 100
 """The newest ended runs of a deployment in which rows of failures are counted."""
+REMEDIATION = "pilotage:remediation"
+"""A deployment's tag: it is there to help the runs of others."""
+REMEDIES = "pilotage:remedies:"
+"""A remediation's tag: what it is the remedy for."""
+NEEDS_QUEUES = frozenset({FailureClass.STARVED, FailureClass.MENDED, FailureClass.HELD_UP})
+OF_CROWDS = frozenset({FailureClass.OVERDUE, FailureClass.BLOCKED})
 _FAILED = frozenset({StateType.FAILED, StateType.CRASHED})
 
 
@@ -24,22 +30,68 @@ def circumstances_of(
     store: Store, run: RunFact | None, finding: Finding | None, now: datetime, parameters: PlaybookParameters
 ) -> Circumstances:
     """Everything a play looks at besides the run itself; reads the store."""
-    queues = (
-        tuple(incidents.floor(store)) if finding and finding.failure_class is FailureClass.STARVED else ()
-    )
+    kind = finding.failure_class if finding else None
+    queues = tuple(incidents.floor(store)) if kind in NEEDS_QUEUES else ()
     if run is None:
-        return Circumstances(queues=queues)
+        return Circumstances(
+            queues=queues,
+            crowd=_crowd(store, finding, now, parameters) if finding and kind in OF_CROWDS else None,
+            witness=_witness(finding, store, now, parameters) if finding else "",
+        )
     deployment = incidents.deployment_of(store, run.run_id)
-    ended = _ended_runs(store, run.deployment_id) if run.deployment_id else []
-    late = finding is not None and finding.failure_class is FailureClass.LATE
+    ended = many_runs.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
     return Circumstances(
         failures_in_row=failures_in_row(ended),
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
         deployment_paused=bool(deployment and deployment.paused),
         memory_mb=memory_of(run, deployment),
-        earliest_waiting=earliest_waiting(run, incidents.waiting_runs(store, now)) if late else None,
+        earliest_waiting=earliest_waiting(run, incidents.waiting_runs(store, now))
+        if kind is FailureClass.LATE
+        else None,
         queues=queues,
+        remedies=remedies_offered(deployment, many_runs.deployments(store))
+        if run.state_type in _FAILED
+        else (),
+        newest_failure=not ended or ended[0].run_id == run.run_id,
     )
+
+
+def remedies_offered(own: DeploymentFact | None, everyone: Sequence[DeploymentFact]) -> tuple[Remedy, ...]:
+    """What the owners of a deployment declared as remedies; what belongs to another team is none of theirs."""
+    if own is None:
+        return ()
+    return tuple(
+        Remedy(
+            deployment_id=other.deployment_id,
+            cures=frozenset(tag.removeprefix(REMEDIES) for tag in other.tags if tag.startswith(REMEDIES)),
+        )
+        for other in everyone
+        if REMEDIATION in other.tags
+        and _team(other) == _team(own)
+        and other.deployment_id != own.deployment_id
+    )
+
+
+def _team(deployment: DeploymentFact) -> str:
+    return next((tag for tag in deployment.tags if tag.startswith("team:")), "")
+
+
+def _crowd(store: Store, finding: Finding, now: datetime, parameters: PlaybookParameters) -> Crowd:
+    deployment_id = finding.subject.removeprefix("deployment:")
+    runs = many_runs.crowded(store, now, 1).get(deployment_id, [])
+    if finding.failure_class is FailureClass.OVERDUE:
+        runs = [run for run in runs if run.next_start is not None and run.next_start < now]
+    known = {d.deployment_id: d for d in many_runs.deployments(store)}
+    return crowd_of(runs, known.get(deployment_id))
+
+
+def _witness(finding: Finding, store: Store, now: datetime, parameters: PlaybookParameters) -> str:
+    """The newest of the runs that failed in an unhealthy queue; empty for any other trouble."""
+    if finding.failure_class is not FailureClass.UNHEALTHY:
+        return ""
+    pool, _, queue = finding.subject.removeprefix("queue:").partition("/")
+    failing = many_runs.failing_queues(store, now - parameters.unhealthy_window, 1).get((pool, queue))
+    return failing[0].run_id if failing else ""
 
 
 def failures_in_row(ended: Sequence[RunFact]) -> int:
@@ -85,11 +137,3 @@ def memory_of(run: RunFact, deployment: DeploymentFact | None) -> int | None:
             if size > 0:
                 return size
     return None
-
-
-def _ended_runs(store: Store, deployment_id: str) -> list[RunFact]:
-    sql = (
-        "SELECT * FROM runs WHERE deployment_id = ? AND ended IS NOT NULL "
-        "AND state_type IN ('COMPLETED', 'FAILED', 'CRASHED') ORDER BY ended DESC, run_id LIMIT ?"
-    )
-    return facts_from_rows(RunFact, store.rows(sql, [deployment_id, ENDED_RUNS_READ]))

@@ -1,0 +1,99 @@
+"""A planner on a real store and a desk in memory, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+from pilotage.planner.actions import ActionKind
+from pilotage.planner.openai_model import OpenAIModel
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.planner import Planner
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.forecasts import Forecast
+
+ALL: tuple[ActionKind, ...] = get_args(ActionKind)
+
+
+class MemoryDesk:
+    """Keeps what is filed and answers as the real one does: the same proposal twice is filed once."""
+
+    def __init__(self, offered: tuple[ActionKind, ...] = ALL) -> None:
+        self.kinds = offered
+        self.filed: dict[str, tuple[Proposal, CaseFile]] = {}
+        self.calls = 0
+        self.refusals = 0
+        self.refuses = ""
+        self.transient = True
+
+    def refusing(self, proposal: Proposal) -> bool:
+        return self.refusals > 0 and self.refuses in proposal.action.kind
+
+    def offered(self) -> tuple[ActionKind, ...]:
+        return self.kinds
+
+    def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
+        self.calls += 1
+        if self.refusing(proposal):
+            self.refusals -= 1
+            raise DeskError("Filing a proposal: found nobody. Start it.", transient=self.transient)
+        if self.filed.setdefault(proposal.id, (proposal, case))[0] != proposal:
+            raise DeskError(f"Filing {proposal.id}: found another text under this id. Use another id.")
+        return {"proposal_id": proposal.id, "outcome": "allow", "policy_ids": ["p"], "reasons": []}
+
+    @property
+    def actions(self) -> list[dict[str, Any]]:
+        return [json.loads(p.model_dump_json())["action"] for p, _ in self.filed.values()]
+
+    @property
+    def kinds_filed(self) -> list[str]:
+        return [action["kind"] for action in self.actions]
+
+
+class FixedForecaster:
+    """The same chance for every run."""
+
+    def __init__(self, now: datetime, p_fail: Any = 0.2) -> None:
+        self.now, self.p_fail = now, p_fail
+
+    def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
+        return tuple(
+            Forecast(run_id=r, made_at=self.now, p_fail=self.p_fail, model="ewma", trained_on=9)
+            for r in run_ids
+        )
+
+
+class Rig:
+    def __init__(self, path: Path, now: datetime) -> None:
+        self.path, self.now = path, now
+        self.store = DuckDBStore(path / "telemetry.duckdb")
+        self.desk = MemoryDesk()
+        self.forecaster: Any = FixedForecaster(now)
+        self.model: OpenAIModel | None = None
+        self.parameters = PlaybookParameters()
+        self.clock: Callable[[], datetime] = lambda: self.now
+
+    def planner(self) -> Planner:
+        return Planner(
+            store=self.store,
+            forecaster=self.forecaster,
+            desk=self.desk,
+            checkpoint_path=self.path / "thoughts.sqlite",
+            parameters=self.parameters,
+            model=self.model,
+            since=self.now - timedelta(hours=1),
+            clock=self.clock,
+        )
+
+    def ticks(self, times: int = 1) -> list[list[dict[str, Any]]]:
+        async def go() -> list[list[dict[str, Any]]]:
+            async with self.planner() as planner:
+                return [await planner.tick(self.now) for _ in range(times)]
+
+        return asyncio.run(go())
