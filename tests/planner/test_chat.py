@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -14,11 +14,14 @@ import pytest
 from pilotage.planner.actions import ActionKind
 from pilotage.planner.chat import CALLS_PER_ANSWER, ChatAgent
 from pilotage.planner.chat_parts import ChatPart
+from pilotage.planner.diagnosis import diagnose_run
+from pilotage.planner.evidence import key_of
 from pilotage.planner.openai_model import OpenAIModel
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.scripted_demo import demo_script
-from pilotage.planner.scripted_llm import ScriptedLLM, cut, status, text, tool
+from pilotage.planner.scripted_llm import ScriptedLLM, cut, hang, status, text, tool
 from pilotage.planner.tools import Toolbox
+from pilotage.telemetry import incidents
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.facts import DecisionFact
 
@@ -34,6 +37,9 @@ class MemoryDesk:
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         self.filed.append((proposal, case))
         return {"proposal_id": proposal.id, "outcome": "needs_approval", "policy_ids": [], "reasons": []}
+
+    def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
+        return {"outcome": "needs_approval", "kind": action["kind"], "policy_ids": ["people-first"]}
 
 
 class FixedForecaster:
@@ -152,6 +158,74 @@ def test_the_model_looks_things_up_and_its_tokens_stream(tools: Toolbox, make: A
     assert parts[-1].text == "It lost its connection."
     assert "".join(p.text for p in parts if p.kind == "token") == parts[-1].text
     assert "allow-retry" in llm.requests[1]["messages"][-1]["content"]
+
+
+def test_an_answer_ends_with_its_citations_and_with_what_is_opinion(tools: Toolbox, make: Any) -> None:
+    key = key_of("why_run", {"run_id": make.run_id})
+    said = f"It lost its connection [{key}]. I would wait an hour. The odds are 97 %."
+    with scripted([tool("why_run", {"run_id": make.run_id}), text(said)]) as (model, llm):
+        [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
+    end = parts[-1].detail
+    assert [claim["opinion"] for claim in end["claims"]] == [False, True, True]
+    [cited] = end["citations"]
+    assert (cited["key"], cited["refs"][0]["page"]) == (key, f"/runs/flow-run/{make.run_id}")
+    assert any("FROM runs WHERE" in statement for statement in cited["sql"])
+    assert any("97 %" in gap for gap in end["gaps"])
+    assert (end["answered_by"], end["opinion"]) == ("model", False)
+    assert json.loads(llm.requests[1]["messages"][-1]["content"])["cite"] == key
+
+
+def test_an_answer_without_a_look_up_is_an_opinion(tools: Toolbox) -> None:
+    with scripted([text("Probably the network.")]) as (model, _):
+        [parts] = answers(tools, "what do you think?", model=model)
+    assert parts[-1].detail["opinion"] is True
+    assert parts[-1].detail["citations"] == []
+
+
+def test_a_fault_that_came_before_is_answered_from_memory_without_a_call(tools: Toolbox, make: Any) -> None:
+    finding = diagnose_run(make.run(), incidents.logs_of(tools.store, make.run_id), make.now)
+    before: dict[str, Any] = {
+        "at": make.now, "proposal_id": "p-00000000000b", "incident_id": "i-00000000000b", "run_id": "r-before",
+        "action": "retry_run",
+    }  # fmt: skip
+    detail = {"fingerprint": finding.fingerprint, "failure_class": "transient"}
+    assert isinstance(tools.store, DuckDBStore)
+    tools.store.add_decisions(
+        [
+            DecisionFact(decision_id="e1", step="proposed", outcome="", detail=detail, **before),
+            DecisionFact(decision_id="e2", step="verified", outcome="verified", **before),
+        ]
+    )
+    with scripted([]) as (model, llm):
+        [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
+    assert llm.requests == []
+    assert "told from memory" in parts[-1].text
+    assert "retry_run verified verified" in parts[-1].text
+    assert (parts[-1].by, parts[-1].detail["answered_by"]) == ("memory", "memory")
+    assert {one["tool"] for one in parts[-1].detail["citations"]} == {"why_run", "similar_incidents"}
+
+
+def test_a_cancelled_answer_leaves_a_conversation_that_goes_on(tools: Toolbox) -> None:
+    async def talk(model: OpenAIModel) -> list[ChatPart]:
+        agent = ChatAgent(tools=tools, model=model)
+
+        async def first() -> None:
+            async for _ in agent.answer("what failed?", "s1"):
+                pass
+
+        turn = asyncio.create_task(first())
+        while len(llm.requests) < 2:
+            await asyncio.sleep(0.01)
+        turn.cancel()
+        await asyncio.gather(turn, return_exceptions=True)
+        return [part async for part in agent.answer("and now?", "s1")]
+
+    with scripted([tool("queues", {}), hang(30), text("back [e0000]")]) as (model, llm):
+        parts = asyncio.run(talk(model))
+    assert parts[-1].text == "back [e0000]"
+    called = [c["id"] for m in llm.requests[-1]["messages"] for c in m.get("tool_calls") or []]
+    answered = [m["tool_call_id"] for m in llm.requests[-1]["messages"] if m["role"] == "tool"]
+    assert called == answered
 
 
 def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:

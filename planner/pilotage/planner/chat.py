@@ -14,18 +14,19 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphRecursionError
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from pilotage.planner.chat_parts import ChatPart
-from pilotage.planner.models import LanguageModel, Token
+from pilotage.planner.chat_tools import found_in, guarded, langchain_tools, tool_failed
+from pilotage.planner.finals import final_part
+from pilotage.planner.models import LanguageModel, Token, ToolsLacking
 from pilotage.planner.prompts import CHAT
-from pilotage.planner.rules_chat import NO_MODEL, answer_by_rules
-from pilotage.planner.tools import ASKS, PROPOSING, READING, Toolbox
+from pilotage.planner.rules_chat import NO_MODEL, RulesAnswer, answer_by_rules, answer_from_memory
+from pilotage.planner.stepping import next_step
+from pilotage.planner.tools import PROPOSING, LookedUp, Toolbox
 from pilotage.telemetry.errors import AdapterError, ModelError
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class ChatAgent:
             async for part in self._by_rules(text, NO_MODEL):
                 yield part
             return
+        if remembered := await self._recalled(text):
+            for part in _told(remembered, ""):
+                yield part
+            return
         try:
             async for part in self._by_model(text, session):
                 yield part
@@ -75,10 +80,15 @@ class ChatAgent:
             log.warning("Chatting without the model: %s", error)
             yield ChatPart(kind="error", text=str(error), by="model")
             await self._close_turn(session)
-            async for part in self._by_rules(
-                text, "The language model gave no answer; rules answer instead."
-            ):
+            async for part in self._by_rules(text, instead_of(error)):
                 yield part
+
+    async def _recalled(self, text: str) -> RulesAnswer | None:
+        try:
+            return await asyncio.to_thread(answer_from_memory, text, self._toolbox)
+        except AdapterError as error:
+            log.warning("Answering without memory: %s", error)
+            return None
 
     # -- with a model
 
@@ -88,14 +98,7 @@ class ChatAgent:
                 raise ModelError("Answering a chat: found no model. Configure one.")
             write = get_stream_writer()
             shown = [SystemMessage(CHAT), *_newest(state["messages"])]
-            reply: AIMessage | None = None
-            async for part in self._model.stream(shown, self._tools):
-                if isinstance(part, Token):
-                    write(ChatPart(kind="token", text=part.text, by="model"))
-                else:
-                    reply = part.message
-            if reply is None:
-                raise ModelError("Answering a chat: found no reply. Ask again.", transient=True)
+            reply = await self._reply(self._model, shown, write)
             return {"messages": [reply], "calls": state["calls"] + 1}
 
         def onward(state: Turn) -> Literal["tools", "__end__"]:
@@ -106,19 +109,38 @@ class ChatAgent:
         graph = StateGraph(Turn)
         graph.add_node("agent", agent)
         graph.add_node(
-            "tools", ToolNode(self._tools, handle_tool_errors=_tool_failed, awrap_tool_call=_only_when_asked)
+            "tools", ToolNode(self._tools, handle_tool_errors=tool_failed, awrap_tool_call=guarded)
         )
         graph.add_edge(START, "agent")
         graph.add_conditional_edges("agent", onward, ["tools", END])
         graph.add_edge("tools", "agent")
         return graph.compile(checkpointer=checkpointer, name="chat")
 
+    async def _reply(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
+        if model.calls_tools:
+            try:
+                reply: AIMessage | None = None
+                async for part in model.stream(shown, self._tools):
+                    if isinstance(part, Token):
+                        write(ChatPart(kind="token", text=part.text, by="model"))
+                    else:
+                        reply = part.message
+                if reply is None:
+                    raise ModelError("Answering a chat: found no reply. Ask again.", transient=True)
+                return reply
+            except ToolsLacking as lacking:
+                log.info("%s", lacking)
+        return await next_step(model, shown, self._tools)
+
     def _config(self, session: str) -> dict[str, Any]:
         return {"configurable": {"thread_id": f"chat:{session}"}, "recursion_limit": 2 * CALLS_PER_ANSWER + 4}
 
     async def _by_model(self, text: str, session: str) -> AsyncIterator[ChatPart]:
+        await self._close_turn(session)  # the turn before this may have been cancelled anywhere
         turn = {"messages": [HumanMessage(text)], "calls": 0}
         last, hanging = "", False
+        found: list[LookedUp] = []
+        gaps: list[str] = []
         stream = self._graph.astream(
             turn, self._config(session), stream_mode=["custom", "updates"], version="v2", durability="sync"
         )
@@ -130,13 +152,26 @@ class ChatAgent:
                 for message in (update or {}).get("messages", ()):
                     for part in _parts_of(message):
                         yield part
+                    if isinstance(message, ToolMessage):
+                        look_up = found_in(message)
+                        found += [look_up] if look_up else []
+                        gaps += (
+                            []
+                            if look_up
+                            else [f"{message.name}: {_result_of(message).get('error', 'no result')}"]
+                        )
                     if isinstance(message, AIMessage):
                         last = str(message.text)
                         hanging = bool(message.tool_calls)
         if hanging:
             await self._close_turn(session)
+            gaps.append(
+                f"the question led to more than {CALLS_PER_ANSWER} calls of the model, so it was stopped"
+            )
             last = last or "I stopped: that question led to too many look-ups. Ask for one thing at a time."
-        yield ChatPart(kind="final", text=last, by="model")
+        elif not last.strip():
+            raise ModelError("Answering a chat: found an answer without words. Ask again.", transient=True)
+        yield final_part(last, found, by="model", asked=text, gaps=gaps)
 
     async def _close_turn(self, session: str) -> None:
         """Answers tool calls that nobody answered: endpoints refuse a conversation with one left open."""
@@ -152,6 +187,8 @@ class ChatAgent:
             if call["id"] not in answered
         ]
         closing: list[BaseMessage] = [ToolMessage("not carried out", tool_call_id=c) for c in open_calls if c]
+        if not messages or not (closing or state.next):
+            return
         await self._graph.aupdate_state(config, {"messages": closing, "calls": 0}, as_node="agent")
 
     # -- by rules
@@ -161,48 +198,32 @@ class ChatAgent:
             found = await asyncio.to_thread(answer_by_rules, text, self._toolbox)
         except AdapterError as error:
             yield ChatPart(kind="error", text=str(error))
-            yield ChatPart(kind="final", text=f"{why} The records cannot be read now: {error}")
+            told = f"{why} The records cannot be read now: {error}"
+            yield final_part(told, (), by="rules", gaps=["the records could not be read"])
             return
-        if found.tool:
-            yield ChatPart(kind="tool_call", tool=found.tool, detail=found.arguments)
-            kind: Literal["proposal", "tool_result"] = (
-                "proposal" if found.tool in PROPOSING and "proposal_id" in found.result else "tool_result"
-            )
-            yield ChatPart(kind=kind, tool=found.tool, detail=found.result, by="tool")
-        yield ChatPart(kind="final", text=f"{why}\n{found.text}")
+        for part in _told(found, why):
+            yield part
 
 
-def langchain_tools(toolbox: Toolbox) -> list[BaseTool]:
-    """The toolbox as a model calls it: everything that reads, and the proposals that are offered."""
-    offered = toolbox.desk.offered()
-    names = [*READING, *(name for name, kind in PROPOSING.items() if kind in offered)]
-    return [_tool(toolbox, name) for name in names]
+def instead_of(error: Exception) -> str:
+    """Why rules answer, in words for the person."""
+    said = getattr(error, "said", "") or "The language model gave no answer"
+    return f"{said}; rules answer instead."
 
 
-def _tool(toolbox: Toolbox, name: str) -> BaseTool:
-    return StructuredTool.from_function(func=getattr(toolbox, name), name=name)
-
-
-async def _only_when_asked(request: ToolCallRequest, execute: Any) -> Any:
-    """The tool's result; a refusal for a proposal that the person did not ask for in their own last message.
-
-    A model can be talked into a call by a log line that it has just read; a person's words cannot be.
-    """
-    name = request.tool_call["name"]
-    if name in ASKS:
-        words = [str(m.text) for m in request.state["messages"] if isinstance(m, HumanMessage)]
-        if not words or not ASKS[name].search(words[-1]):
-            refusal = {
-                "status": "refused",
-                "error": f"{name}: the person did not ask for this in their message",
-            }
-            return ToolMessage(json.dumps(refusal), tool_call_id=request.tool_call["id"], name=name)
-    return await execute(request)
-
-
-def _tool_failed(error: Exception) -> str:
-    """What the model is told when a tool broke."""
-    return json.dumps({"error": str(error)[:300]})
+def _told(answer: RulesAnswer, why: str) -> list[ChatPart]:
+    """The parts of an answer that no model gave."""
+    parts: list[ChatPart] = []
+    for one in answer.found:
+        tool = one.citation["tool"]
+        parts.append(ChatPart(kind="tool_call", tool=tool, detail=one.citation["arguments"]))
+        filed: Literal["proposal", "tool_result"] = (
+            "proposal" if tool in PROPOSING and "proposal_id" in one.result else "tool_result"
+        )
+        parts.append(ChatPart(kind=filed, tool=tool, detail=one.result, by="tool", citation=one.citation))
+    words = f"{why}\n{answer.text}" if why else answer.text
+    by: Literal["memory", "rules"] = "memory" if answer.remembered else "rules"
+    return [*parts, final_part(words, answer.found, by=by)]
 
 
 def _newest(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -221,12 +242,28 @@ def _parts_of(message: BaseMessage) -> list[ChatPart]:
                 for call in message.tool_calls
             ]
         case ToolMessage():
-            try:
-                result = json.loads(str(message.content))
-            except ValueError:
-                result = {"text": str(message.content)}
+            found = found_in(message)
+            result = found.result if found else _result_of(message)
             filed = str(message.name) in PROPOSING and "proposal_id" in result
             kind: Literal["proposal", "tool_result"] = "proposal" if filed else "tool_result"
-            return [ChatPart(kind=kind, tool=str(message.name), detail=result, by="tool")]
+            return [
+                ChatPart(
+                    kind=kind,
+                    tool=str(message.name),
+                    detail=result,
+                    by="tool",
+                    citation=found.citation if found else {},
+                    seconds=float(message.artifact["seconds"]) if found else 0.0,
+                )
+            ]
         case _:
             return []
+
+
+def _result_of(message: ToolMessage) -> dict[str, Any]:
+    """What a tool that was refused, that is unknown or that broke left as its result."""
+    try:
+        result = json.loads(str(message.content))
+    except ValueError:
+        return {"error": str(message.content)[:300]}
+    return result if isinstance(result, dict) else {"error": str(result)[:300]}

@@ -19,6 +19,15 @@ class ChatPart:
     tool: str = ""
     """Which tool, for `tool_call`, `tool_result` and `proposal`."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of a call, a result as JSON, or the desk's answer to a proposal."""
-    by: Literal["model", "rules", "tool"] = "rules"
+    """Arguments of a call, a result as JSON, or the desk's answer to a proposal.
+
+    Of a `final`: `citations` (each `{key, tool, arguments, sql, refs}`, a ref being `{ref, page}`), `claims` (each
+    `{text, keys, opinion}`), `opinion` (nothing backs any of it), `gaps` (what could not be checked, in words),
+    `forecasts` (the calibrated chances that were looked up, the only confidence there is) and `answered_by`.
+    """
+    by: Literal["model", "rules", "memory", "tool"] = "rules"
     """Who said it."""
+    citation: Mapping[str, Any] = field(default_factory=dict)
+    """What a `tool_result` or `proposal` is evidence of, in the shape of the `final`'s citations."""
+    seconds: float = 0.0
+    """How long a tool took, for `tool_result` and `proposal`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,10 +22,11 @@ from pydantic import TypeAdapter
 from pilotage.planner.actions import ActionKind
 from pilotage.planner.diagnosis import diagnose_run
 from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.memory import past_incidents, recollection, remembered_class
 from pilotage.planner.models import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planning import plan_for
-from pilotage.planner.plays import Circumstances, Situation
+from pilotage.planner.playbooks import Circumstances, Situation
 from pilotage.planner.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
 from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
 from pilotage.planner.surroundings import circumstances_of
@@ -97,13 +98,20 @@ async def observe(state: Thought, runtime: Runtime[Thinking]) -> Thought:
 
 
 async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
-    """The finding: as given, by rule, or by the model where no rule fits."""
+    """The finding: as given, by rule, from memory, or by the model where neither knows the fault."""
     if state.get("finding") or not state["run"]:
         return {}
     run, logs = RUN.validate_python(state["run"]), LOGS.validate_python(state["logs"])
     finding = diagnose_run(run, logs, runtime.context.clock())
+    past = await asyncio.to_thread(past_incidents, runtime.context.store, finding)
+    known = remembered_class(past) if finding.failure_class is FailureClass.UNKNOWN else None
     model = runtime.context.model
-    if finding.failure_class is FailureClass.UNKNOWN and model is not None:
+    if known is not None:
+        note = Evidence(
+            ref=f"incident:{past[0].incident_id}", note=f"the same fault was read as {known} before"
+        )
+        finding = replace(finding, failure_class=known, by="memory", evidence=(*finding.evidence, note))
+    elif finding.failure_class is FailureClass.UNKNOWN and model is not None:
         try:
             answer = await model.ask_typed(ModelDiagnosis, diagnosis_prompt(run, logs))
         except ModelError as error:
@@ -115,6 +123,8 @@ async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
                 finding = replace(
                     finding, failure_class=found, by="model", evidence=(*finding.evidence, note)
                 )
+    if (told := recollection(past)) is not None:
+        finding = replace(finding, evidence=(*finding.evidence, told))
     return {"finding": FINDING.dump_python(finding, mode="json")}
 
 
@@ -145,7 +155,10 @@ async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
         parameters=thinking.parameters,
     )
     plan = plan_for(situation, thinking.offered)
-    prose = await _explanation(thinking.model, finding, made, [p.action.kind for p, _ in plan.proposals])
+    # what the fault's own history tells needs no prose
+    recalled = any(one.ref.startswith("incident:") for one in finding.evidence)
+    kinds = [] if recalled else [p.action.kind for p, _ in plan.proposals]
+    prose = await _explanation(thinking.model, finding, made, kinds)
     explained = [
         (p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]}))
         for p, case in plan.proposals
@@ -158,7 +171,7 @@ async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
 
 
 async def _explanation(
-    model: LanguageModel | None, finding: Finding, made: Forecast | None, kinds: list[str]
+    model: LanguageModel | None, finding: Finding, made: Forecast | None, kinds: Sequence[str]
 ) -> str:
     """A model's prose, or nothing: its failure changes nothing else."""
     if model is None or model.down or not kinds:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from pilotage.telemetry.errors import ModelError
+
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
 
@@ -38,6 +40,10 @@ class Reply:
     message: AIMessage
 
 
+class ToolsLacking(ModelError):
+    """The endpoint cannot call tools; it can still be asked for typed answers."""
+
+
 class LanguageModel(Protocol):
     """A model behind an endpoint. Its methods raise ModelError, and nothing else, for want of an answer."""
 
@@ -49,6 +55,11 @@ class LanguageModel(Protocol):
     @property
     def down(self) -> bool:
         """True while it has just failed and is not asked."""
+        ...
+
+    @property
+    def calls_tools(self) -> bool:
+        """False once its endpoint has refused tools."""
         ...
 
     @property
@@ -67,5 +78,5 @@ class LanguageModel(Protocol):
     def stream(
         self, messages: Sequence[BaseMessage], tools: Sequence[Any] = ()
     ) -> AsyncIterator[Token | Reply]:
-        """Tokens as they come, and at the end the one whole reply."""
+        """Tokens as they come, and at the end the one whole reply. Raises ToolsLacking where there are no tools."""
         ...

@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr, ValidationError
 
-from pilotage.planner.models import Answer, Reply, Token, Usage
+from pilotage.planner.models import Answer, Reply, Token, ToolsLacking, Usage
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.redact import redact
 
@@ -70,6 +70,8 @@ class OpenAIModel:
             http_async_client=self._http,
         )
         self._rung = 0
+        self._calls_tools = True
+        self._tools_doubted = False
         self._failed_in_row = 0
         self._down_until = 0.0
         self._usage = Usage()
@@ -86,6 +88,10 @@ class OpenAIModel:
     def rung(self) -> str:
         """The way of typed answering that is tried first."""
         return LADDER[self._rung]
+
+    @property
+    def calls_tools(self) -> bool:
+        return self._calls_tools
 
     @property
     def down(self) -> bool:
@@ -120,6 +126,8 @@ class OpenAIModel:
                     last = lacking.error
                     continue
                 self._rung = at
+                if self._tools_doubted:
+                    self._calls_tools = False
                 self._answered()
                 return answer
             raise last or self._error("no way of answering left", transient=False)
@@ -141,12 +149,21 @@ class OpenAIModel:
                         whole = chunk if whole is None else whole + chunk
                         if chunk.text:
                             yield Token(text=str(chunk.text))
+            except UNSUPPORTED as error:
+                if not tools:
+                    raise self._translated(error) from error
+                self._tools_doubted = (
+                    True  # the same refusal may have other reasons: a typed answer will tell
+                )
+                raise ToolsLacking(str(self._translated(error))) from error
             except Exception as error:
                 raise self._translated(error) from error
             message = self._checked(whole)
             # the client mends broken fragments into arguments nobody sent, so they are parsed here again
             if whole is not None and not all(_is_json(call["args"]) for call in whole.tool_call_chunks):
                 raise self._error("a tool call whose arguments are not JSON", transient=True)
+        except ToolsLacking:
+            raise  # it has answered, if only that
         except ModelError:
             self._failed()
             raise

@@ -1,30 +1,32 @@
-"""Answers without a model: a small closed set of questions, told from the same tools."""
+"""Answers without a model: a small closed set of questions, told from the same tools, and from memory."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from pilotage.planner.tools import Toolbox
+from pilotage.planner.tools import LookedUp, Toolbox, looked_up
 
 RUN_ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 NO_MODEL = "No language model is configured: these answers come from rules."
 HELP = (
-    "I can answer: `status`, `failures`, `why <run id>`, `forecast <run id>`, `queues`, `proposals`, "
-    "and hand in `retry <run id>`. Approving and rejecting is done with the commands of that name."
+    "I can answer: `status`, `failures`, `incidents`, `why <run id>`, `logs <run id>`, `similar <run id>`, "
+    "`forecast <run id>`, `riskiest`, `queues`, `runs <words>`, `proposals`, `kpi`, and hand in `retry <run id>`. "
+    "Approving and rejecting is done with the commands of that name."
 )
+FROM_MEMORY = "The same fault came before, so this is told from memory; no model was asked."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesAnswer:
-    """One answer: which tool was asked with what, what it said, and the words for people."""
+    """One answer: the words for people, and the look-ups that they are told from."""
 
     text: str
-    tool: str = ""
-    arguments: dict[str, Any]
-    result: dict[str, Any]
+    found: tuple[LookedUp, ...] = ()
+    remembered: bool = field(default=False)
+    """Whether it is told from what became of the same fault before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,10 @@ class Intent:
     name: str
     words: re.Pattern[str]
     tool: str
-    needs_run: bool
     tell: Callable[[dict[str, Any]], str]
+    needs_run: bool = False
+    needs_words: bool = False
+    """Whether what follows the intent's own word is looked for."""
 
 
 def _status(found: dict[str, Any]) -> str:
@@ -88,6 +92,59 @@ def _filed(found: dict[str, Any]) -> str:
     return f"Handed in as {found['proposal_id']}: {found.get('outcome', 'filed')}."
 
 
+def _runs(found: dict[str, Any]) -> str:
+    rows = [
+        f"- {r['run_id']} {r['name']} of {r['flow_name']}: {r['state_type']} ({r['state_name']})"
+        for r in found["runs"]
+    ]
+    return "\n".join(rows) or "No run of the last day fits."
+
+
+def _riskiest(found: dict[str, Any]) -> str:
+    rows = [
+        f"- {r['run_id']} {r['name']} of {r['flow']} at {r['start']}: {r['p_fail']:.0%} chance of failing, "
+        f"says {r['model']}: {'; '.join(r['reasons']) or 'no single reason stands out'}"
+        for r in found["runs"]
+    ]
+    return "\n".join(rows) or "No run is scheduled in the next day."
+
+
+def _incidents(found: dict[str, Any]) -> str:
+    rows = [
+        f"- {i['since']} {i['incident_id']} run {i['run_id']}: {i['failure_class'] or 'class unknown'}, "
+        f"{i['step']} {i['action']} {i['outcome']}".rstrip()
+        for i in found["incidents"]
+    ]
+    return "\n".join(rows) or "No incident in the last day."
+
+
+def _similar(found: dict[str, Any]) -> str:
+    rows = [
+        f"- {s['incident_id']} at {s['at']} ({s['failure_class']}, {s['likeness']:.0%} alike): "
+        + (
+            "; ".join(f"{d['action']} {d['step']} {d['outcome']}".rstrip() for d in s["done"])
+            or "nothing was done"
+        )
+        for s in found["similar"]
+    ]
+    return "\n".join(rows) or "Nothing like it is on record."
+
+
+def _logs(found: dict[str, Any]) -> str:
+    rows = [f"- {t['times']} x {t['template']}" for t in found["templates"]]
+    return "\n".join(rows) or "No log line of this run is kept."
+
+
+def _kpis(found: dict[str, Any]) -> str:
+    rate = "none" if found["success_rate"] is None else f"{found['success_rate']:.1%}"
+    p50 = found["recovery_seconds"]["p50"]
+    recovery = f" Recovery took {p50:.0f} s in the median." if p50 is not None else ""
+    return (
+        f"In {found['days']} days {found['ended']} runs ended, {rate} of them well. Proposed {found['proposed']}, "
+        f"injected {found['injected']}, verified {found['verified']}.{recovery}"
+    )
+
+
 def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
@@ -95,14 +152,21 @@ def _words(pattern: str) -> re.Pattern[str]:
 INTENTS = (
     Intent(name="retry", words=_words(r"^\s*(?:please\s+)?(?:retry|propose retry)\b"), tool="propose_retry",
            needs_run=True, tell=_filed),
+    Intent(name="similar", words=_words(r"similar|\bbefore\b|last time"), tool="similar_incidents", needs_run=True,
+           tell=_similar),
+    Intent(name="riskiest", words=_words(r"riskiest|at risk|likely to fail|likeliest"), tool="riskiest_runs",
+           tell=_riskiest),
     Intent(name="forecast", words=_words(r"forecast|risk|chance"), tool="forecast_of", needs_run=True, tell=_forecast),
+    Intent(name="logs", words=_words(r"\blogs?\b"), tool="log_templates", needs_run=True, tell=_logs),
     Intent(name="why", words=_words(r"\bwhy\b|story|happened"), tool="why_run", needs_run=True, tell=_why),
-    Intent(name="failures", words=_words(r"fail|crash|broke"), tool="recent_failures", needs_run=False, tell=_failures),
-    Intent(name="queues", words=_words(r"queue|slot|starv"), tool="queues", needs_run=False, tell=_queues),
-    Intent(name="proposals", words=_words(r"propos|decision|verdict"), tool="recent_decisions", needs_run=False,
-           tell=_proposals),
+    Intent(name="kpi", words=_words(r"\bkpis?\b|success rate"), tool="kpis", tell=_kpis),
+    Intent(name="incidents", words=_words(r"incident|trouble"), tool="incidents", tell=_incidents),
+    Intent(name="failures", words=_words(r"fail|crash|broke"), tool="recent_failures", tell=_failures),
+    Intent(name="queues", words=_words(r"queue|slot|starv"), tool="queues", tell=_queues),
+    Intent(name="proposals", words=_words(r"propos|decision|verdict"), tool="recent_decisions", tell=_proposals),
+    Intent(name="runs", words=_words(r"^\s*(?:runs|find)\b"), tool="find_runs", needs_words=True, tell=_runs),
     Intent(name="status", words=_words(r"status|floor|how (?:is|are|goes)|what.?s up"), tool="floor_status",
-           needs_run=False, tell=_status),
+           tell=_status),
 )  # fmt: skip
 """The first row whose words occur is meant. Retrying must be asked for first thing, never in passing."""
 
@@ -112,10 +176,35 @@ def answer_by_rules(question: str, tools: Toolbox) -> RulesAnswer:
     run = RUN_ID.search(question)
     intent = next((i for i in INTENTS if i.words.search(question)), None)
     if intent is None:
-        return RulesAnswer(text=HELP, arguments={}, result={})
+        return RulesAnswer(text=HELP)
     if intent.needs_run and run is None:
-        return RulesAnswer(text=f"`{intent.name}` needs a run id. {HELP}", arguments={}, result={})
+        return RulesAnswer(text=f"`{intent.name}` needs a run id. {HELP}")
     arguments = {"run_id": run.group(0).lower()} if intent.needs_run and run else {}
-    result: dict[str, Any] = getattr(tools, intent.tool)(**arguments)
+    if intent.needs_words:
+        arguments = {"words": " ".join(question.split()[1:])}
+    found = looked_up(tools, intent.tool, arguments)
+    result = found.result
     words = f"It cannot be told: {result['error']}." if "error" in result else intent.tell(result)
-    return RulesAnswer(text=words, tool=intent.tool, arguments=arguments, result=result)
+    return RulesAnswer(text=words, found=(found,))
+
+
+def answer_from_memory(question: str, tools: Toolbox) -> RulesAnswer | None:
+    """The story of a run whose fault came before and of which is known what helped; None for all else."""
+    run = RUN_ID.search(question)
+    intent = next((i for i in INTENTS if i.words.search(question)), None)
+    if intent is None or intent.name != "why" or run is None:
+        return None
+    arguments = {"run_id": run.group(0).lower()}
+    past = looked_up(tools, "similar_incidents", arguments)
+    told = [
+        d
+        for one in past.result.get("similar", ())
+        if one["likeness"] == 1
+        for d in one["done"]
+        if d["step"] == "verified"
+    ]
+    if not told:
+        return None
+    story = looked_up(tools, "why_run", arguments)
+    text = f"{FROM_MEMORY}\n{_why(story.result)}\nBefore:\n{_similar(past.result)}"
+    return RulesAnswer(text=text, found=(story, past), remembered=True)

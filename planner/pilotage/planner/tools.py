@@ -1,7 +1,7 @@
-"""What a chat may look up and hand in: functions over the store and the desk, each with a plain JSON result.
+"""The tools of one caller in a chat: what may be looked up, what may be handed in, and the evidence of each.
 
 Reading changes nothing. A `propose_` function files a proposal and returns at once; it waits for nobody and
-decides nothing. Names, messages and log lines in the results are redacted and quoted.
+decides nothing. `looked_up` calls a tool by its name and says what its result is evidence of.
 """
 
 from __future__ import annotations
@@ -9,143 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
 from pilotage.planner.actions import ACTION, Action, NotifyOwner, RetryRun, action_as_json
-from pilotage.planner.diagnosis import diagnose_run, incident_id, normalised
-from pilotage.planner.proposals import CaseFile, Desk, Proposal
+from pilotage.planner.diagnosis import diagnose_run, incident_id
+from pilotage.planner.evidence import NotingStore, citation
+from pilotage.planner.look_ups import ChatDesk as ChatDesk
+from pilotage.planner.look_ups import LookUps, first_fault, said, unknown_run
+from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.telemetry import incidents
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.facts import RunFact
-from pilotage.telemetry.forecasts import Forecaster
-from pilotage.telemetry.redact import quoted, redact
-from pilotage.telemetry.stores import Store
 
-SHOWN = 20
-"""Rows of one result."""
-LOOK_BACK = timedelta(hours=24)
 PROPOSAL_LIFE = timedelta(hours=4)
 
 
-def said(value: str, limit: int = 200) -> str:
-    """Somebody else's text, safe to show and to prompt with."""
-    return quoted(redact(value), limit)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Toolbox:
+class Toolbox(LookUps):
     """The tools of one caller. Every public method is one tool; its docstring is what a model reads of it."""
 
-    store: Store
-    desk: Desk
-    forecaster: Forecaster | None = None
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     on_behalf_of: str = ""
     """The person who chats, as composition authenticated them."""
-
-    # -- reading
-
-    def floor_status(self) -> dict[str, Any]:
-        """How it goes now: runs by state, failures of the last day, queues that wait."""
-        counts = self.store.rows("SELECT state_type, count(*) AS n FROM runs GROUP BY 1 ORDER BY 1")
-        failures = incidents.failures_since(self.store, self.clock() - LOOK_BACK)
-        waiting = [q for q in incidents.floor(self.store) if q.waiting]
-        return {
-            "runs_by_state": {row["state_type"]: int(row["n"]) for row in counts},
-            "failed_in_last_day": len(failures),
-            "queues_waiting": [
-                f"{said(q.pool, 60)}/{said(q.queue, 60)}: {q.waiting}" for q in waiting[:SHOWN]
-            ],
-        }
-
-    def recent_runs(self) -> dict[str, Any]:
-        """The runs that changed last, with their states."""
-        rows = self.store.rows(
-            "SELECT run_id, name, flow_name, state_type, state_name, updated FROM runs ORDER BY updated DESC LIMIT ?",
-            [SHOWN],
-        )
-        return {"runs": [_plain(row) for row in rows]}
-
-    def recent_failures(self) -> dict[str, Any]:
-        """The failed and crashed runs of the last day, each with its failure class."""
-        failures = incidents.failures_since(self.store, self.clock() - LOOK_BACK)
-        return {"failures": [self._failure(run) for run in failures[-SHOWN:]], "count": len(failures)}
-
-    def why_run(self, run_id: str) -> dict[str, Any]:
-        """The story of one run: its state, what was found, what was proposed and decided, and what came of it."""
-        run = incidents.run(self.store, run_id)
-        if run is None:
-            return _unknown(run_id)
-        steps = incidents.decisions_about(self.store, run_id)
-        told = [
-            {
-                "at": step.at.isoformat(),
-                "step": step.step,
-                "action": step.action,
-                "outcome": step.outcome,
-                "policies": list(step.policy_ids),
-                "by": said(step.actor, 60),
-            }
-            for step in steps[-SHOWN:]
-        ]
-        return self._failure(run) | {"decisions": told}
-
-    def forecast_of(self, run_id: str) -> dict[str, Any]:
-        """The chance that a run's next attempt fails, with the reasons."""
-        made = self.forecaster.forecast([run_id]) if self.forecaster else ()
-        if not made:
-            return {"error": "there is no forecast for this run", "run_id": said(run_id, 60)}
-        first = made[0]
-        return {
-            "run_id": first.run_id,
-            "p_fail": round(float(first.p_fail), 3),
-            "model": first.model,
-            "trained_on": first.trained_on,
-            "reasons": [said(reason) for reason in first.reasons],
-        }
-
-    def queues(self) -> dict[str, Any]:
-        """Every work queue: priority, limits, how many run and wait."""
-        return {
-            "queues": [
-                {
-                    "queue": f"{said(q.pool, 60)}/{said(q.queue, 60)}",
-                    "priority": q.priority,
-                    "limit": q.limit,
-                    "pool_limit": q.pool_limit,
-                    "running": q.running,
-                    "waiting": q.waiting,
-                    "paused": q.paused,
-                }
-                for q in incidents.floor(self.store)[:SHOWN]
-            ]
-        }
-
-    def log_templates(self, run_id: str) -> dict[str, Any]:
-        """The distinct kinds of log lines of a run, one quoted example each, newest last."""
-        lines = incidents.logs_of(self.store, run_id, 200)
-        kinds: dict[str, dict[str, Any]] = {}
-        for line in lines:
-            seen = kinds.pop(normalised(line.message), {"times": 0})
-            kinds[normalised(line.message)] = {
-                "level": line.level,
-                "times": seen["times"] + 1,
-                "example": said(line.message),
-            }
-        return {"run_id": said(run_id, 60), "templates": list(kinds.values())[-SHOWN:]}
-
-    def recent_decisions(self) -> dict[str, Any]:
-        """The last proposals and what was decided about them."""
-        rows = self.store.rows(
-            'SELECT "at", proposal_id, run_id, step, action, outcome FROM decisions ORDER BY "at" DESC LIMIT ?',
-            [SHOWN],
-        )
-        return {"decisions": [_plain(row) for row in rows]}
 
     # -- proposing
 
@@ -169,42 +58,17 @@ class Toolbox:
         """Hand in the proposal to tell the owner of a run."""
         return self._propose({"kind": "notify_owner"}, run_id)
 
-    # -- shared
-
-    def _failure(self, run: RunFact) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "run_id": run.run_id,
-            "name": said(run.name, 80),
-            "flow": said(run.flow_name, 80),
-            "state": f"{run.state_type} ({said(run.state_name, 60)})",
-            "message": said(run.state_message),
-            "attempts": run.run_count,
-            "ended": run.ended.isoformat() if run.ended else None,
-        }
-        if run.state_type in ("FAILED", "CRASHED"):
-            logs = incidents.logs_of(self.store, run.run_id, 100)
-            finding = diagnose_run(run, logs, self.clock())
-            shown |= {
-                "failure_class": finding.failure_class.value,
-                "rule": finding.rule_id,
-                "because": [e.note for e in finding.evidence if not e.tainted],
-                "incident_id": finding.incident_id,
-            }
-        return shown
-
     def _propose(self, wanted: dict[str, Any], run_id: str) -> dict[str, Any]:
         """What the desk says of one proposal, or why it could not be handed in."""
         try:
             action = ACTION.validate_json(_json(wanted | {"run_id": run_id}))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            return {"error": f"the action is not valid: {where}: {first['msg']}", "status": "refused"}
+            return {"error": f"the action is not valid: {first_fault(error)}", "status": "refused"}
         if action.kind not in self.desk.offered():
             return {"error": f"{action.kind} is not offered to this caller", "status": "refused"}
         run = incidents.run(self.store, run_id)
         if run is None:
-            return _unknown(run_id)
+            return unknown_run(run_id)
         proposal, case = self._paper(action, run)
         try:
             answer = self.desk.file(proposal, case)
@@ -229,12 +93,17 @@ class Toolbox:
             expires_at=now + PROPOSAL_LIFE,
             on_behalf_of=self.on_behalf_of,
         )
-        found = diagnose_run(run, (), now) if failed else None
+        found = diagnose_run(run, incidents.logs_of(self.store, run.run_id, 100), now) if failed else None
+        [*made] = self.forecaster.forecast([run.run_id]) if self.forecaster else ()
         case = CaseFile(
             subject=subject,
             failure_class=found.failure_class.value if found else "",
             found_by="chat",
             rule_id=found.rule_id if found else "",
+            fingerprint=found.fingerprint if found else "",
+            p_fail=float(made[0].p_fail) if made else None,
+            forecast_model=made[0].model if made else "",
+            forecast_reasons=made[0].reasons if made else (),
             notes=(said(run.state_message),) if run.state_message else (),
             expected_effect="what the person asked for"
             if not isinstance(action, RetryRun)
@@ -247,12 +116,20 @@ class Toolbox:
 READING = (
     "floor_status",
     "recent_runs",
+    "find_runs",
     "recent_failures",
     "why_run",
-    "forecast_of",
-    "queues",
     "log_templates",
+    "forecast_of",
+    "riskiest_runs",
+    "queues",
+    "incidents",
+    "similar_incidents",
     "recent_decisions",
+    "kpis",
+    "what_if",
+    "sql",
+    "chart",
 )
 PROPOSING = {
     "propose_retry": "retry_run",
@@ -272,19 +149,20 @@ ASKS = {
 """The words with which a person asks for each proposal."""
 
 
-def _unknown(run_id: str) -> dict[str, Any]:
-    return {"error": "the store does not know this run", "run_id": said(run_id, 60), "status": "refused"}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedUp:
+    """The result of one tool with its evidence."""
+
+    result: dict[str, Any]
+    citation: dict[str, Any]
+    """`{key, tool, arguments, sql, refs}`; see `pilotage.planner.evidence.citation`."""
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.isoformat()
-        if isinstance(value, datetime)
-        else said(value, 120)
-        if isinstance(value, str)
-        else value
-        for key, value in row.items()
-    }
+def looked_up(toolbox: Toolbox, name: str, arguments: Mapping[str, Any]) -> LookedUp:
+    """What the tool of this name says to these arguments. Raises what the tool raises."""
+    noting = NotingStore(toolbox.store)
+    result: dict[str, Any] = getattr(replace(toolbox, store=noting), name)(**arguments)
+    return LookedUp(result=result, citation=citation(name, arguments, result, noting.statements))
 
 
 def _json(value: Any) -> str:

@@ -1,0 +1,126 @@
+"""The toolbox as a language model calls it: its description, its results, and the calls that are not carried out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool, StructuredTool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+
+from pilotage.planner.evidence import key_of
+from pilotage.planner.tools import ASKS, PROPOSING, READING, LookedUp, Toolbox, looked_up
+from pilotage.telemetry.schema import TABLES
+
+SAME_CALL = 2
+"""How often one call with one set of arguments is carried out in a turn; small models repeat it for ever."""
+FOR_PEOPLE_ONLY = frozenset({"example"})
+"""Parts of a result that a model is not shown: whole lines of other people's text, where a template does."""
+
+
+def langchain_tools(toolbox: Toolbox) -> list[BaseTool]:
+    """Everything that reads, and the proposals that are offered."""
+    offered = toolbox.desk.offered()
+    names = [*READING, *(name for name, kind in PROPOSING.items() if kind in offered)]
+    return [_tool(toolbox, name) for name in names]
+
+
+def _tool(toolbox: Toolbox, name: str) -> BaseTool:
+    """One tool. A model gets the result as text; the whole of it and its evidence travel beside it."""
+    method = getattr(toolbox, name)
+    shape = StructuredTool.from_function(func=method, name=name)
+
+    @functools.wraps(method)
+    def call(**arguments: Any) -> tuple[str, dict[str, Any]]:
+        started = time.monotonic()
+        found = looked_up(toolbox, name, arguments)
+        told = {"cite": found.citation["key"], **_for_model(found.result)}
+        beside = {"result": found.result, "citation": found.citation, "seconds": time.monotonic() - started}
+        return json.dumps(told, default=str), beside
+
+    about = shape.description + (f" {tables_in_words()}" if name in ("sql", "chart") else "")
+    return StructuredTool(
+        name=name,
+        description=about,
+        args_schema=shape.args_schema,
+        func=call,
+        response_format="content_and_artifact",
+    )
+
+
+@functools.cache
+def tables_in_words() -> str:
+    """The tables and their columns, in one line for a prompt."""
+    tables = "; ".join(
+        f"{table.name}({', '.join(_column(c.name) for c in table.columns)})" for table in TABLES.values()
+    )
+    return f"Times are TIMESTAMPTZ in UTC. The tables: {tables}."
+
+
+def _column(name: str) -> str:
+    return f'"{name}"' if name in ("at", "limit") else name
+
+
+def _for_model(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _for_model(item) for key, item in value.items() if key not in FOR_PEOPLE_ONLY}
+        case list():
+            return [_for_model(item) for item in value]
+        case _:
+            return value
+
+
+async def guarded(request: ToolCallRequest, execute: Any) -> Any:
+    """The tool's result, or a refusal in its place."""
+    call = request.tool_call
+    if why := refusal(call["name"], call["args"], request.state["messages"]):
+        told = json.dumps({"status": "refused", "error": why})
+        return ToolMessage(told, tool_call_id=call["id"], name=call["name"])
+    return await execute(request)
+
+
+def refusal(name: str, arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
+    """Why a call is not carried out, or an empty string.
+
+    A model can be talked into a proposal by a log line that it has just read; a person's words cannot be. So a
+    proposal must be asked for in the person's own last message, and its run be named by a person or by a look-up.
+    """
+    said = [str(m.text) for m in messages if isinstance(m, HumanMessage)]
+    if name in ASKS:
+        if not said or not ASKS[name].search(said[-1]):
+            return f"{name}: the person did not ask for this in their message"
+        run_id = str(arguments.get("run_id", ""))
+        if run_id.lower() not in " ".join(said).lower() and f"run:{run_id}" not in set(_looked_up(messages)):
+            return f"{name}: nobody has named this run and no look-up has returned it"
+    turn = messages[max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0) :]
+    asked = Counter(
+        key_of(call["name"], call["args"]) for m in turn if isinstance(m, AIMessage) for call in m.tool_calls
+    )
+    if asked[key_of(name, arguments)] > SAME_CALL:
+        return f"{name}: this was looked up twice already; answer from what it said"
+    return ""
+
+
+def _looked_up(messages: Sequence[BaseMessage]) -> Iterator[str]:
+    for message in messages:
+        if isinstance(message, ToolMessage) and isinstance(message.artifact, dict):
+            yield from (str(one["ref"]) for one in message.artifact["citation"]["refs"])
+
+
+def found_in(message: ToolMessage) -> LookedUp | None:
+    """The look-up that a tool's message carries, or None when it was refused or broke."""
+    beside = message.artifact
+    if not isinstance(beside, dict):
+        return None
+    return LookedUp(result=beside["result"], citation=beside["citation"])
+
+
+def tool_failed(error: Exception) -> str:
+    """What the model is told when a tool broke."""
+    return json.dumps({"error": str(error)[:300]})

@@ -1,0 +1,94 @@
+"""What of an answer is backed by what was looked up, sentence by sentence. Pure.
+
+A sentence is backed by the keys that it cites and by the look-ups whose ids it names. What is backed by nothing is an
+opinion and is marked so. A chance that no forecast gave, and an id that nobody looked up, are pointed out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_KEY = re.compile(r"\[(e[0-9a-f]{4})\]")
+_SENTENCE = re.compile(r"(?<=[.!?])(?:\s*\[e[0-9a-f]{4}\])*\s+(?=\S)|\n+")
+_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[pi]-[0-9a-f]{12}\b", re.IGNORECASE)
+_CHANCE = re.compile(r"\b(\d{1,3}(?:\.\d+)?)\s?(?:%|per ?cent)", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]{2,}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One sentence of an answer."""
+
+    text: str
+    keys: tuple[str, ...]
+    """Of the look-ups that back it; none for an opinion."""
+
+    @property
+    def opinion(self) -> bool:
+        """Whether nothing that was looked up backs it."""
+        return not self.keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """An answer held against its evidence."""
+
+    claims: tuple[Claim, ...]
+    gaps: tuple[str, ...]
+
+    @property
+    def opinion(self) -> bool:
+        """Whether the whole of it is backed by nothing."""
+        return all(claim.opinion for claim in self.claims)
+
+
+def checked(answer: str, evidence: Mapping[str, Mapping[str, Any]], asked: str = "") -> Checked:
+    """The answer's sentences with what backs each, and what is wrong with them.
+
+    `evidence` is result by key of the look-up; `asked` the person's own words, whose ids need no evidence.
+    """
+    texts = {key: json.dumps(result, default=str).lower() for key, result in evidence.items()}
+    claims: list[Claim] = []
+    gaps: list[str] = []
+    for sentence in _sentences(answer):
+        cited = tuple(dict.fromkeys(_KEY.findall(sentence)))
+        gaps += [
+            f"the answer cites {key}, which is no look-up of this turn" for key in cited if key not in texts
+        ]
+        ids = [found.lower() for found in _ID.findall(sentence)]
+        named = [key for key, text in texts.items() if any(one in text for one in ids)]
+        gaps += [
+            f"the answer names {one}, which nothing that was looked up mentions"
+            for one in ids
+            if one not in asked.lower() and not any(one in text for text in texts.values())
+        ]
+        chances = [
+            c for c in _CHANCE.findall(sentence) if not any(_tells(text, float(c)) for text in texts.values())
+        ]
+        gaps += [
+            f"the {chance} % in the answer are the language model's own: no forecast says so"
+            for chance in chances
+        ]
+        backed = () if chances else tuple(dict.fromkeys([*(k for k in cited if k in texts), *named]))
+        if _WORD.search(_KEY.sub("", sentence)):
+            claims.append(Claim(text=sentence.strip(), keys=backed))
+    return Checked(claims=tuple(claims), gaps=tuple(dict.fromkeys(gaps)))
+
+
+def _sentences(answer: str) -> Sequence[str]:
+    """The sentences; keys that follow a full stop belong to the sentence before it."""
+    pieces, start = [], 0
+    for found in _SENTENCE.finditer(answer):
+        pieces.append(answer[start : found.end()])
+        start = found.end()
+    return [piece.strip() for piece in (*pieces, answer[start:]) if piece.strip()]
+
+
+def _tells(text: str, percent: float) -> bool:
+    """Whether a result holds this number, as a percentage or as a part of one."""
+    parts = [float(n) for n in re.findall(r"(?<![\w-])\d+(?:\.\d+)?(?![\w-])", text)]
+    return any(abs(n - percent) < 0.5 or (n <= 1 and abs(100 * n - percent) <= 0.5) for n in parts)

@@ -1,0 +1,26 @@
+"""Text of runs that reads like an order to a language model: found so that people are told, not so that it is safe.
+
+What keeps such text harmless stands elsewhere: it is quoted, a proposal must be asked for by a person, and policy
+judges it. This list only lets an answer say that somebody tried.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ORDERS = re.compile(
+    r"(?:ignore|disregard|forget|override)\s+(?:\w+\s+){0,4}(?:instructions?|prompts?|rules?|polic(?:y|ies)|above)"
+    r"|you\s+are\s+(?:now|no\s+longer)\b"
+    r"|(?:system|developer|assistant)\s*(?:prompt|message|override|:)"
+    r"|<\|?(?:im_start|system|assistant|endoftext|/?facts)\|?>"
+    r"|\bpropose_(?:retry|resize|reschedule|cancel|notify)\b"
+    r"|(?:call|use|invoke|run)\s+the\s+\w+\s+tool\b"
+    r"|(?:as|dear)\s+an?\s+(?:ai|language\s+model)\b",
+    re.IGNORECASE,
+)
+
+
+def lure_in(text: str) -> str:
+    """The words that read like an order to a model, at most 80 characters, or an empty string."""
+    found = _ORDERS.search(text)
+    return " ".join(found.group(0).split())[:80] if found else ""
