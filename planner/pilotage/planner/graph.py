@@ -26,7 +26,7 @@ from pilotage.planner.memory import past_incidents, recollection, remembered_cla
 from pilotage.planner.models import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planning import plan_for
-from pilotage.planner.playbooks import Circumstances, Situation
+from pilotage.planner.plays import Circumstances, Situation
 from pilotage.planner.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
 from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
 from pilotage.planner.surroundings import circumstances_of
