@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pilotage.console.options import AsJson, StateDir
+from pilotage.console.options import told as _told
 from pilotage.console.shown import OUT, harmless, print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
@@ -27,27 +28,21 @@ Numbers = Annotated[
 Cases = Annotated[
     Path | None, typer.Option("--cases", help="A file of cases.", show_default="the bundle's cases.yaml")
 ]
-StateDir = Annotated[
-    Path | None,
-    typer.Option("--state-dir", help="Where this installation keeps its state.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The same for a program, on standard output.")]
 EXIT_FAILED = 1
 
 
-@contextmanager
-def _told(as_json: bool) -> Iterator[None]:
-    from pilotage.console.cli import told  # the command line imports this module
-
-    with told(as_json):
-        yield
-
-
 @app.command("check")
-def check(policies: Policies = None, guardrails: Numbers = None, as_json: AsJson = False) -> None:
+def check(
+    directory: Annotated[
+        Path | None, typer.Argument(help="A directory with a bundle.", show_default="the shipped one")
+    ] = None,
+    policies: Policies = None,
+    guardrails: Numbers = None,
+    as_json: AsJson = False,
+) -> None:
     """Parse, validate against the schema and lint. Says every flaw of every file; exit code 2 when there is one."""
     with _told(as_json):
-        bundle = _bundle(policies, guardrails)
+        bundle = _bundle(directory or policies, guardrails)
         told = {
             "ok": True,
             "hash": bundle.hash,
@@ -217,12 +212,15 @@ def replay(
     """The time machine: make the recorded decisions again under this bundle, and show what would have changed."""
     from datetime import UTC, datetime, timedelta
 
-    from pilotage.policies.time_machine import replayed  # start-up time: Cedar
+    from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
+    from pilotage.flows.places import places
+    from pilotage.policies.replaying import replayed_rows
 
     with _told(as_json):
         bundle = _bundle(policies, guardrails)
-        report = replayed(bundle, _past(state_dir, datetime.now(UTC) - timedelta(days=days), ""))
-        told = report.as_json()
+        since = datetime.now(UTC) - timedelta(days=days)
+        with reading_ledger(places(state_dir)) as ledger:
+            told = replayed_rows(bundle, ledger.stored_decisions(since)).as_json()
         if as_json:
             print_json(told)
         else:

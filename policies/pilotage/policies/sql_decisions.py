@@ -1,10 +1,11 @@
-"""Recorded decisions read back from the ledger as values."""
+"""Recorded decisions read back from the ledger, first as plain rows, then as values."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,9 +14,17 @@ from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger_schema import outbox, outcomes, proposals, verdicts
 from pilotage.policies.sql_rows import filed_from
 
+AT_ONCE = 1000
+"""Rows that are fetched together."""
 
-def decisions_in(connection: sa.Connection, since: datetime | None, proposal_id: str) -> Iterator[Decided]:
-    """The decisions, oldest first, each with its proposal and what came of it."""
+StoredDecision = Mapping[str, Any]
+"""One decision as the ledger spells it: plain values that can travel to another process."""
+
+
+def stored_decisions_in(
+    connection: sa.Connection, since: datetime | None, proposal_id: str
+) -> Iterator[StoredDecision]:
+    """The decisions as they are stored, oldest first, each with its proposal and what came of it."""
     wanted = (
         sa.select(
             proposals,
@@ -38,18 +47,24 @@ def decisions_in(connection: sa.Connection, since: datetime | None, proposal_id:
         wanted = wanted.where(verdicts.c.at >= timestamp(since))
     if proposal_id:
         wanted = wanted.where(proposals.c.id == proposal_id)
-    for row in connection.execute(wanted).mappings():
-        verdict = json.loads(row["verdict"])
-        yield Decided(
-            seq=row["seq"],
-            filed=filed_from({str(key): value for key, value in row.items()}),
-            stage=row["stage"],
-            outcome=row["outcome"],
-            policy_ids=tuple(verdict["policy_ids"]),
-            bundle=verdict["bundle"],
-            target=target_facts_from(json.loads(row["target_facts"])),
-            ledger=ledger_facts_from(json.loads(row["ledger_facts"])),
-            at=moment(row["decided_at"]),
-            judgement=row["judgement"] or "",
-            admitted_at=moment(row["admitted_at"]) if row["admitted_at"] else None,
-        )
+    options = {"yield_per": AT_ONCE}
+    for row in connection.execute(wanted, execution_options=options).mappings():
+        yield {str(key): value for key, value in row.items()}
+
+
+def decided_from(row: StoredDecision) -> Decided:
+    """The decision that this row stands for. Raises ValueError, KeyError or TypeError when it is none any more."""
+    verdict = json.loads(row["verdict"])
+    return Decided(
+        seq=row["seq"],
+        filed=filed_from(row),
+        stage=row["stage"],
+        outcome=row["outcome"],
+        policy_ids=tuple(verdict["policy_ids"]),
+        bundle=verdict["bundle"],
+        target=target_facts_from(json.loads(row["target_facts"])),
+        ledger=ledger_facts_from(json.loads(row["ledger_facts"])),
+        at=moment(row["decided_at"]),
+        judgement=row["judgement"] or "",
+        admitted_at=moment(row["admitted_at"]) if row["admitted_at"] else None,
+    )

@@ -84,8 +84,11 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
         ):
             yield connection
 
-    def file(self, filed: FiledProposal) -> bool:
-        """True when it is new, False when the same was filed before. Raises LedgerError for another text."""
+    def file(self, filed: FiledProposal, *, instead_of: str = "") -> bool:
+        """True when it is new, False when the same was filed before. Raises LedgerError for another text.
+
+        `instead_of` is the id of the proposal that it is an edit of, which is open no more by this.
+        """
         proposal = filed.proposal
         attempt = f"filing {proposal.id}"
         if digest_of(proposal, filed.proposer) != filed.digest:
@@ -110,6 +113,10 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
                 digest=filed.digest,
                 target=target_of(proposal.action),
             )
+            edited = found(connection, instead_of) if instead_of else None
+            if edited is not None and status_in(connection, instead_of) in OPEN:
+                set_status(connection, instead_of, "expired")
+                note(connection, edited, "amended", filed.filed_at, filed.proposer.name, by=proposal.id)
             return True
 
     def filed(self, proposal_id: str) -> FiledProposal | None:
@@ -261,8 +268,14 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
 
     def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[Decided]:
         """Recorded decisions with the facts they rest on, oldest first, of all proposals or of one."""
+        yield from map(sql_decisions.decided_from, self.stored_decisions(since, proposal_id))
+
+    def stored_decisions(
+        self, since: datetime | None = None, proposal_id: str = ""
+    ) -> Iterator[sql_decisions.StoredDecision]:
+        """The same as plain rows, for whoever reads very many."""
         with self.reading("reading decisions") as connection:
-            yield from sql_decisions.decisions_in(connection, since, proposal_id)
+            yield from sql_decisions.stored_decisions_in(connection, since, proposal_id)
 
     def counts(self) -> dict[str, int]:
         """How many proposals stand where."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.counted import LedgerFacts
-from pilotage.policies.decided import Decided, made_again
+from pilotage.policies.decided import Decided
 from pilotage.policies.gate import Gate
 from pilotage.policies.verdicts import FiledProposal, Mode, TargetFacts, Verdict, Vote
 from pilotage.telemetry.errors import ConfigError
@@ -42,20 +42,65 @@ class Replay:
     decisions: int = 0
     same: int = 0
     skipped: int = 0
-    """Without recorded facts."""
+    """Without recorded facts, or no longer readable."""
     moves: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Outcome before and after, of those that changed."""
     other_policies: int = 0
     """The same outcome by other policies."""
     approvals_asked_before: int = 0
     approvals_asked_after: int = 0
-    waiting_saved: timedelta = timedelta(0)
-    """Real waits for approvals that would not have been asked for."""
+    waits_saved: dict[str, timedelta] = field(default_factory=dict)
+    """By proposal, the real wait for an approval that would not have been asked for."""
     allowed_known_bad: int = 0
     """Newly allowed, of which the outcome is known to have been bad: regret."""
     stopped_known_good: int = 0
     """No longer allowed, of which the outcome is known to have been good."""
     changed: list[Changed] = field(default_factory=list)
+
+    def take(self, one: Decided, verdict: Verdict) -> None:
+        """Counts one decision and the verdict that the other bundle gives on the same facts."""
+        self.decisions += 1
+        before, after = one.outcome, verdict.outcome.value
+        self.approvals_asked_before += before == "needs_approval"
+        self.approvals_asked_after += after == "needs_approval"
+        if before == after:
+            self.same += one.policy_ids == verdict.policy_ids
+            self.other_policies += one.policy_ids != verdict.policy_ids
+            return
+        self.moves[before, after] += 1
+        self.allowed_known_bad += after == "allow" and one.judgement == "failed"
+        self.stopped_known_good += before == "allow" and one.judgement == "verified"
+        proposal = one.filed.proposal
+        if before == "needs_approval" and after == "allow" and one.admitted_at is not None:
+            self.waits_saved[proposal.id] = one.admitted_at - one.filed.filed_at
+        if len(self.changed) < SHOWN:
+            self.changed.append(
+                Changed(
+                    proposal_id=proposal.id,
+                    kind=proposal.action.kind,
+                    target=one.target.target if one.target else "",
+                    at=one.at,
+                    before=before,
+                    after=after,
+                    policies_before=one.policy_ids,
+                    policies_after=verdict.policy_ids,
+                    judgement=one.judgement,
+                )
+            )
+
+    def add(self, later: Replay) -> None:
+        """Counts what another replay counted of the decisions that follow."""
+        self.decisions += later.decisions
+        self.same += later.same
+        self.skipped += later.skipped
+        self.moves += later.moves
+        self.other_policies += later.other_policies
+        self.approvals_asked_before += later.approvals_asked_before
+        self.approvals_asked_after += later.approvals_asked_after
+        self.waits_saved |= later.waits_saved
+        self.allowed_known_bad += later.allowed_known_bad
+        self.stopped_known_good += later.stopped_known_good
+        self.changed += later.changed[: SHOWN - len(self.changed)]
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -66,7 +111,7 @@ class Replay:
             "moves": {f"{before} -> {after}": n for (before, after), n in sorted(self.moves.items())},
             "other_policies": self.other_policies,
             "approvals_asked": {"before": self.approvals_asked_before, "after": self.approvals_asked_after},
-            "minutes_saved": round(self.waiting_saved.total_seconds() / 60, 1),
+            "minutes_saved": round(sum(self.waits_saved.values(), timedelta(0)).total_seconds() / 60, 1),
             "allowed_known_bad": self.allowed_known_bad,
             "stopped_known_good": self.stopped_known_good,
             "changed": [
@@ -84,48 +129,6 @@ class Replay:
                 for one in self.changed
             ],
         }
-
-
-def replayed(bundle: Bundle, past: Iterable[Decided]) -> Replay:
-    """What this bundle would have decided on each decision's own facts."""
-    gate, report = Gate(bundle), Replay()
-    saved: set[str] = set()
-    for one in past:
-        verdict = made_again(gate, one)
-        if verdict is None:
-            report.skipped += 1
-            continue
-        report.decisions += 1
-        before, after = one.outcome, verdict.outcome.value
-        report.approvals_asked_before += before == "needs_approval"
-        report.approvals_asked_after += after == "needs_approval"
-        if before == after:
-            report.same += one.policy_ids == verdict.policy_ids
-            report.other_policies += one.policy_ids != verdict.policy_ids
-            continue
-        report.moves[before, after] += 1
-        report.allowed_known_bad += after == "allow" and one.judgement == "failed"
-        report.stopped_known_good += before == "allow" and one.judgement == "verified"
-        proposal = one.filed.proposal
-        waited = before == "needs_approval" and after == "allow" and one.admitted_at is not None
-        if waited and one.admitted_at is not None and proposal.id not in saved:
-            saved.add(proposal.id)
-            report.waiting_saved += one.admitted_at - one.filed.filed_at
-        if len(report.changed) < SHOWN:
-            report.changed.append(
-                Changed(
-                    proposal_id=proposal.id,
-                    kind=proposal.action.kind,
-                    target=one.target.target if one.target else "",
-                    at=one.at,
-                    before=before,
-                    after=after,
-                    policies_before=one.policy_ids,
-                    policies_after=verdict.policy_ids,
-                    judgement=one.judgement,
-                )
-            )
-    return report
 
 
 def what_if(
