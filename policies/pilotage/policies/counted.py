@@ -53,4 +53,5 @@ class LedgerFacts:
     waiting: int = 0
     """Other proposals of the same proposer that wait for approvals now."""
     waiting_alike: int = 0
-    """Other proposals of the same kind for the same target, whoever's, that wait for approvals now."""
+    """Other proposals of the same kind for the same target that wait for approvals now: an agent's are counted
+    against whoever's, a person's against their own, so that what an agent asked can be edited."""

@@ -60,6 +60,9 @@ def facts_in(
         now=now,
     )
     waiting = (proposals.c.id != proposal.id, proposals.c.status == "needs_approval")
+    own = proposals.c.proposer == as_text(filed.proposer)
+    # a person's edit of what an agent asked is another question; an agent asks nothing that anybody asked before
+    alike_by = (own,) if filed.proposer.kind == "user" else ()
     radius = connection.execute(
         sa.select(sa.func.count(sa.distinct(outbox.c.target))).where(
             others, outbox.c.kind != NOTIFY, outbox.c.admitted_at > hour, outbox.c.target != wanted
@@ -91,8 +94,10 @@ def facts_in(
         verified_since_failed=trouble.verified_since_failed,
         probing=trouble.probing,
         break_glass=grant_in(connection, filed, target, now),
-        waiting=_count(connection, *waiting, proposals.c.proposer == as_text(filed.proposer)),
-        waiting_alike=_count(connection, *waiting, proposals.c.kind == kind, proposals.c.target == wanted),
+        waiting=_count(connection, *waiting, own),
+        waiting_alike=_count(
+            connection, *waiting, *alike_by, proposals.c.kind == kind, proposals.c.target == wanted
+        ),
         autonomy=autonomy_in(connection, kind, deployment_id or wanted),
     )
 

@@ -97,7 +97,9 @@ COMMANDS: Mapping[str, Command] = {
         usage="/stop [REASON]", help="the kill switch: nothing more is injected", run=deciding.stop
     ),
     "resume": Command(usage="/resume", help="vote to start again", run=deciding.resume),
-    "mode": Command(usage="/mode [MODE]", help="how far the loop may go, or another mode", run=deciding.mode),
+    "mode": Command(
+        usage="/mode [MODE REASON]", help="how far the loop may go, or another mode", run=deciding.mode
+    ),
     # recalling
     "show": Command(
         usage="/show N | ID",

@@ -183,10 +183,9 @@ def resume(s: Setting, rest: str) -> list[Block]:
 
 def mode(s: Setting, rest: str) -> list[Block]:
     """Tells the mode, or asks for another."""
-    to = rest.strip().lower()
+    to, _, reason = rest.strip().partition(" ")
     if not to:
         return [pairs("mode", {"now": s.desk.call("status")["mode"], "there are": ", ".join(MODES)})]
-    if to not in MODES:
-        raise DeskRefusal("invalid", f"Setting the mode {to!r}: valid are {', '.join(MODES)}.")
-    found = s.desk.call("set_mode", to=to)
-    return [text(f"mode: {found.get('mode', to)}")]
+    found = s.desk.call("set_mode", mode=to.lower(), reason=reason.strip())
+    lapsed = f"; {found['lapsed']} open proposals lapsed" if found.get("lapsed") else ""
+    return [text(f"mode {found['mode']}, before it was {found['before']}{lapsed}")]

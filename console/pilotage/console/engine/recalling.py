@@ -87,6 +87,7 @@ def history(s: Setting, rest: str) -> list[Block]:
                     each.id,
                 )
                 for each in s.log.threads(30, rest.strip())
+                if not rest.strip() or each.id != s.thread  # where it was asked has the words, too
             ),
             empty="No conversation has these words." if rest.strip() else "There is no conversation yet.",
         )
