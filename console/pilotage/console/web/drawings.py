@@ -265,7 +265,7 @@ def _short(words: str) -> str:
 
 def _axis(scale: _Scale, bottom: float, offset: int) -> Iterator[str]:
     most = max(2, int((scale.right - scale.left) / 90))
-    step = next((step for step in STEPS if scale.seconds / step <= most), STEPS[-1])
+    step = next((step for step in STEPS if scale.seconds / step <= most), scale.seconds / most)
     shift = timedelta(minutes=offset)
     local = (scale.first - shift).timestamp()
     tick = -(-local // step) * step

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from pilotage.console.engine.engine import Engine
 from pilotage.console.web.access import Reader, Writer
@@ -160,10 +160,19 @@ class ChartIn(_In):
     style: Literal["bar", "line"] = "bar"
 
 
+def _on_a_calendar(at: datetime) -> datetime:
+    if not 1990 <= at.year <= 2200:
+        raise ValueError("a run is drawn between the years 1990 and 2200")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_on_a_calendar)]
+
+
 class SpanIn(BaseModel):
     state: Word
-    start: AwareDatetime
-    end: AwareDatetime | Literal[""] = ""
+    start: Moment
+    end: Moment | Literal[""] = ""
 
 
 class LaneIn(BaseModel):

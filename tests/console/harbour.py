@@ -1,0 +1,301 @@
+"""A desk, a ledger, a store and the console's server, all real and all in this process; only Prefect is played."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import uvicorn
+
+from pilotage.console.engine.crews import caller_with, crew_of
+from pilotage.console.engine.engine import Engine
+from pilotage.console.engine.event_log import EventLog
+from pilotage.console.engine.watcher import Watcher
+from pilotage.console.web.app import create_app
+from pilotage.console.web.sessions import Sessions
+from pilotage.flows.desk import DeskServer
+from pilotage.flows.desk_client import DeskClient
+from pilotage.flows.doorkeeper import Doorkeeper
+from pilotage.flows.governance import Governance
+from pilotage.flows.injector import Injector, InjectorLimits
+from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.mode_switch import ModeSwitch
+from pilotage.flows.operations import Operations
+from pilotage.flows.places import Places
+from pilotage.flows.readouts import Readouts
+from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
+from pilotage.planner.actions import Action, RetryRun, target_of
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.policies.bundle import Bundle
+from pilotage.policies.gate import Gate
+from pilotage.policies.identities import IdentityBook
+from pilotage.policies.sql_ledger import SqlLedger
+from pilotage.policies.verdicts import Identity, Mode, TargetFacts
+from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.telemetry.facts import LogLine, RunFact, StateType
+from pilotage.telemetry.store_socket import StoreServer
+
+AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
+PEOPLE = {"pat": ("operator", "admin"), "ann": ("approver",), "vic": ("viewer",)}
+PASSWORD = "correct horse battery"
+UI = "http://127.0.0.1:4200"
+
+
+@dataclass
+class PlayedLever:
+    """Does as it is told, and counts."""
+
+    kind: str = "any"
+    window: timedelta = timedelta(minutes=1)
+    undoable: str = "always"
+    executed: int = 0
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        self.executed += 1
+        return Delivery(effect=Effect.DONE)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        return Check(judgement=Judgement.VERIFIED, detail="it completed", final_state="COMPLETED")
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        return Delivery(effect=Effect.DONE)
+
+
+class PlayedFacts:
+    """A failed run of a staging deployment, whatever is asked about."""
+
+    async def target(self, action: Action) -> TargetFacts:
+        return TargetFacts(
+            target=target_of(action),
+            read_at=datetime.now(UTC),
+            state_type="FAILED",
+            state_name="Failed",
+            state_id="s-1",
+            deployment_id="d-1",
+            deployment_name="etl/nightly",
+            env="staging",
+            tier=2,
+            memory_mb=128,
+        )
+
+
+@dataclass
+class Harbour:
+    """What a test asks for."""
+
+    places: Places
+    book: IdentityBook
+    tokens: dict[str, str]
+    ledger: SqlLedger
+    store: DuckDBStore
+    engine: Engine
+    injector: Injector
+    lever: PlayedLever
+    sessions: Sessions
+    url: str = ""
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    def client(self, name: str | None = None, **more: Any) -> httpx.Client:
+        """A client of the server, with this person's token or without any."""
+        headers = {"Authorization": f"Bearer {self.tokens[name]}"} if name else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False, **more)
+
+    def desk(self, name: str) -> DeskClient:
+        """The desk, asked by this person."""
+        return DeskClient(self.places.desk_socket, self.tokens[name])
+
+    def failed_run(self, message: str = "connection reset by peer", name: str = "brave-otter") -> str:
+        """The id of a failed run with one log line, both known to telemetry."""
+        run_id, now = str(uuid4()), datetime.now(UTC)
+        self.store.merge_runs(
+            [
+                RunFact(
+                    run_id=run_id,
+                    name=name,
+                    flow_name="etl",
+                    state_type=StateType.FAILED,
+                    state_name="Failed",
+                    state_id="s-1",
+                    state_message=message,
+                    deployment_id="d-1",
+                    deployment_name="nightly",
+                    pool="p",
+                    queue="default",
+                    run_count=1,
+                    created=now - timedelta(minutes=3),
+                    expected_start=now - timedelta(minutes=3),
+                    started=now - timedelta(minutes=2),
+                    ended=now - timedelta(minutes=1),
+                    updated=now,
+                    tags=("env:staging",),
+                )
+            ]
+        )
+        self.store.add_logs([LogLine(log_id=str(uuid4()), run_id=run_id, at=now, level=40, message=message)])
+        return run_id
+
+    def proposal(self, run_id: str = "", action: Action | None = None, **case: Any) -> dict[str, Any]:
+        """A proposal as the agent files it, judged."""
+        wanted = action or RetryRun(run_id=run_id or str(uuid4()))
+        number = uuid4().hex[:12]
+        proposal = Proposal(
+            id=f"p-{number}",
+            incident_id=f"i-{number}",
+            action=wanted,
+            expires_at=datetime.now(UTC) + timedelta(hours=1),
+            evidence=("state:s-1",),
+        )
+        told = CaseFile(**({"subject": "run", "failure_class": "transient", "p_fail": 0.12} | case))
+        return self.desk("planner").file(proposal, told)
+
+    def work(self) -> None:
+        """One turn of the loop: what is allowed is injected and verified."""
+
+        async def turn() -> None:
+            for row in self.ledger.proposals("allowed", 100):
+                await self.injector.admit(row["proposal_id"])
+            while await self.injector.deliver():
+                pass
+            await self.injector.verify()
+
+        asyncio.run_coroutine_threadsafe(turn(), self.loop).result(30)
+
+    def watch(self) -> None:
+        """One look of the watcher."""
+        caller = caller_with(self.places, self.tokens["pat"])
+        watcher = Watcher(self.engine, caller, self.desk("pat"))
+
+        async def look() -> None:
+            while await watcher.look():
+                pass
+
+        asyncio.run_coroutine_threadsafe(look(), self.loop).result(30)
+
+
+@contextmanager
+def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
+    """Everything, in the directory `root`, served on a free port of loopback until the end of the block."""
+    places = Places(root=root)
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    book = IdentityBook(places.users)
+    tokens = {name: book.add(name, roles=roles) for name, roles in PEOPLE.items()}
+    tokens["planner"] = book.lend(AGENT)
+    places.token.touch(mode=0o600)
+    places.token.write_text(tokens["pat"])
+    store = DuckDBStore(places.telemetry)
+    ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
+    reader = StoreServer(store, places.store_socket)
+    lever = PlayedLever()
+    gate = Gate(Bundle.load())
+    switch = ModeSwitch(ledger, mode, _now)
+    switch.begin()
+    kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=lambda: 1)
+
+    async def drained(pool: str, queue: str) -> bool:
+        return False
+
+    injector = Injector(
+        ledger=ledger,
+        gate=gate,
+        facts=PlayedFacts(),
+        levers=dict.fromkeys(("retry_run", "resize_run", "cancel_run", "notify_owner"), lever),
+        mode=switch.mode,
+        stopped=kill_switch.stopped,
+        clock=_now,
+        owner="harbour",
+        drained=drained,
+        limits=InjectorLimits(lease=timedelta(seconds=5), max_attempts=3),
+    )
+    words = {
+        kind: {"on": "run", "does": "as told", "undo": "always", "within": "1 min"}
+        for kind in ("retry_run", "resize_run", "cancel_run", "notify_owner")
+    }
+    tables = (
+        Operations(
+            ledger=ledger, gate=gate, injector=injector, store=store, kill_switch=kill_switch, mode=switch.mode,
+            clock=_now, health=lambda: {"connected": True}, wake=lambda: None,
+        ),
+        Governance(
+            ledger=ledger, gate=gate, judge=injector.judge, mode=switch, clock=_now, wake=lambda: None,
+            standing=book.standing,
+        ),
+        Readouts(
+            ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, places={"ui": UI}
+        ),
+    )  # fmt: skip
+    operations = {name: row for table in tables for name, row in table.table().items()}
+    sessions = Sessions()
+    with contextlib.ExitStack() as stack:
+        stack.callback(store.close)
+        stack.callback(ledger.close)
+        stack.callback(reader.close)
+        engine = Engine(log=EventLog(root / "console.sqlite"), crew=crew_of(places))
+        port = Harbour(
+            places=places, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
+            injector=injector, lever=lever, sessions=sessions,
+        )  # fmt: skip
+        desk = DeskServer(
+            places.desk_socket, operations, book.authenticate, sign_in=Doorkeeper(book, _now).sign_in
+        )
+
+        def password(name: str, given: str) -> str:
+            return str(DeskClient(places.desk_socket, "").call("sign_in", name=name, password=given)["token"])
+
+        app = create_app(
+            engine, identify=lambda token: caller_with(places, token), password=password, sessions=sessions
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+        )
+        with _serving(port, desk, server, app.state.tail.close):
+            yield port
+
+
+@contextmanager
+def _serving(
+    port: Harbour, desk: DeskServer, server: uvicorn.Server, close: Callable[[], None]
+) -> Iterator[None]:
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def run() -> None:
+        await desk.start()
+        serving = asyncio.create_task(server.serve())
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            address = server.servers[0].sockets[0].getsockname()
+            port.url = f"http://127.0.0.1:{address[1]}"
+        ready.set()
+        await stop.wait()
+        close()
+        server.should_exit = True
+        await serving
+        await port.engine.close()
+        await desk.close()
+
+    thread = threading.Thread(target=lambda: port.loop.run_until_complete(run()))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        assert port.url, "the server did not start"
+        yield
+    finally:
+        port.loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        port.loop.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+UUID_OF_NOBODY = str(UUID(int=0))
