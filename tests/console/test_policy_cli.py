@@ -263,3 +263,10 @@ def test_decisions_come_back_as_they_were_recorded(state: Path) -> None:
             assert one.filed == replace(filed(int(one.filed.proposal.id[2:], 16), one.at), filed_at=one.at)
     finally:
         ledger.close()
+
+
+def test_check_takes_the_directory_without_a_flag_too(run: Run, bundle: Path) -> None:
+    (bundle / "zz.cedar").write_text('@id("x") permit (principal, action, resource);')
+    code, told = run(policy_cli.app, "check", str(bundle), at=False)
+    assert code == 2
+    assert "zz.cedar" in told["error"]["message"]

@@ -49,10 +49,14 @@ def test_an_edited_proposal_is_the_editors_own_and_waits_for_somebody_else(
     governance: Governance, ledger: SqlLedger, filed: Make
 ) -> None:
     ledger.file(filed())
+    asyncio.run(governance._judge(filed()))  # it waits for an approver
     action = {"kind": "retry_run", "run_id": RUN, "delay": "PT30S"}
     told = asyncio.run(governance.amend(OLGA, filed().proposal.id, action))
     assert (told["proposer"], told["status"], told["action"]["delay"]) == ("olga", "needs_approval", "PT30S")
     assert told["verdict"]["policy_ids"] == ["prod-four-eyes"]
+    assert ledger.status(filed().proposal.id) == "expired"
+    assert "amended" in [step["step"] for step in ledger.story(filed().proposal.id)]
+    assert asyncio.run(governance.amend(OLGA, filed().proposal.id, action))["status"] == "needs_approval"
     with pytest.raises(DeskRefusal, match="no such proposal"):
         asyncio.run(governance.amend(OLGA, "p-00000000ffff", action))
 

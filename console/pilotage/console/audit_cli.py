@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,28 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from pilotage.console.asking import asker
+from pilotage.console.options import AsJson, StateDir, TokenFile
+from pilotage.console.options import told as _told
 from pilotage.console.shown import OUT, harmless, print_json
 
 app = typer.Typer(help="The tamper-evident log of every decision.", no_args_is_help=True)
 
-StateDir = Annotated[
-    Path | None,
-    typer.Option("--state-dir", help="Where this installation keeps its state.", show_default=False),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="File with the token that proves who you are.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The same for a program, on standard output.")]
 EXIT_BROKEN = 1
-
-
-@contextmanager
-def _told(as_json: bool) -> Iterator[None]:
-    from pilotage.console.cli import told  # the command line imports this module
-
-    with told(as_json):
-        yield
 
 
 @app.command("verify")

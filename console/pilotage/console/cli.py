@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pilotage.console import audit_cli, policy_cli
+from pilotage.console import audit_cli, govern_cli, policy_cli, publish_cli
 from pilotage.console.asking import Asker, asker
+from pilotage.console.options import (
+    EXIT_ERROR,
+    EXIT_REFUSED,
+    AsJson,
+    Limit,
+    Proposal,
+    Reason,
+    StateDir,
+    TokenFile,
+    a_mode,
+    told,
+)
 from pilotage.console.shown import (
     ERR,
     OUT,
-    fail,
     harmless,
     joined,
     print_json,
     print_pairs,
     print_table,
+    standing_of,
     when,
     where_of,
 )
@@ -38,36 +49,7 @@ users_app = typer.Typer(help="People who may look, propose, vote and stop.", no_
 app.add_typer(audit_cli.app, name="audit")
 app.add_typer(users_app, name="users")
 app.add_typer(policy_cli.app, name="policy")
-
-StateDir = Annotated[
-    Path | None,
-    typer.Option("--state-dir", help="Where this installation keeps its state.", show_default=False),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="File with the token that proves who you are.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The same for a program, on standard output.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
-
-EXIT_ERROR, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
-"""What went wrong outside, what a person must edit, and what the desk said no to."""
-
-
-@contextmanager
-def told(as_json: bool) -> Iterator[None]:
-    """Turns our errors into a message and an exit code."""
-    try:
-        yield
-    except DeskRefusal as exc:
-        fail(str(exc), kind=exc.kind, as_json=as_json)
-        raise typer.Exit(EXIT_REFUSED) from exc
-    except ConfigError as exc:
-        fail(str(exc), kind="config", as_json=as_json)
-        raise typer.Exit(EXIT_USAGE) from exc
-    except PilotageError as exc:
-        fail(str(exc), kind="error", as_json=as_json)
-        raise typer.Exit(EXIT_ERROR) from exc
+publish_cli.join(policy_cli.app)
 
 
 @app.command()
@@ -80,9 +62,11 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Watch the Prefect server of the active profile. Shadow mode unless you say otherwise: nothing is injected."""
-    from pilotage.flows.up import run_up  # start-up time: Prefect
-
     with told(as_json):
+        if mode is not None:
+            a_mode(mode, "--mode")
+        from pilotage.flows.up import run_up  # start-up time: Prefect
+
         run_up(
             config=config,
             state_dir=state_dir,
@@ -118,13 +102,20 @@ def status(state_dir: StateDir = None, token_file: TokenFile = None, as_json: As
 
     def show(found: dict[str, Any]) -> None:
         collector = found.get("collector") or {}
+        for glass in found.get("glass") or ():
+            OUT.print(
+                harmless(f"GLASS BROKEN by {glass['holder']} until {when(glass['until'])}: {glass['reason']}")
+            )
         print_pairs(
             "pilotage",
             {
                 "mode": found.get("mode"),
                 "stopped": found.get("stopped") or "no",
                 **{f"collector {key}": value for key, value in collector.items()},
-                **{f"proposals {key}": value for key, value in (found.get("proposals") or {}).items()},
+                **{
+                    f"proposals {standing_of({'status': key, 'mode': found.get('mode')})}": value
+                    for key, value in (found.get("proposals") or {}).items()
+                },
                 "policies": found.get("bundle"),
             },
         )
@@ -185,7 +176,7 @@ def proposals(
                     row["target"],
                     row["verdict"].get("outcome", "unjudged"),
                     joined(row["verdict"].get("policy_ids", ())),
-                    row["status"],
+                    standing_of(row),
                 )
                 for row in found
             ),
@@ -195,13 +186,10 @@ def proposals(
     _ask_and_show(state_dir, token_file, "proposals", as_json, show, status=status, limit=limit)
 
 
-Proposal = Annotated[str, typer.Argument(help="The proposal's id, p-….")]
-
-
 @app.command()
 def approve(
     proposal: Proposal,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: Reason = "",
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -213,7 +201,7 @@ def approve(
 @app.command()
 def reject(
     proposal: Proposal,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: Reason = "",
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -240,7 +228,7 @@ def why(
 @app.command()
 def undo(
     proposal: Proposal,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: Reason = "",
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -259,7 +247,7 @@ def undo(
 
 @app.command()
 def stop(
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: Reason = "",
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -308,7 +296,10 @@ def chat(
     token_file: TokenFile = None,
     config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
 ) -> None:
-    """Talk: ask about runs, see proposals, approve or reject them. Rules answer when no model is configured."""
+    """Talk: ask about runs; /inbox shows what waits for a person, /approve ID and /reject ID WHY answer it.
+
+    Rules answer when no model is configured. /help tells the rest.
+    """
     from pilotage.console.chat import run_chat  # start-up time: the planner
 
     with told(as_json=False):
@@ -464,9 +455,12 @@ def _vote(
                     "verdict now": found["verdict"]["outcome"],
                     "policies": joined(found["verdict"]["policy_ids"]),
                     "still missing": joined(found["verdict"]["requirements"]) or "nothing",
-                    "status": found["status"],
+                    "status": standing_of(found),
                 },
             )
+
+
+govern_cli.join(app)
 
 
 def main() -> None:

@@ -103,3 +103,11 @@ def where_of(proposal: Mapping[str, Any]) -> str:
     facts = proposal.get("target_facts") or {}
     name = facts.get("deployment_name") or ""
     return f"{name} ({facts['env']}, tier {facts['tier']})".strip() if facts.get("env") else str(name)
+
+
+def standing_of(proposal: Mapping[str, Any]) -> str:
+    """Where a proposal stands, in words that promise nothing which its mode does not do."""
+    status, mode = str(proposal.get("status", "")), proposal.get("mode")
+    if status == "allowed" and mode in ("observe", "shadow"):
+        return f"would be allowed ({mode}: nothing is injected)"
+    return status

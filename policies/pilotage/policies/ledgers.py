@@ -72,8 +72,11 @@ class Stop:
 class Ledger(Protocol):
     """The ledger, whatever database it is on."""
 
-    def file(self, filed: FiledProposal) -> bool:
-        """True when it is new, False when it was filed before. Another text under its id: LedgerError."""
+    def file(self, filed: FiledProposal, *, instead_of: str = "") -> bool:
+        """True when it is new, False when it was filed before. Another text under its id: LedgerError.
+
+        `instead_of` is the id of the proposal that it is an edit of, which is open no more by this.
+        """
         ...
 
     def filed(self, proposal_id: str) -> FiledProposal | None:

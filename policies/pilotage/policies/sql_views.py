@@ -105,11 +105,13 @@ def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[di
     ids = [row["id"] for row in rows]
     last: dict[str, dict[str, Any]] = {}
     facts: dict[str, dict[str, Any]] = {}
+    modes: dict[str, str] = {}
     for row in connection.execute(
         sa.select(verdicts).where(verdicts.c.proposal_id.in_(ids)).order_by(verdicts.c.seq)
     ).mappings():
         last[row["proposal_id"]] = json.loads(row["verdict"])
         facts[row["proposal_id"]] = json.loads(row["target_facts"] or "null") or {}
+        modes[row["proposal_id"]] = (json.loads(row["ledger_facts"] or "null") or {}).get("mode") or ""
     cast: dict[str, list[dict[str, Any]]] = {}
     for row in connection.execute(
         sa.select(votes).where(votes.c.proposal_id.in_(ids)).order_by(votes.c.seq)
@@ -138,6 +140,7 @@ def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[di
             "case": json.loads(row["case_file"]),
             "verdict": last.get(row["id"], {}),
             "target_facts": facts.get(row["id"], {}),
+            "mode": modes.get(row["id"], ""),
             "votes": cast.get(row["id"], []),
             "outcome": ended.get(row["id"], {}),
         }

@@ -1,0 +1,193 @@
+"""A desk at which people can be played by the command line: real socket, ledger, gate and users; Prefect is not asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from typer.testing import CliRunner
+
+from pilotage.console.cli import app
+from pilotage.flows.desk import DeskServer
+from pilotage.flows.desk_client import DeskClient
+from pilotage.flows.governance import Governance
+from pilotage.flows.injector import Injector
+from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.mode_switch import ModeSwitch
+from pilotage.flows.operations import Operations
+from pilotage.flows.places import Places
+from pilotage.flows.publishing import Publishing, begin_with
+from pilotage.flows.vouching import signer_of
+from pilotage.planner.actions import Action, RetryRun, target_of
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.gate import Gate
+from pilotage.policies.identities import IdentityBook
+from pilotage.policies.sql_ledger import SqlLedger
+from pilotage.policies.verdicts import Identity, Mode, TargetFacts
+from pilotage.telemetry.duckdb_store import DuckDBStore
+
+ONE_CASE = "- {case: a retry, outcome: allow, by_policies: [agent-retries]}\n"
+PEOPLE = {
+    "ada": ("admin",),
+    "bob": ("admin",),
+    "ann": ("approver",),
+    "olga": ("operator",),
+    "vic": ("viewer",),
+}
+
+
+class FailedProductionRun:
+    """What Prefect would say of any target."""
+
+    async def target(self, action: Action) -> TargetFacts:
+        """The facts, read now."""
+        return TargetFacts(
+            target=target_of(action),
+            read_at=datetime.now(UTC),
+            state_type="FAILED",
+            state_name="Failed",
+            deployment_id="d-1",
+            deployment_name="pay/out",
+            env="prod",
+            memory_mb=128,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quay:
+    """The desk's people, and what is behind it."""
+
+    places: Places
+    ledger: SqlLedger
+    gate: Gate
+    switch: ModeSwitch
+    tokens: Mapping[str, str]
+
+    def run(self, who: str, *arguments: str) -> tuple[int, Any]:
+        """What `pilotage … --json` of this person exits with and prints."""
+        code, said = self.say(who, *arguments, "--json")
+        return code, json.loads(said)
+
+    def say(self, who: str, *arguments: str) -> tuple[int, str]:
+        """What `pilotage …` of this person exits with and prints, as one line of words."""
+        token = self.places.root / f"{who}.token"
+        token.write_text(self.tokens[who])
+        here = ("--state-dir", str(self.places.root), "--token-file", str(token))
+        result = CliRunner().invoke(app, [*arguments, *here])
+        told = result.output if "--json" in arguments else " ".join(result.output.split())
+        return result.exit_code, told
+
+    def waiting(self) -> dict[str, Any]:
+        """A proposal of the agent that waits for an approver."""
+        number = uuid4().hex[:12]
+        proposal = Proposal(
+            id=f"p-{number}",
+            incident_id=f"i-{number}",
+            action=RetryRun(run_id=str(uuid4())),
+            expires_at=datetime.now(UTC) + timedelta(hours=1),
+        )
+        told = CaseFile(subject="run", failure_class="transient")
+        return DeskClient(self.places.desk_socket, self.tokens["planner"]).file(proposal, told)
+
+    def events(self) -> list[str]:
+        """Every step of the audit log."""
+        return [step["step"] for step in self.ledger.entries(0, 10_000)]
+
+
+@contextmanager
+def quay(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[Quay]:
+    """The desk, until the end of the block."""
+    places = Places(root=root)
+    book = IdentityBook(places.users)
+    tokens = {name: book.add(name, roles=roles) for name, roles in PEOPLE.items()}
+    tokens["planner"] = book.lend(Identity(name="planner", kind="agent", roles=frozenset({"agent"})))
+    with ExitStack() as stack:
+        store = DuckDBStore(places.telemetry)
+        stack.callback(store.close)
+        ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
+        stack.callback(ledger.close)
+        signer = signer_of(places)
+        own = root / "policies"  # the shipped ones with one case: publishing runs all
+        shutil.copytree(DEFAULT_BUNDLE, own)
+        (own / "cases.yaml").write_text(ONE_CASE)
+        begun = begin_with(ledger, signer, Bundle.load(own), policies=own, guardrails=None, now=_now())
+        gate, switch = Gate(begun), ModeSwitch(ledger, mode, _now)
+        switch.begin()
+        kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=lambda: 1)
+
+        async def drained(pool: str, queue: str) -> bool:
+            return False
+
+        injector = Injector(
+            ledger=ledger,
+            gate=gate,
+            facts=FailedProductionRun(),
+            levers={},
+            mode=switch.mode,
+            stopped=kill_switch.stopped,
+            clock=_now,
+            owner="quay",
+            drained=drained,
+        )
+        operations = Operations(
+            ledger=ledger,
+            gate=gate,
+            injector=injector,
+            store=store,
+            kill_switch=kill_switch,
+            mode=switch.mode,
+            clock=_now,
+            health=dict,
+            wake=lambda: None,
+        )
+        governance = Governance(
+            ledger=ledger,
+            gate=gate,
+            judge=injector.judge,
+            mode=switch,
+            clock=_now,
+            wake=lambda: None,
+            standing=book.standing,
+        )
+        publishing = Publishing(
+            ledger=ledger, gate=gate, signer=signer, standing=book.standing, mode=switch.mode, clock=_now
+        )
+        tables = {**operations.table(), **governance.table(), **publishing.table()}
+        stack.enter_context(_open(DeskServer(places.desk_socket, tables, book.authenticate)))
+        yield Quay(places=places, ledger=ledger, gate=gate, switch=switch, tokens=tokens)
+
+
+@contextmanager
+def _open(desk: DeskServer) -> Iterator[None]:
+    started, loop = threading.Event(), asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        await desk.start()
+        started.set()
+        await stop.wait()
+        await desk.close()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        loop.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

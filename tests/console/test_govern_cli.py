@@ -1,0 +1,175 @@
+"""What people command at a real desk through the command line: policed, told plainly, and a row each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.console.quay import ONE_CASE, Quay, quay
+from typer.testing import CliRunner
+
+from pilotage.console.cli import app
+from pilotage.console.options import MODES
+from pilotage.policies.bundle import DEFAULT_BUNDLE
+from pilotage.policies.verdicts import Mode
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Quay]:
+    with quay(tmp_path / "quay") as opened:
+        yield opened
+
+
+def test_a_vote_that_is_refused_says_who_you_are_and_what_it_takes(desk: Quay) -> None:
+    proposal = desk.waiting()["proposal_id"]
+    code, said = desk.say("vic", "approve", proposal)
+    assert code == 3
+    assert "you are vic (viewer); approver is needed" in said
+    code, said = desk.say("vic", "stop")
+    assert "you are vic (viewer); operator or approver is needed" in said
+    assert desk.events()[-2:] == ["vote_refused", "command_refused"]
+    code, told = desk.run("ann", "reject", proposal, "--reason", "not during the close")
+    assert (code, told["status"], told["votes"][0]["reason"]) == (0, "rejected", "not during the close")
+
+
+def test_an_edited_proposal_is_another_one_and_the_editor_does_not_approve_it(desk: Quay) -> None:
+    old = desk.waiting()
+    code, new = desk.run("olga", "amend", old["proposal_id"], "--set", "delay=PT30S")
+    assert (code, new["proposer"], new["action"]["delay"]) == (0, "olga", "PT30S")
+    assert desk.run("vic", "proposals", "--status", "expired")[1][0]["proposal_id"] == old["proposal_id"]
+    assert (new["status"], new["verdict"]["requirements"]) == ("needs_approval", {"approver": 1})
+    assert desk.run("olga", "approve", new["proposal_id"])[0] == 3
+    assert desk.run("ann", "approve", new["proposal_id"])[1]["status"] == "allowed"
+    for wrong in ("delay", "kind=cancel_run", "memory_mb=3"):
+        code, told = desk.run("olga", "amend", old["proposal_id"], "--set", wrong)
+        assert code == 2
+        assert "its fields are delay, run_id" in told["error"]["message"]
+    assert (
+        desk.run("vic", "amend", old["proposal_id"], "--set", "delay=PT9S")[1]["error"]["kind"]
+        == "wrong-role"
+    )
+
+
+def test_glass_is_broken_loudly_and_mended(desk: Quay) -> None:
+    wanted = ("break-glass", "--kind", "retry_run", "--target", "run:*", "--minutes", "10")
+    code, told = desk.run("ada", *wanted, "--reason", "outage at the bank")
+    assert (code, told["holder"]) == (0, "ada")
+    assert "GLASS BROKEN by ada" in desk.say("vic", "status")[1]
+    assert "outage at the bank" in desk.say("vic", "grants")[1]
+    code, told_no = desk.run("ann", *wanted, "--reason", "outage")
+    assert code == 3
+    assert "you are ann (approver); admin is needed" in told_no["error"]["message"]
+    assert "max_break_glass" in desk.say("ada", *wanted[:-1], "61", "--reason", "outage")[1]
+    assert desk.run("ada", *wanted, "--reason", " ")[0] == 3
+    assert desk.run("olga", "mend-glass", told["id"])[1] == {"grant": told["id"], "ended": True}
+    assert desk.run("vic", "grants")[1]["glass"] == []
+    assert [step for step in desk.events() if "glass" in step] == [
+        "glass_broken", "glass_refused", "glass_refused", "glass_refused", "glass_mended"
+    ]  # fmt: skip
+
+
+def test_the_right_to_approve_is_lent_and_taken_back(desk: Quay) -> None:
+    assert desk.run("ann", "delegate", "olga", "--hours", "8", "--reason", "holiday")[1]["taker"] == "olga"
+    code, told = desk.run("olga", "approve", desk.waiting()["proposal_id"])
+    assert (code, told["status"]) == (0, "allowed")
+    assert desk.run("ann", "delegate", "--end")[1] == {"ended": 1}
+    assert desk.run("olga", "approve", desk.waiting()["proposal_id"])[0] == 3
+    assert desk.run("ann", "delegate")[0] == 2
+    assert desk.run("ann", "delegate", "nobody", "--reason", "x")[1]["error"]["kind"] == "unknown-person"
+
+
+def test_autonomy_is_shown_and_set_by_the_deployments_name(desk: Quay) -> None:
+    code, told = desk.run("ada", "autonomy", "set", "retry_run", "d-1", "demoted", "--reason", "drill")
+    assert (code, told["changed"]) == (0, True)
+    (row,) = desk.run("vic", "autonomy", "show")[1]
+    assert (row["kind"], row["scope"], row["level"], row["why"]) == ("retry_run", "d-1", "demoted", "drill")
+    assert "demoted" in desk.say("vic", "autonomy", "show")[1]
+    assert desk.run("ada", "autonomy", "set", "retry_run", "d-1", "earned")[0] == 3
+    assert "admin is needed" in desk.say("ann", "autonomy", "set", "retry_run", "d-1", "standard")[1]
+    assert desk.run("ada", "autonomy", "set", "retry_run", "d-1", "standard")[1]["level"] == "standard"
+
+
+def test_the_mode_is_set_at_once_by_an_admin(desk: Quay) -> None:
+    proposal = desk.waiting()["proposal_id"]
+    code, said = desk.say("ann", "mode", "set", "shadow")
+    assert code == 3
+    assert "admin is needed" in said
+    assert desk.run("ada", "mode", "set", "shadow", "--reason", "drill")[1]["lapsed"] == 1
+    assert desk.run("vic", "mode", "show")[1] == {"mode": "shadow"}
+    assert desk.switch.mode() is Mode.SHADOW
+    assert desk.run("vic", "proposals")[1][0]["proposal_id"] == proposal
+    code, told = desk.run("ada", "mode", "set", "automatic")
+    assert code == 2
+    assert "observe, shadow, approve, auto" in told["error"]["message"]
+
+
+def test_in_shadow_allowed_does_not_read_as_will_happen(tmp_path: Path) -> None:
+    with quay(tmp_path / "quay", mode=Mode.SHADOW) as desk:
+        proposal = desk.waiting()["proposal_id"]
+        desk.run("ann", "approve", proposal)
+        assert desk.run("vic", "proposals")[1][0]["status"] == "allowed"
+        assert "would be allowed (shadow: nothing is injected)" in desk.say("vic", "status")[1]
+        words = desk.say("vic", "proposals")[1]
+        assert "would be" in words
+        assert "nothing is" in words
+
+
+def test_policies_are_published_by_two_and_taken_back_by_two(desk: Quay, tmp_path: Path) -> None:
+    before = desk.gate.bundle.hash
+    own = tmp_path / "own"
+    shutil.copytree(DEFAULT_BUNDLE, own)
+    (own / "cases.yaml").write_text(ONE_CASE)
+    numbers = own / "guardrails.yaml"
+    numbers.write_text(numbers.read_text().replace("autonomy_regain: 5", "autonomy_regain: 6"))
+    code, first = desk.run("ada", "policy", "publish", str(own), "--reason", "slower trust")
+    assert (code, first["published"], first["voters"]) == (0, False, ["ada"])
+    said = desk.say("vic", "policy", "published")[1]
+    assert "put to the vote" in said
+    assert "(1 of 2)" in said
+    assert "admin is needed" in desk.say("ann", "policy", "publish", str(own))[1]
+    assert desk.run("bob", "policy", "veto", "--reason", "no")[1]["vetoed_by"] == "bob"
+    assert desk.run("bob", "policy", "veto")[0] == 2
+    assert not desk.run("ada", "policy", "publish", str(own))[1]["published"]
+    code, said = desk.say("bob", "policy", "publish", str(own))
+    assert code == 0
+    assert "in force:" in said
+    assert "autonomy_regain 5 -> 6" in said
+    assert desk.gate.bundle.hash == first["bundle"] != before
+    assert desk.run("vic", "status")[1]["bundle"] == first["bundle"]
+    # the way back
+    assert not desk.run("ada", "policy", "publish", "--previous")[1]["published"]
+    assert desk.run("bob", "policy", "publish", "--bundle", before[:12])[1]["published"]
+    assert desk.gate.bundle.hash == before
+    assert desk.run("bob", "policy", "publish", "--bundle", "00000000")[0] == 2
+    assert desk.run("bob", "policy", "publish", str(own), "--previous")[0] == 2
+
+
+def test_a_bad_bundle_is_refused_by_the_desk_and_the_old_one_stays(desk: Quay, tmp_path: Path) -> None:
+    before = desk.gate.bundle.hash
+    own = tmp_path / "own"
+    shutil.copytree(DEFAULT_BUNDLE, own)
+    (own / "zz.cedar").write_text("permit (")
+    code, told = desk.run("ada", "policy", "publish", str(own))
+    assert (code, told["error"]["kind"]) == (3, "bad-bundle")
+    assert "zz.cedar does not parse" in told["error"]["message"]
+    assert desk.gate.bundle.hash == before
+
+
+def test_a_wrong_mode_is_named_with_its_flag_and_what_is_valid() -> None:
+    result = CliRunner().invoke(app, ["up", "--mode", "automatic"])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2
+    assert "--mode 'automatic'" in said
+    assert "observe, shadow, approve, auto" in said
+
+
+def test_the_modes_of_the_command_line_are_the_modes_there_are() -> None:
+    assert tuple(mode.value for mode in Mode) == MODES
+
+
+def test_the_chats_help_names_how_to_answer_what_waits() -> None:
+    said = " ".join(CliRunner().invoke(app, ["chat", "--help"]).output.split())
+    assert "/inbox" in said
+    assert "/approve ID" in said
