@@ -49,7 +49,11 @@ def test_an_edited_proposal_is_the_editors_own_and_waits_for_somebody_else(
     governance: Governance, ledger: SqlLedger, filed: Make
 ) -> None:
     ledger.file(filed())
-    asyncio.run(governance._judge(filed()))  # it waits for an approver
+
+    async def judged() -> None:
+        await governance._judge(filed())
+
+    asyncio.run(judged())  # it waits for an approver
     action = {"kind": "retry_run", "run_id": RUN, "delay": "PT30S"}
     told = asyncio.run(governance.amend(OLGA, filed().proposal.id, action))
     assert (told["proposer"], told["status"], told["action"]["delay"]) == ("olga", "needs_approval", "PT30S")
