@@ -37,6 +37,7 @@ NEVER_APPROVABLE = {
     "resize-one-step",
     "resize-only-up",
     "resize-within-maximum",
+    "resolve-only-recovered",
     "resume-only-suspended",
     "retry-only-failed",
     "run-budget",
@@ -50,6 +51,7 @@ NEVER_APPROVABLE = {
     "tell-only-live",
     "tier0-never-paused",
     "waves-within-maximum",
+    "zombie-proven-dead",
 }
 """What no approval lifts. A forbid that becomes approvable changes this list, and a reviewer sees it."""
 

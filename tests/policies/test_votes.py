@@ -288,6 +288,11 @@ def test_what_is_offered_follows_the_policies(gate: Gate, pilot: Identity, perso
         "resume_run",
         "spread_runs",
         "catch_up",
+        "mark_crashed",
+        "release_slot",
+        "override_result",
+        "answer_run",
+        "resolve_alert",
     )
     assert offered(gate, pilot) == everything
     assert offered(gate, person("ann", "operator")) == everything

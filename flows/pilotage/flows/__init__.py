@@ -1,4 +1,4 @@
-"""Where decisions meet runs. A flow that listens to directives says `from pilotage.flows import steered`."""
+"""Where decisions meet runs. A flow that takes part says `from pilotage.flows import steered, overridable`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pilotage.flows.listening import steered as steered
+    from pilotage.flows.overriding import overridable as overridable
 
-__all__ = ["steered"]
+__all__ = ["overridable", "steered"]
 
 
 def __getattr__(name: str) -> object:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> object:
         from pilotage.flows.listening import steered
 
         return steered
+    if name == "overridable":
+        from pilotage.flows.overriding import overridable
+
+        return overridable
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

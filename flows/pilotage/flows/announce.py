@@ -141,6 +141,11 @@ class Announcer:
         return self._given
 
 
+def alert_key(run_id: str) -> str:
+    """The key of every alert about a run: to its receiver they are one, until it is resolved."""
+    return event_id(run_id, "alert")
+
+
 def event_id(key: str, step: str) -> str:
     """The id of the event of one step: the same for the same key and step, so that it exists once."""
     return str(uuid5(NAMESPACE_URL, f"pilotage:{key}:{step}"))

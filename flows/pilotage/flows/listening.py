@@ -77,7 +77,7 @@ class Steering:
         return await asyncio.to_thread(self.heard)
 
     def _listen(self) -> tuple[str, ...]:
-        ask = self._ask or _prefect()
+        ask = self._ask or ask_of_this_run()
         if ask is None:
             self._next = time.monotonic() + _DEAF_FOR
             return ()
@@ -108,14 +108,17 @@ def steered(*, every: timedelta = timedelta(seconds=1)) -> Steering:
     return Steering(every=every)
 
 
-def _prefect() -> Ask | None:
-    """How to ask Prefect about the run that this process runs, or None outside a run or without a server."""
+def ask_of_this_run(*, from_attempt: int = 1) -> Ask | None:
+    """How to ask Prefect about the run that this process runs.
+
+    None outside a run, without a server, or before the attempt with this number.
+    """
     import httpx
     from prefect.runtime import flow_run
     from prefect.settings import get_current_settings
 
     run_id, api = flow_run.id, get_current_settings().api
-    if not run_id or not api.url:
+    if not run_id or not api.url or (from_attempt > 1 and (flow_run.run_count or 0) < from_attempt):
         return None
     headers = dict(get_current_settings().client.custom_headers)
     user, _, password = (api.auth_string.get_secret_value() if api.auth_string else "").partition(":")

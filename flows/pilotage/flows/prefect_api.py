@@ -14,6 +14,7 @@ from pilotage.flows.prefect_door import TRIES as TRIES
 from pilotage.flows.prefect_door import each_of as _each
 from pilotage.flows.prefect_door import refusal as refusal
 from pilotage.flows.prefect_door import translate as translate
+from pilotage.flows.prefect_holders import HolderRoutes
 from pilotage.flows.prefect_steering import SteeringRoutes
 from pilotage.flows.prefect_views import DeploymentView, PoolView, QueueView, RunView, StateView, Transition
 from pilotage.telemetry.facts import StateType
@@ -22,7 +23,7 @@ PAGE = 200
 """Rows in one page; Prefect refuses more."""
 
 
-class PrefectApi(SteeringRoutes):
+class PrefectApi(SteeringRoutes, HolderRoutes):
     """Prefect's REST API, for one event loop at a time. Every method raises OrchestratorError only."""
 
     # -- runs ---------------------------------------------------------------------------------------------
@@ -201,13 +202,19 @@ class PrefectApi(SteeringRoutes):
 
     async def variables_like(self, part: str) -> dict[str, Any]:
         """The Prefect variables whose names contain this."""
-        body = {"variables": {"name": {"like_": f"%{part}%"}}, "limit": PAGE}
-        return await self._read(
-            "POST",
-            "/variables/filter",
-            lambda reply: {each["name"]: each["value"] for each in reply},
-            json=body,
-        )
+        found: dict[str, Any] = {}
+        while True:
+            where = {"name": {"like_": f"%{part}%"}}
+            body = {"variables": where, "limit": PAGE, "offset": len(found), "sort": "NAME_ASC"}
+            page: dict[str, Any] = await self._read(
+                "POST",
+                "/variables/filter",
+                lambda reply: {each["name"]: each["value"] for each in reply},
+                json=body,
+            )
+            found.update(page)
+            if len(page) < PAGE:
+                return found
 
     async def set_variable(self, name: str, value: Any) -> None:
         """Nothing; the variable has this value."""

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pilotage.flows.levers.death import process_here, proof_of, signs_of
 from pilotage.flows.prefect_api import PAGE, PrefectApi
 from pilotage.flows.prefect_views import DeploymentView, RunView
 from pilotage.planner.actions import (
     Action,
     LimitScope,
+    MarkCrashed,
+    ReleaseSlot,
     ReserveSlot,
     SetLimit,
     deployment_of,
@@ -19,8 +22,9 @@ from pilotage.planner.actions import (
     run_of,
     target_of,
 )
-from pilotage.policies.verdicts import TargetFacts
+from pilotage.policies.verdicts import Death, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.facts import StateType
 
 PRODUCTION = "prod"
 _UNLABELLED_TIER = 1
@@ -37,7 +41,7 @@ class PrefectFacts:
     async def target(self, action: Action) -> TargetFacts:
         """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
         match action:
-            case SetLimit(scope=LimitScope.TAG | LimitScope.GLOBAL):
+            case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
                 return TargetFacts(target=target_of(action), read_at=datetime.now(UTC), **strictest([]))
             case _ if queue := queue_of(action):
                 return await self._queue(action, *queue)
@@ -50,9 +54,11 @@ class PrefectFacts:
         run = await self._api().run(run_id)
         deployment, of_pool = await asyncio.gather(self._deployment_of(run), self._memory_of_pool(run))
         now = datetime.now(UTC)
+        tags = deployment.tags if deployment else ()
         return TargetFacts(
             target=target_of(action),
             read_at=now,
+            death=await self._death(run, tags, now) if isinstance(action, MarkCrashed) else "",
             state_type=run.state.type.value,
             state_name=run.state.name,
             state_id=run.state.id,
@@ -64,8 +70,13 @@ class PrefectFacts:
             or of_pool,
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
-            **labelled(deployment.tags if deployment else (), run.tags),
+            **labelled(tags, run.tags),
         )
+
+    async def _death(self, run: RunView, tags: Sequence[str], now: datetime) -> Death:
+        if run.state.type is not StateType.RUNNING:
+            return ""
+        return proof_of(await signs_of(self._api(), run, tags, process_here, now), now).by
 
     async def _deployment(self, action: Action, deployment_id: str) -> TargetFacts:
         deployment = await self._api().deployment(deployment_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from pilotage.flows.prefect_door import PrefectDoor, each_of
 from pilotage.flows.prefect_views import InputView, LimitView, RunView
+from pilotage.telemetry.facts import TaskRunFact
+from pilotage.telemetry.prefect_records import task_run_fact
 
 _PAGE = 200
 """Rows in one page; Prefect refuses more."""
@@ -61,6 +64,11 @@ class SteeringRoutes(PrefectDoor):
 
     # -- task runs ----------------------------------------------------------------------------------------
 
+    async def task_runs_of(self, run_id: str) -> tuple[TaskRunFact, ...]:
+        """The newest task runs of all attempts of a run, one page; secrets in their messages are masked."""
+        body = {"task_runs": {"flow_run_id": {"any_": [run_id]}}, "limit": _PAGE, "sort": "END_TIME_DESC"}
+        return await self._read("POST", "/task_runs/filter", each_of(task_run_fact), json=body)
+
     async def create_task_run(self, body: Mapping[str, Any]) -> str:
         """The id of the task run; with the same run, task key and dynamic key it is the same one."""
         return await self._read("POST", "/task_runs/", lambda reply: str(reply["id"]), json=dict(body))
@@ -99,6 +107,19 @@ class SteeringRoutes(PrefectDoor):
         """Whether the input was put down now; False when one with this key is there already."""
         body = {"key": key, "value": value, "sender": sender}
         return await self._send("POST", f"/flow_runs/{run_id}/input", json=body, none_on=(409,)) is not None
+
+    async def send_answer(self, run_id: str, key: str, answer: Mapping[str, Any], *, sender: str) -> bool:
+        """Whether the answer was put down now; False when the run has one already."""
+        return await self.send_input(run_id, key, json.dumps(dict(answer)), sender=sender)
+
+    async def input(self, run_id: str, key: str) -> Any:
+        """What was put down under this key, from JSON; None when nothing was."""
+        answer = await self._send("GET", f"/flow_runs/{run_id}/input/{key}", none_on=(404,))
+        return None if answer is None else answer.json()
+
+    async def take_input_back(self, run_id: str, key: str) -> None:
+        """Nothing; there is no input with this key. Only for what pilotage put down itself."""
+        await self._send("DELETE", f"/flow_runs/{run_id}/input/{key}", none_on=(404,))
 
     async def inputs(self, run_id: str, prefix: str) -> tuple[InputView, ...]:
         """The run's inputs whose keys begin with this."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pilotage.telemetry.facts import TERMINAL, StateType
@@ -23,6 +23,12 @@ class StateView:
     scheduled_for: datetime | None
     transition_id: str
     """The mark of whoever set it, or empty."""
+    lease_id: str = ""
+    """Of the slot that its deployment's limit keeps for the run, or empty."""
+    input_keys: Mapping[str, str] = field(default_factory=dict)
+    """For a run that waits for input: the keys of its `schema` and of the `response` that is awaited."""
+    reschedules: bool = False
+    """Of a paused run: whether its process has ended, so that it is started again to go on."""
 
     @property
     def ended(self) -> bool:
@@ -41,6 +47,9 @@ class StateView:
             at=moment(reply["timestamp"]),
             scheduled_for=_maybe_moment(details.get("scheduled_time")),
             transition_id=details.get("transition_id") or "",
+            lease_id=details.get("deployment_concurrency_lease_id") or "",
+            input_keys=dict(details.get("run_input_keyset") or {}),
+            reschedules=bool(details.get("pause_reschedule")),
         )
 
 
@@ -72,6 +81,10 @@ class RunView:
     parent_task_run_id: str = ""
     expected: datetime | None = None
     """When it was to start at first; moving a run does not change it."""
+    worker: str = ""
+    """The name of the worker that took it, or empty."""
+    pid: str = ""
+    """Of its process, as its worker tells it; a number for a process worker."""
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> RunView:
@@ -96,6 +109,8 @@ class RunView:
             flow_id=reply.get("flow_id") or "",
             parent_task_run_id=reply.get("parent_task_run_id") or "",
             expected=_maybe_moment(reply.get("expected_start_time")),
+            worker=str((reply.get("labels") or {}).get("prefect.worker.name") or ""),
+            pid=str(reply.get("infrastructure_pid") or ""),
         )
 
 
@@ -187,6 +202,8 @@ class LimitView:
     name: str
     limit: int
     active_slots: int
+    updated: datetime | None = None
+    """When a slot was last taken or given back, or the limit changed."""
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> LimitView:
@@ -196,7 +213,42 @@ class LimitView:
             name=reply["name"],
             limit=reply["limit"],
             active_slots=reply.get("active_slots") or 0,
+            updated=_maybe_moment(reply.get("updated")),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One worker of a pool, as far as Prefect has heard of it."""
+
+    name: str
+    online: bool
+    heard: datetime | None
+    every: timedelta
+    """From one of its heartbeats to the next."""
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> WorkerView:
+        """The worker in a reply. Raises KeyError when it is none."""
+        return cls(
+            name=reply["name"],
+            online=reply["status"] == "ONLINE",
+            heard=_maybe_moment(reply.get("last_heartbeat_time")),
+            every=timedelta(seconds=reply.get("heartbeat_interval_seconds") or 30),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """One event that Prefect keeps."""
+
+    name: str
+    at: datetime
+
+    @classmethod
+    def read(cls, reply: Mapping[str, Any]) -> EventView:
+        """The event in a reply. Raises KeyError or ValueError when it is none."""
+        return cls(name=reply["event"], at=moment(reply["occurred"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,8 @@ Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@+=-]{0,120}$")]
 """One word: an address, a date, a name. Never a sentence."""
 _EXACT = 2**53 - 1
 """No whole number beyond this survives every JSON reader unchanged."""
+Value = bool | Annotated[int, Field(ge=-_EXACT, le=_EXACT)] | FiniteFloat | Token | None
+"""What a flow may be given: one plain value, never a text that could say something."""
 
 
 class Severity(StrEnum):
@@ -59,12 +61,19 @@ class _Action(BaseModel):
 
 
 class RetryRun(_Action):
-    """Run a FAILED or CRASHED run again in place: same run id, state AwaitingRetry."""
+    """Run a FAILED or CRASHED run again in place: same run id, with other parameters where they are given."""
 
     kind: Literal["retry_run"] = "retry_run"
     run_id: PrefectId
     delay: Span = timedelta(0)
     """How long after the injection the run becomes due."""
+    changes: Annotated[tuple[ParameterValue, ...], Field(max_length=20, strict=False)] = ()
+    """Parameters that get another value first; the others stay, and the deployment's schema must agree."""
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        _once(self.changes)
+        return self
 
 
 class ResizeRun(_Action):
@@ -127,7 +136,13 @@ class ParameterValue(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ParameterName
-    value: bool | Annotated[int, Field(ge=-_EXACT, le=_EXACT)] | FiniteFloat | Token | None
+    value: Value
+
+
+def _once(given: tuple[ParameterValue, ...]) -> None:
+    names = [one.name for one in given]
+    if len(set(names)) != len(names):
+        raise ValueError(f"a name is given twice: {sorted(names)}")
 
 
 class ChangeParameters(_Action):
@@ -139,9 +154,7 @@ class ChangeParameters(_Action):
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:
-        names = [change.name for change in self.changes]
-        if len(set(names)) != len(names):
-            raise ValueError(f"a parameter is changed twice: {sorted(names)}")
+        _once(self.changes)
         return self
 
 
@@ -286,6 +299,60 @@ class ResumeRun(_Action):
     run_id: PrefectId
 
 
+class MarkCrashed(_Action):
+    """Mark a RUNNING run Crashed whose process is dead by two signs; what Prefect kept for it is freed with it."""
+
+    kind: Literal["mark_crashed"] = "mark_crashed"
+    run_id: PrefectId
+
+
+class ReleaseSlot(_Action):
+    """Give back the slots of a concurrency limit that are held for work which is dead by two signs."""
+
+    kind: Literal["release_slot"] = "release_slot"
+    scope: Annotated[LimitScope, Field(strict=False)]
+    name: Name
+    """Of the tag or the global limit; of a deployment, the id."""
+
+    @model_validator(mode="after")
+    def _names_what_it_says(self) -> Self:
+        if self.scope in (LimitScope.POOL, LimitScope.QUEUE):
+            raise ValueError("pools and queues count the runs that are under way; no slot of theirs is lost")
+        if self.scope is LimitScope.DEPLOYMENT and _canonical_uuid(self.name) != self.name:
+            raise ValueError("a deployment is named by its id")
+        return self
+
+
+class OverrideResult(_Action):
+    """Put a value in the place of what a task of a FAILED or CRASHED run could not compute, then retry the run."""
+
+    kind: Literal["override_result"] = "override_result"
+    run_id: PrefectId
+    task: ParameterName
+    """The name that the flow gave it with `@overridable`."""
+    value: Value
+
+
+class AnswerRun(_Action):
+    """Answer a run that is paused or suspended until somebody tells it something; it goes on with the answer."""
+
+    kind: Literal["answer_run"] = "answer_run"
+    run_id: PrefectId
+    answers: Annotated[tuple[ParameterValue, ...], Field(min_length=1, max_length=20, strict=False)]
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        _once(self.answers)
+        return self
+
+
+class ResolveAlert(_Action):
+    """Tell the owner of a run that the trouble they were told of is over: the alert is resolved, once."""
+
+    kind: Literal["resolve_alert"] = "resolve_alert"
+    run_id: PrefectId
+
+
 class SpreadRuns(_Action):
     """Park the waiting runs of a deployment and release them in waves; what is beyond `most` is left alone."""
 
@@ -326,13 +393,19 @@ RunAction = (
     | SendDirective
     | SuspendRun
     | ResumeRun
+    | MarkCrashed
+    | OverrideResult
+    | AnswerRun
+    | ResolveAlert
 )
 """What is done to one run."""
 DeploymentAction = PauseDeployment | SpreadRuns | CatchUp
 """What is done to a deployment or to many of its runs."""
 QueueAction = ReserveSlot | SetPriority | HoldQueue | ReleaseQueue
 """What is done to a queue or a pool."""
-Action = Annotated[RunAction | DeploymentAction | QueueAction | SetLimit, Field(discriminator="kind")]
+LimitAction = SetLimit | ReleaseSlot
+"""What is done to a concurrency limit, whosever it is."""
+Action = Annotated[RunAction | DeploymentAction | QueueAction | LimitAction, Field(discriminator="kind")]
 ActionKind = Literal[
     "retry_run",
     "resize_run",
@@ -355,6 +428,11 @@ ActionKind = Literal[
     "resume_run",
     "spread_runs",
     "catch_up",
+    "mark_crashed",
+    "release_slot",
+    "override_result",
+    "answer_run",
+    "resolve_alert",
 ]
 ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
@@ -370,10 +448,17 @@ def action_as_json(action: Action) -> dict[str, Any]:
     return dumped
 
 
+def kinds_of(action: Action) -> tuple[ActionKind, ...]:
+    """Every kind of change that the action makes: whoever may not do one of them may not do it."""
+    if isinstance(action, RetryRun) and action.changes:
+        return (action.kind, "change_parameters")
+    return (action.kind,)
+
+
 def target_of(action: Action) -> str:
     """The id of what the action changes, with its kind: `run:…`, `deployment:…`, `queue:pool/queue`, `limit:…`."""
     match action:
-        case SetLimit(scope=LimitScope.TAG | LimitScope.GLOBAL):
+        case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
             return f"limit:{action.scope.value}:{action.name}"
         case _ if queue := queue_of(action):
             return f"queue:{queue[0]}/{queue[1]}" if queue[1] else f"pool:{queue[0]}"
@@ -391,7 +476,7 @@ def run_of(action: Action) -> str:
 def deployment_of(action: Action) -> str:
     """The id of the deployment that the action itself changes, or empty."""
     match action:
-        case SetLimit(scope=LimitScope.DEPLOYMENT):
+        case SetLimit() | ReleaseSlot() if action.scope is LimitScope.DEPLOYMENT:
             return action.name
         case PauseDeployment() | SpreadRuns() | CatchUp():
             return action.deployment_id

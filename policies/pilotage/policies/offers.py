@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pilotage.planner.actions import (
     Action,
     ActionKind,
+    AnswerRun,
     CancelRun,
     CancelTree,
     CatchUp,
@@ -16,15 +17,19 @@ from pilotage.planner.actions import (
     HoldQueue,
     LaunchRemediation,
     LimitScope,
+    MarkCrashed,
     MoveRun,
     NotifyOwner,
+    OverrideResult,
     ParameterValue,
     PauseDeployment,
     RaiseRetries,
     ReleaseQueue,
+    ReleaseSlot,
     RescheduleRun,
     ReserveSlot,
     ResizeRun,
+    ResolveAlert,
     ResumeRun,
     RetryRun,
     SendDirective,
@@ -87,6 +92,11 @@ _SAMPLES: tuple[_Sample, ...] = (
     _Sample(action=ResumeRun(run_id=_SOME), state="PAUSED"),
     _Sample(action=SpreadRuns(deployment_id=_SOME, first=_THEN + _MINUTE, wave=1, every=_MINUTE)),
     _Sample(action=CatchUp(deployment_id=_SOME, keep=1, first=_THEN + _MINUTE, wave=1, every=_MINUTE)),
+    _Sample(action=MarkCrashed(run_id=_SOME), state="RUNNING"),
+    _Sample(action=ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=_SOME)),
+    _Sample(action=OverrideResult(run_id=_SOME, task="a", value=1), state="FAILED"),
+    _Sample(action=AnswerRun(run_id=_SOME, answers=(ParameterValue(name="a", value=1),)), state="PAUSED"),
+    _Sample(action=ResolveAlert(run_id=_SOME), state="COMPLETED"),
 )
 
 
@@ -118,6 +128,7 @@ def _open_to(gate: Gate, identity: Identity, sample: _Sample) -> bool:
         env=next(iter(gate.bundle.guardrails.non_production), ""),
         memory_mb=255,
         seconds_to_start=60,
+        death="process",
     )
     verdict = gate.judge(filed, target, LedgerFacts(stage="judge", mode=Mode.AUTO), _THEN)
     return verdict.outcome is not Outcome.DENY

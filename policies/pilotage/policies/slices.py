@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from pilotage.planner.actions import (
     Action,
+    AnswerRun,
     CancelRun,
     CancelTree,
     CatchUp,
@@ -19,14 +20,18 @@ from pilotage.planner.actions import (
     HoldQueue,
     LaunchRemediation,
     LimitScope,
+    MarkCrashed,
     MoveRun,
     NotifyOwner,
+    OverrideResult,
     PauseDeployment,
     RaiseRetries,
     ReleaseQueue,
+    ReleaseSlot,
     RescheduleRun,
     ReserveSlot,
     ResizeRun,
+    ResolveAlert,
     ResumeRun,
     RetryRun,
     SendDirective,
@@ -100,7 +105,7 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
     teams = (Uid(type="Team", id=target.team),) if target.team else ()
     team_entities = tuple(Entity(uid=team) for team in teams)
     match action:
-        case SetLimit(scope=LimitScope.TAG | LimitScope.GLOBAL):
+        case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
             uid = Uid(type="Limit", id=f"{action.scope.value}:{action.name}")
             return uid, (Entity(uid=uid, attributes=shared),)
         case _ if queue := queue_of(action):
@@ -120,6 +125,7 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
                 "state": target.state_type,
                 "run_count": target.run_count,
                 "memory_mb": target.memory_mb,
+                "death": target.death,
                 **shared,
             }
             if not target.deployment_id:
@@ -165,7 +171,11 @@ def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[s
             return {"retries": action.retries}
         case LaunchRemediation():
             return {"attempt": action.attempt}
+        case ReleaseSlot():
+            return {"scope": action.scope.value}
         case CancelRun() | CancelTree() | ChangeParameters() | MoveRun() | ReleaseQueue() | ResumeRun():
+            return {}
+        case MarkCrashed() | OverrideResult() | AnswerRun() | ResolveAlert():
             return {}
         case _:
             assert_never(action)

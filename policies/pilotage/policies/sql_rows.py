@@ -16,7 +16,7 @@ from pilotage.policies.ledgers import Delivered
 from pilotage.policies.verdicts import FiledProposal, Identity, OutboxEntry, Vote
 
 NOTIFY = NotifyOwner.model_fields["kind"].default
-ATTEMPTS = ("retry_run", "resize_run")
+ATTEMPTS = ("retry_run", "resize_run", "override_result")
 """Kinds that count as another attempt of a run."""
 
 Row = Mapping[str, Any]

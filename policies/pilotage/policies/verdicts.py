@@ -11,6 +11,9 @@ from typing import Any, Literal, Protocol
 from pilotage.planner.actions import Action
 from pilotage.planner.proposals import CaseFile, Proposal
 
+Death = Literal["", "worker", "process"]
+"""What bears out that a silent RUNNING run is dead: nothing, its worker is gone too, or its process is."""
+
 
 class Outcome(StrEnum):
     """The three answers."""
@@ -87,6 +90,8 @@ class TargetFacts:
     seconds_to_start: int = 0
     """For a scheduled run; negative when it is overdue."""
     paused: bool = False
+    death: Death = ""
+    """Looked up only for an action that rests on it."""
 
 
 class FactProvider(Protocol):

@@ -34,13 +34,28 @@ _TAIL = """
 - **Deletes**, of anything but pilotage's own notes.
 - **A first concurrency limit of a deployment, or an edit of its schedules**: Prefect deletes its future runs, with all
   that people changed in them. A limit that is there is changed underneath.
-- **Releasing a leaked slot, marking a zombie run Crashed**: no safe route is proven. As Prefect 3.8.8 is written, a
-  slot is given back under the id of its lease, which its holder alone knows, and the bare decrement takes a slot from
-  whoever holds one; a lease that is not renewed lapses by itself. A Crashed that is set from outside does not end a
-  process that still lives. Until two independent signs of death can be shown, the owner is told and does it by hand:
-  the reset of a tag's limit in Prefect's UI, or Cancel and then Retry on the run.
-- **Overriding a task's result**: the result store is reached with the flow's own storage and code, which pilotage does
-  not hold.
+- **Giving back a slot of a global limit**: its slots are nameless; Prefect lists no holder, and the bare decrement
+  takes a slot from whoever has one. What a dead process held lapses within five minutes; what a restart of the server
+  forgot does not. A person counts what runs, then `prefect gcl update NAME --active-slots COUNT`.
+- **The reset of a tag's limit** (`/concurrency_limits/tag/TAG/reset`): it ends every lease, the living ones too, and
+  leaves the count as it was, so the slots are lost for good.
+- **Writing into a result store**: it is reached with the flow's own storage and serializer, which pilotage does not
+  hold. A task that its author made ready (`overridable`) takes a value that is put down on its run.
+
+## What was found about the dead, on a Prefect 3.8.8 server and process worker
+
+Each line is held by a test.
+
+- A process that a worker started lives on when the worker is killed: a worker's death says nothing of its runs.
+- With the worker dead, nobody reports the end of a killed process: the run stays Running, its task's slot and its
+  deployment's slot stay taken. The worker is called offline about three minutes later.
+- A heartbeat is sent at the start of a run and then each 180 s (`PREFECT_FLOWS_HEARTBEAT_FREQUENCY`, 30 s at least),
+  from a thread of its own.
+- Running to Crashed is accepted from outside without force, **for a living run too**; its process goes on.
+- Prefect gives back the slot of a deployment's limit with that state, under the lease that the run's state names. When
+  the lease has lapsed, it takes one from the count all the same: a living run's.
+- A tag's slot is given back in its task run's name (`/concurrency_limits/decrement`), alone and once.
+- Leases are kept in memory by default: a server that restarts forgets them, and the slots stay counted for good.
 """
 
 

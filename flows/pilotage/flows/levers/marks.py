@@ -8,17 +8,22 @@ Prefect variable *before* they change anything: it holds what undo restores, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NoReturn
 from uuid import UUID, uuid5
 
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import RunView, StateView
+from pilotage.flows.prefect_views import RunView, StateView, moment
 from pilotage.flows.receipts import Delivery, Effect
 from pilotage.telemetry.errors import InvariantError
 
-Purpose = Literal["hold", "reserve", "pause", "parameters", "priority", "limit", "queue", "waves"]
+Purpose = Literal[
+    "hold", "reserve", "pause", "parameters", "priority", "limit", "queue", "waves", "slots", "alert"
+]
 
 _PREFIX = "pilotage_"
+_LATE = timedelta(minutes=5)
+"""How late a hold may be taken back."""
 _ROOM = 4800
 """Characters that a note may have as JSON; Prefect takes 5000."""
 
@@ -80,6 +85,17 @@ class Notes:
         found = await self._api.variables_like(prefix)
         return {name.removeprefix(prefix): value for name, value in found.items() if isinstance(value, dict)}
 
+    async def standing(self, about: str, *purposes: Purpose) -> str:
+        """Why this may not be changed now: another change of ours to it stands and will be taken back. Or empty.
+
+        Two changes of one thing come back right only if the later is taken back first, and holds end when they end.
+        """
+        for purpose in purposes:
+            for note in (await self.of(purpose)).values():
+                if note.get("about") == about and not note.get("undone") and _until(note) > datetime.now(UTC):
+                    return f"a change of ours to {about} stands already; it has to be taken back first"
+        return ""
+
 
 def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str) -> bool:
     """Whether nobody has touched the run since it was in the expected state; any will do when none is named."""
@@ -92,6 +108,17 @@ def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str
 def fits_a_note(value: Mapping[str, Any]) -> bool:
     """Whether Prefect takes this as one variable."""
     return len(repr(value)) <= _ROOM
+
+
+def held_note(about: str, hold: timedelta) -> dict[str, Any]:
+    """The beginning of a note on a change that is taken back by itself: what it is about, and until when."""
+    now = datetime.now(UTC)
+    return {"at": now.isoformat(), "about": about, "until": (now + hold + _LATE).isoformat()}
+
+
+def _until(note: Mapping[str, Any]) -> datetime:
+    # a note that was left by a delivery which was given up must not stand for ever
+    return moment(str(note["until"])) if note.get("until") else datetime.max.replace(tzinfo=UTC)
 
 
 def _name(purpose: Purpose, mark: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pilotage.flows.announce import NO_WEBHOOK, Announcer, event_id
+from pilotage.flows.announce import NO_WEBHOOK, Announcer, alert_key, event_id
 from pilotage.flows.levers.marks import refused, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import moment
@@ -37,7 +37,7 @@ class NotifyLever:
         )
         paged = await self._announcer.page(
             "trigger",
-            incident_id=mark,
+            incident_id=alert_key(action.run_id),
             run_id=run.id,
             summary=f"Flow run {run.name} is {run.state.name} and needs its owner",
             severity=action.severity,
@@ -74,7 +74,7 @@ class NotifyLever:
             wrong_lever(self.kind, action)
         resolved = await self._announcer.page(
             "resolve",
-            incident_id=mark,
+            incident_id=alert_key(action.run_id),
             run_id=action.run_id,
             summary="Taken back",
             severity=action.severity,

@@ -122,6 +122,8 @@ class ResumeLever:
         run = await self._api.run(action.run_id)
         if run.state.type is not StateType.PAUSED or run.state.name != SUSPENDED:
             return refused(f"the run is {run.state.name}; only a suspended one is resumed")
+        if run.state.input_keys:
+            return refused("the run waits for an answer, and would fail without one: answer it")
         if not untouched(run, history, expected_state_id):
             return refused("the run has moved on since this was proposed")
         return await _resume(self._api, run, mark, message)

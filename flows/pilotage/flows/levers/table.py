@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pilotage.flows.announce import Announcer
+from pilotage.flows.levers.answer import AnswerLever
 from pilotage.flows.levers.cancel import CancelLever
 from pilotage.flows.levers.cancel_tree import CancelTreeLever
 from pilotage.flows.levers.direct import DirectLever
@@ -12,6 +13,7 @@ from pilotage.flows.levers.hold import HoldLever, ReleaseLever
 from pilotage.flows.levers.limits import LimitLever
 from pilotage.flows.levers.move import MoveLever
 from pilotage.flows.levers.notify import NotifyLever
+from pilotage.flows.levers.override import OverrideLever
 from pilotage.flows.levers.parameters import ParametersLever
 from pilotage.flows.levers.pause import PauseLever
 from pilotage.flows.levers.priority import PriorityLever
@@ -19,10 +21,13 @@ from pilotage.flows.levers.remediate import RemediationLever
 from pilotage.flows.levers.reschedule import RescheduleLever
 from pilotage.flows.levers.reserve import ReserveLever
 from pilotage.flows.levers.resize import ResizeLever
+from pilotage.flows.levers.resolve import ResolveLever
 from pilotage.flows.levers.retries import RetriesLever
 from pilotage.flows.levers.retry import LetGo, RetryLever
+from pilotage.flows.levers.slots import ReleaseSlotLever
 from pilotage.flows.levers.spread import CatchUpLever, SpreadLever
 from pilotage.flows.levers.suspend import ResumeLever, SuspendLever
+from pilotage.flows.levers.zombie import MarkCrashedLever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.receipts import Lever
 
@@ -54,4 +59,9 @@ def build_levers(
         "resume_run": ResumeLever(prefect),
         "spread_runs": SpreadLever(prefect),
         "catch_up": CatchUpLever(prefect),
+        "mark_crashed": MarkCrashedLever(prefect),
+        "release_slot": ReleaseSlotLever(prefect, let_go=let_go),
+        "override_result": OverrideLever(prefect, let_go=let_go),
+        "answer_run": AnswerLever(prefect),
+        "resolve_alert": ResolveLever(prefect, announcer),
     }
