@@ -1,0 +1,84 @@
+"""The steps of people's commands in words: grants, trust, the mode, and which policies are in force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def governed(step: str, detail: Mapping[str, Any]) -> str | None:
+    """The sentence, or None for a step that is not of this kind."""
+    match step:
+        case "glass_broken" | "glass_refused" | "glass_review":
+            return _glass(step, detail)
+        case "delegated" | "delegation_refused":
+            lent = detail.get("delegation") or {}
+            said = f"{lent.get('taker')} votes for {lent.get('giver')} until {_time(lent.get('until'))}"
+            why = f": {lent['reason']}" if lent.get("reason") else ""
+            return f"{said}{why}" if step == "delegated" else f"refused that {said}: {_why(detail)}"
+        case "delegation_ended":
+            return f"{detail.get('ended')} delegation(s) taken back"
+        case "promoted" | "demoted" | "autonomy_set":
+            what = f"{detail.get('kind')} on {detail.get('scope')}"
+            return f"{what}: {detail.get('before')} to {detail.get('level')}: {detail.get('why')}"
+        case "mode_set":
+            return f"mode {detail.get('mode')}" + _because(detail)
+        case "command_refused":
+            return f"{detail.get('command')}: {_why(detail)}"
+        case "escalated":
+            return (
+                f"nobody voted since {_time(detail.get('waited_since'))}: every {detail.get('to')} is asked"
+            )
+        case "amended":
+            return f"edited; {detail.get('by')} takes its place"
+        case _ if step.startswith("policy_"):
+            return _policy(step, detail)
+        case _:
+            return None
+
+
+def _glass(step: str, detail: Mapping[str, Any]) -> str:
+    grant = detail.get("grant") or {}
+    scope = f"{_list(grant.get('kinds'))} on {_list(grant.get('targets'))}"
+    told = f"{grant.get('holder')}, {scope}, until {_time(grant.get('until'))}: {grant.get('reason')}"
+    match step:
+        case "glass_broken":
+            return f"GLASS BROKEN by {told}"
+        case "glass_review":
+            return f"broken glass has run out, look at what was done under it: {told}"
+        case _:
+            return f"refused to break glass for {told}: {_why(detail)}"
+
+
+def _policy(step: str, detail: Mapping[str, Any]) -> str:
+    bundle = str(detail.get("bundle", ""))[:12]
+    match step:
+        case "policy_published":
+            before = str(detail.get("replaces") or "")[:12] or "nothing"
+            return f"policies {bundle} in force instead of {before}, by {detail.get('how')}" + _because(
+                detail
+            )
+        case "policy_proposed" | "policy_approved":
+            voted = f"{len(detail.get('voters') or ())} of {detail.get('needed')} votes"
+            return f"policies {bundle}, {voted}" + _because(detail)
+        case "policy_refused":
+            return f"policies {bundle}: {_why(detail)}"
+        case _:
+            return f"policies {bundle}" + _because(detail)
+
+
+def _why(detail: Mapping[str, Any]) -> str:
+    verdict = detail.get("verdict") or {}
+    return "; ".join(verdict.get("reasons") or verdict.get("policy_ids") or ("refused",))
+
+
+def _because(detail: Mapping[str, Any]) -> str:
+    return f": {detail['reason']}" if detail.get("reason") else ""
+
+
+def _list(values: Sequence[str] | None) -> str:
+    return ", ".join(values or ())
+
+
+def _time(text: object) -> str:
+    return str(text or "")[:16].replace("T", " ")
