@@ -14,7 +14,7 @@ from pilotage.console.engine.engine import Engine
 from pilotage.console.web.access import Reader, Writer
 from pilotage.console.web.drawings import Chance, Lane, Mark, Span, chances, chart, timeline
 from pilotage.console.web.routes import NO
-from pilotage.telemetry.facts import DecisionFact
+from pilotage.telemetry.facts import DecisionFact, RunFact
 from pilotage.telemetry.incidents import decisions_about
 from pilotage.telemetry.outlook import riskiest
 from pilotage.telemetry.timelines import Seen, runs_between, states_of, tasks_of
@@ -62,7 +62,7 @@ async def runs(
                 words=run.name,
                 ref=f"run:{run.run_id}",
             )
-            lanes.setdefault(run.deployment_name or run.flow_name, []).append(span)
+            lanes.setdefault(_named(run), []).append(span)
         named = [Lane(label=name, spans=spans) for name, spans in sorted(lanes.items())]
         title = f"Runs of the last {hours} hours by deployment"
         return timeline(title, named, now=now, width=width, offset=offset, since=since)
@@ -92,6 +92,10 @@ async def run(
         return timeline(f"Run {run_id}", lanes, now=now, width=width, offset=offset, marks=marks)
 
     return await _drawn(request, caller, draw)
+
+
+def _named(run: RunFact) -> str:
+    return f"{run.flow_name}/{run.deployment_name}" if run.deployment_name else run.flow_name
 
 
 def _told(step: DecisionFact) -> str:
@@ -132,7 +136,7 @@ async def forecast(
     def draw(store: Any) -> str:
         rows = [
             Chance(
-                label=f"{risk.run.deployment_name or risk.run.flow_name} / {risk.run.name}",
+                label=f"{_named(risk.run)} {risk.run.name}",
                 p=risk.forecast.p_fail,
                 words=f"{risk.forecast.p_fail:.0%} says {risk.forecast.model}: {'; '.join(risk.forecast.reasons)}",
                 ref=f"run:{risk.run.run_id}",

@@ -193,10 +193,12 @@ async def proposals(
     status: Annotated[str | None, Query(pattern=r"^[a-z_]{1,40}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[dict[str, Any]]:
-    """Cards, the newest first, all or those of one status."""
+    """Cards, the newest first, all or those of one status; `snoozed_until` is the caller's own."""
     engine = _engine(request)
     rows = await engine.ask(caller, "proposals", status=status, limit=limit)
-    return [await engine.card(caller, row) for row in rows]
+    later = await asyncio.to_thread(engine.log.snoozed, caller.name)
+    cards = [await engine.card(caller, row) for row in rows]
+    return [card | {"snoozed_until": later.get(card["proposal_id"])} for card in cards]
 
 
 @router.get("/proposals/{proposal_id}")

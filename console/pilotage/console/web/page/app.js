@@ -142,8 +142,10 @@ async function go() {
   const chosen = VIEWS.find((view) => view.name === (name || "chat"));
   const open = chosen?.open ?? INSIDE[name];
   for (const link of document.querySelectorAll("#nav a")) {
-    if (link.dataset.view === (chosen?.name ?? (name === "incident" ? "incidents" : ""))) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === (chosen?.name ?? (name === "incident" ? "incidents" : ""))) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "center" });
+    } else link.removeAttribute("aria-current");
   }
   leave();
   const mine = ++going;
@@ -174,7 +176,7 @@ function drawWho() {
       h("span", { id: "mode" }), " ", h("span", { id: "connection", class: "faint" }, "○ waiting for the server")),
     h("div", { class: "buttons" },
       h("button", { type: "button", id: "stop", class: "no", onclick: askToStop }, "STOP"),
-      button("Theme", turnTheme), button("Keys", keysDialog),
+      button("Theme", turnTheme), button("Keys", keysDialog, "keys"),
       button("Sign out", async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })),
     prefectLink("pool", "", ""));
 }

@@ -25,6 +25,7 @@ function cell(value) {
 }
 
 const STANDINGS = new Set(["status", "state", "verdict", "outcome"]);
+const SHORT = 18; // characters up to which a cell stays on one line
 const LONG = 40; // characters from which a cell is prose and gets the room
 
 function table(value) {
@@ -33,7 +34,7 @@ function table(value) {
   const body = value.rows.map((row) => h("tr", {}, row.map((each, n) => {
     const words = typeof each === "object" && each ? each.text : String(each ?? "");
     const shown = STANDINGS.has(value.columns[n]) && typeof each === "string" ? standing(each) : cell(each);
-    const kind = typeof each === "number" ? "number" : words.length > LONG ? "prose" : null;
+    const kind = typeof each === "number" ? "number" : words.length > LONG ? "prose" : words.length <= SHORT ? "short" : null;
     return h("td", { class: kind, "data-column": value.columns[n] }, shown);
   })));
   return h("div", { class: "block wide", role: "region", "aria-label": value.title || "table", tabindex: "0" },

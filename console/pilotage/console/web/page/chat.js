@@ -28,8 +28,10 @@ export async function chatView(view, thread, params) {
   fill(view, h("div", { class: "chat" }, threads, h("section", { class: "talk" }, title, log, says, composer)));
   stop.hidden = true;
 
-  let found = await listThreads();
-  let current = thread === "new" ? null : thread ?? found.find((each) => each.id !== FLOOR && each.by === me.name)?.id ?? null;
+  let found = [];
+  let current = null;
+  await listThreads();
+  current = thread === "new" ? null : thread ?? found.find((each) => each.id !== FLOOR && each.by === me.name)?.id ?? null;
   let conversation = null;
   let waiting = [];
   let loading = current !== null;

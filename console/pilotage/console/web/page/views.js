@@ -90,7 +90,7 @@ export async function inboxView(view) {
   const reason = h("input", { type: "text", maxlength: 500, "aria-label": "Reason for all", placeholder: "Reason (needed to reject)", autocomplete: "off" });
   const bulk = h("div", { class: "bulk", hidden: !me.decides },
     h("label", {}, all, " all"), count, reason, button("Approve chosen", () => decideAll("approve"), "go"), button("Reject chosen", () => decideAll("reject"), "no"));
-  const asleep = h("details", { class: "more" });
+  const asleep = h("details", { class: "more", hidden: true });
   fill(view, title("Inbox", button("Read again", () => load())), bulk, results, list, asleep);
   await load();
   const offCards = cards.listen(arrived);
@@ -114,6 +114,7 @@ export async function inboxView(view) {
     const known = new Set(awake.map((card) => card.proposal_id));
     for (const [id, row] of rows) if (!known.has(id) && !row.element.querySelector("form")) drop(id, row);
     for (const card of awake) show(card.proposal_id);
+    asleep.hidden = hidden.length === 0;
     fill(asleep, hidden.length > 0 && [h("summary", {}, `Snoozed by you: ${hidden.length}`), h("ul", {}, hidden.map((card) =>
       h("li", {}, linked(card.proposal_id), ` ${plain(card.words)}, again ${distance(snoozed.get(card.proposal_id))}`)))]);
     counted();
