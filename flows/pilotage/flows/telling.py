@@ -41,9 +41,9 @@ def told(step: Mapping[str, Any]) -> str:
             roles = ", ".join(detail.get("roles") or ())
             return f"as {roles}" + (f": {detail['reason']}" if detail.get("reason") else "")
         case "injected":
-            receipt = detail.get("receipt") or {}
-            reason = (receipt.get("after") or {}).get("reason", "")
-            return f"{detail.get('effect')}" + (f": {reason}" if reason else "")
+            after = (detail.get("receipt") or {}).get("after") or {}
+            said = after.get("reason") or after.get("tasks") or ""
+            return f"{detail.get('effect')}" + (f": {said}" if said else "")
         case "failed":
             return f"{detail.get('why')}" if detail.get("transient") else f"{detail.get('why')}; given up"
         case "verified":
@@ -60,7 +60,7 @@ def action_in_words(action: Mapping[str, Any]) -> str:
     """The action as one phrase."""
     match action.get("kind"):
         case "retry_run":
-            return "retry the run in place"
+            return "retry the run in place" + _with_other(action.get("changes"))
         case "resize_run":
             return f"give it {action.get('memory_mb')} MiB and retry in place"
         case "reschedule_run":
@@ -71,12 +71,12 @@ def action_in_words(action: Mapping[str, Any]) -> str:
         case "cancel_run":
             return "cancel the run"
         case "pause_deployment":
-            return "pause the deployment"
+            lost = "Prefect deletes its scheduled runs, with what people changed in them; they are made anew after it"
+            return f"pause the deployment for {_span(action)} ({lost})"
         case "notify_owner":
             return "tell the owner"
         case "change_parameters":
-            names = ", ".join(str(change.get("name")) for change in action.get("changes") or ())
-            return f"change its {names}"
+            return f"change its {_names(action.get('changes'))}"
         case "move_run":
             return f"move it to queue {action.get('queue')}"
         case "set_priority":
@@ -104,8 +104,27 @@ def action_in_words(action: Mapping[str, Any]) -> str:
             return f"start its waiting runs in waves of {action.get('wave')}"
         case "catch_up":
             return f"run the newest {action.get('keep')} of its overdue runs and cancel the others"
+        case "mark_crashed":
+            return "mark the dead run as crashed"
+        case "release_slot":
+            return f"give back the slots of {action.get('scope')} {action.get('name')} that dead work holds"
+        case "override_result":
+            return f"put {action.get('value')!r} in the place of its {action.get('task')} and retry in place"
+        case "answer_run":
+            told = (f"{one.get('name')}={one.get('value')!r}" for one in action.get("answers") or ())
+            return f"answer the waiting run: {', '.join(told)}"
+        case "resolve_alert":
+            return "tell the owner that it is over"
         case kind:
             return str(kind)
+
+
+def _names(changes: Any) -> str:
+    return ", ".join(str(change.get("name")) for change in changes or ())
+
+
+def _with_other(changes: Any) -> str:
+    return f" with other {_names(changes)}" if changes else ""
 
 
 def _place(action: Mapping[str, Any]) -> str:
