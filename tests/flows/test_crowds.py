@@ -182,7 +182,7 @@ def test_waves_fill_up_and_the_newest_are_kept() -> None:
 
 # -- the race with a worker ------------------------------------------------------------------------------------
 
-RACES = 12
+RACES = 6
 
 
 class _Racing(PrefectApi):

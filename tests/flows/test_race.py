@@ -209,12 +209,12 @@ def test_a_run_is_executed_once_whether_the_worker_or_the_pilot_gets_it(floor: F
     folder.mkdir()
     deployment_id = deploy(floor, tmp_path, "pilotage", "low")
     # the worker of the session asks each second, for what is due within two
-    races = asyncio.run(run_races(("high", "default", "low"), deployment_id, folder, leads(9, reach=2)))
+    races = asyncio.run(run_races(("high", "default", "low"), deployment_id, folder, leads(6, reach=2)))
     asyncio.run(all_ended(races, within=120))
     counts = count(races, folder)
     assert (counts["doubled"], counts["lost"]) == (0, 0), counts
-    assert counts["accepted"] >= 4, counts
-    assert counts["accepted"] + counts["refused"] == 9
+    assert counts["accepted"] >= 3, counts
+    assert counts["accepted"] + counts["refused"] == 6
 
 
 @pytest.mark.soak

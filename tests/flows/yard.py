@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import httpx
 from tests.conftest import PrefectServer
 
 from pilotage.flows.announce import event_id
+from pilotage.flows.levers.marks import Notes, Purpose
 from pilotage.flows.levers.notify import STEP
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.planner.actions import (
@@ -45,6 +47,7 @@ from pilotage.planner.actions import (
     SpreadRuns,
     SuspendRun,
 )
+from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
 T = TypeVar("T")
@@ -56,6 +59,21 @@ HOUR = timedelta(hours=1)
 TAG = "yard-db"
 GATE = "yard-gate"
 SCHEMA = {"type": "object", "properties": {"size": {"type": "integer"}}}
+
+
+class PatientApi(PrefectApi):
+    """An API for setting the stage: on a server that is kept busy, it asks for as long as it takes."""
+
+    async def _send(
+        self, method: str, route: str, *, none_on: tuple[int, ...] = (), **sent: Any
+    ) -> httpx.Response | None:
+        for _ in range(10):
+            try:
+                return await super()._send(method, route, none_on=none_on, **sent)
+            except OrchestratorError as error:
+                if not error.transient:
+                    raise
+        return await super()._send(method, route, none_on=none_on, **sent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +100,7 @@ class Yard:
         """What the work returned."""
 
         async def inside() -> T:
-            async with PrefectApi.from_prefect_settings().opened() as api:
+            async with PatientApi.from_prefect_settings().opened() as api:
                 return await work(api)
 
         return asyncio.run(inside())
@@ -137,7 +155,10 @@ class Yard:
             self.remedy_id = await self.deployment(api, "pilotage:remediation")
             self.limited_id = await self.deployment(api, concurrency_limit=4)
             for name in (GATE, f"tag:{TAG}"):
-                await api._send("POST", "/v2/concurrency_limits/", json={"name": name, "limit": 4})
+                # another yard of the session may have made it
+                await api._send(
+                    "POST", "/v2/concurrency_limits/", none_on=(409,), json={"name": name, "limit": 4}
+                )
 
         self.ask(work)
 
@@ -383,7 +404,12 @@ async def limit_of_deployment(yard: Yard, api: PrefectApi) -> Target:
 
 
 async def tidy(api: PrefectApi) -> None:
-    """Nothing; pool, queues and limits are as they were at first."""
+    """Nothing; pool, queues and limits are as they were at first, and no change of ours to them stands."""
+    notes = Notes(api)
+    shared: tuple[Purpose, ...] = ("limit", "reserve", "priority")
+    for purpose in shared:
+        for mark in await notes.of(purpose):
+            await notes.forget(purpose, mark)
     await api.set_pool_paused(POOL, False)
     await api.set_pool_limit(POOL, 9)
     for rank, queue in enumerate(("a", "b", "default"), start=1):

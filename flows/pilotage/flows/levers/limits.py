@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
-from pilotage.flows.levers.marks import Notes, refused, wrong_lever
+from pilotage.flows.levers.marks import Notes, held_note, refused, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, LimitScope, SetLimit
@@ -40,7 +40,9 @@ class LimitLever:
         if note is None:
             if present == action.limit:
                 return refused(f"{_named(action)} is limited to {present} already")
-            note = {"at": datetime.now(UTC).isoformat(), "limit": present}
+            if reason := await self._notes.standing(_about(action), "limit", "reserve"):
+                return refused(reason)
+            note = {**held_note(_about(action), action.hold), "limit": present}
             await self._notes.write("limit", mark, note)
         await self._set(action, action.limit)
         return Delivery(effect=Effect.DONE, before=note, after=after)
@@ -105,6 +107,11 @@ class LimitLever:
 def _key(action: SetLimit) -> str:
     """The name of the limit as Prefect keeps it."""
     return action.name if action.scope is LimitScope.GLOBAL else f"{action.scope.value}:{action.name}"
+
+
+def _about(action: SetLimit) -> str:
+    where = f"{action.pool}/" if action.pool else ""
+    return f"{action.scope.value} {where}{action.name}"
 
 
 def _named(action: SetLimit) -> str:

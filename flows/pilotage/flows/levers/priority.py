@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pilotage.flows.levers.marks import Notes, fits_a_note, refused, wrong_lever
+from pilotage.flows.levers.marks import Notes, fits_a_note, held_note, refused, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import QueueView
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
@@ -43,8 +43,11 @@ class PriorityLever:
         if note is None:
             if ranks[action.queue] == action.priority:
                 return refused(f"queue {action.queue!r} has rank {action.priority} already")
+            about = f"the ranks of {action.pool}"
+            if reason := await self._notes.standing(about, "priority"):
+                return refused(reason)
             note = {
-                "at": datetime.now(UTC).isoformat(),
+                **held_note(about, action.hold),
                 "ranks": ranks,
                 "then": ranks_after(ranks, action.queue, action.priority),
             }

@@ -80,8 +80,9 @@ class RescheduleLever:
         run = await self._api.run(action.run_id)
         if not old:
             return refused("the old start time is not known")
-        late = run.state.name == "Late" and len(history) > 1 and history[-2].transition_id == mark
-        if run.state.type is not StateType.SCHEDULED or not (run.state.transition_id == mark or late):
+        ours = marked(history, mark)
+        # by its time, not by who set it last: a cancellation that was taken back has put it there again
+        if run.state.type is not StateType.SCHEDULED or not ours or run.next_start != ours.scheduled_for:
             return refused(f"the run is {run.state.name} by now and no longer where we put it")
         return await self._move(
             run, moment(str(old)), mark=back, message="pilotage restored the old start time"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from pilotage.flows.levers.marks import Notes, fits_a_note, refused, wrong_lever
+from pilotage.flows.levers.marks import Notes, fits_a_note, held_note, refused, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import QueueView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
@@ -43,8 +43,11 @@ class ReserveLever:
         if note is None:
             if reason := why_not_cap(queues, action):
                 return refused(reason)
+            about = f"queue {action.pool}/{action.busy_queue}"
+            if reason := await self._notes.standing(about, "limit", "reserve"):
+                return refused(reason)
             note = {
-                "at": datetime.now(UTC).isoformat(),
+                **held_note(about, action.hold),
                 "limit": _named(queues, action.busy_queue).limit,
                 "queues": [[queue.name, queue.priority, queue.limit] for queue in queues],
             }

@@ -75,12 +75,12 @@ class WaitingRuns:
             return Delivery(effect=Effect.ALREADY, after=note.get("told") or {})
         if note is None:
             cutoff = datetime.now(UTC)
-            if not await self._waiting(deployment_id, cutoff, mark):
+            if not await self._waiting(deployment_id, cutoff, waves, mark):
                 return refused("no run of the deployment is waiting")
             note = {"at": cutoff.isoformat()}
             await self._notes.write("waves", mark, note)
         cutoff = moment(str(note["at"]))
-        todo = await self._waiting(deployment_id, cutoff, mark)
+        todo = await self._waiting(deployment_id, cutoff, waves, mark)
         ours = await self._ours(deployment_id, mark)
         kept, dropped = superseded(todo, waves.keep, len(ours))
         kept = kept[: max(0, waves.most - len(ours))]
@@ -102,7 +102,7 @@ class WaitingRuns:
             return Check(judgement=Judgement.FAILED, detail="nothing is known of these waves")
         if note.get("undone"):
             return Check(judgement=Judgement.FAILED, detail="it was taken back")
-        left = await self._waiting(deployment_id, moment(str(note["at"])), mark)
+        left = await self._waiting(deployment_id, moment(str(note["at"])), waves, mark)
         allowed = max(0, int(delivery.after.get("found") or 0) - waves.most) if waves.keep is None else 0
         told = f"{delivery.after.get('moved')} in waves, {delivery.after.get('cancelled')} cancelled"
         if len(left) > allowed:
@@ -117,7 +117,9 @@ class WaitingRuns:
             return refused("nothing is known of these waves")
         if note.get("undone"):
             return Delivery(effect=Effect.ALREADY)
-        back, tally = step_mark(mark, "undo"), _Tally()
+        back = step_mark(mark, "undo")
+        tally = _Tally(moved=await self._back_already(deployment_id, back) if note.get("undoing") else 0)
+        await self._notes.write("waves", mark, {**note, "undoing": True})
         for run in await self._ours(deployment_id, mark):
             history = await self._api.history(run.id)
             own = marked(history, step_mark(mark, run.id))
@@ -135,17 +137,28 @@ class WaitingRuns:
             return refused("none of the runs waits in its wave any more")
         return Delivery(effect=Effect.DONE, after=tally.told(tally.moved))
 
-    async def _waiting(self, deployment_id: str, cutoff: datetime, mark: str) -> list[RunView]:
+    async def _waiting(self, deployment_id: str, cutoff: datetime, waves: Waves, mark: str) -> list[RunView]:
         """The runs that were due by then, still wait, and have not been dealt with; oldest first."""
-        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
-        found = await self._api.all_runs(where, most=5 * MOST)
-        due = [run for run in found if (run.expected or cutoff) <= cutoff and not _is_ours(run, mark)]
+        due = [
+            run
+            for run in await self._scheduled(deployment_id)
+            if (run.expected or cutoff) <= cutoff and not _is_ours(run, mark) and not _in_its_wave(run, waves)
+        ]
         return sorted(due, key=lambda run: (run.expected or cutoff, run.id))
 
     async def _ours(self, deployment_id: str, mark: str) -> list[RunView]:
+        return [run for run in await self._scheduled(deployment_id) if _is_ours(run, mark)]
+
+    async def _scheduled(self, deployment_id: str) -> tuple[RunView, ...]:
         where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
-        found = await self._api.all_runs(where, most=5 * MOST)
-        return [run for run in found if _is_ours(run, mark)]
+        return await self._api.all_runs(where, most=5 * MOST)
+
+    async def _back_already(self, deployment_id: str, back: str) -> int:
+        """How many runs an undo that died has given their old times. Looked for in their histories: Late by now."""
+        histories = [
+            (run.id, await self._api.history(run.id)) for run in await self._scheduled(deployment_id)
+        ]
+        return sum(marked(history, step_mark(back, run_id)) is not None for run_id, history in histories)
 
     async def _deal(
         self,
@@ -237,6 +250,11 @@ def free_slots(waves: Waves, wanted: int, taken: Iterable[datetime | None]) -> l
         slots += [at] * min(waves.wave - full[at], wanted - len(slots))
         at += waves.every
     return slots
+
+
+def _in_its_wave(run: RunView, waves: Waves) -> bool:
+    # Prefect makes Late what it finds Scheduled and overdue, and our mark goes with it; the time of the wave stays
+    return run.state.name == "Late" and run.next_start is not None and run.next_start >= waves.first
 
 
 def _is_ours(run: RunView, mark: str) -> bool:
