@@ -1,8 +1,10 @@
-"""How soon a lever has its effect: from a failure to a remediation beside Prefect's own automation, and each lever
-by itself from the moment it is asked until it is verified.
+"""How soon a lever has its effect, from the event that calls for it, with no LLM, beside Prefect's own automation.
 
-Both sides of the first are told by the server's clock: the time of the Failed state and the time at which the
-remediation was made. Ours goes the whole way: event, facts, judgement, ledger, outbox, lever.
+`reaction_vs_automation`: from a failure until the remediation is made, ours and an automation that runs a deployment on
+failure. Then each lever: from the event until its change is verified, or, where the verification waits for a worker,
+until Prefect has accepted it. Levers that wait for a worker to let go of the run count from the event that says so.
+All times are told by the server's clock or by this machine's, which is the same. Ours goes the whole way: event,
+facts, judgement under the shipped policies, ledger, outbox, lever, verification.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,29 +26,37 @@ from uuid import UUID, uuid4
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, publish
+from tests.conftest import PrefectServer
+from tests.flows.yard import TARGETS, Target, Yard, tidy
 
 from pilotage.flows.embedded import EmbeddedPrefect
-from pilotage.planner.actions import (
-    Action,
-    CancelRun,
-    ChangeParameters,
-    Directive,
-    HoldQueue,
-    LaunchRemediation,
-    LimitScope,
-    MoveRun,
-    ParameterValue,
-    RaiseRetries,
-    RescheduleRun,
-    SendDirective,
-    SetLimit,
-    SetPriority,
-)
+from pilotage.planner.actions import Action, LaunchRemediation, ResizeRun, RetryRun
 
 RACES = int(os.environ.get("BENCH_RACES", "15"))
-PILOT_POOL = "benched"
-HOUR = timedelta(hours=1)
-SCHEMA = {"type": "object", "properties": {"size": {"type": "integer"}}}
+FEW = max(1, RACES // 3)
+"""Of what takes seconds each time."""
+WORKED_POOL = "worked"
+ACCEPTED = ("launch_remediation", "reserve_slot", "send_directive", "suspend_run", "resume_run")
+"""Their verification waits for a worker or a process, so they are reported as accepted."""
+WORKED = ("retry_run", "resize_run")
+"""They wait for a worker to let go of the run, and are measured with one."""
+SLOW = ("reschedule_run, due", "spread_runs", "catch_up", "notify_owner")
+"""They hold a queue until workers have settled, or wait until Prefect has written an event."""
+ASKS = ("set_limit, global", "set_limit, tag")
+"""The shipped policies ask a person first; the lever is the same as for a pool's limit."""
+NUMBERS = (
+    "max_actions_per_hour: 10000\nmax_actions_per_deployment_per_hour: 10000\nmax_targets_per_hour: 10000\n"
+    "max_actions_per_fingerprint: 10000\nmax_notifications_per_hour: 10000\nmax_failed_outcomes_per_hour: 10000\n"
+    "max_fruitless: 10000\nmax_attempts_per_run: 100\nmax_shift: 24h\ncooldown: 0s\n"
+)
+"""The bench acts more often in a minute than anybody would allow in an hour."""
+FAILS = """
+from prefect import flow
+
+@flow
+def fails():
+    raise RuntimeError("as it should")
+"""
 
 
 def p50(values: Sequence[float]) -> float:
@@ -55,30 +67,101 @@ def p95(values: Sequence[float]) -> float:
     return sorted(values)[max(0, round(0.95 * len(values)) - 1)]
 
 
-async def deployment(client: Any, name: str, *tags: str) -> str:
-    flow_id = await client.create_flow_from_name(f"bench-{name}")
-    made = await client.create_deployment(
-        flow_id=flow_id,
-        name="demo",
-        tags=["env:dev", "tier:3", *tags],
-        work_pool_name=PILOT_POOL,
-        work_queue_name="low",
-        entrypoint="none.py:none",
-        parameter_openapi_schema=SCHEMA,
-        enforce_parameter_schema=False,
-    )
-    return str(made)
+@dataclass(slots=True, kw_only=True)
+class Pilot:
+    """Answers events by the whole way through the gate: the next target's action when the trigger fails."""
+
+    injector: Any
+    ledger: Any
+    trigger_id: str = ""
+    remedy_of: dict[str, str] = field(default_factory=dict)
+    """Which deployment remedies which."""
+    next: Target | None = None
+    let_go: dict[str, datetime] = field(default_factory=dict)
+    """Runs that a worker has let go of, and when it said so."""
+    answered: asyncio.Queue[tuple[str, datetime]] = field(default_factory=asyncio.Queue)
+    """Proposals that were delivered, and when."""
+
+    async def worker_let_go(self, run_id: str, after: datetime) -> bool:
+        """Whether a worker has let go of the run, as far as was heard."""
+        return run_id in self.let_go
+
+    async def listen(self, ready: asyncio.Event) -> None:
+        """Never returns."""
+        from prefect.events.clients import get_events_subscriber
+        from prefect.events.filters import EventFilter, EventNameFilter
+
+        names = EventFilter(
+            event=EventNameFilter(name=["prefect.flow-run.Failed", "prefect.worker.executed-flow-run"])
+        )
+        async with get_events_subscriber(filter=names) as events:
+            ready.set()
+            async for event in events:
+                related = {each.id for each in event.related}
+                if event.event == "prefect.worker.executed-flow-run":
+                    runs = [each.removeprefix("prefect.flow-run.") for each in related if "flow-run." in each]
+                    self.let_go |= dict.fromkeys(runs, event.occurred)
+                    continue
+                run_id = event.resource.id.removeprefix("prefect.flow-run.")
+                if f"prefect.deployment.{self.trigger_id}" in related and self.next is not None:
+                    await self.act(self.next.action, self.next.expected_state_id)
+                for watched, remedy in self.remedy_of.items():
+                    if f"prefect.deployment.{watched}" in related:
+                        await self.act(LaunchRemediation(run_id=run_id, deployment_id=remedy))
+
+    async def act(self, action: Action, expected: str = "") -> str:
+        """The proposal that was carried out."""
+        from pilotage.planner.proposals import CaseFile, Proposal
+        from pilotage.policies.digests import digest_of
+        from pilotage.policies.verdicts import FiledProposal, Identity
+
+        planner = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
+        proposal = Proposal(
+            id=f"p-{uuid4().hex[:12]}",
+            incident_id=f"i-{uuid4().hex[:12]}",
+            action=action,
+            expected_state_id=expected,
+            expires_at=datetime.now(UTC) + timedelta(hours=1),
+        )
+        filed = FiledProposal(
+            proposal=proposal,
+            case=CaseFile(subject=f"bench:{proposal.id}", failure_class="transient"),
+            proposer=planner,
+            digest=digest_of(proposal, planner),
+            filed_at=datetime.now(UTC),
+        )
+        self.ledger.file(filed)
+        verdict = await self.injector.judge(filed)
+        await self.injector.admit(proposal.id)
+        while self.ledger.status(proposal.id) == "admitted":
+            if not await self.injector.deliver():
+                await asyncio.sleep(0.01)
+        if self.ledger.status(proposal.id) != "delivered":
+            raise RuntimeError(f"{action.kind}: {verdict}, {self.ledger.story(proposal.id)[-1]}")
+        self.answered.put_nowait((proposal.id, datetime.now(UTC)))
+        return proposal.id
+
+    async def verified(self, proposal_id: str) -> datetime:
+        """When the change was verified."""
+        deadline = time.monotonic() + 60
+        while self.ledger.status(proposal_id) != "verified":
+            if time.monotonic() > deadline or self.ledger.status(proposal_id) != "delivered":
+                raise RuntimeError(f"{proposal_id} was not verified: {self.ledger.story(proposal_id)[-1]}")
+            if not await self.injector.verify():
+                await asyncio.sleep(0.01)
+        return datetime.now(UTC)
 
 
-async def fail_one(client: Any, deployment_id: str) -> tuple[str, datetime]:
-    """A run of the deployment that has just failed, and when."""
+async def fail_one(client: Any, deployment_id: str) -> datetime:
+    """When a run of the deployment has just failed."""
     from prefect.states import Failed, Pending, Running
 
     run = await client.create_flow_run_from_deployment(UUID(deployment_id), state=Pending())
     await client.set_flow_run_state(run.id, Running())
     await client.set_flow_run_state(run.id, Failed(message="ConnectError: refused"))
     state = (await client.read_flow_run(run.id)).state
-    return str(run.id), state.timestamp
+    at: datetime = state.timestamp
+    return at
 
 
 async def made_within(client: Any, deployment_id: str, known: set[str], within: float = 60.0) -> Any:
@@ -121,195 +204,168 @@ async def automate(client: Any, watched: str, remedy: str) -> None:
     answer.raise_for_status()
 
 
-async def pilot(injector: Any, ledger: Any, watched: str, remedy: str, ready: asyncio.Event) -> None:
-    """Never returns: every failure of the watched deployment is answered by the whole way through the gate."""
-    from prefect.events.clients import get_events_subscriber
-    from prefect.events.filters import EventFilter, EventNameFilter
-
-    from pilotage.planner.proposals import CaseFile, Proposal
-    from pilotage.policies.digests import digest_of
-    from pilotage.policies.verdicts import FiledProposal, Identity
-
-    planner = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
-    names = EventFilter(event=EventNameFilter(name=["prefect.flow-run.Failed"]))
-    async with get_events_subscriber(filter=names) as events:
-        ready.set()
-        async for event in events:
-            if not any(related.id == f"prefect.deployment.{watched}" for related in event.related):
-                continue
-            run_id = event.resource.id.removeprefix("prefect.flow-run.")
-            proposal = Proposal(
-                id=f"p-{uuid4().hex[:12]}",
-                incident_id=f"i-{uuid4().hex[:12]}",
-                action=LaunchRemediation(run_id=run_id, deployment_id=remedy),
-                expires_at=datetime.now(UTC) + HOUR,
-            )
-            filed = FiledProposal(
-                proposal=proposal,
-                case=CaseFile(subject=f"run:{run_id}", failure_class="transient"),
-                proposer=planner,
-                digest=digest_of(proposal, planner),
-                filed_at=datetime.now(UTC),
-            )
-            ledger.file(filed)
-            await injector.judge(filed)
-            await injector.admit(proposal.id)
-            await injector.deliver()
+async def against_automation(client: Any, api: Any, yard: Yard, pilot: Pilot) -> tuple[list[Row], float]:
+    """The rows of the race, and the automation's median."""
+    ours, theirs = await yard.deployment(api), await yard.deployment(api)
+    our_remedy = await yard.deployment(api, "pilotage:remediation")
+    their_remedy = await yard.deployment(api)
+    await automate(client, theirs, their_remedy)
+    pilot.remedy_of[ours] = our_remedy
+    took: dict[str, list[float]] = {"pilotage": [], "automation": []}
+    known: set[str] = set()
+    for turn in range(RACES + 1):
+        for name, watched, remedy in (("pilotage", ours, our_remedy), ("automation", theirs, their_remedy)):
+            failed_at = await fail_one(client, watched)
+            made = await made_within(client, remedy, known)
+            if turn:  # the first of each warms up
+                took[name].append((made.created - failed_at).total_seconds() * 1000)
+    pilot.remedy_of.clear()
+    while not pilot.answered.empty():
+        pilot.answered.get_nowait()
+    peer = "Prefect automation"
+    return [
+        beside(measure, "ms", RACES, ours=of(took["pilotage"]), peer=peer, theirs=of(took["automation"]))
+        for measure, of in (("reaction_vs_automation", p50), ("reaction_vs_automation_p95", p95))
+    ], p50(took["automation"])
 
 
-async def never_drained(pool: str, queue: str) -> bool:
-    return False
+async def of_lever(client: Any, api: Any, yard: Yard, pilot: Pilot, name: str) -> list[float]:
+    """Milliseconds from the event to the verified or accepted change, each time on a fresh target."""
+    took: list[float] = []
+    for turn in range((FEW if name in SLOW else RACES) + 1):
+        target = await TARGETS[name](yard, api)
+        if name.startswith("spread"):
+            # the crowd of the yard was due so long ago that Prefect is still making its runs Late
+            await asyncio.sleep(1)
+        pilot.next = target
+        failed_at = await fail_one(client, pilot.trigger_id)
+        proposal_id, at = await asyncio.wait_for(pilot.answered.get(), 60)
+        if name not in ACCEPTED:
+            at = await pilot.verified(proposal_id)
+        if turn:
+            took.append((at - failed_at).total_seconds() * 1000)
+        await pilot.injector.undo(proposal_id, by="bench", why="the next one")
+    return took
 
 
-async def reactions(client: Any, api: Any, levers: Any, home: Path) -> list[Row]:
+async def after_a_worker(client: Any, api: Any, pilot: Pilot, deployment_id: str, kind: str) -> list[float]:
+    """Milliseconds from the worker's word that a run's process has ended to the accepted retry."""
+    took: list[float] = []
+    for turn in range(FEW + 1):
+        run = await client.create_flow_run_from_deployment(UUID(deployment_id))
+        run_id, deadline = str(run.id), time.monotonic() + 90
+        action: Action = (
+            RetryRun(run_id=run_id, delay=timedelta(hours=2))
+            if kind == "retry_run"
+            else ResizeRun(run_id=run_id, memory_mb=192)
+        )
+        while not (await api.run(run_id)).state.ended and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        # asked for when it failed, so the lever waits, as it does for a real failure, for the worker to let go
+        proposal_id = await pilot.act(action)
+        _, at = pilot.answered.get_nowait()
+        if turn:
+            took.append((at - pilot.let_go[run_id]).total_seconds() * 1000)
+        await pilot.injector.undo(proposal_id, by="bench", why="the next one")
+    return took
+
+
+async def failing(client: Any, home: Path) -> str:
+    """The deployment of a flow that fails at once, for a real worker."""
+    (home / "fails.py").write_text(FAILS)
+    flow_id = await client.create_flow_from_name("fails")
+    made = await client.create_deployment(
+        flow_id=flow_id,
+        name="bench",
+        tags=["env:dev", "tier:3"],
+        work_pool_name=WORKED_POOL,
+        path=str(home),
+        entrypoint="fails.py:fails",
+    )
+    return str(made)
+
+
+def rows_of(name: str, what: str, took: Sequence[float], peer: float) -> list[Row]:
+    """p50 and p95 of one lever, the first beside an automation."""
+    measure, runs = f"{name.replace(', ', '_')}_{what}", len(took)
+    return [
+        beside(f"{measure}_p50", "ms", runs, ours=p50(took), peer="automation: run-deployment", theirs=peer),
+        beside(f"{measure}_p95", "ms", runs, ours=p95(took)),
+    ]
+
+
+async def measured(yard: Yard, home: Path) -> list[Row]:
+    from prefect.client.orchestration import get_client
+
+    from pilotage.flows.announce import Announcer
     from pilotage.flows.injector import Injector
+    from pilotage.flows.levers import build_levers
+    from pilotage.flows.prefect_api import PrefectApi
     from pilotage.flows.prefect_facts import PrefectFacts
     from pilotage.policies.bundle import Bundle
     from pilotage.policies.gate import Gate
     from pilotage.policies.sql_ledger import SqlLedger
     from pilotage.policies.verdicts import Mode
 
+    async def never_drained(pool: str, queue: str) -> bool:
+        return False
+
     numbers = home / "guardrails.yaml"
-    # the bench acts on one deployment more often in a minute than anybody would allow in an hour
-    numbers.write_text(
-        "max_actions_per_hour: 1000\nmax_actions_per_deployment_per_hour: 1000\nmax_targets_per_hour: 1000\n"
-        "max_actions_per_fingerprint: 1000\ncooldown: 0s\n"
-    )
+    numbers.write_text(NUMBERS)
     ledger = SqlLedger(f"sqlite:///{home / 'ledger.sqlite'}")
-    injector = Injector(
-        ledger=ledger,
-        gate=Gate(Bundle.load(guardrails=numbers)),
-        facts=PrefectFacts(api),
-        levers=levers,
-        mode=lambda: Mode.AUTO,
-        stopped=lambda: "",
-        drained=never_drained,
-        clock=lambda: datetime.now(UTC),
-        owner="bench",
-    )
-    ours, theirs = await deployment(client, "ours"), await deployment(client, "theirs")
-    our_remedy = await deployment(client, "our-remedy", "pilotage:remediation")
-    their_remedy = await deployment(client, "their-remedy")
-    await automate(client, theirs, their_remedy)
-    ready = asyncio.Event()
-    listening = asyncio.create_task(pilot(injector, ledger, ours, our_remedy, ready))
-    await asyncio.wait_for(ready.wait(), 30)
-    took: dict[str, list[float]] = {"pilotage": [], "automation": []}
-    known: set[str] = set()
-    try:
-        for turn in range(RACES + 1):
-            for name, watched, remedy in (
-                ("pilotage", ours, our_remedy),
-                ("automation", theirs, their_remedy),
-            ):
-                _, failed_at = await fail_one(client, watched)
-                made = await made_within(client, remedy, known)
-                if turn:  # the first of each warms up
-                    took[name].append((made.created - failed_at).total_seconds() * 1000)
-    finally:
-        listening.cancel()
-        ledger.close()
-    return [
-        beside(
-            measure,
-            "ms",
-            RACES,
-            ours=of(took["pilotage"]),
-            peer="Prefect automation",
-            theirs=of(took["automation"]),
-        )
-        for measure, of in (("reaction_vs_automation", p50), ("reaction_vs_automation_p95", p95))
-    ]
-
-
-async def by_lever(client: Any, levers: Any) -> list[Row]:
-    """Asked → verified, for levers that need not wait for a worker, on targets of their own."""
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-    from prefect.states import Pending, Running, Scheduled
-
-    target = await deployment(client, "target")
-    await client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="bench-gate", limit=4))
-
-    async def waiting() -> str:
-        due: Any = Scheduled(scheduled_time=datetime.now(UTC) + 6 * HOUR)
-        return str((await client.create_flow_run_from_deployment(UUID(target), state=due)).id)
-
-    async def running() -> str:
-        run = await client.create_flow_run_from_deployment(UUID(target), state=Pending())
-        await client.set_flow_run_state(run.id, Running())
-        return str(run.id)
-
-    async def action_of(kind: str, number: int) -> Action:
-        match kind:
-            case "change_parameters":
-                changes = (ParameterValue(name="size", value=number),)
-                return ChangeParameters(run_id=await waiting(), changes=changes)
-            case "reschedule_run":
-                return RescheduleRun(run_id=await waiting(), start=datetime.now(UTC) + 5 * HOUR)
-            case "move_run":
-                return MoveRun(run_id=await waiting(), queue="high")
-            case "cancel_run":
-                return CancelRun(run_id=await waiting())
-            case "raise_retries":
-                return RaiseRetries(run_id=await running(), retries=3)
-            case "send_directive":
-                return SendDirective(run_id=await running(), directive=Directive.DRAIN)
-            case "set_priority":
-                return SetPriority(pool=PILOT_POOL, queue="low", priority=1, hold=HOUR)
-            case "set_limit":
-                return SetLimit(scope=LimitScope.GLOBAL, name="bench-gate", limit=1, hold=HOUR)
-            case _:
-                return HoldQueue(pool=PILOT_POOL, queue="low", hold=HOUR)
-
-    rows: list[Row] = []
-    for kind in (
-        "change_parameters",
-        "reschedule_run",
-        "move_run",
-        "cancel_run",
-        "raise_retries",
-        "set_priority",
-        "set_limit",
-        "hold_queue",
-    ):
-        lever, took = levers[kind], []
-        for number in range(RACES + 1):
-            action, mark = await action_of(kind, number), str(uuid4())
-            began = time.perf_counter()
-            done = await lever.execute(action, mark=mark, expected_state_id="", message="bench")
-            check = await lever.verify(action, done, mark=mark)
-            spent = (time.perf_counter() - began) * 1000
-            assert (done.effect.value, check.judgement.value) == ("done", "verified"), (kind, done, check)
-            if number:
-                took.append(spent)
-            await lever.undo(action, done, mark=mark)
-        rows += [
-            beside(f"{kind}_verified_{name}", "ms", RACES, ours=of(took))
-            for name, of in (("p50", p50), ("p95", p95))
-        ]
-    return rows
-
-
-async def measured(home: Path) -> list[Row]:
-    from prefect.client.orchestration import get_client
-
-    from pilotage.flows.announce import Announcer
-    from pilotage.flows.levers import build_levers
-    from pilotage.flows.prefect_api import PrefectApi
-
-    async def let_go(run_id: str, after: datetime) -> bool:
-        return True
-
     async with PrefectApi.from_prefect_settings().opened() as api, get_client() as client:
-        levers = build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)
-        return [*await reactions(client, api, levers, home), *await by_lever(client, levers)]
+        pilot = Pilot(injector=None, ledger=ledger)
+        pilot.injector = Injector(
+            ledger=ledger,
+            gate=Gate(Bundle.load(guardrails=numbers)),
+            facts=PrefectFacts(api),
+            levers=build_levers(let_go=pilot.worker_let_go, announcer=Announcer(api=api), api=api),
+            mode=lambda: Mode.AUTO,
+            stopped=lambda: "",
+            drained=never_drained,
+            clock=lambda: datetime.now(UTC),
+            owner="bench",
+        )
+        pilot.trigger_id = await yard.deployment(api)
+        ready = asyncio.Event()
+        listening = asyncio.create_task(pilot.listen(ready))
+        await asyncio.wait_for(ready.wait(), 30)
+        try:
+            rows, peer = await against_automation(client, api, yard, pilot)
+            for name in TARGETS:
+                if name not in (*ASKS, *WORKED):
+                    what = "accepted" if name in ACCEPTED else "verified"
+                    rows += rows_of(name, what, await of_lever(client, api, yard, pilot, name), peer)
+                    print(f"{rows[-2].measure}: {rows[-2].value:.0f} ms", flush=True)
+            await tidy(api)
+            worked = await failing(client, home)
+            for kind in WORKED:
+                took = await after_a_worker(client, api, pilot, worked, kind)
+                rows += rows_of(kind, "accepted_after_worker_let_go", took, peer)
+        finally:
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+            ledger.close()
+    return rows
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as server:
         os.environ.update(server.client_env)
-        server.create_pool(PILOT_POOL)
-        publish("levers", asyncio.run(measured(Path(scratch))))
+        yard = Yard(
+            server=PrefectServer(
+                api_url=server.api_url,
+                ui_url=server.ui_url,
+                auth_string=server.auth_string,
+                env=server.env,
+                embedded=server,
+            )
+        )
+        yard.open()
+        server.create_pool(WORKED_POOL)
+        server.start_worker(WORKED_POOL)
+        publish("levers", asyncio.run(measured(yard, Path(scratch))))
 
 
 if __name__ == "__main__":
