@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,12 +106,29 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
                     )
                 said = {one.run_id: one.p_fail for one in forecasts}
                 for told in await planner.tick(now):
-                    log.info("filed %s", told)
+                    log.info("%s", in_words(told))
             except AdapterError as exc:
                 log.warning("planning: %s", exc)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
     store.close()
+
+
+def in_words(happened: Mapping[str, Any]) -> str:
+    """What became of one situation, as one line for the log. What runs wrote about themselves is made harmless."""
+    said = f"{happened['incident_id']}"
+    if happened.get("subject"):
+        said += f" {happened['subject']}: {happened.get('failure_class') or 'unknown'}"
+    asked = [_filed_in_words(one) for one in happened.get("filed") or ()]
+    said += f"; {', '.join(asked) or 'nothing proposed'}"
+    if happened.get("error"):
+        said += f"; {happened['error']}"
+    return "".join(sign if sign.isprintable() else " " for sign in said)[:500]
+
+
+def _filed_in_words(filed: Mapping[str, Any]) -> str:
+    outcome = (filed.get("verdict") or {}).get("outcome") or filed.get("outcome") or "unjudged"
+    return f"{filed['action']['kind']} ({filed['proposal_id']}): {outcome}"
 
 
 def _as_json(forecast: Forecast) -> dict[str, Any]:

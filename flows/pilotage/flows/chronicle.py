@@ -98,9 +98,9 @@ class Chronicle:
         if _wants_a_person(entry):
             paged = await self._announcer.page(
                 "trigger",
-                incident_id=str(entry["incident_id"]),
+                incident_id=str(entry["incident_id"] or f"pilotage-{entry['seq']}"),
                 run_id=run_id,
-                summary=f"pilotage {entry['proposal_id']} {label(entry)}: {told(entry)}",
+                summary=" ".join(f"pilotage {entry['proposal_id']} {label(entry)}: {told(entry)}".split()),
                 severity=Severity.WARNING if entry["step"] == "judged" else Severity.ERROR,
                 details=payload_of(entry),
             )
