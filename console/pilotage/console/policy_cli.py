@@ -209,48 +209,74 @@ def replay(
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """The time machine: make the recorded decisions again under this bundle, and show what would have changed."""
+    """The time machine: make the recorded decisions again under this bundle, and judge what the playbooks would have
+    proposed about failures that nobody acted on. Shows what would have changed; changes nothing."""
     from datetime import UTC, datetime, timedelta
 
-    from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
-    from pilotage.flows.places import places
-    from pilotage.policies.replaying import replayed_rows
+    from pilotage.flows.places import places  # start-up time: Cedar, SQLAlchemy, DuckDB
+    from pilotage.flows.settings import load_settings
+    from pilotage.flows.time_travel import replay_report
 
     with _told(as_json):
         bundle = _bundle(policies, guardrails)
         since = datetime.now(UTC) - timedelta(days=days)
-        with reading_ledger(places(state_dir)) as ledger:
-            told = replayed_rows(bundle, ledger.stored_decisions(since)).as_json()
+        told = replay_report(places(state_dir), load_settings(), bundle, since)
         if as_json:
             print_json(told)
         else:
-            print_pairs(
-                f"the last {days} days under {bundle.hash[:12]}",
-                {
-                    **{key: told[key] for key in ("decisions", "same", "other_policies", "skipped")},
-                    "moves": _pairs(told["moves"]) or "none",
-                    "approvals asked": _pairs(told["approvals_asked"]),
-                    "minutes of waiting saved": told["minutes_saved"],
-                    "allowed, known bad": told["allowed_known_bad"],
-                    "stopped, known good": told["stopped_known_good"],
-                },
-            )
-            print_table(
-                "changed",
-                ("proposal", "action", "before", "after", "by", "outcome"),
-                [
-                    (
-                        one["proposal_id"],
-                        one["kind"],
-                        one["before"],
-                        one["after"],
-                        ", ".join(one["policies_after"]),
-                        one["outcome"],
-                    )
-                    for one in told["changed"]
-                ],
-                empty="nothing would have been decided otherwise",
-            )
+            _show_replay(f"the last {days} days under {bundle.hash[:12]}", told)
+
+
+def _show_replay(title: str, told: dict[str, Any]) -> None:
+    print_pairs(
+        title,
+        {
+            **{key: told[key] for key in ("decisions", "same", "other_policies", "skipped")},
+            "moves": _pairs(told["moves"]) or "none",
+            "approvals asked": _pairs(told["approvals_asked"]),
+            "minutes of waiting saved": told["minutes_saved"],
+            "allowed, known bad": told["allowed_known_bad"],
+            "stopped, known good": told["stopped_known_good"],
+        },
+    )
+    columns = ("action", "before", "after", "by", "outcome")
+    print_table(
+        "changed",
+        ("proposal", *columns),
+        [(one["proposal_id"], *_change(one)) for one in told["changed"]],
+        empty="nothing would have been decided otherwise",
+    )
+    playbooks = told["playbooks"]
+    if "unknown" in playbooks:
+        OUT.print(harmless(f"What playbooks would have proposed is unknown. {playbooks['unknown']}"))
+        return
+    before, after = playbooks["before"], playbooks["after"]
+    print_pairs(
+        "failures that nothing was proposed about, as the playbooks would have",
+        {
+            "failures": f"{playbooks['failures']}, {playbooks['proposed_then']} of them acted on then",
+            "class not told by rule": playbooks["undiagnosed"],
+            "playbook wants nothing": playbooks["unplanned"],
+            "proposals": playbooks["proposals"],
+            **{
+                key.replace("_", " "): f"{before[key]} under {playbooks['current'][:12]}, now {after[key]}"
+                for key in after
+            },
+            "moves": _pairs(playbooks["moves"]) or "none",
+        },
+    )
+    print_table(
+        "changed",
+        ("incident", *columns),
+        [(one["incident_id"], *_change(one)) for one in playbooks["changed"]],
+        empty="both would have decided the same",
+    )
+    for one in playbooks["assumed"]:
+        OUT.print(harmless(f"supposed: {one}"))
+
+
+def _change(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    return one["kind"], one["before"], one["after"], ", ".join(one["policies_after"]), one["outcome"]
 
 
 @app.command("diff")

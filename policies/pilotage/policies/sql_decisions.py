@@ -13,6 +13,7 @@ from pilotage.policies.decided import Decided, ledger_facts_from, target_facts_f
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger_schema import outbox, outcomes, proposals, verdicts
 from pilotage.policies.sql_rows import filed_from
+from pilotage.policies.supposed import Admitted
 
 AT_ONCE = 1000
 """Rows that are fetched together."""
@@ -68,3 +69,24 @@ def decided_from(row: StoredDecision) -> Decided:
         judgement=row["judgement"] or "",
         admitted_at=moment(row["admitted_at"]) if row["admitted_at"] else None,
     )
+
+
+def admitted_in(connection: sa.Connection, since: datetime) -> list[Admitted]:
+    """What was put into the outbox after a moment, oldest first."""
+    wanted = sa.select(outbox).where(outbox.c.admitted_at > timestamp(since)).order_by(outbox.c.admitted_at)
+    return [
+        Admitted(
+            at=moment(row["admitted_at"]),
+            kind=row["kind"],
+            target=row["target"],
+            run_id=row["run_id"],
+            deployment_id=row["deployment_id"],
+            fingerprint=row["fingerprint"],
+        )
+        for row in connection.execute(wanted).mappings()
+    ]
+
+
+def incidents_in(connection: sa.Connection) -> frozenset[str]:
+    """Every incident that something was ever proposed about."""
+    return frozenset(connection.execute(sa.select(proposals.c.incident_id).distinct()).scalars())

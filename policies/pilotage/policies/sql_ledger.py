@@ -36,6 +36,7 @@ from pilotage.policies.sql_rows import as_text, dicts, filed_from, proposal_row,
 from pilotage.policies.sql_steps import found, note, row_of, set_status, status_in
 from pilotage.policies.sql_switches import SwitchKeeping
 from pilotage.policies.sql_votes import Standing, VoteKeeping
+from pilotage.policies.supposed import Admitted
 from pilotage.policies.verdicts import FiledProposal, Mode, Outcome, TargetFacts, Verdict
 from pilotage.telemetry.errors import LedgerError
 
@@ -276,6 +277,16 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
         """The same as plain rows, for whoever reads very many."""
         with self.reading("reading decisions") as connection:
             yield from sql_decisions.stored_decisions_in(connection, since, proposal_id)
+
+    def admitted(self, since: datetime) -> list[Admitted]:
+        """What was admitted after a moment, oldest first, as far as budgets count it."""
+        with self.reading("reading what was admitted") as connection:
+            return sql_decisions.admitted_in(connection, since)
+
+    def known_incidents(self) -> frozenset[str]:
+        """Every incident that something was ever proposed about."""
+        with self.reading("reading incidents") as connection:
+            return sql_decisions.incidents_in(connection)
 
     def counts(self) -> dict[str, int]:
         """How many proposals stand where."""
