@@ -14,7 +14,7 @@ NO_MODEL = "No language model is configured: these answers come from rules."
 HELP = (
     "I can answer: `status`, `failures`, `incidents`, `why <run id>`, `logs <run id>`, `similar <run id>`, "
     "`forecast <run id>`, `riskiest`, `queues`, `runs <words>`, `proposals`, `kpi`, and hand in `retry <run id>`. "
-    "Approving and rejecting is done with the commands of that name."
+    "What waits for a person: `/inbox`; answer it with `/approve ID` or `/reject ID WHY`."
 )
 FROM_MEMORY = "The same fault came before, so this is told from memory; no model was asked."
 
