@@ -101,6 +101,18 @@ class Injector:
 
         return await asyncio.to_thread(decide_and_record)
 
+    async def consider(self, filed: FiledProposal) -> tuple[Verdict, TargetFacts | None]:
+        """The verdict if it were filed now, and the facts it rests on. Nothing is recorded."""
+        target = await self._look_up(filed.proposal.action)
+        now = self._clock()
+
+        def decide() -> Verdict:
+            return self._gate.judge(
+                filed, target, self._ledger.facts(filed, "judge", self._mode(), now, target), now
+            )
+
+        return await asyncio.to_thread(decide), target
+
     async def admit(self, proposal_id: str) -> Verdict | None:
         """The verdict of the transaction that may write the outbox row, or None for an unknown proposal."""
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)

@@ -16,10 +16,13 @@ from pilotage.flows.desk import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.injector import Injector
 from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.proposing import agent_for, imagined
 from pilotage.flows.refusing import refusal
+from pilotage.planner.actions import target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate
+from pilotage.policies.json_values import plain
 from pilotage.policies.ledgers import Ledger, Status
 from pilotage.policies.offers import offered
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
@@ -84,6 +87,7 @@ class Operations:
         """Every operation by name."""
         return {
             "file": Operation(run=self.file, roles=PROPOSERS),
+            "consider": Operation(run=self.consider, roles=READERS),
             "offered": Operation(run=self.offered, roles=READERS),
             "record_forecasts": Operation(run=self.record_forecasts, roles=AGENTS),
             "whoami": Operation(run=self.whoami, roles=READERS),
@@ -100,10 +104,16 @@ class Operations:
         }
 
     async def file(
-        self, caller: Identity, proposal: Mapping[str, Any], case: Mapping[str, Any]
+        self, caller: Identity, proposal: Mapping[str, Any], case: Mapping[str, Any], through: str = ""
     ) -> dict[str, Any]:
-        """Stores the proposal under the caller's name and judges it. The same proposal again changes nothing."""
+        """Stores the proposal under the caller's name and judges it. The same proposal again changes nothing.
+
+        With `through="agent"` an agent proposes it for the caller, and it is judged for both.
+        """
         wanted = Proposal.model_validate_json(json.dumps(proposal))
+        if (agent := agent_for(caller, through)) is not None:
+            wanted = wanted.model_copy(update={"on_behalf_of": caller.name})
+            caller = agent
         told = CaseFile.model_validate_json(json.dumps(case))
         if self._mode() is Mode.OBSERVE:
             raise DeskRefusal(
@@ -124,9 +134,28 @@ class Operations:
             self._wake()
         return await self.proposal(caller, wanted.id)
 
-    async def offered(self, caller: Identity) -> list[str]:
+    async def consider(
+        self, caller: Identity, action: Mapping[str, Any], through: str = ""
+    ) -> dict[str, Any]:
+        """What would be said of this action if the caller, or an agent for them, proposed it now."""
+        filed = imagined(caller, agent_for(caller, through), action, self._clock())
+        verdict, target = await self._injector.consider(filed)
+        return {
+            "kind": filed.proposal.action.kind,
+            "target": target_of(filed.proposal.action),
+            "mode": self._mode().value,
+            "facts": plain(target),
+            **plain(verdict),
+        }
+
+    async def offered(self, caller: Identity, through: str = "") -> list[str]:
         """The kinds of action that the caller may propose at all; each proposal is judged for itself."""
-        return list(await asyncio.to_thread(offered, self._gate, caller))
+        agent = agent_for(caller, through)
+        own = await asyncio.to_thread(offered, self._gate, caller)
+        if agent is None:
+            return list(own)
+        both = set(await asyncio.to_thread(offered, self._gate, agent))
+        return [kind for kind in own if kind in both]
 
     async def record_forecasts(self, caller: Identity, forecasts: list[Mapping[str, Any]]) -> int:
         """How many forecasts were stored, for people to look at. No decision reads them."""

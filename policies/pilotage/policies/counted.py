@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pilotage.policies.verdicts import Mode, Vote
+from pilotage.policies.verdicts import Identity, Mode, Vote
 
 Stage = Literal["judge", "inject"]
 Autonomy = Literal["standard", "earned", "demoted"]
@@ -46,6 +46,8 @@ class LedgerFacts:
     """Changes admitted after the last bad outcome that turned out well: one of them closes the circuit."""
     probing: int = 0
     """Changes admitted after the last bad outcome whose own outcome is still open."""
+    behind: Identity | None = None
+    """Who the person is now for whom an agent proposes it; None when it names none, or nobody of that name is left."""
     break_glass: str = ""
     """The grant that covers this proposal of this proposer now, or empty."""
     autonomy: Autonomy = "standard"

@@ -10,7 +10,7 @@ from typing import Any
 from pilotage.policies.counted import LedgerFacts, Stage
 from pilotage.policies.gate import Gate, before_deciding
 from pilotage.policies.json_values import moment
-from pilotage.policies.verdicts import FiledProposal, Mode, TargetFacts, Verdict, Vote
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, TargetFacts, Verdict, Vote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,14 @@ def ledger_facts_from(stored: Mapping[str, Any] | None) -> LedgerFacts | None:
         )
         for vote in known.get("votes", ())
     )
-    return LedgerFacts(**{**known, "mode": Mode(known["mode"]), "votes": votes})
+    behind = known.get("behind")
+    person = behind and Identity(
+        name=behind["name"],
+        kind=behind["kind"],
+        roles=frozenset(behind["roles"]),
+        teams=frozenset(behind["teams"]),
+    )
+    return LedgerFacts(**{**known, "mode": Mode(known["mode"]), "votes": votes, "behind": person})
 
 
 def _known(kind: type[Any], stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Three answers without trust in annotations. Q1: with the approvals that exist, does the engine allow it? Q2:
 with every seat filled, would it? If not, it is denied whatever anybody approves. Otherwise the requirement
 is the cheapest set of seats that the engine itself accepts, so policy text and enforcement cannot drift
-apart. Any error, any missing fact, any surprise is a denial. The gate reads no clock, no file and no
+apart. What an agent proposes for a person is judged for both, and the stricter
+answer holds. Any error, any missing fact, any surprise is a denial. The gate reads no clock, no file and no
 database.
 """
 
@@ -73,7 +74,13 @@ class Gate:
             refusal = _refusal(filed, target, ledger, now, bundle)
             if refusal is not None or target is None:
                 return refusal or refused("!missing-fact", bundle=bundle.hash)
-            return self._three_way(bundle, filed, target, ledger, now)
+            own = self._three_way(bundle, filed, target, ledger, now)
+            person = filed.proposal.on_behalf_of
+            if not person or person == filed.proposer.name:
+                return own
+            if ledger.behind is None or ledger.behind.name != person:
+                return refused("!nobody-behind", detail=person, bundle=bundle.hash)
+            return _stricter(own, self._three_way(bundle, filed, target, ledger, now, ledger.behind), person)
         except slices.MissingFact as exc:
             return refused("!missing-fact", detail=str(exc), bundle=bundle.hash)
         except Exception as exc:  # any surprise is a denial
@@ -135,10 +142,17 @@ class Gate:
         return _plain(bundle, identity, command, uid, entities, context)
 
     def _three_way(
-        self, bundle: Bundle, filed: FiledProposal, target: TargetFacts, ledger: LedgerFacts, now: datetime
+        self,
+        bundle: Bundle,
+        filed: FiledProposal,
+        target: TargetFacts,
+        ledger: LedgerFacts,
+        now: datetime,
+        person: Identity | None = None,
     ) -> Verdict:
+        """The verdict for the proposer, or for the person who is behind the proposal."""
         action = filed.proposal.action
-        who, who_entities = slices.principal(filed.proposer)
+        who, who_entities = slices.principal(person or filed.proposer)
         what, what_entities = slices.resource(action, target, bundle.guardrails)
         entities = slices.whole((who, what), (*who_entities, *what_entities))
         people = _people(filed, ledger, target.team)
@@ -276,6 +290,27 @@ def _explained(bundle: Bundle, outcome: Outcome, deciding: Sequence[str]) -> Ver
         reasons=tuple(note.reason for note in notes),
         would_change=tuple(note.would_change for note in notes if note.would_change),
         bundle=bundle.hash,
+    )
+
+
+def _stricter(agent: Verdict, person: Verdict, name: str) -> Verdict:
+    """The verdict under which both would be allowed what both want: the intersection of their rights."""
+    order = (Outcome.DENY, Outcome.NEEDS_APPROVAL, Outcome.ALLOW)
+    theirs = replace(person, reasons=tuple(f"for {name}: {reason}" for reason in person.reasons))
+    if agent.outcome is not person.outcome:
+        return min(agent, theirs, key=lambda verdict: order.index(verdict.outcome))
+    if agent.outcome is not Outcome.NEEDS_APPROVAL:
+        return agent
+    seats = {
+        role: max(agent.requirements.get(role, 0), person.requirements.get(role, 0))
+        for role in (*agent.requirements, *person.requirements)
+    }
+    return replace(
+        agent,
+        policy_ids=tuple(dict.fromkeys((*agent.policy_ids, *person.policy_ids))),
+        reasons=tuple(dict.fromkeys((*agent.reasons, *theirs.reasons))),
+        requirements=seats,
+        would_change=tuple(f"{count} more approval(s) by {role}" for role, count in seats.items()),
     )
 
 

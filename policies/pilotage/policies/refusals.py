@@ -18,6 +18,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "the target has moved on since this was proposed",
         "a new proposal on its present state",
     ),
+    "!nobody-behind": (
+        "an agent proposes it for a person whom nobody knows",
+        "a person of that name stands in the users file",
+    ),
     "!expired": ("the proposal has expired", "a new proposal"),
     "!tampered": (
         "the stored proposal does not match its digest",

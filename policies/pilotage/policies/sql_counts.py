@@ -93,6 +93,7 @@ def facts_in(
         seconds_since_failed=trouble.seconds_since_failed,
         verified_since_failed=trouble.verified_since_failed,
         probing=trouble.probing,
+        behind=standing(proposal.on_behalf_of) if standing and proposal.on_behalf_of else None,
         break_glass=grant_in(connection, filed, target, now),
         waiting=_count(connection, *waiting, own),
         waiting_alike=_count(
