@@ -93,3 +93,13 @@ def test_what_a_run_says_stays_text_in_prefects_artifact(text: str) -> None:
     for forbidden in ("<script", "<a ", "<img", "<code", "<h1", 'javascript:alert(1)"'):
         assert forbidden not in html
     assert html.count("<strong>") == 1
+
+
+def test_a_retry_tells_its_other_parameters_by_name_and_what_it_did_again() -> None:
+    action = {
+        "kind": "retry_run",
+        "changes": [{"name": "day", "value": "2026-11-02"}, {"name": "dry", "value": True}],
+    }
+    assert action_in_words(action) == "retry the run in place with other day, dry"
+    after = {"tasks": "load and what follows run again; extract taken from storage"}
+    assert told(step("injected", effect="done", receipt={"after": after})) == f"done: {after['tasks']}"

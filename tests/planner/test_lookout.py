@@ -464,3 +464,26 @@ def test_two_declared_remedies_are_no_answer(make: Any) -> None:
     )
     assert [p.action.kind for p, _ in plan.proposals] == ["notify_owner"]
     assert "2 remedies are declared" in " ".join(plan.alternatives)
+
+
+# -- what another attempt does again
+
+
+def test_a_retry_says_beforehand_which_tasks_are_done_again(rig: Rig, make: Any) -> None:
+    rig.store.merge_runs([make.run()])
+    tasks = {"run_id": make.run_id, "updated": make.now, "state_name": "", "attempt": 1}
+    rig.store.merge_task_runs(
+        [
+            TaskRunFact(
+                task_run_id="t-1", name="extract-0", task_key="extract-0a1b2c3d",
+                state_type=StateType.COMPLETED, kept=True, **tasks,
+            ),
+            TaskRunFact(
+                task_run_id="t-2", name="load-0", task_key="load-0a1b2c3d", state_type=StateType.FAILED, **tasks
+            ),
+        ]
+    )  # fmt: skip
+    rig.ticks()
+    [(proposal, case)] = rig.desk.filed.values()
+    assert proposal.action.kind == "retry_run"
+    assert case.expected_effect.endswith("load and what follows run again; extract taken from storage")

@@ -21,7 +21,9 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
+    model_serializer,
     model_validator,
 )
 
@@ -74,6 +76,14 @@ class RetryRun(_Action):
     def _each_name_once(self) -> Self:
         _once(self.changes)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # a retry that changes nothing reads, and is digested, as it was before there were changes
+        said: dict[str, Any] = told(self)
+        if not self.changes:
+            del said["changes"]
+        return said
 
 
 class ResizeRun(_Action):

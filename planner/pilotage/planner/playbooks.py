@@ -61,8 +61,19 @@ def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Play:
     delay = backoff(first_delay, run.run_count, s.parameters.longest_delay)
     again = RetryRun(run_id=run.run_id, delay=delay)
     return Play(
-        wishes=(Wish(action=again, effect=f"the same run, tried again in {words_of(delay)}, completes"),)
+        wishes=(
+            Wish(
+                action=again,
+                effect=f"the same run, tried again in {words_of(delay)}, completes{rerun_words(s)}",
+            ),
+        )
     )
+
+
+def rerun_words(s: Situation) -> str:
+    """Which tasks another attempt does again, as the end of a sentence; empty when nobody knows."""
+    told = s.around.rerun.words() if s.around.rerun else ""
+    return f"; {told}" if told else ""
 
 
 def play_transient(s: Situation) -> Play:
@@ -115,7 +126,7 @@ def play_out_of_memory(s: Situation) -> Play:
         return Play(wishes=notify(s), alternatives=(f"resize_run: it has been tried {run.run_count} times",))
     return Play(
         wishes=(Wish(action=ResizeRun(run_id=run.run_id, memory_mb=size),
-                     effect=f"with {size} MiB instead of {has} MiB the run completes"),),
+                     effect=f"with {size} MiB instead of {has} MiB the run completes{rerun_words(s)}"),),
         alternatives=("retry_run: the same size would run out again",),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.errors import InvariantError
 from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.reruns import Rerun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class Circumstances:
     """A run whose owner is told, where the trouble is not that of one run."""
     remedies: tuple[Remedy, ...] = ()
     """What the run's owners declared as remedies, for whatever fault."""
+    rerun: Rerun | None = None
+    """What another attempt does again, as far as the last attempt's tasks tell."""
     newest_failure: bool = True
     """Whether no other run of the deployment has ended since this one."""
 

@@ -13,6 +13,7 @@ from pilotage.planner.plays import Circumstances, Crowd, Remedy
 from pilotage.planner.situations import earliest_waiting
 from pilotage.telemetry import incidents, many_runs
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
+from pilotage.telemetry.reruns import rerun_of
 from pilotage.telemetry.stores import Store
 
 ENDED_RUNS_READ = 100
@@ -52,6 +53,7 @@ def circumstances_of(
         remedies=remedies_offered(deployment, many_runs.deployments(store))
         if run.state_type in _FAILED
         else (),
+        rerun=rerun_of(many_runs.task_runs_of(store, run.run_id)) if run.state_type in _FAILED else None,
         newest_failure=not ended or ended[0].run_id == run.run_id,
     )
 

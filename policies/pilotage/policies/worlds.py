@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pilotage.planner.actions import Action, queue_of
+from pilotage.planner.actions import Action, kinds_of, queue_of
 from pilotage.policies.counted import LedgerFacts
 from pilotage.policies.guardrails import Guardrails
 from pilotage.policies.local_time import clock_facts
@@ -29,7 +29,7 @@ def world_of(
         "autonomy": ledger.autonomy,
         "clock": clock_facts(now, guardrails.time_zone),
         "listed": {
-            "action": action.kind in guardrails.allowed_actions,
+            "action": all(kind in guardrails.allowed_actions for kind in kinds_of(action)),
             "target": (
                 guardrails.lists_queue(*queue)
                 if (queue := queue_of(action))

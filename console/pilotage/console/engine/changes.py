@@ -106,7 +106,7 @@ def _reserve(action: Known, facts: Known, before: Known) -> list[Change]:
 
 
 _TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
-    "retry_run": lambda a, f, b: [_state(f, "AwaitingRetry")],
+    "retry_run": lambda a, f, b: [_state(f, "AwaitingRetry"), *_parameters(a, f, b)],
     "resize_run": _resize,
     "reschedule_run": _reschedule,
     "cancel_run": lambda a, f, b: [_state(f, "Cancelled")],

@@ -7,7 +7,7 @@ still waiting. What undo restores is kept in Prefect; the values may be secrets,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,9 +18,9 @@ from referencing.exceptions import Unresolvable
 
 from pilotage.flows.levers.marks import Notes, fits_a_note, refused, untouched, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import moment
+from pilotage.flows.prefect_views import RunView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
-from pilotage.planner.actions import Action, ChangeParameters
+from pilotage.planner.actions import Action, ChangeParameters, ParameterValue
 from pilotage.telemetry.facts import StateType
 
 
@@ -112,6 +112,45 @@ class ParametersLever:
             "parameters", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()}
         )
         return Delivery(effect=Effect.DONE, after=_names(wanted))
+
+
+async def give(
+    api: PrefectApi, run: RunView, changes: Sequence[ParameterValue], mark: str, message: str
+) -> str:
+    """Why the run cannot have these parameters, or an empty text when it has them; what was there is noted first."""
+    notes = Notes(api)
+    wanted = {change.name: change.value for change in changes}
+    note = await notes.read("parameters", mark)
+    if note is not None and note.get("undone"):
+        return "the change was taken back"
+    if note is not None and _has(run.parameters, wanted):
+        return ""
+    merged = {**run.parameters, **wanted}
+    if reason := why_not_take((await api.deployment(run.deployment_id)).schema, wanted, merged):
+        return reason
+    if note is None:
+        old = {name: run.parameters[name] for name in wanted if name in run.parameters}
+        note = {"at": datetime.now(UTC).isoformat(), "old": old}
+        if not fits_a_note(note):
+            return "the old values are too long to be remembered, so they could not be restored"
+        await notes.write("parameters", mark, note)
+    await api.set_parameters(run.id, merged)
+    await api.add_labels(run.id, {"pilotage.parameters": message[:200]})
+    return ""
+
+
+async def take_back(api: PrefectApi, run_id: str, changes: Sequence[ParameterValue], mark: str) -> None:
+    """Nothing; the run has what it had before `give`, unless it is under way or somebody changed it since."""
+    notes = Notes(api)
+    note = await notes.read("parameters", mark)
+    if note is None or note.get("undone"):
+        return
+    run = await api.run(run_id)
+    wanted = {change.name: change.value for change in changes}
+    if _has(run.parameters, wanted) and (run.state.ended or run.state.type is StateType.SCHEDULED):
+        kept = {name: value for name, value in run.parameters.items() if name not in wanted}
+        await api.set_parameters(run.id, {**kept, **note["old"]})
+    await notes.write("parameters", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()})
 
 
 def why_not_take(schema: Mapping[str, Any], wanted: Mapping[str, Any], merged: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from pilotage.flows.levers.retry import (
     cancel_waiting,
     judge_retry,
     settled,
+    tasks_in_words,
     wait_for_worker,
     why_not_retry,
 )
@@ -93,7 +94,8 @@ class ResizeLever:
         if done.effect is Effect.REFUSED:
             return done
         run = await self._api.run(run.id)
-        after: dict[str, Any] = {**done.after, VARIABLE: run.job_variables.get(VARIABLE)}
+        tasks = await tasks_in_words(self._api, run.id)
+        after: dict[str, Any] = {**done.after, VARIABLE: run.job_variables.get(VARIABLE), "tasks": tasks}
         return Delivery(effect=done.effect, before=_before(run, mark), after=after)
 
     async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:

@@ -1,5 +1,8 @@
 """Knows how to run an ended run again in place: same run id, state AwaitingRetry, never by force.
 
+Parameters may be given other values first: the process of an ended run is gone, and the next one reads them anew.
+Before anything is changed it is told from the last attempt's tasks which will be done again.
+
 The worker must have let go of the last attempt first: a worker with a limit of its own was seen to exit, and
 its pool with it, when the same run came back before it had freed the slot.
 """
@@ -7,15 +10,18 @@ its pool with it, when the same run came back before it had freed the slot.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pilotage.flows.levers.marks import after, marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.parameters import give, take_back
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView, StateView, Transition
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, RetryRun
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
+from pilotage.telemetry.reruns import rerun_of
 
 LetGo = Callable[[str, datetime], Awaitable[bool]]
 """Whether the worker has reported the end of a run's process since that time."""
@@ -39,8 +45,8 @@ class RetryLever:
     kind = "retry_run"
     window = timedelta(minutes=15)
     undoable = (
-        "A retry that has not started is cancelled; one that runs or has ended cannot be taken back, "
-        "for its side effects are done."
+        "A retry that has not started is cancelled, and the parameters it was given go back; one that runs or has "
+        "ended cannot be taken back, for its side effects are done."
     )
 
     def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
@@ -56,8 +62,12 @@ class RetryLever:
             return Delivery(effect=Effect.ALREADY, after=_after(ours))
         run = await self._api.run(action.run_id)
         if reason := why_not_retry(run, expected_state_id):
+            await take_back(self._api, run.id, action.changes, mark)
             return refused(reason)
         await wait_for_worker(self._let_go, run, history)
+        if action.changes and (reason := await give(self._api, run, action.changes, mark, message)):
+            return refused(reason)
+        tasks = await tasks_in_words(self._api, run.id)
         ruling = await self._api.set_state_if(
             run.id,
             RETRYABLE,
@@ -67,7 +77,11 @@ class RetryLever:
             mark=mark,
             scheduled_for=datetime.now(UTC) + action.delay,
         )
-        return await settled(self._api, run, mark, ruling, before=_before(run))
+        stood = await settled(self._api, run, mark, ruling, before=_before(run))
+        if stood.effect is Effect.REFUSED:
+            await take_back(self._api, run.id, action.changes, mark)
+            return stood
+        return replace(stood, after={**stood.after, "tasks": tasks})
 
     async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
         """Whether the run was started again and how that ended."""
@@ -79,7 +93,15 @@ class RetryLever:
         """The delivery of the cancellation, while the run still waits."""
         if not isinstance(action, RetryRun):
             wrong_lever(self.kind, action)
-        return await cancel_waiting(self._api, action.run_id, mark)
+        done = await cancel_waiting(self._api, action.run_id, mark)
+        if done.effect is not Effect.REFUSED:
+            await take_back(self._api, action.run_id, action.changes, mark)
+        return done
+
+
+async def tasks_in_words(api: PrefectApi, run_id: str) -> str:
+    """Which tasks the next attempt does again and which it finds in storage, or an empty text."""
+    return rerun_of(await api.task_runs_of(run_id)).words()
 
 
 def why_not_retry(run: RunView, expected_state_id: str) -> str:
