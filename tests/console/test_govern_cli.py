@@ -34,6 +34,22 @@ def test_a_vote_that_is_refused_says_who_you_are_and_what_it_takes(desk: Quay) -
     assert (code, told["status"], told["votes"][0]["reason"]) == (0, "rejected", "not during the close")
 
 
+def test_while_the_users_file_is_bad_nobody_votes_and_everybody_can_stop(desk: Quay) -> None:
+    proposal = desk.waiting()["proposal_id"]
+    good = desk.places.users.read_text()
+    desk.places.users.write_text(good.replace('"approver"', '"emperor"'))
+    code, said = desk.say("ann", "approve", proposal)
+    assert code == 3
+    assert "`emperor` is not a role" in said
+    assert "the desk knows nobody" in said
+    code, said = desk.say("ann", "stop", "--reason", "users are broken")
+    assert code == 0
+    assert "users are broken" in desk.places.stop_file.read_text()
+    desk.places.users.write_text(good)
+    assert "users are broken" in desk.run("vic", "status")[1]["stopped"]
+    assert desk.run("vic", "proposals")[1][0]["status"] == "needs_approval"
+
+
 def test_an_edited_proposal_is_another_one_and_the_editor_does_not_approve_it(desk: Quay) -> None:
     old = desk.waiting()
     code, new = desk.run("olga", "amend", old["proposal_id"], "--set", "delay=PT30S")

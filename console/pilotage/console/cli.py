@@ -14,6 +14,7 @@ from pilotage.console.asking import Asker, asker
 from pilotage.console.options import (
     EXIT_ERROR,
     EXIT_REFUSED,
+    NOT_YOU,
     AsJson,
     Limit,
     Proposal,
@@ -266,16 +267,16 @@ def stop(
         where = caller.where
         try:
             found = caller.ask("stop", reason=reason)
-        except DeskRefusal:
-            raise
         except PilotageError as exc:
+            if isinstance(exc, DeskRefusal) and exc.kind in NOT_YOU:
+                raise
             if not where.root.is_dir():
                 raise ConfigError(
                     f"Stopping {where.root}: there is no installation. Name the right one with --state-dir."
                 ) from exc
             pull(where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
             found = {"stopped": where.stop_file.read_text().strip()}
-            ERR.print(harmless(f"Nobody is at the desk of {where.root}; the stop file there holds."))
+            ERR.print(harmless(f"The desk of {where.root} is no help; the stop file there holds."))
         print_json(found) if as_json else OUT.print(harmless(f"stopped {where.root}: {found['stopped']}"))
 
 

@@ -29,6 +29,9 @@ Proposal = Annotated[str, typer.Argument(help="The proposal's id, p-….")]
 MODES = ("observe", "shadow", "approve", "auto")
 """The modes by name; a test holds them against `verdicts.Mode`, which costs too much to import here."""
 
+NOT_YOU = frozenset({"denied", "wrong-role", "unknown-identity"})
+"""Kinds of refusal that are about who asks; every other one is about what went wrong."""
+
 EXIT_ERROR, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
 """What went wrong outside, what a person must edit, and what the desk said no to."""
 

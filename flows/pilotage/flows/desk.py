@@ -94,7 +94,10 @@ class DeskServer:
             )
         if op == "sign_in" and self._sign_in is not None:
             return await _outcome(op, partial(self._sign_in, **arguments))
-        caller = self._authenticate(token)
+        try:
+            caller = self._authenticate(token)
+        except PilotageError as exc:
+            return _no("error", f"Checking your token: {exc}. Until then the desk knows nobody.")
         if caller is None:
             return _no(
                 "unknown-identity",
