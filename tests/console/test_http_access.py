@@ -80,6 +80,27 @@ def test_a_cookie_changes_nothing_without_the_second_secret(port: Harbour) -> No
         assert client.post("/api/threads", json={}, headers={"X-CSRF-Token": csrf}).status_code == 201
 
 
+def test_another_site_can_neither_sign_somebody_in_nor_read(port: Harbour) -> None:
+    code = port.sessions.issue_code(port.tokens["pat"])
+    with port.client() as client:
+        foreign = {"Origin": "http://evil.example"}
+        assert client.post("/api/sign-in", json={"code": code}, headers=foreign).status_code == 403
+        assert client.post("/api/sign-in", json={"code": code}).status_code == 200
+
+
+def test_who_is_taken_out_of_the_users_file_is_signed_out(
+    port: Harbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotage.console.web.access.KNOWN_FOR", 0.0)
+    with signed_in(port, "vic") as (client, _):
+        assert client.get("/api/threads").status_code == 200
+        text = port.places.users.read_text()
+        port.places.users.write_text(text.replace('[users."vic"]', '[users."gone"]'))
+        assert client.get("/api/me").json().get("name") == "gone"
+        port.places.users.write_text(text[: text.index('[users."vic"]')])
+        assert client.get("/api/threads").status_code == 401
+
+
 def test_signing_out_ends_the_session(port: Harbour) -> None:
     with signed_in(port) as (client, csrf):
         kept = client.cookies[COOKIE]

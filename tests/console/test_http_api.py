@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from tests.console.harbour import Harbour
 
+from pilotage.console.web.stream import Tail
 from pilotage.planner.actions import RetryRun
 
 
@@ -20,7 +22,7 @@ def frames(response: httpx.Response) -> Iterator[dict[str, str]]:
     found: dict[str, str] = {}
     for line in response.iter_lines():
         if not line:
-            if found:
+            if "data" in found:
                 yield found
             found = {}
         elif not line.startswith(":"):
@@ -76,6 +78,31 @@ def test_the_stream_resumes_where_a_reader_left_off(port: Harbour) -> None:
             first = next(frames(response))
         assert first == whole[1]
         assert [json.loads(each["data"])["seq"] for each in whole] == [int(each["id"]) for each in whole]
+
+
+def test_a_stream_ends_by_itself_so_that_its_reader_proves_again_who_it_is(port: Harbour) -> None:
+    async def all_of_it() -> bytes:
+        tail = Tail(port.engine.log)
+        return b"".join([each async for each in tail.frames(0, None, lasts=0.0)])
+
+    assert b"listening" in asyncio.run(all_of_it())
+
+
+def test_a_listener_far_behind_reads_the_file_and_then_the_memory(
+    port: Harbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotage.console.web.stream.KEPT", 10)
+    thread, other = (port.engine.log.open_thread("pat").id for _ in range(2))
+    with port.client("vic") as client:
+        with client.stream("GET", "/api/stream", params={"thread": thread}) as response:
+            found = frames(response)
+            for n in range(60):
+                port.engine.log.append(thread if n % 2 else other, "delta", "pilotage", {"n": n})
+            heard = [json.loads(next(found)["data"])["payload"]["n"] for _ in range(30)]
+        with client.stream("GET", "/api/stream", params={"thread": thread}) as response:
+            late = frames(response)
+            again = [json.loads(next(late)["data"])["payload"]["n"] for _ in range(30)]
+    assert heard == again == list(range(1, 60, 2))
 
 
 def test_many_listeners_get_every_event_once_and_in_order(port: Harbour) -> None:

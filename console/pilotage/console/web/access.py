@@ -46,7 +46,9 @@ class Access:
         session = self.session(request)
         if session is None:
             raise Refusal(401, "not-signed-in", "Looking for who you are: sign in, or send a bearer token.")
-        return session.caller
+        return await self.identify(
+            session.caller.token
+        )  # who was taken out of the users file is out here too
 
     async def writer(self, request: Request, csrf: str | None) -> Caller:
         """As `reader`; a browser must also show that our own page sent the request."""
@@ -55,9 +57,7 @@ class Access:
         bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
         if bearer or session is None:
             return caller
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise Refusal(403, "foreign-origin", "Checking where this came from: another site sent it.")
+        refuse_foreign(request)
         if csrf is None or not hmac.compare_digest(csrf.encode(), session.csrf.encode()):
             raise Refusal(
                 403, "no-csrf", "Checking X-CSRF-Token: it is not the one from /api/me. Load the page again."
@@ -68,6 +68,13 @@ class Access:
         """The browser's session, or None."""
         key = request.cookies.get(COOKIE)
         return self.sessions.find(key) if key else None
+
+
+def refuse_foreign(request: Request) -> None:
+    """Returns unless a browser says that another site's page sent the request. Raises Refusal 403."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Refusal(403, "foreign-origin", "Checking where this came from: another site sent it.")
 
 
 async def _reader(request: Request) -> Caller:

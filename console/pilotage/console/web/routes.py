@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pilotage.console.engine.callers import Caller
 from pilotage.console.engine.commands import COMMANDS, Setting
 from pilotage.console.engine.engine import Engine
-from pilotage.console.web.access import Access, Reader, Writer
+from pilotage.console.web.access import Access, Reader, Writer, refuse_foreign
 from pilotage.console.web.refusals import Refusal
 from pilotage.console.web.sessions import COOKIE
 from pilotage.console.web.shapes import (
@@ -60,6 +60,7 @@ def _engine(request: Request) -> Engine:
 @router.post("/sign-in", status_code=200)
 async def sign_in(request: Request, response: Response, given: SignIn) -> Me:
     """Signs a browser in with a one-time code, or with a name and a password."""
+    refuse_foreign(request)
     access: Access = request.app.state.access
     if given.code:
         token = access.sessions.redeem(given.code) or ""
@@ -167,17 +168,14 @@ async def stream(
     after: Seq = 0,
     last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,16}$")] = None,
 ) -> StreamingResponse:
-    """Rows as they are written, as server-sent events whose ids are `seq`; resumes by Last-Event-ID."""
-    access: Access = request.app.state.access
+    """Rows as they are written, as server-sent events whose ids are `seq`; resumes by Last-Event-ID.
+
+    The stream ends by itself after some minutes, and whoever asks for more proves again who they are.
+    """
     tail: Tail = request.app.state.tail
     start = int(last_event_id) if last_event_id else after
-    by_cookie = not request.headers.get("authorization")
-
-    def alive() -> bool:
-        return not by_cookie or access.session(request) is not None
-
     return StreamingResponse(
-        tail.frames(start, thread, alive),
+        tail.frames(start, thread),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )

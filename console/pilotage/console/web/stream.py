@@ -7,8 +7,9 @@ that reads the file until it has caught up.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from pilotage.console.engine.event_log import EventLog
 from pilotage.console.engine.events import Event
@@ -17,6 +18,8 @@ KEPT = 4000
 """Rows in memory."""
 BEAT = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
+LASTS = 300.0
+"""Seconds after which a listener must come again, and prove again who it is; browsers do so by themselves."""
 _PAGE = 500
 
 
@@ -45,12 +48,11 @@ class Tail:
         self._closed = True
         self._news.set()
 
-    async def frames(
-        self, after: int, thread: str | None, alive: Callable[[], bool] = lambda: True
-    ) -> AsyncIterator[bytes]:
-        """What follows `after`, in order and without a gap, until the tail is closed or the listener may not go on."""
-        yield b": listening\n\n"
-        while not self._closed and alive():
+    async def frames(self, after: int, thread: str | None, lasts: float = LASTS) -> AsyncIterator[bytes]:
+        """What follows `after`, in order and without a gap, until the tail is closed or `lasts` seconds have passed."""
+        yield b"retry: 500\n: listening\n\n"
+        until = time.monotonic() + lasts
+        while not self._closed and time.monotonic() < until:
             news, head = self._news, self._head
             if after < self._floor:
                 events = await asyncio.to_thread(self._log.after, after, thread, _PAGE)
