@@ -21,7 +21,7 @@ from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import places
 from pilotage.flows.settings import Settings, load_settings
 from pilotage.planner.models import LanguageModel
-from pilotage.telemetry.errors import AdapterError, ConfigError, PilotageError
+from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.stores import Store
 
@@ -53,13 +53,20 @@ def language_model(settings: Settings) -> LanguageModel | None:
     """The configured model, or None: then rules do the whole loop."""
     if not settings.llm.configured:
         return None
+    from pilotage.planner.model_book import ModelBook
     from pilotage.planner.openai_model import OpenAIModel  # start-up time: openai costs about a second
 
+    try:
+        book = ModelBook(settings.places.model_book, settings.llm.budget)
+    except ModelError as exc:
+        log.error("No language model, since its spending cannot be counted: %s", exc)
+        return None
     return OpenAIModel(
         base_url=settings.llm.base_url,
         api_key=settings.llm.api_key.get_secret_value(),
         model=settings.llm.model,
         timeout=settings.llm.timeout.total_seconds(),
+        book=book,
     )
 
 

@@ -59,6 +59,11 @@ class Places:
         return self.root / "agent" / "checkpoints.sqlite"
 
     @property
+    def model_book(self) -> Path:
+        """What the language model has cost, and what its endpoint can do."""
+        return self.root / "agent" / "models.sqlite"
+
+    @property
     def config(self) -> Path:
         """Settings of this installation, read when the working directory has none."""
         return self.root / CONFIG_NAME

@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from pilotage.flows.places import CONFIG_NAME, Places, places
+from pilotage.planner.model_book import Budget
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.policies.verdicts import Mode
 from pilotage.telemetry.errors import ConfigError
@@ -40,6 +41,8 @@ class LLMSettings(BaseModel):
     """The model's name as the endpoint knows it."""
     timeout: timedelta = timedelta(seconds=20)
     """How long one reply may take."""
+    budget: Budget = Field(default_factory=Budget)
+    """How many tokens may be spent, at which prices."""
 
     @property
     def configured(self) -> bool:

@@ -22,6 +22,7 @@ from langgraph.prebuilt import ToolNode
 from pilotage.planner.chat_parts import ChatPart
 from pilotage.planner.chat_tools import found_in, guarded, langchain_tools, tool_failed
 from pilotage.planner.finals import final_part
+from pilotage.planner.model_book import charged_to
 from pilotage.planner.models import LanguageModel, Token, ToolsLacking
 from pilotage.planner.prompts import CHAT
 from pilotage.planner.rules_chat import NO_MODEL, RulesAnswer, answer_by_rules, answer_from_memory
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 CALLS_PER_ANSWER = 8
 """Model calls for one question; small models have been seen to call the same tool for ever."""
+CHAT_CASE = "chat"
+"""What conversations are charged to."""
 REMEMBERED_MESSAGES = 40
 """The newest messages of a conversation that a model is shown."""
 
@@ -117,6 +120,10 @@ class ChatAgent:
         return graph.compile(checkpointer=checkpointer, name="chat")
 
     async def _reply(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
+        with charged_to(CHAT_CASE):
+            return await self._said(model, shown, write)
+
+    async def _said(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
         if model.calls_tools:
             try:
                 reply: AIMessage | None = None

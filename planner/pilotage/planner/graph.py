@@ -23,6 +23,7 @@ from pilotage.planner.actions import ActionKind
 from pilotage.planner.diagnosis import diagnose_run
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.memory import past_incidents, recollection, remembered_class
+from pilotage.planner.model_book import charged_to
 from pilotage.planner.models import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planning import plan_for
@@ -113,7 +114,8 @@ async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
         finding = replace(finding, failure_class=known, by="memory", evidence=(*finding.evidence, note))
     elif finding.failure_class is FailureClass.UNKNOWN and model is not None:
         try:
-            answer = await model.ask_typed(ModelDiagnosis, diagnosis_prompt(run, logs))
+            with charged_to(finding.incident_id):
+                answer = await model.ask_typed(ModelDiagnosis, diagnosis_prompt(run, logs))
         except ModelError as error:
             log.warning("Diagnosing %s without the model: %s", finding.subject, error)
         else:
@@ -177,7 +179,8 @@ async def _explanation(
     if model is None or model.down or not kinds:
         return ""
     try:
-        said = await model.ask_text(explanation_prompt(finding, made.p_fail if made else None, kinds))
+        with charged_to(finding.incident_id):
+            said = await model.ask_text(explanation_prompt(finding, made.p_fail if made else None, kinds))
     except ModelError as error:
         log.warning("Explaining %s without the model: %s", finding.subject, error)
         return ""

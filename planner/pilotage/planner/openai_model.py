@@ -21,6 +21,7 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr, ValidationError
 
+from pilotage.planner.model_book import Abilities, BudgetSpent, ModelBook
 from pilotage.planner.models import Answer, Reply, Token, ToolsLacking, Usage
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.redact import redact
@@ -39,6 +40,8 @@ DOWN_FOR = 30.0
 NO_KEEPALIVE = type(openai.DEFAULT_CONNECTION_LIMITS)(max_keepalive_connections=0)
 DEPTH_OF_REASON = 300
 """Characters of a foreign error that are shown."""
+CHARS_PER_TOKEN = 4
+"""By which tokens are estimated where an endpoint does not count them; English text has about so many."""
 
 
 class OpenAIModel:
@@ -53,7 +56,9 @@ class OpenAIModel:
         timeout: float = 30.0,
         max_retries: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        book: ModelBook | None = None,
     ) -> None:
+        """With a book, its budget holds and what the endpoint can do is remembered beyond this object."""
         self._base_url, self._name, self._clock = base_url, model, clock
         # the client's own timeout restarts with every byte; this one does not
         self._deadline = timeout * (max_retries + 2)
@@ -69,8 +74,10 @@ class OpenAIModel:
             stream_usage=True,
             http_async_client=self._http,
         )
-        self._rung = 0
-        self._calls_tools = True
+        self._book = book
+        known = book.abilities(base_url, model) if book else Abilities()
+        self._rung = min(known.rung, len(LADDER) - 1)
+        self._calls_tools = known.calls_tools
         self._tools_doubted = False
         self._failed_in_row = 0
         self._down_until = 0.0
@@ -108,6 +115,8 @@ class OpenAIModel:
             reply = await self._call(self._chat, messages)
             if not reply.text.strip():
                 raise self._error("an empty answer", transient=True)
+        except BudgetSpent:
+            raise
         except ModelError:
             self._failed()
             raise
@@ -125,12 +134,14 @@ class OpenAIModel:
                 except _RungLacking as lacking:
                     last = lacking.error
                     continue
-                self._rung = at
-                if self._tools_doubted:
-                    self._calls_tools = False
+                self._learn(Abilities(rung=at, calls_tools=self._calls_tools and not self._tools_doubted))
                 self._answered()
                 return answer
+            # what worked once may have been a lower rung than there is by now: the next call climbs from the top
+            self._learn(Abilities(rung=0, calls_tools=self._calls_tools))
             raise last or self._error("no way of answering left", transient=False)
+        except BudgetSpent:
+            raise
         except ModelError:
             self._failed()
             raise
@@ -140,8 +151,10 @@ class OpenAIModel:
     ) -> AsyncIterator[Token | Reply]:
         """Tokens as they come, then the whole reply. Raises ModelError, also for a stream that ends too early."""
         self._refuse_while_down()
+        self._refuse_over_budget()
         asked: Runnable[Any, Any] = self._chat.bind_tools(list(tools)) if tools else self._chat
         whole: AIMessageChunk | None = None
+        charged = False
         try:
             try:
                 async with asyncio.timeout(self._deadline):
@@ -158,7 +171,8 @@ class OpenAIModel:
                 raise ToolsLacking(str(self._translated(error))) from error
             except Exception as error:
                 raise self._translated(error) from error
-            message = self._checked(whole)
+            charged = True
+            message = self._checked(whole, messages)
             # the client mends broken fragments into arguments nobody sent, so they are parsed here again
             if whole is not None and not all(_is_json(call["args"]) for call in whole.tool_call_chunks):
                 raise self._error("a tool call whose arguments are not JSON", transient=True)
@@ -167,6 +181,10 @@ class OpenAIModel:
         except ModelError:
             self._failed()
             raise
+        finally:
+            # cut, cancelled or too late: what came was thought all the same
+            if whole is not None and not charged:
+                self._spend(*self._tokens(whole, messages))
         self._answered()
         yield Reply(
             message=AIMessage(
@@ -179,27 +197,51 @@ class OpenAIModel:
     # -- one call
 
     async def _call(self, asked: Runnable[Any, Any], messages: Sequence[BaseMessage]) -> AIMessage:
+        self._refuse_over_budget()
         try:
             async with asyncio.timeout(self._deadline):
                 reply = await asked.ainvoke(_redacted(messages))
         except Exception as error:
             raise self._translated(error) from error
-        return self._checked(reply)
+        return self._checked(reply, messages)
 
-    def _checked(self, reply: Any) -> AIMessage:
+    def _checked(self, reply: Any, messages: Sequence[BaseMessage]) -> AIMessage:
         """The reply, when it is whole. A stream may end politely with half an answer and raise nothing."""
         if not isinstance(reply, AIMessage):
             raise self._error("no answer at all", transient=True)
-        used = reply.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
-        self._usage = replace(
-            self._usage,
-            calls=self._usage.calls + 1,
-            prompt_tokens=self._usage.prompt_tokens + used["input_tokens"],
-            completion_tokens=self._usage.completion_tokens + used["output_tokens"],
-        )
+        self._spend(*self._tokens(reply, messages))
         if reply.response_metadata.get("finish_reason") in (None, "length"):
             raise self._error("an answer that was cut short", transient=True)
         return reply
+
+    # -- counting
+
+    def _refuse_over_budget(self) -> None:
+        if self._book is not None:
+            self._book.refuse_if_spent()
+
+    def _tokens(self, reply: AIMessage, messages: Sequence[BaseMessage]) -> tuple[int, int]:
+        """Prompt and completion tokens, estimated where the endpoint did not count them."""
+        if reply.usage_metadata:
+            return reply.usage_metadata["input_tokens"], reply.usage_metadata["output_tokens"]
+        said = len(str(reply.content)) + sum(len(str(call["args"])) for call in reply.tool_calls)
+        heard = sum(len(str(message.content)) for message in messages)
+        return 1 + heard // CHARS_PER_TOKEN, 1 + said // CHARS_PER_TOKEN
+
+    def _spend(self, prompt: int, completion: int) -> None:
+        self._usage = replace(
+            self._usage,
+            calls=self._usage.calls + 1,
+            prompt_tokens=self._usage.prompt_tokens + prompt,
+            completion_tokens=self._usage.completion_tokens + completion,
+        )
+        if self._book is not None:
+            self._book.spend(prompt, completion)
+
+    def _learn(self, seen: Abilities) -> None:
+        if (seen.rung, seen.calls_tools) != (self._rung, self._calls_tools) and self._book is not None:
+            self._book.learn(self._base_url, self._name, seen)
+        self._rung, self._calls_tools = seen.rung, seen.calls_tools
 
     # -- typed answers
 
