@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
 
-.PHONY: .venv demo test test-flows test-rooms check fix bench notebooks soak constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv demo test test-flows test-rooms check fix bench notebooks soak conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo $(DEMO)
@@ -29,6 +29,9 @@ fix: .venv ## let ruff mend what it can
 
 soak: .venv ## the long matrices, with progress and counts
 	$(BIN)/python -m pytest -m soak -s $(PYTEST)
+
+conformance: .venv ## Cedar's public conformance corpus against the engine in use: CORPUS=path
+	$(BIN)/python tests/policies/conformance.py $(CORPUS)
 
 bench: $(addprefix bench-,$(BENCHES)) ## measure everything; results in .bench/
 

@@ -24,23 +24,43 @@ SLICES = 64
 """Parsed entity slices that are remembered; one decision asks about the same slice several times."""
 
 
-class CedarEngine:
-    """A validated set of Cedar policies with its schema. Immutable; safe to share between threads.
+class ScopedPolicies:
+    """Parsed policies that are asked only what their heads can match. Types and ids have their namespaces here.
 
-    A question is put only to the policies whose head can match it: the others could neither decide nor fail.
+    The others could neither decide nor fail, so leaving them out changes no answer.
     """
+
+    def __init__(self, policies: Mapping[str, Mapping[str, Any]], schema: Any) -> None:
+        """`policies` in Cedar's JSON form by the engine's own ids, which they keep; `schema` a cedarpy handle."""
+        self._policies = {name: dict(policy) for name, policy in policies.items()}
+        self._groups = _groups_of_actions(schema)
+        # only remembers what the same arguments gave before
+        self.applicable = lru_cache(maxsize=None)(self._applicable)
+
+    def _applicable(self, principal_type: str, action: ActionUid, resource_type: str) -> Any:
+        """The cedarpy handle of the policies that can apply to such questions."""
+        actions = {action, *self._groups.get(action, ())}
+        return _policy_set(
+            {
+                name: policy
+                for name, policy in self._policies.items()
+                if may_apply(policy, principal_type, actions, resource_type)
+            }
+        )
+
+
+class CedarEngine:
+    """A validated set of Cedar policies with its schema. Immutable; safe to share between threads."""
 
     def __init__(
         self, schema: str, files: Mapping[str, str], *, known_notes: Mapping[str, PolicyNote]
     ) -> None:
         self._made_of = (schema, dict(files), dict(known_notes))
         self._schema = cedarpy.Schema.from_str(schema)
-        self._policies = _static_policies("\n".join(files[name] for name in sorted(files)))
+        policies = static_policies("\n".join(files[name] for name in sorted(files)))
+        self._scoped = ScopedPolicies(policies, self._schema)
         self._notes = dict(known_notes)
-        self._firm = _ids_without_approvals(self._policies)
-        self._groups = _groups_of_actions(self._schema)
-        # both only remember what the same arguments gave before
-        self._applicable = lru_cache(maxsize=None)(self._narrowed)
+        self._firm = _ids_without_approvals(policies)
         self._slice = lru_cache(maxsize=SLICES)(self._parsed)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -81,7 +101,11 @@ class CedarEngine:
             self._answer(
                 cedarpy.is_authorized(
                     _request(request),
-                    self._applicable(request.principal.type, request.action, request.resource.type),
+                    self._scoped.applicable(
+                        f"{NAMESPACE}::{request.principal.type}",
+                        (f"{NAMESPACE}::Action", request.action),
+                        f"{NAMESPACE}::{request.resource.type}",
+                    ),
                     slice_,
                     self._schema,
                 )
@@ -91,19 +115,6 @@ class CedarEngine:
 
     def _parsed(self, entities: str) -> Any:
         return cedarpy.Entities.from_json_str(entities, self._schema)
-
-    def _narrowed(self, principal_type: str, action: str, resource_type: str) -> Any:
-        """The policies that can apply to such questions, under the ids that they have in the whole set."""
-        asked = (f"{NAMESPACE}::Action", action)
-        actions = {asked, *self._groups.get(asked, ())}
-        principal, resource = f"{NAMESPACE}::{principal_type}", f"{NAMESPACE}::{resource_type}"
-        return _policy_set(
-            {
-                name: policy
-                for name, policy in self._policies.items()
-                if may_apply(policy, principal, actions, resource)
-            }
-        )
 
     def _answer(self, result: Any) -> RawAnswer:
         told = result.diagnostics
@@ -122,7 +133,7 @@ class CedarEngine:
 
 def policies_as_json(text: str) -> list[dict[str, Any]]:
     """The policies of this text in Cedar's JSON form. Raises ValueError when it does not parse."""
-    return list(_static_policies(text).values())
+    return list(static_policies(text).values())
 
 
 def policies_as_text(policies: Sequence[Mapping[str, Any]]) -> str:
@@ -135,7 +146,7 @@ def _made_again(schema: str, files: Mapping[str, str], notes: Mapping[str, Polic
     return CedarEngine(schema, files, known_notes=notes)
 
 
-def _static_policies(text: str) -> dict[str, dict[str, Any]]:
+def static_policies(text: str) -> dict[str, dict[str, Any]]:
     """The policies of this text by the engine's own ids. Raises ValueError when it does not parse."""
     parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
     return dict(parsed["staticPolicies"])
