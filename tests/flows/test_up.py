@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,17 @@ from tests.flows.aboard import Aboard, aboard, eventually
 from tests.flows.conftest import Floor
 
 from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.places import Places
+from pilotage.flows.publishing import begin_with
+from pilotage.flows.vouching import signer_of
+from pilotage.planner.actions import RetryRun
+from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
+from pilotage.policies.bundle import Bundle
+from pilotage.policies.digests import digest_of
+from pilotage.policies.identities import IdentityBook
+from pilotage.policies.sql_ledger import SqlLedger
+from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
 
 pytestmark = pytest.mark.prefect
 
@@ -49,10 +60,26 @@ def ship(
         yield ship
 
 
+def filed_retry(now: datetime) -> FiledProposal:
+    """A retry that the planner proposed."""
+    planner = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
+    proposal = Proposal(
+        id="p-000000000001",
+        incident_id="i-000000000001",
+        action=RetryRun(run_id="11111111-1111-4111-8111-111111111111"),
+        expires_at=now + timedelta(hours=1),
+    )
+    return FiledProposal(
+        proposal=proposal,
+        case=CaseFile(subject="run", failure_class="transient"),
+        proposer=planner,
+        digest=digest_of(proposal, planner),
+        filed_at=now,
+    )
+
+
 def fail(floor: Floor, name: str, state: Any, **parameters: Any) -> str:
     """A run that went wrong without any worker."""
-    from datetime import UTC, datetime, timedelta
-
     run_id = floor.start(name, at=datetime.now(UTC) + timedelta(hours=6), **parameters)
     floor.move(run_id, Pending(), Running(), state)
     return run_id
@@ -298,6 +325,53 @@ def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> Non
         lambda: "AwaitingRetry" in [state.name for state in floor.history(run_id)],
         what="what was held is done",
     )
+
+
+def test_two_admins_put_other_policies_in_force_while_it_runs(ship: Aboard, tmp_path: Path) -> None:
+    before = json.loads(pilotage(ship, "status", "--json").stdout)["bundle"]
+    numbers = tmp_path / "numbers.yaml"
+    numbers.write_text("autonomy_regain: 6\n")
+    publish = ("policy", "publish", "--guardrails", str(numbers), "--json")
+    assert pilotage(ship, *publish, who="ann").returncode == 3
+    first = json.loads(pilotage(ship, *publish).stdout)
+    assert (first["published"], first["voters"]) == (False, ["pat"])
+    assert json.loads(pilotage(ship, "status", "--json").stdout)["bundle"] == before
+    (ship.places.root / "ada.token").write_text(IdentityBook(ship.places.users).add("ada", roles=("admin",)))
+    second = pilotage(ship, *publish, who="ada")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["published"]
+    assert json.loads(pilotage(ship, "status", "--json").stdout)["bundle"] == first["bundle"] != before
+    assert f"policies {first['bundle']} are in force now" in ship.log.read_text()
+
+
+def test_policies_that_were_never_published_are_not_started_with(tmp_path: Path) -> None:
+    """Once something was done, a bundle on the disk is worth what people voted for: nothing."""
+    signer = signer_of(Places(root=tmp_path))
+    now = datetime.now(UTC)
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    begin_with(ledger, signer, Bundle.load(), policies=None, guardrails=None, now=now)
+    asked = filed_retry(now)
+    ledger.file(asked)
+    ledger.admit(asked.proposal.id, lambda filed, counted: Verdict(outcome=Outcome.ALLOW), Mode.AUTO, now)
+    ledger.close()
+    (tmp_path / "lax.yaml").write_text("max_actions_per_hour: 100000\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pilotage.console", "up", "--mode", "auto"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PREFECT_API_URL": "http://127.0.0.1:9/api",
+            "PILOTAGE_STATE_DIR": str(tmp_path),
+            "PILOTAGE_GUARDRAILS": str(tmp_path / "lax.yaml"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 2, ran.stderr
+    said = " ".join(ran.stderr.split())
+    assert "never published" in said
+    assert "pilotage policy publish" in said
 
 
 def test_the_audit_chain_is_whole(ship: Aboard) -> None:
