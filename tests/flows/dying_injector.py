@@ -49,6 +49,10 @@ SETTLE = timedelta(milliseconds=300)
 """No worker serves the targets of these tests, so none has to let go of a run."""
 
 
+SETTABLE = frozenset({"SCHEDULED", "PAUSED", "CANCELLING", "CANCELLED", "CRASHED"})
+"""State types that levers propose for runs; CRASHED for one that is proven dead."""
+
+
 class Order(TypedDict):
     """What one process is to do."""
 
@@ -74,12 +78,40 @@ class MortalApi(PrefectApi):
     async def _send(
         self, method: str, route: str, *, none_on: tuple[int, ...] = (), **sent: Any
     ) -> httpx.Response | None:
+        if why := why_never(method, route, sent.get("json")):
+            raise AssertionError(f"{method} {route} {sent}: {why}")
         answer = await super()._send(method, route, none_on=none_on, **sent)
         if method != "GET" and not route.endswith("/filter"):
             self.writes += 1
             if f"{self.phase}:{self.writes}" == self.deadly:
                 die()
         return answer
+
+
+def why_never(method: str, route: str, body: Any) -> str:
+    """Why no lever may ever send this to Prefect, or an empty text."""
+    said: dict[str, Any] = body if isinstance(body, dict) else {}
+    state: dict[str, Any] = said.get("state") or {}
+    type_, name = state.get("type"), state.get("name")
+    if said.get("force"):
+        return "force: Prefect's rules are the last guard"
+    ours = route.startswith("/variables/name/pilotage_") or "/input/pilotage-" in route
+    if method == "DELETE" and not ours:
+        return "nothing but our own notes and inputs is deleted"
+    if method == "PATCH" and route.startswith("/deployments"):
+        return "a deployment that is changed loses its future runs"
+    if said.get("limit", 1) == 0 or said.get("concurrency_limit", 1) == 0:
+        return "a limit of 0 makes tasks fail"
+    if route.startswith("/task_runs/") and route.endswith("/set_state") and type_ != "COMPLETED":
+        return "states of task runs from outside are ignored"
+    if route.startswith("/flow_runs/") and route.endswith("set_state"):
+        if type_ == "PAUSED" and not (state.get("state_details") or {}).get("pause_reschedule"):
+            return f"{name} from outside does not stop the tasks"
+        guard = ((said.get("flow_runs") or {}).get("state") or {}).get("type") or {}
+        resumes = type_ == "RUNNING" and guard.get("any_") == ["PAUSED"]
+        if type_ not in SETTABLE and not resumes:
+            return f"{type_} from outside does not end a process"
+    return ""
 
 
 class Dying:

@@ -7,6 +7,7 @@ of another target of the same kind looks the same. Two looks that are equal are 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,12 +17,13 @@ from uuid import uuid4
 import httpx
 from tests.conftest import PrefectServer
 
-from pilotage.flows.announce import event_id
+from pilotage.flows.announce import Announcer, event_id
 from pilotage.flows.levers.marks import Notes, Purpose
 from pilotage.flows.levers.notify import STEP
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.planner.actions import (
     Action,
+    AnswerRun,
     CancelRun,
     CancelTree,
     CatchUp,
@@ -32,6 +34,7 @@ from pilotage.planner.actions import (
     LimitScope,
     MoveRun,
     NotifyOwner,
+    OverrideResult,
     ParameterValue,
     PauseDeployment,
     RaiseRetries,
@@ -39,11 +42,13 @@ from pilotage.planner.actions import (
     RescheduleRun,
     ReserveSlot,
     ResizeRun,
+    ResolveAlert,
     ResumeRun,
     RetryRun,
     SendDirective,
     SetLimit,
     SetPriority,
+    SizeRun,
     SpreadRuns,
     SuspendRun,
 )
@@ -244,6 +249,11 @@ async def resize(yard: Yard, api: PrefectApi) -> Target:
     return await _of_run(yard, api, ResizeRun(run_id=run_id, memory_mb=192), run_id)
 
 
+async def size(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api)
+    return await _of_run(yard, api, SizeRun(run_id=run_id, memory_mb=192), run_id)
+
+
 async def reschedule(yard: Yard, api: PrefectApi) -> Target:
     run_id = await yard.run(api)
     return await _of_run(yard, api, RescheduleRun(run_id=run_id, start=yard.base + HOUR), run_id)
@@ -327,15 +337,57 @@ async def notify(yard: Yard, api: PrefectApi) -> Target:
     since = datetime.now(UTC)
 
     async def look(api: PrefectApi, mark: str) -> Any:
-        deadline = asyncio.get_running_loop().time() + 12
-        # Prefect writes events in batches, seconds later
-        while asyncio.get_running_loop().time() < deadline:
-            if await api.event_exists(event_id(mark, STEP), since):
-                return {"event": True, **await of_run(yard, api, run_id)}
-            await asyncio.sleep(0.3)
-        return {"event": False, **await of_run(yard, api, run_id)}
+        told = await _event_within(api, mark, STEP, since, timedelta(seconds=12))
+        return {"event": told, **await of_run(yard, api, run_id)}
 
     return Target(action=NotifyOwner(run_id=run_id), look=look)
+
+
+async def _event_within(api: PrefectApi, key: str, step: str, since: datetime, within: timedelta) -> bool:
+    """Whether the event can be read back; Prefect writes events in batches, seconds later."""
+    deadline = datetime.now(UTC) + within
+    while not await api.event_exists(event_id(key, step), since):
+        if datetime.now(UTC) > deadline:
+            return False
+        await asyncio.sleep(0.3)
+    return True
+
+
+async def resolve(yard: Yard, api: PrefectApi) -> Target:
+    run_id, since = await yard.run(api, *FAILED), datetime.now(UTC)
+    key = str(uuid4())
+    await Announcer(api=api).event(run_id, STEP, key=key, payload={})
+    await _event_within(api, key, STEP, since, timedelta(seconds=60))
+
+    async def look(api: PrefectApi, mark: str) -> Any:
+        # one event has one id, so it is there once or not at all
+        resolved = await _event_within(api, mark, "resolved", since, timedelta(seconds=12))
+        return {"resolved": resolved, **await of_run(yard, api, run_id)}
+
+    return Target(action=ResolveAlert(run_id=run_id), look=look)
+
+
+async def override(yard: Yard, api: PrefectApi) -> Target:
+    overridable = await yard.deployment(api, "pilotage:overridable")
+    run_id = await yard.run(api, *FAILED, of=overridable)
+    return await _of_run(yard, api, OverrideResult(run_id=run_id, task="price", value=7), run_id)
+
+
+async def answer(yard: Yard, api: PrefectApi) -> Target:
+    run_id = await yard.run(api, *RUNNING)
+    keys = {"description": "d", "schema": "yard-schema", "response": "pilotage-yard-response"}
+    await api.send_input(run_id, keys["schema"], json.dumps(SCHEMA), sender="flow")
+    await api.set_state_if(
+        run_id,
+        (StateType.RUNNING,),
+        StateType.PAUSED,
+        "Paused",
+        message="",
+        mark=str(uuid4()),
+        details={"pause_timeout": (datetime.now(UTC) + HOUR).isoformat(), "run_input_keyset": keys},
+    )
+    answers = (ParameterValue(name="size", value=7),)
+    return await _of_run(yard, api, AnswerRun(run_id=run_id, answers=answers), run_id)
 
 
 async def pause(yard: Yard, api: PrefectApi) -> Target:
@@ -423,6 +475,7 @@ async def tidy(api: PrefectApi) -> None:
 TARGETS: Mapping[str, Make] = {
     "retry_run": retry,
     "resize_run": resize,
+    "size_run": size,
     "reschedule_run": reschedule,
     "reschedule_run, due": reschedule_due,
     "reserve_slot": on_pool(
@@ -448,6 +501,9 @@ TARGETS: Mapping[str, Make] = {
     "hold_queue, pool": on_pool(HoldQueue(pool=POOL, hold=HOUR)),
     "release_queue": on_pool(ReleaseQueue(pool=POOL, queue="b"), paused=True),
     "raise_retries": retries,
+    "override_result": override,
+    "answer_run": answer,
+    "resolve_alert": resolve,
     "cancel_tree": tree,
     "launch_remediation": remediation,
     "send_directive": directive,
@@ -457,3 +513,8 @@ TARGETS: Mapping[str, Make] = {
     "catch_up": catch_up,
 }
 """By action kind, and after a comma what sets it apart from another target of the same kind."""
+ELSEWHERE = {
+    "mark_crashed": "a run is dead only after minutes of silence: tests/flows/test_dead_runs.py, with its own clock",
+    "release_slot": "a slot is lost only after minutes of silence: tests/flows/test_dead_runs.py, with its own clock",
+}
+"""Kinds that have no target here, and where their crashes are tested."""

@@ -47,7 +47,9 @@ class ResolveLever:
         )
         if not said:
             return refused("nobody was told about this run, so there is nothing to resolve")
-        if said[0].name == f"pilotage.{STEP}":
+        # a delivery that died before its note had told Prefect already: it is finished, not refused
+        begun = await self._api.event_exists(event_id(mark, STEP), datetime.now(UTC) - _EVER)
+        if said[0].name == f"pilotage.{STEP}" and not begun:
             return refused("it was resolved since its owner was told last")
         told = await self._announcer.event(run.id, STEP, key=mark, payload={"message": message})
         paged = await self._announcer.page(
@@ -64,7 +66,11 @@ class ResolveLever:
                 "It will be tried again.",
                 transient=True,
             )
-        after = {"since": run.state.at.isoformat(), "webhook": paged.problem or "sent"}
+        after = {
+            "at": datetime.now(UTC).isoformat(),
+            "since": run.state.at.isoformat(),
+            "webhook": paged.problem or "sent",
+        }
         # a death before this resolves it again, which the receiver knows by the key to be the same
         await self._notes.write("alert", mark, after)
         return Delivery(effect=Effect.DONE, after=after)
