@@ -1,0 +1,197 @@
+"""A thousand runs that wait for one limit, parked and released in waves, while others want to start in the same queue.
+
+A real worker, a real holder of the limit's one slot, and another deployment whose runs should start as on an idle
+server: how late they start is measured idle, beside the blocked thousand, while these are parked, and while waves come
+due. The lever's calls to Prefect are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench.report import Row, beside, publish
+
+from pilotage.flows.embedded import EmbeddedPrefect
+from pilotage.flows.levers.spread import SpreadLever
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.receipts import Judgement
+from pilotage.planner.actions import SpreadRuns
+
+RUNS = int(os.environ.get("BENCH_RUNS", "1000"))
+STARTS = int(os.environ.get("BENCH_STARTS", "6"))
+"""How often the other deployment wants to start, in each of the four situations."""
+WAVE, EVERY = 100, timedelta(seconds=30)
+STARVED = 90.0
+"""Seconds after which a start that does not come is counted as this late."""
+POOL = "waves"
+FLOWS = """
+import time
+from prefect import flow
+
+@flow
+def quick():
+    pass
+
+@flow
+def blocked(seconds: float = 0.0):
+    time.sleep(seconds)
+"""
+
+
+class CountingApi(PrefectApi):
+    """An API that counts what it asks."""
+
+    calls = 0
+
+    async def _send(
+        self, method: str, route: str, *, none_on: tuple[int, ...] = (), **sent: Any
+    ) -> httpx.Response | None:
+        self.calls += 1
+        return await super()._send(method, route, none_on=none_on, **sent)
+
+
+async def deployed(client: Any, home: Path, flow: str, **more: Any) -> str:
+    """The id of a deployment of one of the flows."""
+    flow_id = await client.create_flow_from_name(flow)
+    made = await client.create_deployment(
+        flow_id=flow_id,
+        name="bench",
+        work_pool_name=POOL,
+        path=str(home),
+        entrypoint=f"flows.py:{flow}",
+        **more,
+    )
+    return str(made)
+
+
+async def start_delay(api: PrefectApi, deployment_id: str) -> float:
+    """Seconds from when a new run was due until it ran; `STARVED` when it did not come so far."""
+    run = await api.create_run_of(deployment_id, {"state": {"type": "SCHEDULED"}})
+    deadline = time.monotonic() + STARVED
+    while time.monotonic() < deadline:
+        running = [state for state in await api.history(run.id) if state.name == "Running"]
+        if running:
+            return (running[0].at - run.state.at).total_seconds()
+        await asyncio.sleep(0.2)
+    return STARVED
+
+
+async def delays(api: PrefectApi, deployment_id: str, many: int) -> list[float]:
+    """The same, so many times."""
+    return [await start_delay(api, deployment_id) for _ in range(many)]
+
+
+async def crowd(client: Any, deployment_id: str) -> None:
+    """Nothing; the thousand are overdue."""
+    due = datetime.now(UTC) - timedelta(minutes=1)
+    state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
+    for start in range(0, RUNS, 100):
+        answer = await client._client.post(
+            f"/deployments/{deployment_id}/create_flow_run/bulk",
+            json=[{"state": state}] * min(100, RUNS - start),
+            timeout=120,
+        )
+        answer.raise_for_status()
+
+
+async def measured(home: Path) -> list[Row]:
+    from prefect.client.orchestration import get_client
+
+    (home / "flows.py").write_text(FLOWS)
+    async with CountingApi.from_prefect_settings().opened() as api, get_client() as client:
+        other = await deployed(client, home, "quick")
+        blocked = await deployed(client, home, "blocked", concurrency_limit=1)
+        holder = await client.create_flow_run_from_deployment(UUID(blocked), parameters={"seconds": 3600})
+        while (await api.run(str(holder.id))).state.name != "Running":
+            await asyncio.sleep(0.2)
+        idle = await delays(api, other, STARTS + 1)
+        say("idle", idle)
+        await api.set_queue_paused(POOL, "default", True)
+        await crowd(client, blocked)
+        await api.set_queue_paused(POOL, "default", False)
+        before = await delays(api, other, max(1, STARTS // 2))
+        say("beside the blocked", before)
+
+        action = SpreadRuns(
+            deployment_id=blocked,
+            first=datetime.now(UTC) + timedelta(minutes=2),
+            wave=WAVE,
+            every=EVERY,
+            most=RUNS,
+        )
+        mark, lever = str(uuid4()), SpreadLever(api)
+        while_parking: list[float] = []
+
+        async def meanwhile() -> None:
+            async with PrefectApi.from_prefect_settings().opened() as own:
+                while True:
+                    while_parking.append(await start_delay(own, other))
+
+        task = asyncio.create_task(meanwhile())
+        calls, began = api.calls, time.monotonic()
+        done = await lever.execute(action, mark=mark, expected_state_id="", message="bench")
+        took, used = time.monotonic() - began, api.calls - calls
+        check = await lever.verify(action, done, mark=mark)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        say("while parking", while_parking)
+        if check.judgement is not Judgement.VERIFIED:
+            raise RuntimeError(f"the waves were not verified: {check}, {done}")
+        parked = await delays(api, other, STARTS)
+        say("while parked", parked)
+        await asyncio.sleep(max(0.0, (action.first - datetime.now(UTC)).total_seconds()))
+        waves = await delays(api, other, STARTS)
+        say("while waves come", waves)
+    idle = idle[1:]  # the first warms up
+    median, peer = statistics.median(idle), "idle server"
+    found = [
+        ("others_start_beside_blocked", before),
+        ("others_start_while_parking", while_parking),
+        ("others_start_while_parked", parked),
+        ("others_start_while_waves_come", waves),
+    ]
+    return [
+        beside("runs_parked", "runs", 1, ours=float(done.after["moved"])),
+        beside("runs_refused", "runs", 1, ours=float(done.after["refused"])),
+        beside("park_time", "s", 1, ours=took),
+        beside("park_calls_to_prefect", "calls", 1, ours=float(used)),
+        beside("others_start_idle", "s", len(idle), ours=median),
+        *(
+            beside(name, "s", len(each), ours=statistics.median(each), peer=peer, theirs=median)
+            for name, each in found
+            if each
+        ),
+    ]
+
+
+def say(what: str, found: Sequence[float]) -> None:
+    """Nothing; the numbers are on the screen."""
+    print(f"{what}: {', '.join(f'{each:.1f}' for each in found)} s", flush=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as server:
+        os.environ.update(server.client_env)
+        server.create_pool(POOL, queues=("default",))
+        server.start_worker(POOL)
+        publish("waves", asyncio.run(measured(Path(scratch))))
+
+
+if __name__ == "__main__":
+    main()
