@@ -210,8 +210,8 @@ class OpenAIModel:
         if not isinstance(reply, AIMessage):
             raise self._error("no answer at all", transient=True)
         self._spend(*self._tokens(reply, messages))
-        if reply.response_metadata.get("finish_reason") in (None, "length"):
-            raise self._error("an answer that was cut short", transient=True)
+        if (ended := reply.response_metadata.get("finish_reason")) in (None, "length", "content_filter"):
+            raise self._error(f"an answer that was cut short ({ended or 'no finish reason'})", transient=True)
         return reply
 
     # -- counting

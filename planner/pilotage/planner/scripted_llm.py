@@ -44,6 +44,10 @@ class Step:
     content_type: str = JSON
     delay: float = 0.0
     """Seconds before the first byte."""
+    pace: float = 0.0
+    """Seconds between two streamed pieces."""
+    counts: bool = True
+    """Whether tokens are counted; many servers do not."""
     cut_after: int | None = None
     """End the stream after so many pieces …"""
     cut_cleanly: bool = False
@@ -86,6 +90,25 @@ def malformed() -> Step:
 def html() -> Step:
     """A proxy's login page, with status 200."""
     return Step(raw=b"<html><body>Please log in</body></html>", content_type="text/html")
+
+
+def events(*payloads: str) -> Step:
+    """A stream of exactly these `data:` payloads and nothing more, whatever they are."""
+    body = "".join(f"data: {payload}\n\n" for payload in payloads)
+    return Step(raw=body.encode(), content_type="text/event-stream")
+
+
+def tools(*calls: tuple[str, dict[str, Any]], same_id: bool = False) -> Step:
+    """Several tool calls in one reply."""
+    made = [
+        {
+            "id": "call_same" if same_id else f"call_{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    return Step(tool_calls=tuple(made))
 
 
 def hang(seconds: float) -> Step:
@@ -218,13 +241,15 @@ class _Exchange(BaseHTTPRequestHandler):
         if step.raw is not None:
             self._whole(step.status, step.raw, step.headers, step.content_type)
         elif body.get("stream"):
-            self._stream(step, envelope, (body.get("stream_options") or {}).get("include_usage", False))
+            wanted = (body.get("stream_options") or {}).get("include_usage", False)
+            self._stream(step, envelope, wanted and step.counts)
         else:
             message: dict[str, Any] = {"role": "assistant", "content": step.content}
             if step.tool_calls:
                 message["tool_calls"] = list(step.tool_calls)
             choice = {"index": 0, "message": message, "finish_reason": _finish(step)}
-            whole = envelope | {"object": "chat.completion", "choices": [choice], "usage": _usage(step)}
+            whole = envelope | {"object": "chat.completion", "choices": [choice]}
+            whole |= {"usage": _usage(step)} if step.counts else {}
             self._whole(200, json.dumps(whole).encode())
 
     def _whole(
@@ -252,6 +277,7 @@ class _Exchange(BaseHTTPRequestHandler):
                 self._cut(step)
                 return
             self._event(envelope, {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            self.server.script.pause(step.pace)
         last = {"index": 0, "delta": {}, "finish_reason": _finish(step)}
         self._event(envelope, {"choices": [last]})
         if with_usage:
