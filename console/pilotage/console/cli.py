@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotage.console import audit_cli, govern_cli, policy_cli, publish_cli
+from pilotage.console import audit_cli, govern_cli, policy_cli, publish_cli, talk_cli
 from pilotage.console.asking import Asker, asker
 from pilotage.console.options import (
     EXIT_ERROR,
@@ -51,6 +51,7 @@ app.add_typer(audit_cli.app, name="audit")
 app.add_typer(users_app, name="users")
 app.add_typer(policy_cli.app, name="policy")
 publish_cli.join(policy_cli.app)
+talk_cli.join(app)
 
 
 @app.command()
@@ -292,22 +293,6 @@ def resume(state_dir: StateDir = None, token_file: TokenFile = None, as_json: As
 
 
 @app.command()
-def chat(
-    state_dir: StateDir = None,
-    token_file: TokenFile = None,
-    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
-) -> None:
-    """Talk: ask about runs; /inbox shows what waits for a person, /approve ID and /reject ID WHY answer it.
-
-    Rules answer when no model is configured. /help tells the rest.
-    """
-    from pilotage.console.chat import run_chat  # start-up time: the planner
-
-    with told(as_json=False):
-        run_chat(asker(state_dir, token_file), config=config)
-
-
-@app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 4280,
@@ -333,6 +318,16 @@ def serve(
             public_hosts=tuple(public_host or ()),
             say=lambda text: OUT.print(harmless(text), soft_wrap=True),
         )
+
+
+@app.command()
+def mcp(state_dir: StateDir = None, token_file: TokenFile = None) -> None:
+    """Serve the look-ups and `propose` to other agents over MCP, on standard input and output. Never `approve`."""
+    from pilotage.console.mcp_server import run_mcp
+    from pilotage.flows.places import places
+
+    with told(as_json=False):
+        run_mcp(places(state_dir), token_file)
 
 
 @users_app.command("add")

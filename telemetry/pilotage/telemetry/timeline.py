@@ -37,7 +37,7 @@ def states_of(store: Store, run_id: str) -> list[Span]:
     moves = [(name, occurred) for name, occurred in named if name[:1].isupper()]
     ends: list[datetime | None] = [*(occurred for _, occurred in moves[1:]), None]
     return [
-        Span(state=name, start=occurred, end=end) for (name, occurred), end in zip(moves, ends, strict=True)
+        Span(state=name, start=occurred, end=end) for (name, occurred), end in zip(moves, ends, strict=False)
     ]
 
 

@@ -22,7 +22,7 @@ from pilotage.console.engine.commands import COMMANDS, Setting
 from pilotage.console.engine.event_log import EventLog
 from pilotage.console.engine.events import FLOOR, Event, EventType, Thread
 from pilotage.flows.desk_client import DeskRefusal
-from pilotage.telemetry.errors import AdapterError, PilotageError
+from pilotage.telemetry.errors import AdapterError, PilotageError, StoreError
 
 log = logging.getLogger("pilotage.console")
 
@@ -47,6 +47,22 @@ class Engine:
     def open_thread(self, caller: Caller, title: str = "", thread: str = "") -> Thread:
         """A new conversation of the caller, or the one so named."""
         return self.log.open_thread(caller.name, title, thread)
+
+    def fork(self, caller: Caller, thread: str) -> Thread:
+        """A new conversation of the caller that begins as `thread` is now. Raises StoreError when there is none."""
+        old = self.log.thread(thread)
+        if old is None:
+            raise StoreError(f"Forking thread {thread}: there is none. See /history.")
+        new = self.log.open_thread(caller.name, f"{old.title} (from {thread})".strip())
+        seq = 0
+        while rows := self.log.after(seq, thread):
+            self.log.append_all(new.id, [(row.type, row.by, row.payload) for row in rows])
+            seq = rows[-1].seq
+        return new
+
+    def model(self) -> Mapping[str, Any]:
+        """`{name, mock, configured}` of the language model. Raises ConfigError when settings are wrong."""
+        return self._crew.model()
 
     async def say(self, caller: Caller, thread: str, words: str) -> Event:
         """Writes the words down and starts the answer; its events follow in the log. See `wait`."""
@@ -219,12 +235,11 @@ class Engine:
                 case "error":
                     await self._write(thread, "error", {"turn": turn, "text": part.text, "kind": "model"})
                 case "final":
-                    await self._write(
-                        thread,
-                        "answer",
-                        {"turn": turn, "text": part.text, "by": part.by, **dict(part.detail)},
-                        by=part.by,
+                    mock = part.by == "model" and bool(
+                        (await asyncio.to_thread(self._crew.model)).get("mock")
                     )
+                    told = {"turn": turn, "text": part.text, "by": part.by, "mock": mock, **dict(part.detail)}
+                    await self._write(thread, "answer", told, by=part.by)
 
     async def _write(
         self, thread: str, kind: EventType, payload: Mapping[str, Any], *, by: str = "pilotage"

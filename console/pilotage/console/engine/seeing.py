@@ -41,7 +41,7 @@ def status(s: Setting, rest: str) -> list[Block]:
                 "collector": ("connected" if collector.get("connected") else "NOT connected to Prefect"),
                 "last event": when(collector.get("last_event")) or "none yet",
                 **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
-                "policies": found.get("bundle"),
+                "policies": str(found.get("bundle") or "")[:16],
                 "model": model_in_words(s.model),
             },
         ),
@@ -214,7 +214,7 @@ def queue(s: Setting, rest: str) -> list[Block]:
                     _slots(q.limit, q.pool_limit),
                     q.waiting,
                     ago(q.oldest_due, now) if q.oldest_due else "",
-                    "paused" if q.paused else "open",
+                    "paused" if q.paused else "handing out",
                 )
                 for q in floor
             ),
