@@ -96,7 +96,9 @@ def test_a_quarantined_deployment_has_no_runs_ahead_and_gets_them_back(floor: Fl
         lambda api: PauseLever(api).execute(action, mark=str(uuid4()), expected_state_id="", message="m")
     )
     assert other.effect is Effect.REFUSED
-    assert asked(lambda api: PauseLever(api).undo(action, delivery, mark=mark)).effect is Effect.DONE
+    back = asked(lambda api: PauseLever(api).undo(action, delivery, mark=mark))
+    assert (back.effect, back.reason) == (Effect.DONE, "")
+    assert dict(back.after) == {"paused": False, "restored": ahead, "missing": 0}
     assert future_runs(floor, scheduled) == ahead
     assert asked(lambda api: PauseLever(api).undo(action, delivery, mark=mark)).effect is Effect.ALREADY
     assert execute() is Effect.ALREADY

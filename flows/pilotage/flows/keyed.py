@@ -27,6 +27,7 @@ from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.document import in_words
 from pilotage.flows.levers.reschedule import RescheduleLever
+from pilotage.flows.levers.tidy import Tidying
 from pilotage.flows.mode_switch import ModeSwitch
 from pilotage.flows.operations import Operations
 from pilotage.flows.places import Places
@@ -274,6 +275,9 @@ class KeyedProcess:
             "verifying": injector.verify,
             "undoing": injector.undo_due,
             "housekeeping": Housekeeping(ledger=ledger, gate=gate, clock=_now).keep,
+            "tidying": Tidying(
+                api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=_now
+            ).keep,
             "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
             "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, _now()),
         }

@@ -21,7 +21,8 @@ Purpose = Literal[
     "hold", "reserve", "pause", "parameters", "priority", "limit", "queue", "waves", "slots", "alert"
 ]
 
-_PREFIX = "pilotage_"
+PREFIX = "pilotage_"
+"""Begins the name of every note."""
 _LATE = timedelta(minutes=5)
 """How late a hold may be taken back."""
 _ROOM = 4800
@@ -81,7 +82,7 @@ class Notes:
 
     async def of(self, purpose: Purpose) -> dict[str, Mapping[str, Any]]:
         """Every note of this purpose, by mark."""
-        prefix = f"{_PREFIX}{purpose}_"
+        prefix = f"{PREFIX}{purpose}_"
         found = await self._api.variables_like(prefix)
         return {name.removeprefix(prefix): value for name, value in found.items() if isinstance(value, dict)}
 
@@ -122,4 +123,4 @@ def _until(note: Mapping[str, Any]) -> datetime:
 
 
 def _name(purpose: Purpose, mark: str) -> str:
-    return f"{_PREFIX}{purpose}_{mark}"
+    return f"{PREFIX}{purpose}_{mark}"

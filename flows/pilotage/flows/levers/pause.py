@@ -6,17 +6,24 @@ down first; undo resumes and asks Prefect to make them again. A run that somebod
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.levers.marks import Notes, refused, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import DeploymentView
+from pilotage.flows.prefect_views import DeploymentView, RunView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, PauseDeployment
 
 _REMEMBERED = 40
 """Future runs that are written down; Prefect schedules at most 100 and the note has to fit."""
+_RESTORE_WITHIN = timedelta(seconds=10)
+"""How long the runs are waited for; Prefect makes them while it is asked, its scheduler a minute later."""
+_LOOK_EVERY = 0.5
+_NEAR = timedelta(seconds=5)
+"""A run that is about to start may have started."""
 
 
 class PauseLever:
@@ -75,16 +82,33 @@ class PauseLever:
         await self._notes.write("pause", mark, {**note, "resuming": True})
         await self._api.resume_deployment(action.deployment_id)
         # kept, so that a delivery repeated after this does not pause it again
+        restored, missing = await self._restored(action.deployment_id, note.get("starts") or ())
         await self._notes.write("pause", mark, tombstone)
-        return Delivery(effect=Effect.DONE, before={"paused": True}, after={"paused": False})
+        after = {"paused": False, "restored": restored, "missing": missing}
+        why = f"{missing} of its scheduled runs have not been made anew" if missing else ""
+        return Delivery(effect=Effect.DONE, before={"paused": True}, after=after, reason=why)
 
-    async def _snapshot(self, deployment: DeploymentView) -> dict[str, Any]:
+    async def _restored(self, deployment_id: str, starts: Sequence[str]) -> tuple[int, int]:
+        """How many of the runs that Prefect deleted it has made again, and how many it has not in time."""
+        deadline = datetime.now(UTC) + _RESTORE_WITHIN
+        while True:
+            now = datetime.now(UTC)
+            wanted = {start for start in map(moment, starts) if start > now + _NEAR}
+            there = {run.next_start for run in await self._future(deployment_id)}
+            if wanted <= there or now > deadline:
+                return len(wanted & there), len(wanted - there)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _future(self, deployment_id: str) -> list[RunView]:
         where = {
-            "deployment_id": {"any_": [deployment.id]},
+            "deployment_id": {"any_": [deployment_id]},
             "state": {"type": {"any_": ["SCHEDULED"]}},
             "next_scheduled_start_time": {"after_": datetime.now(UTC).isoformat()},
         }
-        future = [run for run in await self._api.runs(where) if run.auto_scheduled]
+        return [run for run in await self._api.runs(where) if run.auto_scheduled]
+
+    async def _snapshot(self, deployment: DeploymentView) -> dict[str, Any]:
+        future = await self._future(deployment.id)
         return {
             "active_schedules": [each["id"] for each in deployment.schedules if each.get("active")],
             "future_runs": len(future),

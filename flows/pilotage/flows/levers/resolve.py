@@ -51,7 +51,7 @@ class ResolveLever:
         begun = await self._api.event_exists(event_id(mark, STEP), datetime.now(UTC) - _EVER)
         if said[0].name == f"pilotage.{STEP}" and not begun:
             return refused("it was resolved since its owner was told last")
-        told = await self._announcer.event(run.id, STEP, key=mark, payload={"message": message})
+        # the pager first: once the event is there, a repeated delivery takes the alert for resolved
         paged = await self._announcer.page(
             "resolve",
             incident_id=alert_key(run.id),
@@ -60,11 +60,14 @@ class ResolveLever:
             severity=Severity.INFO,
             details={"message": message, "state": run.state.name},
         )
-        if not (paged.ok or (told.ok and paged.problem == NO_WEBHOOK)):
+        problem = paged.problem if paged.problem != NO_WEBHOOK else ""
+        if not problem:
+            problem = (
+                await self._announcer.event(run.id, STEP, key=mark, payload={"message": message})
+            ).problem
+        if problem:
             raise OrchestratorError(
-                f"Resolving the alert about run {run.id}: event: {told.problem}; webhook: {paged.problem}. "
-                "It will be tried again.",
-                transient=True,
+                f"Resolving the alert about run {run.id}: {problem}. It will be tried again.", transient=True
             )
         after = {
             "at": datetime.now(UTC).isoformat(),
