@@ -190,3 +190,17 @@ def test_the_chats_help_names_how_to_answer_what_waits() -> None:
     said = " ".join(CliRunner().invoke(app, ["chat", "--help"]).output.split())
     assert "/inbox" in said
     assert "/approve ID" in said
+
+
+def test_with_nobody_at_the_desk_the_files_tell_what_is_published_and_lent(tmp_path: Path) -> None:
+    with quay(tmp_path / "quay") as desk:
+        desk.run("ann", "delegate", "olga", "--reason", "holiday")
+        desk.run("ada", "break-glass", "--kind", "retry_run", "--target", "run:*", "--reason", "outage")
+        live = desk.run("vic", "policy", "published")[1]
+    at_rest = desk.run("vic", "policy", "published")[1]
+    assert (at_rest["in_force"], at_rest["published"]) == (live["in_force"], live["published"])
+    assert live["needed"] == 2
+    lent = desk.run("vic", "grants")[1]
+    assert (lent["delegations"][0]["taker"], lent["glass"][0]["holder"]) == ("olga", "ada")
+    assert "GLASS BROKEN by ada" in desk.say("vic", "status")[1]
+    assert desk.run("ada", "mode", "set", "shadow")[0] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilotage.flows.governance import Housekeeping
 from pilotage.planner.actions import NotifyOwner, PauseDeployment, RetryRun
 from pilotage.policies.autonomy import AutonomyRule, Judged, next_level, wilson_lower
 from pilotage.policies.bundle import Bundle
@@ -176,3 +178,29 @@ def test_the_gate_is_told(trials: Trials, bundle: Bundle, filed: Make, facts_of:
     counted = trials.ledger.facts(next_one, "inject", Mode.AUTO, trials.at, target)
     assert counted.autonomy == "demoted"
     assert Gate(bundle).judge(next_one, target, counted, trials.at).policy_ids == ("demoted-needs-approver",)
+
+
+def test_production_asks_no_approver_while_trust_lasts(
+    trials: Trials, gate: Gate, filed: Make, facts_of: Make
+) -> None:
+    """The whole way by the loop's own step: standard, earned, and demoted by one bad outcome."""
+    loop = Housekeeping(ledger=trials.ledger, gate=gate, clock=lambda: trials.at)
+
+    def asked() -> Outcome:
+        wanted = filed(number=9999, filed_at=trials.at, expires_at=trials.at + timedelta(hours=1))
+        target = facts_of(wanted, env="prod", read_at=trials.at)
+        trials.at += timedelta(hours=2)  # budgets and cooldowns are another matter
+        counted = trials.ledger.facts(wanted, "judge", Mode.AUTO, trials.at, target)
+        wanted = filed(number=9999, filed_at=trials.at, expires_at=trials.at + timedelta(hours=1))
+        return gate.judge(wanted, target, counted, trials.at).outcome
+
+    for _ in range(35):
+        trials.one("verified")
+    assert asked() is Outcome.NEEDS_APPROVAL
+    assert asyncio.run(loop.keep())["promoted"] == 1
+    assert asked() is Outcome.ALLOW
+    trials.one("failed")
+    assert asked() is Outcome.NEEDS_APPROVAL
+    assert trials.levels() == [("promoted", "earned"), ("demoted", "demoted")]
+    (told,) = trials.ledger.trust(RULE)
+    assert (told["level"], told["scope"]) == ("demoted", DEPLOYMENT)

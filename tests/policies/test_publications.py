@@ -125,7 +125,7 @@ def test_one_admin_votes_once_however_often_they_ask(town: Town) -> None:
     town.publish("ada", changed())
     with pytest.raises(DeskRefusal, match="has voted"):
         town.publish("ada", changed())
-    assert town.told()["candidate"]["voters"] == ("ada",)
+    assert town.told()["candidate"]["voters"] == ["ada"]
     assert town.events()[-1] == "policy_refused"
 
 
@@ -300,7 +300,7 @@ def test_killed_while_it_is_put_in_force_the_old_one_holds(town: Town, tmp_path:
     )
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert town.begin().hash == Bundle.load().hash
-    assert town.told()["candidate"]["voters"] == ("ada",)
+    assert town.told()["candidate"]["voters"] == ["ada"]
     assert town.publish("bob", changed())["published"]
     assert town.begin().hash == waiting["bundle"]
     assert town.ledger.verify_audit().ok

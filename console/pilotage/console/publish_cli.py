@@ -100,7 +100,7 @@ def published(state_dir: StateDir = None, token_file: TokenFile = None, as_json:
                     "bundle": waiting["bundle"],
                     "by": waiting["by"],
                     "reason": waiting["reason"],
-                    "voted": f"{', '.join(waiting['voters'])} ({len(waiting['voters'])} of {found['needed']})",
+                    "voted": f"{', '.join(waiting['voters'])} ({len(waiting['voters'])} of {found['needed'] or '?'})",
                     "until": when(waiting["until"]),
                 },
             )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.kill_switch import KillSwitch
+from pilotage.flows.ledger_at_rest import reading_ledger
 from pilotage.flows.operations import unknown_proposal, unknown_subject
 from pilotage.flows.places import Places
+from pilotage.flows.publishing import policies_as_json
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import DeskError
 
@@ -26,11 +29,8 @@ class FilesAtRest:
         Raises DeskError when a keyed process holds the files but does not answer, DeskRefusal for an unknown id.
         """
         self._nobody_home()
-        ledger = SqlLedger(f"sqlite:///{self._places.ledger}")
-        try:
+        with reading_ledger(self._places) as ledger:
             return self._answer(ledger, op, **arguments)
-        finally:
-            ledger.close()
 
     def _answer(self, ledger: SqlLedger, op: str, **arguments: Any) -> Any:
         match op:
@@ -41,8 +41,18 @@ class FilesAtRest:
                     "collector": {},
                     "proposals": ledger.counts(),
                     "bundle": "",
-                    "glass": [],
+                    "glass": ledger.standing_grants(datetime.now(UTC))["glass"],
                 }
+            case "policies":
+                last = ledger.in_force()
+                return policies_as_json(
+                    in_force=last.bundle if last else "",
+                    needed=None,
+                    candidate=ledger.candidate(datetime.now(UTC)),
+                    published=ledger.published(arguments.get("limit", 20)),
+                )
+            case "grants":
+                return ledger.standing_grants(datetime.now(UTC))
             case "incidents":
                 return ledger.incidents(arguments["limit"])
             case "proposals":

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pilotage.flows.refusing import refusal
 from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
 from pilotage.policies.ed25519_notes import Ed25519Signer, Ed25519Verifier
 from pilotage.policies.gate import Gate
+from pilotage.policies.json_values import plain
 from pilotage.policies.policy_tools import differences
 from pilotage.policies.publications import (
     Ballot,
@@ -139,13 +140,12 @@ class Publishing:
 
     async def policies(self, caller: Identity, limit: int = 20) -> dict[str, Any]:
         """What is in force, what is put to the vote, and what was in force before."""
-        waiting = await asyncio.to_thread(self._ledger.candidate, self._clock())
-        return {
-            "in_force": self._gate.bundle.hash,
-            "needed": self._gate.bundle.guardrails.publish_votes,
-            "candidate": _as_json(waiting) if waiting else None,
-            "published": await asyncio.to_thread(self._ledger.published, limit),
-        }
+        return policies_as_json(
+            in_force=self._gate.bundle.hash,
+            needed=self._gate.bundle.guardrails.publish_votes,
+            candidate=await asyncio.to_thread(self._ledger.candidate, self._clock()),
+            published=await asyncio.to_thread(self._ledger.published, limit),
+        )
 
     async def publish(
         self,
@@ -250,8 +250,13 @@ class Publishing:
         return person is not None and self._verdict(person).outcome is Outcome.ALLOW
 
 
-def _as_json(waiting: Candidate) -> dict[str, Any]:
+def policies_as_json(
+    *, in_force: str, needed: int | None, candidate: Candidate | None, published: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What is in force, what is put to the vote, and what was published, as plain JSON."""
     return {
-        key: value.isoformat() if isinstance(value, datetime) else value
-        for key, value in asdict(waiting).items()
+        "in_force": in_force,
+        "needed": needed,
+        "candidate": plain(candidate),
+        "published": published,
     }

@@ -7,9 +7,8 @@ threshold is a guardrail and the ledger knows none.
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,22 +26,18 @@ from pilotage.policies.counted import Autonomy
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger_schema import autonomy, outbox, outcomes, verdicts
 from pilotage.policies.sql_rows import NOTIFY
-
-
-class _Transactions(Protocol):
-    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
+from pilotage.policies.sql_transactions import Transactions
 
 
 class AutonomyKeeping:
     """The part of the ledger that keeps earned and lost autonomy."""
 
-    def autonomy(self: _Transactions, kind: str, scope: str) -> Autonomy:
+    def autonomy(self: Transactions, kind: str, scope: str) -> Autonomy:
         """How far this kind of action is trusted on this deployment."""
         with self.reading("reading autonomy") as connection:
             return autonomy_in(connection, kind, scope)
 
-    def trust(self: _Transactions, rule: AutonomyRule) -> list[dict[str, Any]]:
+    def trust(self: Transactions, rule: AutonomyRule) -> list[dict[str, Any]]:
         """Every kind of action on every deployment that was ever measured or set: level, outcomes, lower bound."""
         with self.reading("reading autonomy") as connection:
             named: dict[str, str] = {}
@@ -79,7 +74,7 @@ class AutonomyKeeping:
                 )
             return told
 
-    def promote(self: _Transactions, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
+    def promote(self: Transactions, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
         """The promotions that measured outcomes earned by now, each recorded as a row."""
         with self.writing("promoting") as connection:
             pairs = connection.execute(_measured()).all()
@@ -96,7 +91,7 @@ class AutonomyKeeping:
             return made
 
     def set_autonomy(
-        self: _Transactions, kind: str, scope: str, level: Autonomy, by: str, why: str, at: datetime
+        self: Transactions, kind: str, scope: str, level: Autonomy, by: str, why: str, at: datetime
     ) -> AutonomyChange | None:
         """The change by a person's word, or None when it was so already. Earned is measured, never given."""
         if level == "earned":

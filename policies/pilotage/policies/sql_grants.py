@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,18 +14,14 @@ from pilotage.policies.grants import BrokenGlass
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger_schema import delegations, grants
 from pilotage.policies.sql_rows import Row, as_text, dicts
+from pilotage.policies.sql_transactions import Transactions
 from pilotage.policies.verdicts import FiledProposal, Outcome, TargetFacts, Verdict
-
-
-class _Transactions(Protocol):
-    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
 
 
 class GrantKeeping:
     """The part of the ledger that keeps who broke the glass."""
 
-    def break_glass(self: _Transactions, grant: BrokenGlass, verdict: Verdict) -> bool:
+    def break_glass(self: Transactions, grant: BrokenGlass, verdict: Verdict) -> bool:
         """True when the grant stands now; `verdict` is the gate's answer, and a refusal is a row as well."""
         with self.writing("breaking the glass") as connection:
             allowed = verdict.outcome is Outcome.ALLOW and bool(grant.kinds) and bool(grant.targets)
@@ -54,7 +49,7 @@ class GrantKeeping:
             )
             return allowed
 
-    def standing_grants(self: _Transactions, now: datetime) -> dict[str, list[dict[str, Any]]]:
+    def standing_grants(self: Transactions, now: datetime) -> dict[str, list[dict[str, Any]]]:
         """What is lent now, as plain JSON: `glass` that is broken and `delegations` of the right to approve."""
         with self.reading("reading grants") as connection:
             found: dict[str, list[dict[str, Any]]] = {}
@@ -70,7 +65,7 @@ class GrantKeeping:
                 ]
             return found
 
-    def mend_glass(self: _Transactions, grant_id: str, by: str, at: datetime) -> bool:
+    def mend_glass(self: Transactions, grant_id: str, by: str, at: datetime) -> bool:
         """True when the grant was ended by this call, before its time."""
         with self.writing("mending the glass") as connection:
             result = connection.execute(
@@ -83,7 +78,7 @@ class GrantKeeping:
             log.append(connection, Entry(event="glass_mended", at=at, actor=by, detail={"grant": grant_id}))
             return True
 
-    def glass_reviews(self: _Transactions, now: datetime) -> list[str]:
+    def glass_reviews(self: Transactions, now: datetime) -> list[str]:
         """The ids of grants that have run out by now; each is put up for review once, as a row."""
         with self.writing("reviewing broken glass") as connection:
             rows = dicts(

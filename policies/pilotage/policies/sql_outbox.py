@@ -8,9 +8,8 @@ claiming transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -22,6 +21,7 @@ from pilotage.policies.sql_autonomy import demote_in
 from pilotage.policies.sql_rows import as_text, delivered_from, dicts, entry_from, undo_time
 from pilotage.policies.sql_steps import found, note, set_status, status_in
 from pilotage.policies.sql_switches import stop_in
+from pilotage.policies.sql_transactions import Transactions
 from pilotage.policies.verdicts import FiledProposal, OutboxEntry
 from pilotage.telemetry.errors import LedgerError
 
@@ -32,28 +32,23 @@ OURSELVES = frozenset({"pilotage", "clock"})
 """Who undoes as a matter of course, when a hold runs out; anybody else took back what should not have been done."""
 
 
-class _Transactions(Protocol):
-    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-
-
 class OutboxKeeping:
     """The part of the ledger that moves admitted proposals on."""
 
-    def claim(self: _Transactions, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:
+    def claim(self: Transactions, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:
         """The oldest waiting entry, now this owner's until the lease ends; None while stopped."""
         with self.writing("claiming from the outbox") as connection:
             return _claimed(connection, owner, now, lease, ())
 
     def claim_of(
-        self: _Transactions, proposal_id: str, owner: str, now: datetime, lease: timedelta
+        self: Transactions, proposal_id: str, owner: str, now: datetime, lease: timedelta
     ) -> OutboxEntry | None:
         """The same for one proposal: None when it does not wait, is another's, or everything is stopped."""
         with self.writing(f"claiming {proposal_id}") as connection:
             return _claimed(connection, owner, now, lease, (outbox.c.proposal_id == proposal_id,))
 
     def record_delivery(
-        self: _Transactions, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
+        self: Transactions, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
     ) -> bool:
         """True when it was recorded now, False when a delivery had been recorded before.
 
@@ -81,9 +76,7 @@ class OutboxKeeping:
             note(connection, filed, "injected", at, "injector", effect=effect, receipt=receipt)
             return True
 
-    def record_failure(
-        self: _Transactions, proposal_id: str, why: str, transient: bool, at: datetime
-    ) -> None:
+    def record_failure(self: Transactions, proposal_id: str, why: str, transient: bool, at: datetime) -> None:
         """Puts the entry back for a later try when that may help, gives it up when not."""
         with self.writing(f"recording the failure of {proposal_id}") as connection:
             filed, state = _in_outbox(connection, proposal_id)
@@ -101,7 +94,7 @@ class OutboxKeeping:
             note(connection, filed, "failed", at, "injector", why=why, transient=transient)
 
     def record_outcome(
-        self: _Transactions, proposal_id: str, judgement: str, detail: str, final_state: str, at: datetime
+        self: Transactions, proposal_id: str, judgement: str, detail: str, final_state: str, at: datetime
     ) -> bool:
         """True when the final word of verification, `verified` or `failed`, was recorded now."""
         if judgement not in ("verified", "failed"):
@@ -139,7 +132,7 @@ class OutboxKeeping:
             return True
 
     def record_undo(
-        self: _Transactions, proposal_id: str, by: str, effect: str, detail: Mapping[str, Any], at: datetime
+        self: Transactions, proposal_id: str, by: str, effect: str, detail: Mapping[str, Any], at: datetime
     ) -> bool:
         """True when it was recorded now; `refused` leaves the status as it was and is not tried again."""
         with self.writing(f"recording the undo of {proposal_id}") as connection:
@@ -158,18 +151,18 @@ class OutboxKeeping:
             note(connection, filed, "undone", at, by, effect=effect, undo=detail)
             return True
 
-    def delivered(self: _Transactions, proposal_id: str) -> Delivered | None:
+    def delivered(self: Transactions, proposal_id: str) -> Delivered | None:
         """The change that it made and that still stands, or None."""
         with self.reading(f"reading the delivery of {proposal_id}") as connection:
             rows = _changes(connection, receipts.c.proposal_id == proposal_id, receipts.c.undone_at == "")
             return rows[0] if rows else None
 
-    def awaiting_verification(self: _Transactions) -> list[Delivered]:
+    def awaiting_verification(self: Transactions) -> list[Delivered]:
         """Changes without a final word, oldest first."""
         with self.reading("listing what awaits verification") as connection:
             return _changes(connection, proposals.c.status == "delivered")
 
-    def due_undos(self: _Transactions, now: datetime) -> list[Delivered]:
+    def due_undos(self: Transactions, now: datetime) -> list[Delivered]:
         """Changes that were to be held until a time that has come, oldest first."""
         with self.reading("listing what is due to be undone") as connection:
             return _changes(

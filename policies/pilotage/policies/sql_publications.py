@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,25 +22,21 @@ from pilotage.policies.publications import Ballot, Candidate, Publication
 from pilotage.policies.refusals import refused
 from pilotage.policies.sql_rows import as_text, dicts
 from pilotage.policies.sql_switches import get_switch, put_switch
+from pilotage.policies.sql_transactions import Transactions
 from pilotage.policies.verdicts import Outcome, Verdict
 
 _CANDIDATE = "candidate bundle"
 
 
-class _Transactions(Protocol):
-    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-
-
 class PublicationKeeping:
     """The part of the ledger that knows which policies are in force. See `publications.Publications`."""
 
-    def in_force(self: _Transactions) -> Publication | None:
+    def in_force(self: Transactions) -> Publication | None:
         """What was published last, or None in a new installation. The caller checks its note."""
         with self.reading("reading which policies are in force") as connection:
             return _last(connection)
 
-    def published(self: _Transactions, limit: int) -> list[dict[str, Any]]:
+    def published(self: Transactions, limit: int) -> list[dict[str, Any]]:
         """The newest publications as plain JSON, without their files."""
         with self.reading("listing publications") as connection:
             rows = dicts(
@@ -49,19 +44,19 @@ class PublicationKeeping:
             )
         return [{**row, "people": json.loads(row["people"])} for row in rows]
 
-    def files_of(self: _Transactions, bundle: str) -> Mapping[str, str] | None:
+    def files_of(self: Transactions, bundle: str) -> Mapping[str, str] | None:
         """The files of a bundle that was published or put to the vote."""
         with self.reading(f"reading bundle {bundle[:12]}") as connection:
             return _files(connection, bundle)
 
-    def candidate(self: _Transactions, now: datetime) -> Candidate | None:
+    def candidate(self: Transactions, now: datetime) -> Candidate | None:
         """What is put to the vote now."""
         with self.reading("reading what is put to the vote") as connection:
             waiting = _candidate(connection)
             return waiting if waiting and now < waiting.until else None
 
     def vote_on_bundle(
-        self: _Transactions,
+        self: Transactions,
         ballot: Ballot,
         verdict: Verdict,
         *,
@@ -117,7 +112,7 @@ class PublicationKeeping:
             return done
 
     def veto_bundle(
-        self: _Transactions, bundle: str, voter: str, verdict: Verdict, reason: str, at: datetime
+        self: Transactions, bundle: str, voter: str, verdict: Verdict, reason: str, at: datetime
     ) -> Candidate | Verdict:
         """What was put to the vote and is no more, or the refusal."""
         ballot = Ballot(bundle=bundle, files={}, voter=voter, reason=reason, at=at)
@@ -133,13 +128,13 @@ class PublicationKeeping:
             _note(connection, "policy_vetoed", ballot, voters=waiting.voters)
             return waiting
 
-    def adopt_bundle(self: _Transactions, publication: Publication) -> None:
+    def adopt_bundle(self: Transactions, publication: Publication) -> None:
         """Puts a bundle in force that takes no votes."""
         with self.writing("adopting policies") as connection:
             _keep_files(connection, publication.bundle, publication.files)
             _publish(connection, publication, _last(connection))
 
-    def lapse_bundle(self: _Transactions, now: datetime) -> str:
+    def lapse_bundle(self: Transactions, now: datetime) -> str:
         """The hash of the candidate whose time ran out by now, or empty; told once."""
         with self.reading("looking at the vote on policies") as connection:
             waiting = _candidate(connection)
@@ -148,7 +143,7 @@ class PublicationKeeping:
         with self.writing("letting a vote on policies lapse") as connection:
             return waiting.bundle if _lapsed(connection, now) is None else ""
 
-    def ever_acted(self: _Transactions) -> bool:
+    def ever_acted(self: Transactions) -> bool:
         """Whether anything was ever admitted."""
         with self.reading("looking whether anything was ever done") as connection:
             return connection.execute(sa.select(outbox.c.proposal_id).limit(1)).first() is not None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,6 +13,7 @@ from pilotage.policies.audit import Entry
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger_schema import switches
 from pilotage.policies.ledgers import Stop
+from pilotage.policies.sql_transactions import Transactions
 from pilotage.policies.verdicts import Mode, Verdict
 
 _STOP = "stop"
@@ -21,15 +21,10 @@ _MODE = "mode"
 _ASKED_MODE = "asked mode"
 
 
-class _Transactions(Protocol):
-    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-
-
 class SwitchKeeping:
     """The part of the ledger that sets and lifts switches."""
 
-    def stop(self: _Transactions, by: str, reason: str, at: datetime) -> bool:
+    def stop(self: Transactions, by: str, reason: str, at: datetime) -> bool:
         """True when the kill switch is set now, False when it was already."""
         with self.writing("setting the kill switch") as connection:
             if stop_in(connection) is not None:
@@ -39,7 +34,7 @@ class SwitchKeeping:
             log.append(connection, Entry(event="stopped", at=at, actor=by, detail={"reason": reason}))
             return True
 
-    def resume_vote(self: _Transactions, by: str, needed: int, at: datetime) -> bool:
+    def resume_vote(self: Transactions, by: str, needed: int, at: datetime) -> bool:
         """True when this vote lifts the kill switch; one vote for each person, `needed` in all."""
         with self.writing("voting to resume") as connection:
             stop = stop_in(connection)
@@ -58,13 +53,13 @@ class SwitchKeeping:
             )
             return lifted
 
-    def stopped(self: _Transactions) -> Stop | None:
+    def stopped(self: Transactions) -> Stop | None:
         """The kill switch, or None when it is not set."""
         with self.reading("reading the kill switch") as connection:
             return stop_in(connection)
 
     def set_mode(
-        self: _Transactions, mode: Mode, by: str, at: datetime, *, reason: str = "", asked: bool = False
+        self: Transactions, mode: Mode, by: str, at: datetime, *, reason: str = "", asked: bool = False
     ) -> None:
         """Keeps the mode over restarts. `asked` when a person asked for it, which further starts heed."""
         with self.writing("setting the mode") as connection:
@@ -74,21 +69,21 @@ class SwitchKeeping:
             detail = {"mode": mode, "reason": reason, "asked": asked}
             log.append(connection, Entry(event="mode_set", at=at, actor=by, detail=detail))
 
-    def asked_mode(self: _Transactions) -> Mode | None:
+    def asked_mode(self: Transactions) -> Mode | None:
         """The mode that a person asked for last, or None when nobody ever did."""
         with self.reading("reading the mode") as connection:
             found = get_switch(connection, _ASKED_MODE)
             return Mode(found) if found else None
 
     def refuse_command(
-        self: _Transactions, command: str, by: str, verdict: Verdict, at: datetime, **detail: object
+        self: Transactions, command: str, by: str, verdict: Verdict, at: datetime, **detail: object
     ) -> None:
         """Keeps that somebody gave a command that they may not give."""
         with self.writing(f"refusing {command}") as connection:
             told = {"command": command, "verdict": verdict, **detail}
             log.append(connection, Entry(event="command_refused", at=at, actor=by, detail=told))
 
-    def mode(self: _Transactions) -> Mode | None:
+    def mode(self: Transactions) -> Mode | None:
         """The mode that was set last, or None when none ever was."""
         with self.reading("reading the mode") as connection:
             found = get_switch(connection, _MODE)

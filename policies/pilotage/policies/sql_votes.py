@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -20,22 +19,18 @@ from pilotage.policies.ledgers import OPEN
 from pilotage.policies.refusals import refused
 from pilotage.policies.sql_rows import Row, as_text, dicts, filed_from, vote_from
 from pilotage.policies.sql_steps import found, note, set_status, status_in
+from pilotage.policies.sql_transactions import Transactions
 from pilotage.policies.verdicts import FiledProposal, Identity, Outcome, Verdict, Vote
 
 Standing = Callable[[str], Identity | None]
 """Who this person is now, by name; None when there is no such person any more."""
 
 
-class _Transactions(Protocol):
-    def reading(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-    def writing(self, what: str) -> AbstractContextManager[sa.Connection]: ...
-
-
 class VoteKeeping:
     """The part of the ledger that people's answers go through."""
 
     def vote(
-        self: _Transactions,
+        self: Transactions,
         proposal_id: str,
         digest: str,
         voter: Identity,
@@ -87,7 +82,7 @@ class VoteKeeping:
             )
             return vote_from(row)
 
-    def delegate(self: _Transactions, delegation: Delegation, verdict: Verdict) -> bool:
+    def delegate(self: Transactions, delegation: Delegation, verdict: Verdict) -> bool:
         """True when the right is lent now; `verdict` is the gate's answer, and a refusal is a row as well."""
         with self.writing("delegating") as connection:
             allowed = verdict.outcome is Outcome.ALLOW and delegation.giver != delegation.taker
@@ -114,7 +109,7 @@ class VoteKeeping:
             )
             return allowed
 
-    def end_delegations(self: _Transactions, giver: str, at: datetime) -> int:
+    def end_delegations(self: Transactions, giver: str, at: datetime) -> int:
         """How many of this person's delegations were ended by this call."""
         with self.writing("ending delegations") as connection:
             result = connection.execute(
@@ -129,12 +124,12 @@ class VoteKeeping:
                 )
             return result.rowcount
 
-    def acting(self: _Transactions, voter: Identity, now: datetime) -> tuple[Identity, str]:
+    def acting(self: Transactions, voter: Identity, now: datetime) -> tuple[Identity, str]:
         """The voter with what was lent to them, and by whom, or empty when the right is their own."""
         with self.reading("reading delegations") as connection:
             return acting(voter, _delegations(connection, voter.name, now), now)
 
-    def escalate(self: _Transactions, now: datetime, after: timedelta, to: str = "admin") -> list[str]:
+    def escalate(self: Transactions, now: datetime, after: timedelta, to: str = "admin") -> list[str]:
         """The ids of proposals that have waited for approvals for longer than `after`, each told of once.
 
         What was asked of approvers is then everybody's of role `to`; the requirement itself stays as it is.
