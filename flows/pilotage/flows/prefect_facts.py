@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from pilotage.planner.actions import (
     ReleaseSlot,
     ReserveSlot,
     SetLimit,
+    SizeRun,
     deployment_of,
     queue_of,
     run_of,
@@ -29,6 +31,8 @@ from pilotage.telemetry.facts import StateType
 PRODUCTION = "prod"
 _UNLABELLED_TIER = 1
 MEMORY = "memory_mb"
+LATELY = 50
+"""Completed runs of a deployment among which the largest size counts as proven."""
 
 
 class PrefectFacts:
@@ -68,6 +72,7 @@ class PrefectFacts:
             memory_mb=_size(run.job_variables)
             or _size(deployment.job_variables if deployment else {})
             or of_pool,
+            **(await self._sizes(run, deployment) if isinstance(action, SizeRun) else {}),
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
             **labelled(tags, run.tags),
@@ -122,6 +127,16 @@ class PrefectFacts:
 
     async def _deployment_of(self, run: RunView) -> DeploymentView | None:
         return await self._api().deployment(run.deployment_id) if run.deployment_id else None
+
+    async def _sizes(self, run: RunView, deployment: DeploymentView | None) -> dict[str, Any]:
+        """What the run would have without a size of its own, and what its like completed with lately."""
+        if deployment is None:
+            return {}
+        given = _size(deployment.job_variables)
+        default = given or await self._memory_of_pool(replace(run, job_variables={}))
+        done = await self._api().completed_runs(deployment.id, LATELY)
+        sizes = [_size(each.job_variables) or default for each in done]
+        return {"default_memory_mb": default, "proven_memory_mb": max(sizes, default=0)}
 
     async def _memory_of_pool(self, run: RunView) -> int:
         if _size(run.job_variables) or not run.pool:

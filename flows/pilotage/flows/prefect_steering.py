@@ -46,6 +46,12 @@ class SteeringRoutes(PrefectDoor):
         """The runs that this run started itself."""
         return await self.all_runs({"parent_flow_run_id": {"any_": [run_id]}}, most=1000)
 
+    async def completed_runs(self, deployment_id: str, limit: int) -> tuple[RunView, ...]:
+        """The newest completed runs of a deployment."""
+        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["COMPLETED"]}}}
+        body = {"flow_runs": where, "limit": limit, "sort": "END_TIME_DESC"}
+        return await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
+
     async def all_runs(self, where: Mapping[str, Any], *, most: int) -> tuple[RunView, ...]:
         """The runs that Prefect's `FlowRunFilter` finds, page by page, at most `most`; each of them once."""
         found: dict[str, RunView] = {}

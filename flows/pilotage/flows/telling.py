@@ -63,6 +63,8 @@ def action_in_words(action: Mapping[str, Any]) -> str:
             return "retry the run in place" + _with_other(action.get("changes"))
         case "resize_run":
             return f"give it {action.get('memory_mb')} MiB and retry in place"
+        case "size_run":
+            return f"let it start with {action.get('memory_mb')} MiB"
         case "reschedule_run":
             return f"move its start to {str(action.get('start'))[:19].replace('T', ' ')}"
         case "reserve_slot":

@@ -95,6 +95,15 @@ class ResizeRun(_Action):
     """The new size in MiB."""
 
 
+class SizeRun(_Action):
+    """Set the job variable `memory_mb` of a SCHEDULED run: what its like needed lately, or one step less."""
+
+    kind: Literal["size_run"] = "size_run"
+    run_id: PrefectId
+    memory_mb: Annotated[int, Field(ge=16, le=1_048_576)]
+    """The size in MiB; never below what the deployment gives."""
+
+
 class RescheduleRun(_Action):
     """Move a SCHEDULED run: an earlier start boosts it within its queue, a later one delays it."""
 
@@ -392,6 +401,7 @@ class CatchUp(_Action):
 RunAction = (
     RetryRun
     | ResizeRun
+    | SizeRun
     | RescheduleRun
     | CancelRun
     | NotifyOwner
@@ -419,6 +429,7 @@ Action = Annotated[RunAction | DeploymentAction | QueueAction | LimitAction, Fie
 ActionKind = Literal[
     "retry_run",
     "resize_run",
+    "size_run",
     "reschedule_run",
     "reserve_slot",
     "cancel_run",

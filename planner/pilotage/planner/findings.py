@@ -37,6 +37,8 @@ class FailureClass(StrEnum):
     """Not failed yet: the forecast expects it to fail."""
     LATE = "late"
     """Due, and unlikely to make its deadline where it stands in its queue."""
+    MISSIZED = "missized"
+    """Not started: it would have another size than its like needed lately."""
     FRAGILE = "fragile"
     """Running, expected to fail of a passing fault, and without a retry of its own."""
     HELD_UP = "held_up"

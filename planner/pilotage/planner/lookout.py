@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 
 from pilotage.planner.crowds import blocked, overdue
 from pilotage.planner.findings import FailureClass, Finding
+from pilotage.planner.ladder import missized_runs, only_memory, rung_of, size_in, sized
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.queue_faults import mended_queues, unhealthy_queues
 from pilotage.planner.run_troubles import fragile_runs, held_up_runs, orphaned
 from pilotage.planner.situations import at_risk_runs, late_runs, starved_queues
 from pilotage.planner.standing import fingerprint_of
+from pilotage.planner.surroundings import ENDED_RUNS_READ
 from pilotage.telemetry import incidents, many_runs
-from pilotage.telemetry.facts import StateType
+from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast, Forecaster
 from pilotage.telemetry.stores import Store
 
@@ -110,11 +112,40 @@ def _mended(at: Lookout) -> list[Finding]:
     return mended_queues(floor, held, cured, at.now)
 
 
-def at_risk(at: Lookout) -> list[Finding]:
-    """Upcoming runs that will probably fail."""
-    upcoming = incidents.upcoming_runs(at.store, at.now, at.parameters.horizon)
-    made = at.forecasts([run.run_id for run in upcoming])
-    return at_risk_runs(upcoming, made, at.now, at.parameters)
+def upcoming(at: Lookout) -> list[Finding]:
+    """Upcoming runs of a wrong size, and upcoming runs that will probably fail.
+
+    A run that is given what its like needed is not delayed as well: what they failed of is seen to.
+    """
+    soon = incidents.upcoming_runs(at.store, at.now, at.parameters.horizon)
+    past = _past_of_sized(at, soon)
+    rungs = {one: (rung_of(sized(ended, own), own, at.parameters), own) for one, (ended, own) in past.items()}
+    missized = missized_runs(soon, rungs, at.now, at.parameters)
+    seen_to = {
+        one
+        for one, (rung, own) in rungs.items()
+        if rung.size > own and only_memory(past[one][0][:FAILURES_READ])
+    }
+    others = [run for run in soon if run.deployment_id not in seen_to]
+    made = at.forecasts([run.run_id for run in others])
+    return [*missized, *at_risk_runs(others, made, at.now, at.parameters)]
+
+
+def _past_of_sized(at: Lookout, runs: Sequence[RunFact]) -> dict[str, tuple[list[RunFact], int]]:
+    """The ended runs, newest first, of the deployments of these runs that say what they give, in MiB.
+
+    Only of those that had runs of another size: nothing is to be said of the others.
+    """
+    concerned = {run.deployment_id for run in runs if run.deployment_id}
+    if concerned:
+        concerned &= many_runs.with_sizes_of_their_own(at.store)
+    known = {d.deployment_id: d for d in many_runs.deployments(at.store)} if concerned else {}
+    past = {}
+    for deployment_id in sorted(str(one) for one in concerned):
+        own = size_in(known[deployment_id].job_variables) if deployment_id in known else None
+        if own is not None:
+            past[deployment_id] = (many_runs.last_ended(at.store, deployment_id, ENDED_RUNS_READ), own)
+    return past
 
 
 def under_way(at: Lookout) -> list[Finding]:
@@ -138,7 +169,14 @@ def orphans(at: Lookout) -> list[Finding]:
     return orphaned(pairs, known, at.now)
 
 
-LOOKS: tuple[Callable[[Lookout], list[Finding]], ...] = (waiting, queues, crowds, at_risk, under_way, orphans)
+LOOKS: tuple[Callable[[Lookout], list[Finding]], ...] = (
+    waiting,
+    queues,
+    crowds,
+    upcoming,
+    under_way,
+    orphans,
+)
 """In the order in which their findings are filed."""
 
 

@@ -53,6 +53,8 @@ class PlaybookParameters(BaseModel):
     """The new size is rounded up to a multiple of this, in MiB. Default 16."""
     memory_cap_mb: int = Field(default=16_384, ge=16, le=1_048_576)
     """No playbook asks for more, in MiB. Default 16384."""
+    good_runs: int = Field(default=10, ge=1, le=1000)
+    """So many runs completed with a raised size before one is tried a step lower. Default 10."""
 
     # -- quarantine
     quarantine_after: int = Field(default=3, ge=2, le=100)

@@ -22,6 +22,7 @@ from pilotage.planner.actions import (
 )
 from pilotage.planner.crowds import play_blocked, play_overdue
 from pilotage.planner.findings import FailureClass
+from pilotage.planner.ladder import play_missized
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.plays import Play, Situation, Wish, deadline_of, notify, run_of, words_of
 from pilotage.planner.queue_faults import play_mended, play_unhealthy
@@ -230,6 +231,7 @@ PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingP
         FailureClass.STARVED: ("reserve-slot", play_starved),
         FailureClass.AT_RISK: ("hold-back", play_at_risk),
         FailureClass.LATE: ("boost", play_late),
+        FailureClass.MISSIZED: ("size-ladder", play_missized),
         FailureClass.FRAGILE: ("raise-retries", play_fragile),
         FailureClass.HELD_UP: ("move-to-open-queue", play_held_up),
         FailureClass.ORPHANED: ("cancel-orphans", play_orphaned),
@@ -252,6 +254,7 @@ NEEDS_NO_RUN = frozenset(
 NOT_A_FAILURE = NEEDS_NO_RUN | {
     FailureClass.AT_RISK,
     FailureClass.LATE,
+    FailureClass.MISSIZED,
     FailureClass.FRAGILE,
     FailureClass.HELD_UP,
     FailureClass.ORPHANED,

@@ -26,6 +26,20 @@ class Crowd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """Where a deployment stands on the ladder of sizes."""
+
+    size: int
+    """What its runs need, in MiB."""
+    good: int
+    """Runs that completed with that size since it was reached."""
+    patience: int
+    """How many times the usual number of good runs the next step down takes."""
+    lower: int | None
+    """What the next run is tried with, when it is time to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
     """A deployment that is there to help the runs of others.
 
@@ -54,6 +68,10 @@ class Circumstances:
     """The newest fact of every queue."""
     crowd: Crowd | None = None
     """The deployment's waiting runs, where there are too many."""
+    rung: Rung | None = None
+    """What the last runs of the deployment needed."""
+    default_mb: int | None = None
+    """What the deployment gives a run that has no size of its own."""
     witness: str = ""
     """A run whose owner is told, where the trouble is not that of one run."""
     remedies: tuple[Remedy, ...] = ()

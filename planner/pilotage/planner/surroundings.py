@@ -8,6 +8,7 @@ from datetime import datetime
 from pilotage.planner.crowds import crowd_of
 from pilotage.planner.diagnosis import diagnose_run, fingerprint_of
 from pilotage.planner.findings import FailureClass, Finding
+from pilotage.planner.ladder import rung_of, size_in, sized
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.plays import Circumstances, Crowd, Remedy
 from pilotage.planner.situations import earliest_waiting
@@ -40,8 +41,12 @@ def circumstances_of(
             witness=_witness(finding, store, now, parameters) if finding else "",
         )
     deployment = incidents.deployment_of(store, run.run_id)
+    missized = kind is FailureClass.MISSIZED
     ended = many_runs.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
+    default = size_in(deployment.job_variables) if deployment else None
     return Circumstances(
+        rung=rung_of(sized(ended, default), default, parameters) if default and missized else None,
+        default_mb=default,
         failures_in_row=failures_in_row(ended),
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
         deployment_paused=bool(deployment and deployment.paused),
@@ -129,13 +134,4 @@ def same_fault_in_row(
 
 def memory_of(run: RunFact, deployment: DeploymentFact | None) -> int | None:
     """The run's `memory_mb` in MiB: its own, or its deployment's; None when neither says a whole number."""
-    for variables in (run.job_variables, deployment.job_variables if deployment else {}):
-        value = variables.get("memory_mb")
-        if isinstance(value, int | str | float) and not isinstance(value, bool):
-            try:
-                size = int(value)
-            except ValueError:
-                continue
-            if size > 0:
-                return size
-    return None
+    return size_in(run.job_variables) or (size_in(deployment.job_variables) if deployment else None)

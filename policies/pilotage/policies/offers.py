@@ -35,6 +35,7 @@ from pilotage.planner.actions import (
     SendDirective,
     SetLimit,
     SetPriority,
+    SizeRun,
     SpreadRuns,
     SuspendRun,
     target_of,
@@ -67,6 +68,7 @@ _MINUTE = timedelta(minutes=1)
 _SAMPLES: tuple[_Sample, ...] = (
     _Sample(action=RetryRun(run_id=_SOME), state="FAILED"),
     _Sample(action=ResizeRun(run_id=_SOME, memory_mb=256), state="FAILED"),
+    _Sample(action=SizeRun(run_id=_SOME, memory_mb=256), state="SCHEDULED"),
     _Sample(action=RescheduleRun(run_id=_SOME, start=_THEN + timedelta(minutes=2)), state="SCHEDULED"),
     _Sample(
         action=ReserveSlot(pool="p", busy_queue="a", starved_queue="b", limit=1, hold=timedelta(seconds=60))
@@ -127,6 +129,7 @@ def _open_to(gate: Gate, identity: Identity, sample: _Sample) -> bool:
         state_type=sample.state,
         env=next(iter(gate.bundle.guardrails.non_production), ""),
         memory_mb=255,
+        proven_memory_mb=256,
         seconds_to_start=60,
         death="process",
     )

@@ -37,6 +37,7 @@ from pilotage.planner.actions import (
     SendDirective,
     SetLimit,
     SetPriority,
+    SizeRun,
     SpreadRuns,
     SuspendRun,
     deployment_of,
@@ -126,6 +127,8 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
                 "run_count": target.run_count,
                 "memory_mb": target.memory_mb,
                 "death": target.death,
+                "default_memory_mb": target.default_memory_mb,
+                "proven_memory_mb": target.proven_memory_mb,
                 **shared,
             }
             if not target.deployment_id:
@@ -145,7 +148,7 @@ def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[s
     match action:
         case RetryRun():
             return {"delay": int(action.delay.total_seconds())}
-        case ResizeRun():
+        case ResizeRun() | SizeRun():
             return {"memory_mb": action.memory_mb}
         case RescheduleRun():
             present = target.read_at.timestamp() + target.seconds_to_start

@@ -87,6 +87,10 @@ class TargetFacts:
     tags: frozenset[str] = frozenset()
     memory_mb: int = 0
     """What the run has now, or 0 when nobody said."""
+    default_memory_mb: int = 0
+    """What its deployment or pool gives a run, or 0 when neither says. Looked up for `size_run` only."""
+    proven_memory_mb: int = 0
+    """The most that a run of its deployment completed with lately, or 0. Looked up for `size_run` only."""
     seconds_to_start: int = 0
     """For a scheduled run; negative when it is overdue."""
     paused: bool = False

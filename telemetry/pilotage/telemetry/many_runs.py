@@ -74,6 +74,15 @@ def completed_since(store: Store, deployment_ids: Sequence[str], moment: datetim
     return next(iter(facts_from_rows(RunFact, found)), None)
 
 
+def with_sizes_of_their_own(store: Store) -> set[str]:
+    """The deployments of which an ended run had a `memory_mb` of its own."""
+    sql = (
+        f"SELECT DISTINCT deployment_id FROM runs WHERE {_ENDED} AND deployment_id IS NOT NULL "  # noqa: S608
+        "AND json_extract(job_variables, '$.memory_mb') IS NOT NULL"
+    )
+    return {str(row["deployment_id"]) for row in store.rows(sql)}
+
+
 def running(store: Store) -> list[RunFact]:
     """The runs that are RUNNING, oldest first."""
     return facts_from_rows(

@@ -108,6 +108,7 @@ def _reserve(action: Known, facts: Known, before: Known) -> list[Change]:
 _TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
     "retry_run": lambda a, f, b: [_state(f, "AwaitingRetry"), *_parameters(a, f, b)],
     "resize_run": _resize,
+    "size_run": lambda a, f, b: [_change("memory", _mib(f.get("memory_mb")), _mib(a.get("memory_mb")))],
     "reschedule_run": _reschedule,
     "cancel_run": lambda a, f, b: [_state(f, "Cancelled")],
     "cancel_tree": lambda a, f, b: [_state(f, "Cancelled, with all below it")],

@@ -24,6 +24,7 @@ from pilotage.flows.levers.resize import ResizeLever
 from pilotage.flows.levers.resolve import ResolveLever
 from pilotage.flows.levers.retries import RetriesLever
 from pilotage.flows.levers.retry import LetGo, RetryLever
+from pilotage.flows.levers.size import SizeLever
 from pilotage.flows.levers.slots import ReleaseSlotLever
 from pilotage.flows.levers.spread import CatchUpLever, SpreadLever
 from pilotage.flows.levers.suspend import ResumeLever, SuspendLever
@@ -40,6 +41,7 @@ def build_levers(
     return {
         "retry_run": RetryLever(prefect, let_go=let_go),
         "resize_run": ResizeLever(prefect, let_go=let_go),
+        "size_run": SizeLever(prefect),
         "reschedule_run": RescheduleLever(prefect),
         "reserve_slot": ReserveLever(prefect),
         "cancel_run": CancelLever(prefect),
