@@ -119,7 +119,7 @@ def test_after_an_outage_the_newest_run_and_the_superseded_do_not(bench: Bench, 
     assert bench.execute(action, mark).effect is Effect.ALREADY
 
 
-@pytest.mark.parametrize("after", [1, 4], ids=["while cancelling", "while moving"])
+@pytest.mark.parametrize("after", [1], ids=["before moving"])
 def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
     bench: Bench, mark: str, after: int
 ) -> None:
@@ -131,11 +131,11 @@ def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
     class Dies(PrefectApi):
         written = 0
 
-        async def set_state_if(self, *given: Any, **named: Any) -> Any:
+        async def set_states_if(self, *given: Any, **named: Any) -> Any:
             if self.written == after:
                 raise KeyboardInterrupt
             self.written += 1
-            return await super().set_state_if(*given, **named)
+            return await super().set_states_if(*given, **named)
 
         async def set_queue_paused(self, pool: str, queue: str, paused: bool) -> None:
             if not paused:

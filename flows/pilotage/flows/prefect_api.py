@@ -21,6 +21,8 @@ from pilotage.telemetry.facts import StateType
 
 PAGE = 200
 """Rows in one page; Prefect refuses more."""
+BULK = 50
+"""Runs to which one call proposes a state; Prefect refuses more."""
 
 
 class PrefectApi(SteeringRoutes, HolderRoutes):
@@ -101,6 +103,31 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
             return Transition.read(results[0]) if results else Transition(ruling="NONE", state=None)
 
         return await self._read("POST", "/flow_runs/bulk_set_state", first, json=body)
+
+    async def set_states_if(
+        self,
+        run_ids: Sequence[str],
+        among: Sequence[StateType],
+        type_: StateType,
+        name: str,
+        *,
+        message: str,
+        mark: str,
+        scheduled_for: datetime | None = None,
+    ) -> dict[str, Transition]:
+        """The rulings, by run id, on one state proposed for at most `BULK` runs; a run that is not `among` has none.
+
+        Prefect finds them all first and writes one after the other, for seconds where it is busy: for runs that
+        nobody can take up meanwhile.
+        """
+        where = {"id": {"any_": list(run_ids)}, "state": {"type": {"any_": list(among)}}}
+        state = _state(type_, name, message, mark, scheduled_for)
+        body = {"flow_runs": where, "state": state, "force": False, "limit": BULK}
+
+        def each(reply: Any) -> dict[str, Transition]:
+            return {one["flow_run_id"]: Transition.read(one) for one in reply["results"]}
+
+        return await self._read("POST", "/flow_runs/bulk_set_state", each, json=body)
 
     async def set_job_variables(self, run_id: str, variables: Mapping[str, Any]) -> None:
         """Nothing; the run's job variables are these and no others. Only for a SCHEDULED run."""

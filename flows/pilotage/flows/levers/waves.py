@@ -1,10 +1,11 @@
 """Knows how to deal with the many waiting runs of one deployment: park them and release them in waves, or first
 cancel those that newer ones have superseded.
 
-Every run is moved or cancelled once, under a mark of its own, by a guarded write, while the queues that hold due
-runs are held for some seconds: a worker that has one in hand would start it twice. The waves are start times, so
-nobody has to be alive to release them. A process that dies in between leaves a note; whoever repeats the delivery
-goes on with the runs that have not been dealt with. Runs that became due after the note are not part of it.
+Every run is moved or cancelled once, under our mark, by a guarded write of many at once, while the queues that hold
+due runs are held for some seconds: a worker that has one in hand would start it twice. Between two holds others have
+their turn. The waves are start times, so nobody has to be alive to release them. A process that dies in between
+leaves a note; whoever repeats the delivery goes on with the runs that have not been dealt with. Runs that became due
+after the note are not part of it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from pilotage.flows.levers.marks import Notes, marked, refused, step_mark
 from pilotage.flows.levers.reschedule import SAFE_DISTANCE, SETTLE
 from pilotage.flows.levers.retry import AWAITING_RETRY, settled
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import RunView, moment
+from pilotage.flows.prefect_api import BULK, PrefectApi
+from pilotage.flows.prefect_views import RunView, Transition, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.telemetry.facts import StateType
 
@@ -28,6 +30,8 @@ MOST = 1000
 """Runs that one delivery deals with."""
 CHUNK = 100
 """Runs that are dealt with while the queues are held once; a second or two of writes."""
+BREATH = timedelta(seconds=2)
+"""From one hold to the next: others whose runs wait in the same queues are not to feel the crowd twice."""
 _TOLD = 40
 """Refusals that a receipt quotes."""
 
@@ -67,6 +71,7 @@ class WaitingRuns:
         self._api = api
         self._notes = Notes(api)
         self._settle = settle
+        self._breath = min(BREATH, settle)
 
     async def execute(self, deployment_id: str, waves: Waves, *, mark: str, message: str) -> Delivery:
         """The delivery, with what became of the runs."""
@@ -89,6 +94,8 @@ class WaitingRuns:
         # what nobody wants goes first: a repetition then finds the same ones to keep
         work = [(run, None) for run in dropped] + list(zip(kept, slots, strict=True))
         for start in range(0, len(work), CHUNK):
+            if start:
+                await asyncio.sleep(self._breath.total_seconds())
             await self._deal(work[start : start + CHUNK], tally, mark=mark, message=message)
         await self._release_left(mark)
         told = tally.told(len(todo) + len(ours))
@@ -122,7 +129,7 @@ class WaitingRuns:
         await self._notes.write("waves", mark, {**note, "undoing": True})
         for run in await self._ours(deployment_id, mark):
             history = await self._api.history(run.id)
-            own = marked(history, step_mark(mark, run.id))
+            own = marked(history, _ours_is(mark))
             old = next(
                 (state.scheduled_for for state in reversed(history) if own and state.at < own.at), None
             )
@@ -130,7 +137,7 @@ class WaitingRuns:
                 tally.refused[run.id] = "it is about to start"
                 continue
             await self._write(
-                run, old, tally, mark=step_mark(back, run.id), message="pilotage took its waves back"
+                [run], old, tally, mark=step_mark(back, run.id), message="pilotage took its waves back"
             )
         await self._notes.write("waves", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()})
         if not tally.moved:
@@ -178,18 +185,19 @@ class WaitingRuns:
             if queues:
                 # whoever had been handed a run before the queue was held has made it Pending by then
                 await asyncio.sleep(self._settle.total_seconds())
-            for run, start in work:
-                await self._write(run, start, tally, mark=step_mark(mark, run.id), message=message)
+            for start, batch in batches(work):
+                await self._write(batch, start, tally, mark=_ours_is(mark), message=message)
         finally:
             for each in held:
                 await self._release(each)
 
     async def _write(
-        self, run: RunView, start: datetime | None, tally: _Tally, *, mark: str, message: str
+        self, batch: Sequence[RunView], start: datetime | None, tally: _Tally, *, mark: str, message: str
     ) -> None:
-        waits = AWAITING_RETRY if run.state.name == AWAITING_RETRY else "Scheduled"
-        ruling = await self._api.set_state_if(
-            run.id,
+        """Nothing; these runs, of one kind, have one start time, or none: then they are cancelled."""
+        waits = AWAITING_RETRY if batch[0].state.name == AWAITING_RETRY else "Scheduled"
+        rulings = await self._api.set_states_if(
+            [run.id for run in batch],
             (StateType.SCHEDULED,),
             StateType.CANCELLED if start is None else StateType.SCHEDULED,
             "Cancelled" if start is None else waits,
@@ -197,13 +205,15 @@ class WaitingRuns:
             mark=mark,
             scheduled_for=start,
         )
-        stood = await settled(self._api, run, mark, ruling, before={})
-        if stood.effect is Effect.REFUSED:
-            tally.refused[run.id] = stood.reason
-        elif start is None:
-            tally.cancelled += 1
-        else:
-            tally.moved += 1
+        for run in batch:
+            ruling = rulings.get(run.id, Transition(ruling="NONE", state=None))
+            stood = await settled(self._api, run, mark, ruling, before={})
+            if stood.effect is Effect.REFUSED:
+                tally.refused[run.id] = stood.reason
+            elif start is None:
+                tally.cancelled += 1
+            else:
+                tally.moved += 1
 
     async def _hold(self, pool: str, queue: str, mark: str) -> bool:
         """Whether the queue was paused by us; one that somebody else has paused stays theirs."""
@@ -252,10 +262,32 @@ def free_slots(waves: Waves, wanted: int, taken: Iterable[datetime | None]) -> l
     return slots
 
 
+def batches(
+    work: Sequence[tuple[RunView, datetime | None]],
+) -> list[tuple[datetime | None, list[RunView]]]:
+    """The work in writes: runs that get the same state together, at most `BULK`, those that no queue holds alone."""
+    found: list[tuple[datetime | None, list[RunView]]] = []
+    for (start, _, alone), group in groupby(work, key=_together):
+        runs = [run for run, _ in group]
+        size = 1 if alone else BULK
+        found += [(start, runs[at : at + size]) for at in range(0, len(runs), size)]
+    return found
+
+
+def _together(each: tuple[RunView, datetime | None]) -> tuple[datetime | None, bool, bool]:
+    run, start = each
+    return start, run.state.name == AWAITING_RETRY, not run.queue
+
+
+def _ours_is(mark: str) -> str:
+    """The mark of every run that one delivery moves or cancels; a run is known by its id besides."""
+    return step_mark(mark, "crowd")
+
+
 def _in_its_wave(run: RunView, waves: Waves) -> bool:
     # Prefect makes Late what it finds Scheduled and overdue, and our mark goes with it; the time of the wave stays
     return run.state.name == "Late" and run.next_start is not None and run.next_start >= waves.first
 
 
 def _is_ours(run: RunView, mark: str) -> bool:
-    return run.state.transition_id == step_mark(mark, run.id)
+    return run.state.transition_id == _ours_is(mark)
