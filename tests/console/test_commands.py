@@ -63,6 +63,9 @@ def floor(port: Harbour) -> str:
                 name=f"prefect.flow-run.{name}",
                 resource_id=f"prefect.flow-run.{run_id}",
                 run_id=run_id,
+                payload={}
+                if name == "heartbeat"
+                else {"validated_state": {"type": name.upper(), "name": name}},
             )
             for name, ago in states
         ]

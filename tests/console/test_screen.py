@@ -166,7 +166,7 @@ def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: Harb
         [
             EventFact(
                 event_id=f"e-{n}", occurred=now - timedelta(seconds=60 - n), run_id=run_id, resource_id="x",
-                name=f"prefect.flow-run.{state}",
+                name="prefect.flow-run.State", payload={"validated_state": {"type": "RUNNING", "name": state}},
             )
             for n, state in enumerate(("Pending", "Running", HOSTILE, "Failed"))
         ]

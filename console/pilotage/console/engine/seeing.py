@@ -17,7 +17,7 @@ from pilotage.telemetry import incidents as runs_known
 from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.kpis import LEAST, MINUTES_BY_HAND, Kpi, measured
 from pilotage.telemetry.outlook import last_forecast, riskiest
-from pilotage.telemetry.timeline import states_of, tasks_of
+from pilotage.telemetry.timelines import states_of, tasks_of
 
 INBOX = "Waiting for a person"
 """The title by which `/approve all` finds what was seen."""
@@ -156,25 +156,20 @@ def run(s: Setting, rest: str) -> list[Block]:
             "unknown-run",
             f"Looking for run {rest.strip()!r}: telemetry has none. Say /runs for those it has.",
         )
-    spans = states_of(s.looks.store, one.run_id)
+    entered = states_of(s.looks.store, one.run_id)
+    ends = [*(_iso(each.at) for each in entered[1:]), ""]
     lanes = [
         {
             "label": "run",
             "spans": [
-                {"state": each.state, "start": each.start.isoformat(), "end": _iso(each.end)}
-                for each in spans
+                {"state": each.name, "start": _iso(each.at), "end": end}
+                for each, end in zip(entered, ends, strict=False)
             ],
         },
         *(
             {
                 "label": task.name,
-                "spans": [
-                    {
-                        "state": task.state_name,
-                        "start": _iso(task.started),
-                        "end": _iso(task.ended),
-                    }
-                ],
+                "spans": [{"state": task.state_name, "start": _iso(task.started), "end": _iso(task.ended)}],
             }
             for task in tasks_of(s.looks.store, one.run_id)
         ),
