@@ -9,8 +9,6 @@ from pilotage.telemetry.facts import RunFact, TaskRunFact
 from pilotage.telemetry.schema import facts_from_rows
 from pilotage.telemetry.stores import Store
 
-RUN_EVENT = "prefect.flow-run."
-"""How the names of Prefect's events about the states of a run begin."""
 SOON = timedelta(minutes=30)
 MOST = 400
 """Runs of one picture; the newest are kept."""
@@ -21,6 +19,8 @@ class Seen:
     """A state that a run entered."""
 
     at: datetime
+    type: str
+    """Prefect's type of the state, such as `SCHEDULED`."""
     name: str
     """Prefect's name of the state, such as `AwaitingRetry`."""
 
@@ -40,14 +40,14 @@ def runs_between(store: Store, since: datetime, now: datetime) -> list[RunFact]:
 
 def states_of(store: Store, run_id: str) -> list[Seen]:
     """The states that a run entered, oldest first, as Prefect's events tell them."""
-    sql = (
-        "SELECT occurred, name FROM events WHERE run_id = ? AND starts_with(name, ?) "
-        "AND name <> 'prefect.flow-run.heartbeat' ORDER BY occurred, event_id"
-    )
-    return [
-        Seen(at=row["occurred"], name=str(row["name"])[len(RUN_EVENT) :])
-        for row in store.rows(sql, [run_id, RUN_EVENT])
-    ]
+    sql = """
+        SELECT occurred, json_extract_string(payload, '$.validated_state.type') AS type,
+               json_extract_string(payload, '$.validated_state.name') AS name
+        FROM events WHERE run_id = ? AND starts_with(name, 'prefect.flow-run.') AND type IS NOT NULL
+        ORDER BY occurred, event_id
+    """
+    rows = store.rows(sql, [run_id])
+    return [Seen(at=row["occurred"], type=str(row["type"]), name=str(row["name"])) for row in rows]
 
 
 def tasks_of(store: Store, run_id: str, limit: int = 20) -> list[TaskRunFact]:

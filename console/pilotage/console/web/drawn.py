@@ -14,7 +14,7 @@ from pilotage.console.engine.engine import Engine
 from pilotage.console.web.access import Reader, Writer
 from pilotage.console.web.drawings import Chance, Lane, Mark, Span, chances, chart, timeline
 from pilotage.console.web.routes import NO
-from pilotage.telemetry.facts import DecisionFact, RunFact
+from pilotage.telemetry.facts import TERMINAL, DecisionFact, RunFact
 from pilotage.telemetry.incidents import decisions_about
 from pilotage.telemetry.outlook import riskiest
 from pilotage.telemetry.timelines import Seen, runs_between, states_of, tasks_of
@@ -103,27 +103,13 @@ def _told(step: DecisionFact) -> str:
 
 
 def _states(seen: list[Seen]) -> list[Span]:
-    """Each state until the next one; the last stands for itself."""
-    ends = [each.at for each in seen[1:]]
+    """Each state until the next one; the last lasts, unless it is the end of the run."""
+    last = seen[-1].at if seen[-1].type in TERMINAL else None
+    ends = [*(each.at for each in seen[1:]), last]
     return [
-        Span(
-            state=STATES.get(each.name, each.name.upper()),
-            start=each.at,
-            end=end,
-            words=each.name if STATES.get(each.name) else "",
-        )
-        for each, end in zip(seen, [*ends, seen[-1].at], strict=True)
+        Span(state=each.type, start=each.at, end=end, words=each.name)
+        for each, end in zip(seen, ends, strict=True)
     ]
-
-
-STATES = {
-    "Late": "SCHEDULED",
-    "AwaitingRetry": "SCHEDULED",
-    "Retrying": "RUNNING",
-    "TimedOut": "FAILED",
-    "Suspended": "PAUSED",
-}
-"""Names of states that are not their types."""
 
 
 @router.get("/forecast")

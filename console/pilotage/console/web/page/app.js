@@ -1,9 +1,9 @@
 // The page itself: signing in, going from view to view, the banner, the kill switch, the keys.
 import { get, post, whenSignedOut, whoAmI } from "./api.js";
 import { chatView } from "./chat.js";
-import { byId, fill, h, plain, standing } from "./dom.js";
+import { byId, fill, h, plain } from "./dom.js";
 import { button } from "./card.js";
-import { prefectAt, prefectLink } from "./links.js";
+import { prefectAt } from "./links.js";
 import { cards, me, setMe, sleeping, snoozed } from "./state.js";
 import { follow } from "./stream.js";
 import { auditView, floorView, forecastView, inboxView, incidentsView, kpiView, storyView } from "./views.js";
@@ -177,8 +177,7 @@ function drawWho() {
     h("div", { class: "buttons" },
       h("button", { type: "button", id: "stop", class: "no", onclick: askToStop }, "STOP"),
       button("Theme", turnTheme), button("Keys", keysDialog, "keys"),
-      button("Sign out", async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })),
-    prefectLink("pool", "", ""));
+      button("Sign out", async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })));
 }
 
 // -- the kill switch

@@ -2,7 +2,7 @@
 import { at, get, post } from "./api.js";
 import { announce, distance, fill, h, moment, plain, standing } from "./dom.js";
 import { actionForm } from "./forms.js";
-import { linked, prefectLink, refLink, split } from "./links.js";
+import { linked, prefectLink, refLink } from "./links.js";
 import { markdown } from "./markdown.js";
 import { cards, me, snoozed } from "./state.js";
 
@@ -45,15 +45,14 @@ export function cardView(id, { heading = "h3" } = {}) {
 const expired = (card) => card.expires_at && new Date(card.expires_at) < new Date();
 
 function face(card, heading) {
-  const [, deployment] = split(card.target.startsWith("deployment:") ? card.target : "");
   const where = [card.deployment, card.env && `env ${card.env}`, card.tier !== null && card.tier !== undefined && `tier ${card.tier}`, card.team && `team ${card.team}`];
   return [
     h("header", {},
       h(heading, {}, plain(card.words)),
-      standing(expired(card) && card.open ? "expired" : card.status)),
+      h("span", { title: plain(card.standing) }, standing(expired(card) && card.open ? "expired" : card.status))),
     h("p", { class: "where" }, where.filter(Boolean).map((each, n) => [n > 0 && " · ", plain(each)]), card.team || card.deployment ? " · " : "",
-      refLink(card.run_id ? `run:${card.run_id}` : card.target, card.run_id ? `run ${card.run_id.slice(0, 8)}` : card.target), " ",
-      card.run_id ? prefectLink("run", card.run_id) : prefectLink("deployment", deployment)),
+      refLink(card.run_id ? `run:${card.run_id}` : card.target, card.run_id ? `run ${card.run_id.slice(0, 8)}` : card.target.startsWith("deployment:") ? "the deployment" : card.target), " ",
+      card.run_id && prefectLink("run", card.run_id)),
     h("dl", { class: "facts" },
       fact("Changes", card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
         h("span", { class: "what" }, plain(each.what)), " ", h("del", {}, plain(each.before)),
@@ -62,7 +61,7 @@ function face(card, heading) {
       fact("Chance of failing", chance(card)),
       fact("Rule and verdict", [standing(card.verdict), " ", card.policies?.length > 0 && h("code", {}, card.policies.join(", ")),
         card.reasons?.length > 0 && h("p", {}, card.reasons.join("; "))]),
-      fact("Who may approve", Object.keys(card.missing ?? {}).length > 0 && `still missing: ${Object.entries(card.missing).map(([role, n]) => `${n} ${role}`).join(", ")}; nobody approves their own`),
+      fact("Who may approve", card.who_may?.length > 0 && card.who_may.join("; ")),
       fact("What would change it", card.would_change?.join("; ")),
       fact("Undo", card.undo),
       fact("Expires", card.open && [moment(card.expires_at), ` (${distance(card.expires_at)})`]),
@@ -110,7 +109,7 @@ function answers(card, view) {
 
 function afterwards(card, view) {
   const words = card.open ? "It has expired and can no longer be approved." : "";
-  const back = me.decides && card.undo && ["injected", "verified", "failed"].includes(card.status);
+  const back = me.decides && card.undo && ["delivered", "verified", "failed"].includes(card.status);
   return [words && h("p", { class: "faint" }, words), back && button("Undo…", () => undoForm(card, view))];
 }
 

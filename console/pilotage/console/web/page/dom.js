@@ -78,7 +78,7 @@ export function standing(word) {
 const SIGNS = {
   allow: ["✓", "good"], allowed: ["✓", "good"], verified: ["✓", "good"], completed: ["✓", "good"], recovered: ["✓", "good"],
   approved: ["✓", "good"], approve: ["✓", "good"], closed: ["✓", "good"], injected: ["➤", "good"], ok: ["✓", "good"],
-  needs_approval: ["◷", "wait"], filed: ["◷", "wait"], held: ["‖", "wait"], open: ["◷", "wait"], pending: ["◷", "wait"],
+  needs_approval: ["◷", "wait"], filed: ["◷", "wait"], held: ["‖", "wait"], waiting: ["◷", "wait"], open: ["◷", "wait"], pending: ["◷", "wait"],
   scheduled: ["◷", "wait"], late: ["◷", "wait"], paused: ["‖", "wait"], running: ["▶", "plain"], admitted: ["➤", "plain"],
   deny: ["✕", "bad"], denied: ["✕", "bad"], failed: ["✕", "bad"], crashed: ["!", "bad"], refused: ["✕", "bad"], reject: ["✕", "bad"],
   rejected: ["✕", "bad"], unknown: ["?", "bad"], expired: ["⌛", "bad"], undone: ["↶", "wait"], cancelled: ["⊘", "bad"],
