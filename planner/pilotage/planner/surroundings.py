@@ -37,7 +37,7 @@ def circumstances_of(
     if run is None:
         return Circumstances(
             queues=queues,
-            crowd=_crowd(store, finding, now, parameters) if finding and kind in OF_CROWDS else None,
+            crowd=_crowd(store, finding, now) if finding and kind in OF_CROWDS else None,
             witness=_witness(finding, store, now, parameters) if finding else "",
         )
     deployment = incidents.deployment_of(store, run.run_id)
@@ -83,9 +83,9 @@ def _team(deployment: DeploymentFact) -> str:
     return next((tag for tag in deployment.tags if tag.startswith("team:")), "")
 
 
-def _crowd(store: Store, finding: Finding, now: datetime, parameters: PlaybookParameters) -> Crowd:
+def _crowd(store: Store, finding: Finding, now: datetime) -> Crowd:
     deployment_id = finding.subject.removeprefix("deployment:")
-    runs = many_runs.crowded(store, now, 1).get(deployment_id, [])
+    runs = many_runs.due_of(store, deployment_id, now)
     if finding.failure_class is FailureClass.OVERDUE:
         runs = [run for run in runs if run.next_start is not None and run.next_start < now]
     known = {d.deployment_id: d for d in many_runs.deployments(store)}

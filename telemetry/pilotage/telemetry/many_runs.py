@@ -12,6 +12,8 @@ from pilotage.telemetry.stores import Store
 
 MOST = 2000
 """Rows of one answer; a crowd is a crowd before that."""
+PUT_OFF = timedelta(minutes=1)
+"""A run that waits for a concurrency limit counts as due: Prefect puts it off by half a minute each time."""
 _ENDED = "state_type IN ('COMPLETED', 'FAILED', 'CRASHED')"
 
 
@@ -23,11 +25,8 @@ def deployments(store: Store) -> list[DeploymentFact]:
 
 
 def crowded(store: Store, now: datetime, at_least: int) -> dict[str, list[RunFact]]:
-    """The due runs of each deployment that has so many, longest waiting first.
-
-    A run that waits for a concurrency limit counts as due: Prefect puts it off by half a minute each time.
-    """
-    soon = now + timedelta(minutes=1)
+    """The due runs of each deployment that has so many, longest waiting first."""
+    soon = now + PUT_OFF
     due = "state_type = 'SCHEDULED' AND next_start <= ? AND deployment_id IS NOT NULL"
     sql = (
         f"SELECT * FROM runs WHERE {due} AND deployment_id IN ("  # noqa: S608
@@ -38,6 +37,15 @@ def crowded(store: Store, now: datetime, at_least: int) -> dict[str, list[RunFac
     for run in facts_from_rows(RunFact, store.rows(sql, [soon, soon, at_least, MOST])):
         found.setdefault(str(run.deployment_id), []).append(run)
     return found
+
+
+def due_of(store: Store, deployment_id: str, now: datetime) -> list[RunFact]:
+    """The due runs of one deployment, as `crowded` counts them, longest waiting first."""
+    sql = (
+        "SELECT * FROM runs WHERE deployment_id = ? AND state_type = 'SCHEDULED' AND next_start <= ? "
+        "ORDER BY expected_start, run_id LIMIT ?"
+    )
+    return facts_from_rows(RunFact, store.rows(sql, [deployment_id, now + PUT_OFF, MOST]))
 
 
 def first_start_after(store: Store, pool: str, moment: datetime) -> datetime | None:
