@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from tests.console.harbour import Harbour, harbour
+from tests.flows.conftest import floor
+
+__all__ = ["floor", "port"]
 
 
 @pytest.fixture
