@@ -24,6 +24,15 @@ Drawn from the code by `python -m pilotage.flows.levers.document`; a test holds 
 |---|---|---|---|---|
 """
 _TAIL = """
+## What an owner says by a tag of a deployment
+
+| tag | what it says | for |
+|---|---|---|
+| `pilotage:suspend-safe` | its work is done in tasks that keep their results, so it may start again from the top | `suspend_run` |
+| `pilotage:remediation` | it may be started to help another run | `launch_remediation` |
+| `pilotage:overridable` | tasks of its flow are `@overridable("name")`, below `@task`, and take a value under that name | `override_result` |
+| `pilotage:this-host` | its processes run on the host that pilotage runs on, where it can see that one is gone | `mark_crashed` |
+
 ## What no lever does, and why
 
 - **`force`**, for any state: Prefect's rules are the last guard against a run that is executed twice.
