@@ -111,6 +111,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "similar_incidents": {"run_id": "RUN"},
     "recent_decisions": {},
     "kpis": {},
+    "agent_costs": {},
     "what_if": {"action": {"kind": "cancel_run", "run_id": "RUN"}},
     "sql": {"query": "SELECT state_type, count(*) AS n FROM runs GROUP BY 1 ORDER BY 1"},
     "chart": {"title": "t", "query": "SELECT 1 AS a, 2 AS b", "x": "a", "y": ["b"]},

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pilotage.flows.agent_traces import trace_to
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import places
 from pilotage.flows.settings import Settings, load_settings
@@ -80,6 +81,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     where = settings.places
     store = connect(where.root)
     desk = DeskClient(where.desk_socket, token)
+    stop_tracing = trace_to(desk, settings)
     forecaster = ChampionForecaster(store)
     where.checkpoints.parent.mkdir(parents=True, exist_ok=True)
     async with Planner(
@@ -118,6 +120,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
                 log.warning("planning: %s", exc)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
+    await asyncio.to_thread(stop_tracing)
     store.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pilotage.flows.agent_process import language_model, refuse_keys
+from pilotage.flows.agent_traces import trace_to
 from pilotage.flows.chat_forecaster import ChatForecaster
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import Places
@@ -28,6 +29,7 @@ def chat_agent(
     there is no telemetry to read.
     """
     settings = load_settings(config=config, state_dir=where.root)
+    trace_to(desk, settings)  # what is left at the end is sent when the process exits
     return ChatAgent(tools=tools or toolbox(where, desk), model=language_model(settings))
 
 

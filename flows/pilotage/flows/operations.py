@@ -27,6 +27,7 @@ from pilotage.policies.ledgers import Ledger, Status
 from pilotage.policies.offers import offered
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.telemetry.facts import SpanFact
 from pilotage.telemetry.forecasts import Forecast
 
 
@@ -42,6 +43,9 @@ class _ForecastIn(BaseModel):
 
 
 _FORECASTS = TypeAdapter(list[_ForecastIn])
+_SPANS = TypeAdapter(list[SpanFact])
+MOST_SPANS = 1000
+"""Steps of an agent that are taken at a time."""
 
 
 def unknown_proposal(proposal_id: str) -> str:
@@ -90,6 +94,7 @@ class Operations:
             "consider": Operation(run=self.consider, roles=READERS),
             "offered": Operation(run=self.offered, roles=READERS),
             "record_forecasts": Operation(run=self.record_forecasts, roles=AGENTS),
+            "record_spans": Operation(run=self.record_spans, roles=READERS),
             "whoami": Operation(run=self.whoami, roles=READERS),
             "status": Operation(run=self.status, roles=READERS),
             "incidents": Operation(run=self.incidents, roles=READERS),
@@ -163,6 +168,11 @@ class Operations:
         facts = [Forecast(**row.model_dump()) for row in rows]
         await asyncio.to_thread(self._store.add_forecasts, facts)
         return len(facts)
+
+    async def record_spans(self, caller: Identity, spans: list[Mapping[str, Any]]) -> int:
+        """How many steps of an agent were stored, for people to look at. No decision reads them."""
+        facts = _SPANS.validate_json(json.dumps(spans[:MOST_SPANS]))
+        return await asyncio.to_thread(self._store.add_spans, facts)
 
     async def whoami(self, caller: Identity) -> dict[str, Any]:
         """Who the token says the caller is."""

@@ -127,6 +127,7 @@ READING = (
     "similar_incidents",
     "recent_decisions",
     "kpis",
+    "agent_costs",
     "what_if",
     "sql",
     "chart",

@@ -29,6 +29,7 @@ from pilotage.telemetry.facts import (
     LogLine,
     QueueFact,
     RunFact,
+    SpanFact,
     TaskRunFact,
 )
 from pilotage.telemetry.forecasts import Forecast
@@ -304,6 +305,10 @@ class DuckDBStore:
         """How many forecasts were added: all."""
         return self._append(TABLES["forecasts"], forecasts)
 
+    def add_spans(self, spans: Sequence[SpanFact]) -> int:
+        """How many of the agent's spans were new."""
+        return self._append_new(TABLES["agent_spans"], spans)
+
     def merge_runs(self, runs: Sequence[RunFact]) -> int:
         """How many runs were new or newer than what is kept."""
         return self._merge(TABLES["runs"], runs)
@@ -399,7 +404,7 @@ class DuckDBStore:
         with self._writing("Dropping what is past its age") as writer:
             emptied = "UPDATE events SET payload = '{}' WHERE occurred < ? AND payload <> '{}'"
             gone["payload"] = _count(writer.execute(emptied, [now - retention.payload]))
-            for name in ("events", "logs", "task_runs", "queues", "forecasts"):
+            for name in ("events", "logs", "task_runs", "queues", "forecasts", "agent_spans"):
                 sql = f"DELETE FROM {name} WHERE {quoted_name(TABLES[name].time)} < ?"  # noqa: S608
                 gone[name] = _count(writer.execute(sql, [now - getattr(retention, name)]))
         return gone

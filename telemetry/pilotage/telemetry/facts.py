@@ -157,6 +157,34 @@ class DeploymentFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpanFact:
+    """One step of the agent as OpenTelemetry's conventions for generative AI tell it. No prompt and no answer is in it."""
+
+    span_id: str
+    trace_id: str
+    parent_id: str | None = None
+    at: datetime
+    """When it began."""
+    ms: float
+    """How long it took."""
+    name: str
+    operation: str
+    """`chat` for a call of the model, `execute_tool`, `invoke_workflow` for a whole turn or thought."""
+    conversation: str = ""
+    """`chat:` and a session, or the id of the incident that was thought about."""
+    model: str = ""
+    tool: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    """By the prices in the settings; 0 where none are set."""
+    first_token_ms: float | None = None
+    """Until the first piece of a streamed answer."""
+    error: str = ""
+    """The type of what went wrong, or empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionFact:
     """One step of a proposal's life, mirrored from the ledger so that readers need no key."""
 

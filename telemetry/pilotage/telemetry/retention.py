@@ -22,3 +22,5 @@ class Retention:
     """Snapshots of queues."""
     forecasts: timedelta = timedelta(days=395)
     """Forecasts."""
+    agent_spans: timedelta = timedelta(days=90)
+    """Steps of the agent."""

@@ -26,12 +26,13 @@ from pilotage.telemetry.facts import (
     LogLine,
     QueueFact,
     RunFact,
+    SpanFact,
     StateType,
     TaskRunFact,
 )
 from pilotage.telemetry.forecasts import Forecast
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by one with every change to a table, together with a row in `MIGRATIONS`."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
@@ -44,6 +45,11 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE task_runs ADD COLUMN attempt BIGINT",
         "ALTER TABLE task_runs ADD COLUMN kept BOOLEAN",
         "UPDATE task_runs SET attempt = 0, kept = false",
+    ),
+    2: (
+        "CREATE TABLE IF NOT EXISTS agent_spans (span_id VARCHAR, trace_id VARCHAR, parent_id VARCHAR, "
+        '"at" TIMESTAMPTZ, ms DOUBLE, name VARCHAR, operation VARCHAR, conversation VARCHAR, model VARCHAR, '
+        "tool VARCHAR, input_tokens BIGINT, output_tokens BIGINT, cost DOUBLE, first_token_ms DOUBLE, error VARCHAR)",
     ),
 }
 """For each old version, the statements that make a store of that version one of the next."""
@@ -109,6 +115,7 @@ TABLES: Mapping[str, Table] = {
         Table(name="queues", fact=QueueFact, identity="queue", time="at"),
         Table(name="deployments", fact=DeploymentFact, identity="deployment_id", time="updated"),
         Table(name="forecasts", fact=Forecast, identity="run_id", time="made_at"),
+        Table(name="agent_spans", fact=SpanFact, identity="span_id", time="at"),
         Table(name="decisions", fact=DecisionFact, identity="decision_id", time="at"),
     )
 }
