@@ -50,6 +50,7 @@ NEVER_APPROVABLE = {
     "slot-leaves-enough",
     "steer-hold-within-maximum",
     "steer-only-running",
+    "parameter-allowlist",
     "target-allowlist",
     "tell-only-live",
     "tier0-never-paused",

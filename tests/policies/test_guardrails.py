@@ -85,3 +85,22 @@ def test_names_are_listed_by_pattern_and_case_counts() -> None:
     listed = {name: ours.lists_deployment(name) for name in ("etl/a", "pay/out", "pay/in", "ETL/a", "")}
     assert listed == {"etl/a": True, "pay/out": True, "pay/in": False, "ETL/a": False, "": False}
     assert [ours.lists_queue("pool", queue) for queue in ("night-1", "night-10")] == [True, False]
+
+
+def test_values_are_listed_by_deployment_name_and_value() -> None:
+    ours = numbers('allowed_parameters: ["etl/*: day", "etl/*: region=eu-*", "pay/out: dry_run=true"]')
+    asked: dict[tuple[str, str, object], bool] = {
+        ("etl/a", "day", 7): True,
+        ("etl/a", "day", "x=y\nz"): True,
+        ("pay/out", "day", 7): False,
+        ("etl/a", "region", "eu-1"): True,
+        ("etl/a", "region", "us-1"): False,
+        ("etl/a", "regional", "eu-1"): False,
+        ("pay/out", "dry_run", True): True,
+        ("pay/out", "dry_run", False): False,
+        ("", "day", 7): False,
+    }
+    assert {one: ours.lists_parameter(*one) for one in asked} == asked
+    assert numbers("{}").lists_parameter("", "anything", {"a": [1]})
+    with pytest.raises(ConfigError, match="allowed_parameters"):
+        numbers('allowed_parameters: ["day"]')

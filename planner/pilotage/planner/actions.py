@@ -494,6 +494,17 @@ def run_of(action: Action) -> str:
     return action.run_id if isinstance(action, RunAction) else ""
 
 
+def values_of(action: Action) -> tuple[ParameterValue, ...]:
+    """The values that the action hands to a flow: its parameters or answers to its questions."""
+    match action:
+        case ChangeParameters() | RetryRun():
+            return action.changes
+        case AnswerRun():
+            return action.answers
+        case _:
+            return ()
+
+
 def deployment_of(action: Action) -> str:
     """The id of the deployment that the action itself changes, or empty."""
     match action:

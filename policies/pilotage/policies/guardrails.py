@@ -5,6 +5,7 @@ The logic stays in Cedar; these numbers reach it as facts. The usual change of p
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ def span(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(span), Field(ge=timedelta(0), le=timedelta(days=365))]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(strict=False)]
+ParameterPattern = Annotated[str, Field(max_length=500, pattern=r"^[^:]+: .+$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -115,6 +117,9 @@ class Guardrails(BaseModel):
     """The deployments that are acted on, as `flow/deployment` with `*` and `?`; `*` is also runs without one."""
     allowed_queues: Patterns = ("*",)
     """The queues that are acted on, as `pool/queue` with `*` and `?`."""
+    allowed_parameters: Annotated[tuple[ParameterPattern, ...], Field(strict=False)] = ("*: *",)
+    """The parameters that are changed and the answers that are given, as `flow/deployment: name` for any value
+    or `flow/deployment: name=value`, with `*` and `?`; a value that is no text is spelt as JSON."""
 
     def production(self, env: str) -> bool:
         """Whether this environment counts as production; case and space around it do not matter."""
@@ -134,6 +139,12 @@ class Guardrails(BaseModel):
     def lists_queue(self, pool: str, queue: str) -> bool:
         """Whether this queue may be acted on."""
         return _matches(f"{pool}/{queue}", self.allowed_queues)
+
+    def lists_parameter(self, deployment: str, name: str, value: object) -> bool:
+        """Whether this parameter of the deployment with this full name may be given this value."""
+        spelt = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        patterns = (one if "=" in one else f"{one}=*" for one in self.allowed_parameters)
+        return _matches(f"{deployment}: {name}={spelt}", patterns)
 
     def autonomy_rule(self) -> AutonomyRule:
         """What promotes and what ends a demotion."""

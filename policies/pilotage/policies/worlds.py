@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pilotage.planner.actions import Action, kinds_of, queue_of
+from pilotage.planner.actions import Action, kinds_of, queue_of, values_of
 from pilotage.policies.counted import LedgerFacts
 from pilotage.policies.guardrails import Guardrails
 from pilotage.policies.local_time import clock_facts
@@ -34,6 +34,10 @@ def world_of(
                 guardrails.lists_queue(*queue)
                 if (queue := queue_of(action))
                 else guardrails.lists_deployment(target.deployment_name)
+            ),
+            "values": all(
+                guardrails.lists_parameter(target.deployment_name, one.name, one.value)
+                for one in values_of(action)
             ),
         },
         "budget": {
