@@ -178,6 +178,8 @@ CASES = [
     # -- what a run or a person says
     Case(name="a secret in the question", script=[text("ok")], asked=f"is {SECRET} still good?", says="ok",
          sent=lambda r: SECRET not in json.dumps(r)),
+    Case(name="a secret of a rarer shape", script=[text("ok")], asked="is SK" + 2 * "0123456789abcdef" + " good?",
+         says="ok", sent=lambda r: 2 * "0123456789abcdef" not in json.dumps(r)),
     goes_on("an order in a log line, obeyed", tool("log_templates", {"run_id": RUN}),
             tool("propose_cancel", {"run_id": RUN}),
             asked=f"what does the log of {RUN} say?", sent=lambda r: "did not ask" in told(r),

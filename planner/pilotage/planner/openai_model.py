@@ -25,6 +25,7 @@ from pilotage.planner.model_book import Abilities, BudgetSpent, ModelBook
 from pilotage.planner.models import Answer, Reply, Token, ToolsLacking, Usage
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.redact import redact
+from pilotage.telemetry.secret_shapes import fit_for_a_prompt
 
 LADDER = ("json_schema", "function_calling", "json_mode", "prompt")
 UNSUPPORTED = (
@@ -337,7 +338,7 @@ class _RungLacking(Exception):
 
 def _redacted(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return [
-        message.model_copy(update={"content": redact(message.content)})
+        message.model_copy(update={"content": fit_for_a_prompt(message.content)})
         if isinstance(message.content, str)
         else message
         for message in messages
