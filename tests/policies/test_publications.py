@@ -241,6 +241,15 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     ),
     "it brings no tests": (without("cases.yaml"), "brings its own tests"),
     "it has no schema": (without("schema.cedarschema"), "schema.cedarschema"),
+    "its schema is of another version": (
+        {
+            **{name: text for name, text in changed().items() if name.endswith(".yaml")},
+            "cases.yaml": "- {case: a stop, ask: stop, by: [operator], outcome: allow, by_policies: [operator-commands]}\n",
+            "schema.cedarschema": changed()["schema.cedarschema"].replace(", values: Bool", ""),
+            "governance.cedar": changed()["governance.cedar"],
+        },
+        "everything would be denied",
+    ),
     "nobody could replace it": (
         {
             **changed(),
@@ -392,6 +401,16 @@ def test_a_row_that_nobody_signed_puts_nothing_in_force(town: Town, tmp_path: Pa
     connection.close()
     with pytest.raises(ConfigError, match="loading the published policies"):
         town.begin()
+
+
+def test_policies_of_another_version_are_not_begun_with(town: Town, own: Path) -> None:
+    schema = (own / "schema.cedarschema").read_text()
+    (own / "schema.cedarschema").write_text(schema.replace(", values: Bool", ""))
+    for policies in own.glob("*.cedar"):
+        if policies.name != "governance.cedar":
+            policies.unlink()
+    with pytest.raises(ConfigError, match="everything would be denied"):
+        town.begin(own)
 
 
 def test_policies_that_nobody_could_replace_are_not_begun_with(town: Town, own: Path) -> None:

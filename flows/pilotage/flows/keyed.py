@@ -40,6 +40,7 @@ from pilotage.flows.vouching import Voucher, signer_of
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.gate import Gate
 from pilotage.policies.identities import IdentityBook
+from pilotage.policies.publications import misfit
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import Identity, Mode
 from pilotage.telemetry.duckdb_store import DuckDBStore
@@ -141,6 +142,11 @@ class KeyedProcess:
                 self._say(
                     f"policies {configured.hash[:12]} of {configured.directory} are not in force: "
                     f"{bundle.hash[:12]} was published; see `pilotage policy published`"
+                )
+            if why := misfit(bundle):
+                self._say(
+                    f"the published policies {bundle.hash[:12]} do not fit this version, so everything is denied "
+                    f"({why}); run `pilotage policy publish` with ones that do"
                 )
             server = await check_server()
             self._say(f"Prefect {server.version} at {server.api_url}")

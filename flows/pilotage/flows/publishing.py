@@ -29,6 +29,7 @@ from pilotage.policies.publications import (
     Publications,
     bundle_of,
     files_to_publish,
+    misfit,
     replaceable,
     seal,
     sound,
@@ -78,6 +79,11 @@ def begin_with(
         return bundle_of(last, verifier)
     trial = last is None or (last.how != "votes" and not ledger.ever_acted())
     if last is None or trial or (shipped and last.how == "shipped"):
+        if why := misfit(configured):
+            raise ConfigError(
+                f"Starting with the policies in {configured.directory}: under them everything would be denied "
+                f"({why}). Bring their schema up to that of the shipped bundle."
+            )
         if not replaceable(configured):
             raise ConfigError(
                 f"Starting with the policies in {configured.directory}: under them no admin could publish "

@@ -192,12 +192,23 @@ def sound(files: Mapping[str, str]) -> Bundle:
         raise ConfigError(
             f"publishing policies: {len(report.failed)} of {report.cases} cases do not hold: {told}"
         )
+    if why := misfit(bundle):
+        raise ConfigError(f"publishing policies: under these everything would be denied: {why}")
     if not replaceable(bundle):
         raise ConfigError(
             "publishing policies: under these no admin could publish others; permit the action "
             "publish_policy to admins, as the shipped bundle does"
         )
     return bundle
+
+
+def misfit(bundle: Bundle) -> str:
+    """Why this version of pilotage cannot ask the bundle anything, or empty: a schema of another version denies all."""
+    (sample,) = cases_from_text(
+        "- {case: sample, outcome: deny, by_policies: []}", Path("sample"), bundle.guardrails
+    )
+    verdict = sample.asked(bundle)
+    return "; ".join(verdict.errors) if verdict.policy_ids == ("!evaluation-error",) else ""
 
 
 def replaceable(bundle: Bundle) -> bool:
