@@ -251,7 +251,7 @@ async def of_lever(client: Any, api: Any, yard: Yard, pilot: Pilot, name: str) -
             at = await pilot.verified(proposal_id)
         if turn:
             took.append((at - failed_at).total_seconds() * 1000)
-        await pilot.injector.undo(proposal_id, by="bench", why="the next one")
+        await pilot.injector.undo(proposal_id, by="pilotage", why="the next one")
     return took
 
 
@@ -273,7 +273,7 @@ async def after_a_worker(client: Any, api: Any, pilot: Pilot, deployment_id: str
         _, at = pilot.answered.get_nowait()
         if turn:
             took.append((at - pilot.let_go[run_id]).total_seconds() * 1000)
-        await pilot.injector.undo(proposal_id, by="bench", why="the next one")
+        await pilot.injector.undo(proposal_id, by="pilotage", why="the next one")
     return took
 
 
