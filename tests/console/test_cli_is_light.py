@@ -48,8 +48,11 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
         ["why", "p-000000000000"],
         ["approve", "p-000000000000"],
         ["stop"],
+        ["grants"],
+        ["mode", "show"],
+        ["policy", "published"],
     ],
-    ids=lambda arguments: arguments[0],
+    ids="-".join,
 )
 def test_a_local_command_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     ran = subprocess.run(
