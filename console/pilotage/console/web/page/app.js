@@ -272,6 +272,9 @@ function nextCard(step) {
 
 if (localStorage.getItem("theme")) document.documentElement.dataset.theme = localStorage.getItem("theme");
 whenSignedOut(() => door("Your session has ended. Sign in again; nothing is lost."));
-window.addEventListener("hashchange", () => { if (!byId("shell").hidden) go(); });
+window.addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#code=")) begin();
+  else if (!byId("shell").hidden) go();
+});
 document.addEventListener("keydown", key);
 begin();

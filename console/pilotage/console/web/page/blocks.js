@@ -35,7 +35,7 @@ function table(value) {
     const words = typeof each === "object" && each ? each.text : String(each ?? "");
     const shown = STANDINGS.has(value.columns[n]) && typeof each === "string" ? standing(each) : cell(each);
     const kind = typeof each === "number" ? "number" : words.length > LONG ? "prose" : words.length <= SHORT ? "short" : null;
-    return h("td", { class: kind, "data-column": value.columns[n] }, shown);
+    return h("td", { class: kind, "data-column": value.columns[n] }, h("div", {}, shown));
   })));
   return h("div", { class: "block wide", role: "region", "aria-label": value.title || "table", tabindex: "0" },
     h("table", { class: "stacks" }, value.title && h("caption", {}, value.title), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));

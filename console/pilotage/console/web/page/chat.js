@@ -35,14 +35,15 @@ export async function chatView(view, thread, params) {
   let conversation = null;
   let waiting = [];
   let loading = current !== null;
-  if (params.get("about")) input.value = `/why ${params.get("about")}`;
+  const about = params.get("about") ?? "";
+  if (about) input.value = about.startsWith("p-") ? `/ask ${about} ` : `/why ${about}`;
 
   if (current) await load();
   else {
     fill(log, h("div", { class: "empty" }, h("p", {}, "Ask about runs, failures, queues or forecasts. What changes something comes back as a card that a person decides on."),
       h("p", { class: "buttons" }, QUESTIONS.map((words) => button(words, () => { input.value = words; say(); })))));
   }
-  return { receive, focus: () => (thread === "new" || params.get("about") ? input : title).focus(), message: () => input.focus() };
+  return { receive, focus: () => (thread === "new" || about ? input : title).focus(), message: () => input.focus() };
 
   async function listThreads() {
     found = await get(`/api/threads?search=${encodeURIComponent(search.value.trim())}`);
