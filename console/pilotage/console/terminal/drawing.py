@@ -121,7 +121,7 @@ def story(block: Mapping[str, Any]) -> RenderableType:
     for step in block["steps"]:
         shown.add_row(
             harmless(str(step["at"])[11:19]),
-            Text(str(step["step"])[:20], style=COLOURS.get(str(step["step"]), "bold")),
+            _bold(harmless(step["step"], limit=20)),
             harmless(step["actor"], limit=30),
             harmless(step["words"], limit=1200),
         )
@@ -138,7 +138,9 @@ def chart(block: Mapping[str, Any]) -> RenderableType:
     for x, y in zip(block["x"], block["y"], strict=False):
         amount = f"{y:.0%}" if block.get("unit") == "share" else f"{y:g} {block.get('unit', '')}".strip()
         scale = 1.0 if block.get("unit") == "share" else top
-        grid.add_row(harmless(x), Text("█" * max(1, round(BARS * abs(y) / scale)), style="cyan"), amount)
+        grid.add_row(
+            harmless(x), Text("█" * max(1, round(BARS * abs(y) / scale)), style="cyan"), harmless(amount)
+        )
     return Group(_title(block["title"]), grid)
 
 
@@ -217,6 +219,11 @@ def _outcome(outcome: Mapping[str, Any]) -> str:
 def banner(words: str, *, bad: bool) -> RenderableType:
     """A line across."""
     return Rule(harmless(words), style="red" if bad else "dim")
+
+
+def _bold(text: Text) -> Text:
+    text.stylize("bold")
+    return text
 
 
 def _title(words: object) -> Text:

@@ -51,9 +51,8 @@ def shown(
             words = f"{str(payload['at'])[11:19]} {payload['step']} by {event.by}: {payload['words']}"
             return Text.assemble(("◆ ", "magenta"), harmless(words, limit=600))
         case "snoozed":
-            return Text(
-                f"{_name(event.by)} put {payload['proposal_id']} off until {str(payload['until'])[11:16]}"
-            )
+            until = str(payload["until"])[11:16]
+            return harmless(f"{event.by} put {payload['proposal_id']} off until {until} UTC")
         case "error":
             return Text.assemble(("error: ", "bold red"), harmless(payload["text"], limit=2000))
         case "notice":
