@@ -269,6 +269,7 @@ def test_what_is_offered_follows_the_policies(gate: Gate, pilot: Identity, perso
     everything = (
         "retry_run",
         "resize_run",
+        "size_run",
         "reschedule_run",
         "reserve_slot",
         "cancel_run",
