@@ -278,3 +278,35 @@ def test_a_decision_in_telemetry_is_not_needed_to_show_numbers(port: Harbour) ->
         ]
     )
     assert blocks(say(port, "/kpi"))
+
+
+def test_a_right_to_approve_is_lent_in_words_and_the_mode_is_policed(port: Harbour) -> None:
+    lent = blocks(say(port, "/delegate vic 2h on leave", "ann"))[0]["pairs"]
+    assert (lent["from"], lent["to"]) == ("ann", "vic")
+    assert "NAME 8h REASON" in problem(say(port, "/delegate vic", "ann"))
+    proposal_id = port.proposal()["proposal_id"]
+    assert cards(say(port, f"/approve {proposal_id}", "vic"))[0]["status"] == "allowed"
+    assert problem(say(port, "/mode auto", "vic"))
+    assert "mode shadow" in blocks(say(port, "/mode shadow looking first"))[0]["text"]
+    assert blocks(say(port, "/mode"))[0]["pairs"]["now"] == "shadow"
+
+
+def test_what_would_be_said_of_an_action_is_told_without_handing_it_in(port: Harbour, floor: str) -> None:
+    before = len(port.desk("pat").call("proposals", limit=50))
+    verdict = blocks(say(port, f"/policy test retry_run run={floor}"))[0]["pairs"]
+    assert verdict["verdict"] == "needs_approval"
+    assert "approver" in verdict["missing"]
+    assert verdict["taken back"] == "always"
+    assert "none of its fields" in problem(say(port, f"/policy test retry_run run={floor} force=yes"))
+    assert "Valid are retry_run" in problem(say(port, "/simulate delete_everything"))
+    assert len(port.desk("pat").call("proposals", limit=50)) == before
+
+
+def test_a_vote_on_what_has_moved_on_is_refused_and_says_so(port: Harbour) -> None:
+    row = port.proposal()
+    say(port, f"/show {row['proposal_id']}", "ann")
+    port.desk("ann").call(
+        "vote", proposal_id=row["proposal_id"], digest=row["digest"], decision="reject", reason="no"
+    )
+    assert problem(say(port, f"/approve {row['proposal_id']}", "ann"))
+    assert port.desk("pat").call("proposal", proposal_id=row["proposal_id"])["status"] == "rejected"

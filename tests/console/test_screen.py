@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pytest
 from rich.console import Console
@@ -19,6 +19,7 @@ from pilotage.console.engine.crews import PREFECT_KEYS
 from pilotage.console.terminal.conversations import Which, conversing
 from pilotage.console.terminal.panes import Inbox, Talk
 from pilotage.console.terminal.screen import Bridge
+from pilotage.flows.places import Places
 from pilotage.telemetry.facts import EventFact
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]approve[/red] \u202e"
@@ -32,8 +33,18 @@ def _keys_are_put_back(monkeypatch: pytest.MonkeyPatch, port: Harbour) -> None:
     monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.places.root))
 
 
+class Manned(Protocol):
+    """An installation with people."""
+
+    @property
+    def places(self) -> Places: ...
+
+    @property
+    def tokens(self) -> Mapping[str, str]: ...
+
+
 def on_screen(
-    port: Harbour, story: Story, *, who: str = "pat", size: tuple[int, int] = (120, 40), thread: str = "t-1"
+    port: Manned, story: Story, *, who: str = "pat", size: tuple[int, int] = (120, 40), thread: str = "t-1"
 ) -> None:
     """Plays the story in front of the screen of this person."""
     token = port.places.root / f"{who}.token"
