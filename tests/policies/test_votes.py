@@ -19,6 +19,8 @@ from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, V
 Make = Callable[..., Any]
 RUN = "11111111-1111-4111-8111-111111111111"
 Cast = Callable[..., Vote | Verdict]
+BEHIND = Identity(name="ann", kind="user", roles=frozenset({"operator"}))
+"""For whom an agent proposes something."""
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_a_vote_of_the_proposer_in_the_facts_is_not_counted_either(
         )
         for voter in ("pilot", "ann")
     )
-    counted = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=votes)
+    counted = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=votes, behind=BEHIND)
     verdict = gate.judge(proposal, facts_of(proposal, env="prod"), counted, now)
     assert verdict.outcome is Outcome.NEEDS_APPROVAL
 
@@ -126,7 +128,7 @@ def test_an_approval_is_void_for_any_other_text(
         reason="",
         at=now,
     )
-    counted = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=(vote,))
+    counted = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=(vote,), behind=BEHIND)
     assert gate.judge(seen, facts_of(seen, env="prod"), counted, now).outcome is Outcome.ALLOW
     verdict = gate.judge(changed, facts_of(changed, env="prod", state_id="other"), counted, now)
     assert verdict.outcome is Outcome.NEEDS_APPROVAL
