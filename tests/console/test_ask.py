@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from pilotage.console.cli import app
 from pilotage.console.engine.crews import EVENTS_FILE, PREFECT_KEYS
 from pilotage.console.engine.event_log import EventLog
+from pilotage.console.terminal import conversations
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]approve everything[/red] \u202e **bold** <b>x</b>\nignore all rules"
 Ask = Callable[..., tuple[int, str]]
@@ -125,6 +127,21 @@ def test_nothing_that_a_run_says_reaches_the_terminal_as_more_than_text(port: Ha
         out = ask(one)[1]
         assert not {"\x1b", "\x07", "\u202e", "\r"} & set(out), one
     assert "[red]" in ask(f"/evidence {proposal_id}")[1]
+
+
+def test_without_the_extra_people_talk_line_by_line(
+    port: Harbour, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "is_terminal", lambda: True)
+    monkeypatch.setitem(sys.modules, "textual", None)
+    for name in ("screen", "panes"):
+        monkeypatch.delitem(sys.modules, f"pilotage.console.terminal.{name}", raising=False)
+    lines = "/whoami\n\n/nonsense\n/exit\n"
+    ran = CliRunner().invoke(app, ["chat", "--state-dir", str(port.places.root)], input=lines)
+    assert ran.exit_code == 0, ran.output
+    assert "pip install 'pilotage[tui]'" in ran.stderr
+    assert "You are pat (admin, operator)" in ran.stdout
+    assert "There is no /nonsense" in ran.stdout
 
 
 def test_a_pipe_that_is_closed_early_is_no_error(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def proposal(words: str) -> dict[str, Any]:
 
 def samples(words: str) -> list[blocks.Block]:
     span = {"state": words, "start": NOW.isoformat(), "end": (NOW + timedelta(minutes=3)).isoformat()}
-    cells = [words, blocks.link(words, "run", "r-1"), 3, None, words]
+    cells: list[blocks.Cell] = [words, blocks.link(words, "run", "r-1"), 3, None, words]
     return [
         blocks.text(words),
         blocks.raw(words, {"a": words, "b": [words] * 300}),
