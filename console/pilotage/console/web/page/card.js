@@ -1,6 +1,6 @@
 // A proposal as a card: what would be done, why, by which rule, and the person's answer to exactly this digest.
 import { at, get, post } from "./api.js";
-import { announce, distance, fill, h, moment, plain, standing } from "./dom.js";
+import { announce, distance, fill, h, keeping, moment, plain, standing } from "./dom.js";
 import { actionForm } from "./forms.js";
 import { linked, prefectLink, refLink } from "./links.js";
 import { markdown } from "./markdown.js";
@@ -19,15 +19,21 @@ export function cardView(id, { heading = "h3" } = {}) {
   const says = h("p", { class: "says", role: "alert" });
   const buttons = h("footer", { class: "buttons" });
   const element = h("article", { class: "card", "data-proposal": id, tabindex: "-1" }, body, form, says, buttons);
+  let drawn = "";
   const view = {
     id,
     draw() {
       const card = cards.get(id);
       if (!card) return;
+      const now = JSON.stringify([card, Boolean(expired(card))]);
+      if (now === drawn) return;
+      drawn = now;
       element.dataset.status = card.status;
       element.setAttribute("aria-label", `Proposal: ${plain(card.words)}, ${plain(card.status)}`);
-      fill(body, face(card, heading));
-      fill(buttons, card.open && !expired(card) ? answers(card, view) : afterwards(card, view));
+      keeping(element, () => {
+        fill(body, face(card, heading));
+        fill(buttons, card.open && !expired(card) ? answers(card, view) : afterwards(card, view));
+      });
     },
     open(...parts) { fill(form, ...parts); form.querySelector("input, textarea, select")?.focus(); },
     close() { form.replaceChildren(); },
@@ -130,6 +136,7 @@ async function attempt(view, work) {
     if (refusal.status === 409 || refusal.status === 404) await refresh(view.id);
   } finally {
     for (const each of view.element.querySelectorAll("button")) each.disabled = false;
+    if (document.activeElement === document.body) view.focus();
   }
 }
 

@@ -34,6 +34,17 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** Draws anew inside the element; what was unfolded stays so, and the focus stays on what has the same words. */
+export function keeping(root, draw) {
+  const unfolded = new Set([...root.querySelectorAll("details[open] > summary")].map((each) => each.textContent));
+  const held = root.contains(document.activeElement) ? document.activeElement : null;
+  const named = (each) => `${each.tagName} ${each.textContent}`;
+  const key = held && named(held);
+  draw();
+  for (const each of root.querySelectorAll("details > summary")) if (unfolded.has(each.textContent)) each.parentElement.open = true;
+  if (held && !held.isConnected) [...root.querySelectorAll("a, button, summary, [tabindex]")].find((each) => named(each) === key)?.focus();
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** Tells people who listen rather than look. */

@@ -2,7 +2,7 @@
 import { at, get, post } from "./api.js";
 import { block, story } from "./blocks.js";
 import { button, cardView, refresh } from "./card.js";
-import { announce, distance, fill, h, plain, standing } from "./dom.js";
+import { announce, distance, fill, h, keeping, plain, standing } from "./dom.js";
 import { drawing } from "./drawings.js";
 import { linked, prefectLink } from "./links.js";
 import { cards, me, sleeping, snoozed } from "./state.js";
@@ -32,7 +32,7 @@ function board(words, pictures, commands) {
     const body = h("div", { class: "board" });
     const draw = async () => {
       const parts = [...pictures.map((each) => picture(...each)), ...(await Promise.all(commands.map((name) => shown(name)))).flat()];
-      fill(body, parts);
+      keeping(body, () => fill(body, parts));
     };
     fill(view, title(words, button("Read again", draw)), body);
     await draw();
@@ -68,7 +68,7 @@ export function storyView(kind) {
       }
       if (kind === "run") parts.push(picture("What happened to it, in order of time", at`/api/draw/run/${id}`, { offset: new Date().getTimezoneOffset() }));
       parts.push(...await shown("why", id));
-      fill(body, parts);
+      keeping(body, () => fill(body, parts));
     };
     fill(view, title(`${kind[0].toUpperCase()}${kind.slice(1)} ${plain(id).slice(0, 14)}`,
       kind === "run" && prefectLink("run", id, "open in Prefect"), button("Ask about it", () => { location.hash = `#/chat?about=${encodeURIComponent(id)}`; })), body);
