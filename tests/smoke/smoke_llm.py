@@ -84,7 +84,7 @@ async def run(base_url: str, directory: Path) -> bool:
     store.merge_runs([make.run()])
     store.add_queues([make.queue("fast", 1, running=2, waiting=3)])
     book = ModelBook(directory / "models.sqlite")
-    model = OpenAIModel(base_url=base_url, api_key="", model="smollm2", timeout=90, max_retries=0, book=book)
+    model = OpenAIModel(base_url=base_url, api_key="", model="smollm2", timeout=60, max_retries=0, book=book)
     typed = await diagnose(model, make)
     print(f"it answers typed questions by {model.rung} (of {', '.join(LADDER)}); tools: {model.calls_tools}")
     answered = await converse(model, store)
