@@ -68,7 +68,7 @@ class Evidence:
     """One fact that a finding rests on, by reference: a reader can look it up again."""
 
     ref: str
-    """`state:<id>`, `log:<id>`, `event:<id>`, `queue:<pool>/<queue>`, `forecast:<run id>`, `rule:<id>`."""
+    """`state:<id>`, `log:<id>`, `event:<id>`, `queue:<pool>/<queue>`, `forecast:<run id>`, `rule:<id>`, `incident:<id>`."""
     note: str
     """What it says, in our own words or as redacted, quoted data of at most 200 characters."""
     tainted: bool = False
