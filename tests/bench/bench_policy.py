@@ -1,10 +1,17 @@
-"""The gate beside raw Cedar on the same question, and an admission beside a bare durable SQLite commit."""
+"""The gate beside raw Cedar on the same question with few and many policies, an admission beside a bare durable
+SQLite commit, and the replay of a hundred thousand decisions.
+
+Raw Cedar is one `is_authorized` over all policies, parsed beforehand, on a slice that is parsed anew, as ours is.
+It answers one question; a verdict asks as many as it takes to tell which approvals would be enough, hashes the
+proposal, and explains. The gate may be the faster one: it leaves out policies whose head cannot match.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import sqlite3
+import statistics
 import sys
 import tempfile
 import time
@@ -18,20 +25,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import cedarpy
-from tests.bench.report import beside, in_turn, publish
+from tests.bench.many_decisions import filled
+from tests.bench.report import Row, beside, in_turn, publish
 
 from pilotage.planner.actions import RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.bundle import Bundle
+from pilotage.policies.cedar_engine import CedarEngine, policies_as_json, policies_as_text
 from pilotage.policies.digests import digest_of
 from pilotage.policies.engines import EngineRequest, Entity, RawAnswer, Uid
 from pilotage.policies.gate import Gate, LedgerFacts
+from pilotage.policies.replaying import replayed_rows
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
 
 RUNS = 7
-DECISIONS = 150
+DECISIONS = 200
 ADMISSIONS = 40
+REPLAYED = 100_000
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 PILOT = Identity(name="pilot", kind="agent", roles=frozenset({"agent"}))
 COUNTED = LedgerFacts(stage="inject", mode=Mode.AUTO)
@@ -82,9 +93,8 @@ def raw_question(bundle: Bundle, filed: FiledProposal, target: TargetFacts) -> C
     recorder = Recorder(bundle)
     Gate(replace(bundle, engine=recorder)).judge(filed, target, COUNTED, NOW)
     (request,), entities = recorder.asked[0]
-    schema = cedarpy.Schema.from_str((DEFAULT_BUNDLE / "schema.cedarschema").read_text())
-    texts = [path.read_text() for path in sorted(DEFAULT_BUNDLE.glob("*.cedar"))]
-    policies = cedarpy.PolicySet.from_str("\n".join(texts))
+    schema = cedarpy.Schema.from_str(bundle.schema)
+    policies = cedarpy.PolicySet.from_str("\n".join(bundle.texts.values()))
 
     def uid(of: Uid) -> dict[str, str]:
         return {"type": f"Pilotage::{of.type}", "id": of.id}
@@ -117,9 +127,65 @@ def per_call(work: Callable[[], object], times: int = DECISIONS) -> float:
     return (time.perf_counter() - begun) / times * 1e6
 
 
-def decisions() -> list[Any]:
-    """Rows about verdicts."""
-    bundle = Bundle.load()
+FEW = (
+    "agent-retries", "agent-resizes", "operator-acts", "kill-switch", "hands-off", "run-budget", "cooldown",
+    "completed-never-again", "retry-only-failed", "prod-needs-approver",
+)  # fmt: skip
+"""A small site's policies."""
+KINDS = (
+    "retry_run",
+    "resize_run",
+    "cancel_run",
+    "reserve_slot",
+    "notify_owner",
+    "set_priority",
+    "pause_deployment",
+)
+
+
+def padding(number: int) -> str:
+    """A policy of one team or environment, as big sites have them; none decides the questions that are asked."""
+    action, place = KINDS[number % len(KINDS)], f"site-{number}"
+    everything = '[Pilotage::Action::"reversible", Pilotage::Action::"disruptive"]'
+    one = f'action == Pilotage::Action::"{action}"'
+    body = (
+        f"forbid (principal is Pilotage::Agent, {one}, resource) "
+        f'when {{ resource.env == "{place}" && resource.tier <= 1 }}',
+        f'forbid (principal, action in {everything}, resource in Pilotage::Team::"{place}") '
+        "when { context.world.clock.weekday >= 6 }",
+        f'permit (principal in Pilotage::Role::"operator", {one}, resource) when {{ resource.env == "{place}" }}',
+        f"forbid (principal is Pilotage::Agent, action in {everything}, resource) "
+        f'when {{ resource.env == "{place}" && context.world.budget.actions_1h >= {number % 60} }} '
+        "unless { context.world.approvals.approver >= 1 }",
+    )[number % 4]
+    return f'@id("{place}") @reason("what {place} wants")\n{body};'
+
+
+def bundle_of(size: int, shipped: Bundle) -> Bundle:
+    """A valid bundle with so many policies: some of the shipped ones, or all of them and more."""
+    policies = [policy for text in shipped.texts.values() for policy in policies_as_json(text)]
+    if size < len(policies):
+        policies = [policy for policy in policies if policy["annotations"]["id"] in FEW][:size]
+    added = "\n".join(padding(number) for number in range(size - len(policies)))
+    texts = {"kept.cedar": policies_as_text(policies), **({"added.cedar": added} if added else {})}
+    engine = CedarEngine.compiled(shipped.schema, texts)
+    assert len(engine.notes()) == size
+    return replace(shipped, engine=engine, notes=engine.notes(), texts=texts)
+
+
+def timed(work: Callable[[], object], times: int) -> tuple[float, float]:
+    """The median and the 99th percentile of one call, in microseconds."""
+    took = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        work()
+        took.append((time.perf_counter() - begun) * 1e6)
+    took.sort()
+    return took[len(took) // 2], took[int(len(took) * 0.99)]
+
+
+def decisions(bundle: Bundle, size: str, times: int) -> list[Row]:
+    """Rows about verdicts of all three kinds under one bundle; `size` ends the names of the measures."""
     gate, filed = Gate(bundle), proposed(1)
     rows = []
     cases = (
@@ -136,15 +202,39 @@ def decisions() -> list[Any]:
         # both must answer the same question, or the comparison means nothing
         assert judge().outcome is outcome
         assert raw() is (outcome is Outcome.ALLOW)
-        found = in_turn({"ours": partial(per_call, judge), "raw": partial(per_call, raw)}, RUNS)
-        measure = f"{name}_verdict_vs_raw_cedar"
-        rows.append(beside(measure, "us", RUNS, ours=found["ours"], peer="cedarpy", theirs=found["raw"]))
+        rounds = [(timed(judge, times), timed(raw, times)) for _ in range(RUNS)]
+
+        def median(who: int, which: int, rounds: Any = rounds) -> float:
+            return float(statistics.median(one[who][which] for one in rounds))
+
+        both = partial(beside, runs=RUNS, peer="cedarpy")
+        rows += [
+            both(f"{name}_verdict_vs_raw_cedar{size}", "us", ours=median(0, 0), theirs=median(1, 0)),
+            both(f"{name}_verdict_p99{size}", "us", ours=median(0, 1), theirs=median(1, 1)),
+            both(
+                f"{name}_verdicts_per_second{size}", "1/s", ours=1e6 / median(0, 0), theirs=1e6 / median(1, 0)
+            ),
+        ]
     return rows
 
 
-def admissions(folder: Path) -> list[Any]:
+def replay(folder: Path, bundle: Bundle) -> Row:
+    """Seconds to make a hundred thousand stored decisions again, by the path of `pilotage policy replay`."""
+    ledger = SqlLedger(f"sqlite:///{folder / 'past.sqlite'}")
+    try:
+        filled(ledger, bundle, REPLAYED, NOW)
+        begun = time.perf_counter()
+        report = replayed_rows(bundle, ledger.stored_decisions(NOW - timedelta(days=30)))
+        took = time.perf_counter() - begun
+        assert (report.decisions, report.same) == (REPLAYED, REPLAYED)
+    finally:
+        ledger.close()
+    return beside("replay_100k", "s", 1, ours=took)
+
+
+def admissions(folder: Path, bundle: Bundle) -> list[Any]:
     """Rows about admission."""
-    ledger, gate = SqlLedger(f"sqlite:///{folder / 'ledger.sqlite'}"), Gate(Bundle.load())
+    ledger, gate = SqlLedger(f"sqlite:///{folder / 'ledger.sqlite'}"), Gate(bundle)
     numbers = itertools.count(1)
     bare = sqlite3.connect(folder / "bare.sqlite", isolation_level=None)
     bare.executescript(
@@ -187,8 +277,13 @@ def admissions(folder: Path) -> list[Any]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        publish("policy", [*decisions(), *admissions(Path(folder))])
+    shipped = Bundle.load()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = decisions(shipped, "", DECISIONS)
+        for size, times in ((10, DECISIONS), (100, DECISIONS), (1000, DECISIONS // 3)):
+            rows += decisions(bundle_of(size, shipped), f"_{size}_policies", times)
+        publish("policy", [*rows, *admissions(folder, shipped), replay(folder, shipped)])
 
 
 if __name__ == "__main__":

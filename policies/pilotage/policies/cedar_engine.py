@@ -7,6 +7,7 @@ What Cedar's own validation passes and we do not is checked by `policy_lint`.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -24,6 +25,10 @@ SLICES = 64
 """Parsed entity slices that are remembered; one decision asks about the same slice several times."""
 
 
+Heads = tuple[str, ActionUid, str]
+"""What the head of a policy is compared with: type of the principal, action, type of the resource."""
+
+
 class ScopedPolicies:
     """Parsed policies that are asked only what their heads can match. Types and ids have their namespaces here.
 
@@ -34,19 +39,40 @@ class ScopedPolicies:
         """`policies` in Cedar's JSON form by the engine's own ids, which they keep; `schema` a cedarpy handle."""
         self._policies = {name: dict(policy) for name, policy in policies.items()}
         self._groups = _groups_of_actions(schema)
-        # only remembers what the same arguments gave before
-        self.applicable = lru_cache(maxsize=None)(self._applicable)
+        self._known: dict[Heads, Any] = {}
 
-    def _applicable(self, principal_type: str, action: ActionUid, resource_type: str) -> Any:
-        """The cedarpy handle of the policies that can apply to such questions."""
+    @property
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """All policies in Cedar's JSON form by the engine's ids."""
+        return self._policies
+
+    def applicable(self, principal_type: str, action: ActionUid, resource_type: str) -> Any:
+        """The cedarpy handle of the policies that can apply to such questions; made once for each kind of question."""
+        heads = (principal_type, action, resource_type)
+        if heads not in self._known:
+            self._known[heads] = _policy_set(
+                {name: policy for name, policy in self._policies.items() if self._may_apply(policy, heads)}
+            )
+        return self._known[heads]
+
+    def changed(self, name: str, policy: Mapping[str, Any] | None) -> ScopedPolicies:
+        """The same but for one policy, or without it. What neither the old nor the new one applies to is shared."""
+        other = copy.copy(self)
+        other._policies = {**self._policies, name: dict(policy or {})}
+        if policy is None:
+            del other._policies[name]
+        touched = [one for one in (self._policies.get(name), policy) if one is not None]
+        other._known = {
+            heads: handle
+            for heads, handle in self._known.items()
+            if not any(self._may_apply(one, heads) for one in touched)
+        }
+        return other
+
+    def _may_apply(self, policy: Mapping[str, Any], heads: Heads) -> bool:
+        principal_type, action, resource_type = heads
         actions = {action, *self._groups.get(action, ())}
-        return _policy_set(
-            {
-                name: policy
-                for name, policy in self._policies.items()
-                if may_apply(policy, principal_type, actions, resource_type)
-            }
-        )
+        return may_apply(policy, principal_type, actions, resource_type)
 
 
 class CedarEngine:
@@ -55,17 +81,28 @@ class CedarEngine:
     def __init__(
         self, schema: str, files: Mapping[str, str], *, known_notes: Mapping[str, PolicyNote]
     ) -> None:
-        self._made_of = (schema, dict(files), dict(known_notes))
+        self._schema_text = schema
         self._schema = cedarpy.Schema.from_str(schema)
         policies = static_policies("\n".join(files[name] for name in sorted(files)))
         self._scoped = ScopedPolicies(policies, self._schema)
         self._notes = dict(known_notes)
         self._firm = _ids_without_approvals(policies)
+        # only remembers what the same arguments gave before
         self._slice = lru_cache(maxsize=SLICES)(self._parsed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Parsed policies cannot travel to another process; their texts can."""
-        return _made_again, self._made_of
+        policies = policies_as_text(list(self._scoped.policies.values()))
+        return _made_again, (self._schema_text, {"policies": policies}, self._notes)
+
+    def with_policy(self, policy_id: str, policy: Mapping[str, Any] | None) -> CedarEngine:
+        """The same engine but for the policy with this `@id`: another in Cedar's JSON form, or none. Not validated."""
+        (name,) = (name for name, one in self._scoped.policies.items() if _id_of(one) == policy_id)
+        other = object.__new__(CedarEngine)  # copying would go by `__reduce__` and parse everything anew
+        other.__dict__.update(self.__dict__)
+        other._scoped = self._scoped.changed(name, policy)
+        other._firm = _ids_without_approvals(other._scoped.policies)
+        return other
 
     @classmethod
     def compiled(cls, schema: str, files: Mapping[str, str]) -> CedarEngine:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pilotage.policies.bundle import Bundle
-from pilotage.policies.cedar_engine import CedarEngine, policies_as_json, policies_as_text
+from pilotage.policies.cedar_engine import CedarEngine, policies_as_json
 from pilotage.policies.policy_cases import Prepared
 
 _BENT = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
@@ -64,17 +64,16 @@ def mutants_of(policy_id: str, policy: Json) -> Iterator[Mutant]:
 def mutated(bundle: Bundle, cases: Sequence[Prepared]) -> MutationReport:
     """The report for these cases on this bundle, all of which must hold on it unbent."""
     policies = _policies(bundle)
+    whole = CedarEngine(bundle.schema, bundle.texts, known_notes=bundle.notes)
+    # what every mutant shares is parsed beforehand
+    for one in cases:
+        one.asked(replace(bundle, engine=whole))
     killed, survivors = 0, []
     for policy_id, policy in policies.items():
         # the cases that name the policy are the likeliest to notice
         ordered = sorted(cases, key=lambda one: policy_id not in one.case.by_policies)
         for mutant in mutants_of(policy_id, policy):
-            bent = {**policies, policy_id: mutant.policy}
-            engine = CedarEngine(
-                bundle.schema,
-                {"bent": policies_as_text([one for one in bent.values() if one is not None])},
-                known_notes=bundle.notes,
-            )
+            engine = whole.with_policy(policy_id, mutant.policy)
             if all(one.kept_by(replace(bundle, engine=engine)) for one in ordered):
                 survivors.append(mutant)
             else:

@@ -6,7 +6,7 @@ where the head can never match, `reads_approvals` is false only where no part of
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 ActionUid = tuple[str, str]
@@ -14,7 +14,7 @@ ActionUid = tuple[str, str]
 
 
 def may_apply(
-    policy: dict[str, Any], principal_type: str, actions: Collection[ActionUid], resource_type: str
+    policy: Mapping[str, Any], principal_type: str, actions: Collection[ActionUid], resource_type: str
 ) -> bool:
     """Whether the head can match such a question; `actions` are the one asked about and all its groups.
 
