@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
 
+from pilotage.planner.actions import ActionKind
 from pilotage.policies.bundle import DEFAULT_BUNDLE, GUARDRAILS_FILE
 from pilotage.policies.guardrails import Guardrails, guardrails_from_text
 from pilotage.policies.local_time import clock_facts
+from pilotage.policies.verdicts import Mode
 from pilotage.telemetry.errors import ConfigError
 
 
@@ -104,3 +107,22 @@ def test_values_are_listed_by_deployment_name_and_value() -> None:
     assert numbers("{}").lists_parameter("", "anything", {"a": [1]})
     with pytest.raises(ConfigError, match="allowed_parameters"):
         numbers('allowed_parameters: ["day"]')
+
+
+def test_the_strictest_mode_that_fits_holds() -> None:
+    ours = numbers('modes: ["etl/*: *=approve", "etl/secret: retry_run=shadow", "*: cancel_*=observe"]')
+    asked = {
+        ("etl/a", "retry_run"): Mode.APPROVE,
+        ("etl/secret", "retry_run"): Mode.SHADOW,
+        ("etl/secret", "resize_run"): Mode.APPROVE,
+        ("pay/out", "retry_run"): Mode.AUTO,
+        ("pay/out", "cancel_run"): Mode.OBSERVE,
+        ("", "retry_run"): Mode.AUTO,
+    }
+    found = {one: ours.mode_for(Mode.AUTO, (cast("ActionKind", one[1]),), one[0]) for one in asked}
+    assert found == asked
+    assert ours.mode_for(Mode.SHADOW, ("retry_run",), "etl/a") is Mode.SHADOW
+    assert ours.mode_for(Mode.AUTO, ("change_parameters", "cancel_run"), "pay/out") is Mode.OBSERVE
+    for wrong in ('["etl"]', '["etl/*: x"]', '["etl/*: x=off"]'):
+        with pytest.raises(ConfigError, match="modes"):
+            numbers(f"modes: {wrong}")

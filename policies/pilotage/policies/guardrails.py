@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pilotage.planner.actions import ActionKind
 from pilotage.policies.autonomy import AutonomyRule
 from pilotage.policies.local_time import Freeze, WeeklyWindow, Zone
+from pilotage.policies.verdicts import Mode
 from pilotage.telemetry.errors import ConfigError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -33,6 +34,7 @@ def span(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(span), Field(ge=timedelta(0), le=timedelta(days=365))]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(strict=False)]
+ModePattern = Annotated[str, Field(max_length=500, pattern=rf"^[^:]+: [^=]+=({'|'.join(Mode)})$")]
 ParameterPattern = Annotated[str, Field(max_length=500, pattern=r"^[^:]+: .+$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -120,6 +122,19 @@ class Guardrails(BaseModel):
     allowed_parameters: Annotated[tuple[ParameterPattern, ...], Field(strict=False)] = ("*: *",)
     """The parameters that are changed and the answers that are given, as `flow/deployment: name` for any value
     or `flow/deployment: name=value`, with `*` and `?`; a value that is no text is spelt as JSON."""
+
+    modes: Annotated[tuple[ModePattern, ...], Field(strict=False)] = ()
+    """Narrower modes, as `flow/deployment: kind=mode` with `*` and `?`. Of those that fit and the installation's own
+    the strictest holds: a row here can take freedom away, and never gives any."""
+
+    def mode_for(self, installation: Mode, kinds: Iterable[ActionKind], deployment: str) -> Mode:
+        """The mode in force for these kinds of action on the deployment with this full name."""
+        rows = [row.rpartition("=") for row in self.modes]
+        names = [f"{deployment}: {kind}" for kind in kinds]
+        fitting = [
+            Mode(mode) for pattern, _, mode in rows if any(_matches(name, [pattern]) for name in names)
+        ]
+        return min([installation, *fitting], key=tuple(Mode).index)
 
     def production(self, env: str) -> bool:
         """Whether this environment counts as production; case and space around it do not matter."""

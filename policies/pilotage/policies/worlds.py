@@ -20,7 +20,7 @@ def world_of(
 ) -> dict[str, Any]:
     """The world around one proposal at one moment, without approvals: the gate asks with several sets of those."""
     return {
-        "mode": ledger.mode.value,
+        "mode": guardrails.mode_for(ledger.mode, kinds_of(action), target.deployment_name).value,
         "stage": ledger.stage,
         "stopped": ledger.stopped,
         "frozen": guardrails.frozen_at(now),
