@@ -18,7 +18,7 @@ from pilotage.console.terminal.timelines import drawn as drawn_timeline
 LONGEST = 4000
 """Characters of one paragraph."""
 RAW_LINES = 200
-FOLDED = 16
+FOLDED = 12
 """Columns below which a cell is not folded."""
 BARS = 24
 """Columns of the longest bar."""

@@ -77,7 +77,7 @@ class Talk(VerticalScroll, can_focus=True):
 class Inbox(DataTable[Text]):
     """What waits for a person. Enter opens a card, space marks it for one decision over several."""
 
-    BINDINGS = [Binding("space", "mark", "Mark")]  # noqa: RUF012 - Textual wants a list
+    BINDINGS = [Binding("space", "mark", "Mark", show=False)]  # noqa: RUF012 - Textual wants a list
 
     class Opened(Message):
         """A card is wanted."""
@@ -93,7 +93,7 @@ class Inbox(DataTable[Text]):
 
     def on_mount(self) -> None:
         """Its columns."""
-        self.add_columns(" ", "proposal", "action", "age", "expires", "missing", "on")
+        self.add_columns("spc", "proposal", "action", "age", "expires", "missing", "on")
 
     def fill(self, rows: Sequence[Sequence[Any]]) -> None:
         """Shows the rows of the inbox block, with the cursor where it was."""
