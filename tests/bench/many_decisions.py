@@ -1,7 +1,8 @@
 """Fills a real ledger with very many recorded decisions, faster than deciding each of them would.
 
 Every proposal has an id, a run and a digest of its own; counts, times, environments and owners vary as they do
-on a floor where runs fail all the time.
+on a floor where runs fail all the time. Some thousand situations are really judged, and the verdict stands for all
+decisions of the same situation; whoever replays them cannot know that, and judges each anew.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.sql_rows import as_text, proposal_row
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, TargetFacts
 
+SITUATIONS = 3000
 IN_ONE_TRANSACTION = 5000
 PILOT = Identity(name="pilot", kind="agent", roles=frozenset({"agent"}))
 AUTONOMY: tuple[Autonomy, ...] = ("standard", "earned", "demoted")
@@ -41,20 +43,26 @@ KINDS = {"retry": 50, "resize": 15, "move": 15, "tell": 10, "rank": 5, "cancel":
 def filled(ledger: SqlLedger, bundle: Bundle, count: int, until: datetime, seed: int = 1) -> dict[str, int]:
     """Writes this many decisions of the 20 days before `until`; how many had which outcome."""
     rng, gate = random.Random(seed), Gate(bundle)
+    situations = [_situation(rng) for _ in range(min(count, SITUATIONS))]
+    verdicts_of: dict[int, tuple[str, str]] = {}
     outcomes: dict[str, int] = {}
     written: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for number in range(1, count + 1):
         at = until - timedelta(seconds=rng.randrange(60, 20 * 86_400))
-        (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
+        place = rng.randrange(len(situations))
+        kind, told, counted = situations[place]
         filed = _filed(number, kind, at)
-        target, counted = _target(rng, kind, filed, at), _counted(rng)
-        verdict = gate.judge(filed, target, counted, at)
-        outcomes[verdict.outcome.value] = outcomes.get(verdict.outcome.value, 0) + 1
+        target = TargetFacts(target=target_of(filed.proposal.action), read_at=at, **told)
+        if place not in verdicts_of:
+            verdict = gate.judge(filed, target, counted, at)
+            verdicts_of[place] = verdict.outcome.value, as_text(verdict)
+        outcome, text = verdicts_of[place]
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
         decided = {
             "proposal_id": filed.proposal.id,
             "stage": counted.stage,
-            "outcome": verdict.outcome.value,
-            "verdict": as_text(verdict),
+            "outcome": outcome,
+            "verdict": text,
             "target_facts": as_text(target),
             "ledger_facts": as_text(counted),
             "at": timestamp(at),
@@ -67,21 +75,22 @@ def filled(ledger: SqlLedger, bundle: Bundle, count: int, until: datetime, seed:
     return outcomes
 
 
-def _target(rng: random.Random, kind: str, filed: FiledProposal, at: datetime) -> TargetFacts:
-    states = {"move": "SCHEDULED", "cancel": "RUNNING"}
-    return TargetFacts(
-        target=target_of(filed.proposal.action),
-        read_at=at,
-        state_type=states.get(kind, "FAILED") if rng.random() < 0.95 else "COMPLETED",
-        state_id=f"{rng.randrange(2**32):08x}",
-        deployment_id=f"{rng.randrange(40):08x}-2222-4222-8222-222222222222",
-        deployment_name=f"flow-{rng.randrange(40)}/main",
-        env=rng.choices(["dev", "staging", "prod", ""], weights=[45, 15, 35, 5])[0],
-        tier=rng.choices([0, 1, 2], weights=[5, 60, 35])[0],
-        team=rng.choice(["data", "web", "risk", ""]),
-        memory_mb=rng.choice([256, 384]),
-        seconds_to_start=rng.randrange(0, 3600),
-    )
+def _situation(rng: random.Random) -> tuple[str, dict[str, Any], LedgerFacts]:
+    """A kind of action, what is known of the target, and what the ledger counts."""
+    (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
+    state = {"move": "SCHEDULED", "cancel": "RUNNING"}.get(kind, "FAILED")
+    target = {
+        "state_type": state if rng.random() < 0.95 else "COMPLETED",
+        "state_id": f"{rng.randrange(2**32):08x}",
+        "deployment_id": f"{rng.randrange(40):08x}-2222-4222-8222-222222222222",
+        "deployment_name": f"flow-{rng.randrange(40)}/main",
+        "env": rng.choices(["dev", "staging", "prod", ""], weights=[45, 15, 35, 5])[0],
+        "tier": rng.choices([0, 1, 2], weights=[5, 60, 35])[0],
+        "team": rng.choice(["data", "web", "risk", ""]),
+        "memory_mb": rng.choice([256, 384]),
+        "seconds_to_start": rng.randrange(0, 3600),
+    }
+    return kind, target, _counted(rng)
 
 
 def _counted(rng: random.Random) -> LedgerFacts:
