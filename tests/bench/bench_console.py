@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, in_turn, publish
 
-RUNS = 15
+RUNS = 9
 
 
 def wall(*arguments: str, state: Path) -> float:
