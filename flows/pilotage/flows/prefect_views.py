@@ -202,7 +202,7 @@ class LimitView:
     name: str
     limit: int
     active_slots: int
-    updated: datetime | None = None
+    updated: datetime | None = field(default=None, compare=False)
     """When a slot was last taken or given back, or the limit changed."""
 
     @classmethod
