@@ -277,4 +277,8 @@ window.addEventListener("hashchange", () => {
   else if (!byId("shell").hidden) go();
 });
 document.addEventListener("keydown", key);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names views, so it must not become #view
+  byId(byId("shell").hidden ? "door" : "view").focus();
+});
 begin();

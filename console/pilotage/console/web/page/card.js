@@ -63,7 +63,7 @@ function face(card, heading) {
       fact("Changes", card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
         h("span", { class: "what" }, plain(each.what)), " ", h("del", {}, plain(each.before)),
         h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "unseen" }, " becomes "), h("ins", {}, plain(each.after))))) : "nothing in Prefect's own state"),
-      fact("Expected", [plain(card.effect), card.within && `, seen within ${plain(card.within)}`]),
+      fact("Expected", [card.effect, card.within && `seen within ${card.within}`].filter(Boolean).join(", ")),
       fact("Chance of failing", chance(card)),
       fact("Rule and verdict", [standing(card.verdict), " ", card.policies?.length > 0 && h("code", {}, card.policies.join(", ")),
         card.reasons?.length > 0 && h("p", {}, card.reasons.join("; "))]),

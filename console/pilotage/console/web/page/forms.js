@@ -62,14 +62,23 @@ function control(name, spec, value) {
 
 function list(name, spec, values, schema) {
   const item = resolved(spec.items ?? {}, schema);
-  const rows = values.map((value) => Object.entries(item.properties ?? {}).map(([key, inner]) => {
-    const [input, read] = control(`${name}.${key}`, resolved(inner, schema), value[key]);
-    return { key, read, element: h("label", {}, titled(key), input) };
-  }));
+  const rows = new Set();
+  const box = h("div", {});
+  const add = (value) => {
+    const fields = Object.entries(item.properties ?? {}).map(([key, inner]) => {
+      const [input, read] = control(key, resolved(inner, schema), value[key]);
+      return { key, read, element: h("label", {}, titled(key), input) };
+    });
+    const row = { fields, element: h("div", { class: "row" }, fields.map((each) => each.element),
+      h("button", { type: "button", onclick: () => { rows.delete(row); row.element.remove(); } }, "Remove")) };
+    rows.add(row);
+    box.append(row.element);
+  };
+  values.forEach(add);
   return {
     name,
-    read: () => rows.map((row) => Object.fromEntries(row.map((each) => [each.key, each.read()]))),
-    element: h("fieldset", {}, h("legend", {}, titled(name)), rows.map((row) => h("div", { class: "row" }, row.map((each) => each.element)))),
+    read: () => [...rows].map((row) => Object.fromEntries(row.fields.map((each) => [each.key, each.read()]))),
+    element: h("fieldset", {}, h("legend", {}, titled(name)), box, h("button", { type: "button", onclick: () => add({}) }, "Add")),
   };
 }
 
