@@ -1,4 +1,4 @@
-"""The console: how long a command that only asks takes, from the shell and back.
+"""The console: how long a command that only asks takes, and how soon many listeners hear of what happens.
 
 `pilotage status` beside a bare interpreter that does nothing, and beside Prefect's own `prefect version`.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, in_turn, publish
+from tests.bench.streams import stream_rows
 
 RUNS = 9
 
@@ -58,7 +59,7 @@ def status_rows(runs: int = RUNS) -> list[Row]:
 
 def main() -> None:
     """Measures and publishes."""
-    publish("console", status_rows())
+    publish("console", [*status_rows(), *stream_rows()])
 
 
 if __name__ == "__main__":

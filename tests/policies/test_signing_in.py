@@ -9,6 +9,7 @@ import pytest
 
 from pilotage.policies import passwords
 from pilotage.policies.identities import IdentityBook
+from pilotage.policies.verdicts import Identity
 from pilotage.telemetry.errors import ConfigError
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -40,7 +41,9 @@ def test_a_right_password_earns_a_token_that_ends(book: IdentityBook, clock: Clo
     assert token is not None
     who = book.authenticate(token)
     assert who is not None
-    assert (who.name, who.roles, who.teams) == ("ann", {"approver", "operator"}, {"payments"})
+    assert who == Identity(
+        name="ann", kind="user", roles=frozenset({"approver", "operator"}), teams=frozenset({"payments"})
+    )
     clock.now += timedelta(hours=8)
     assert book.authenticate(token) is None
 
@@ -75,7 +78,8 @@ def test_a_token_opens_only_its_roles_and_only_until_its_end(book: IdentityBook,
     token = book.add_token("ann", "ci", roles=("operator",), until=NOON + timedelta(days=1))
     who = book.authenticate(token)
     assert who is not None
-    assert (who.name, who.roles) == ("ann", {"operator"})
+    assert who.name == "ann"
+    assert who.roles == frozenset({"operator"})
     clock.now += timedelta(days=1)
     assert book.authenticate(token) is None
 

@@ -10,7 +10,9 @@ from pilotage.flows.desk_client import DeskClient, DeskRefusal, token_for
 from pilotage.flows.places import Places, places
 from pilotage.telemetry.errors import DeskError
 
-OFFLINE = frozenset({"status", "incidents", "proposals", "proposal", "why", "audit_verify", "policies", "grants"})
+OFFLINE = frozenset(
+    {"status", "incidents", "proposals", "proposal", "why", "audit_verify", "policies", "grants"}
+)
 """What can be read from the files of an installation at rest."""
 
 

@@ -28,10 +28,10 @@ _TAIL = """
 
 | tag | what it says | for |
 |---|---|---|
-| `pilotage:suspend-safe` | its work is done in tasks that keep their results, so it may start again from the top | `suspend_run` |
+| `pilotage:suspend-safe` | its work is done in tasks that keep their results, so it may begin anew | `suspend_run` |
 | `pilotage:remediation` | it may be started to help another run | `launch_remediation` |
-| `pilotage:overridable` | tasks of its flow are `@overridable("name")`, below `@task`, and take a value under that name | `override_result` |
-| `pilotage:this-host` | its processes run on the host that pilotage runs on, where it can see that one is gone | `mark_crashed` |
+| `pilotage:overridable` | its tasks under `@overridable("name")` take a value of that name | `override_result` |
+| `pilotage:this-host` | its processes run beside pilotage, which sees when one is gone | `mark_crashed` |
 
 ## What no lever does, and why
 
