@@ -24,7 +24,7 @@ from tests.flows.aboard import Aboard, eventually
 
 T = TypeVar("T")
 INSTALL = "apt-get install chromium chromium-driver"
-WITHIN = 60.0
+WITHIN = 120.0
 """Seconds; a loaded machine is many times slower than a quiet one."""
 FLAGS = (
     "--headless=new",
@@ -64,7 +64,7 @@ class Page:
         """Nothing; the view `#/…` was asked for."""
         self.driver.execute_script("location.hash = arguments[0]", f"#/{view}")
 
-    def until(self, look: Callable[[], T | None], what: str) -> T:
+    def until(self, look: Callable[[], T | None], what: str, within: float = WITHIN) -> T:
         """The first true answer; what changes under our hands is looked at again."""
 
         def once() -> T | None:
@@ -74,18 +74,18 @@ class Page:
                 return None
 
         try:
-            return eventually(once, within=WITHIN, what=what)
+            return eventually(once, within=within, what=what)
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.text()}\n{self.complaints()}") from exc
 
-    def find(self, css: str, words: str = "") -> WebElement:
+    def find(self, css: str, words: str = "", within: float = WITHIN) -> WebElement:
         """The first shown element that has these words, once there is one."""
 
         def look() -> WebElement | None:
             found = self.driver.find_elements(By.CSS_SELECTOR, css)
             return next((each for each in found if each.is_displayed() and words in each.text), None)
 
-        return self.until(look, f"{css} with {words!r}")
+        return self.until(look, f"{css} with {words!r}", within)
 
     def gone(self, css: str, words: str = "") -> None:
         """Nothing; no shown element has these words."""
@@ -128,6 +128,17 @@ class Page:
             password, Keys.ENTER
         )
         self.find("#who", name)
+        self.live()
+
+    def be(self, name: str, password: str) -> None:
+        """Nothing; this person is signed in, whoever was before."""
+        self.open("/#/kpi")
+        self.find("#door input, #who p")
+        if not self.driver.find_elements(By.CSS_SELECTOR, "#who p"):
+            self.sign_in(name, password)
+        elif name not in self.text("#who p"):
+            self.press("Sign out")
+            self.sign_in(name, password)
         self.live()
 
     def live(self) -> None:

@@ -149,6 +149,7 @@ async function go() {
   }
   leave();
   const mine = ++going;
+  const held = document.activeElement;
   const view = byId("view");
   view.dataset.name = name || "chat";
   if (!open) { fill(view, h("h1", {}, "There is no such view")); return; }
@@ -161,6 +162,7 @@ async function go() {
     if (mine === going) fill(view, h("p", { class: "says", role: "alert" }, refusal.words ?? refusal.message));
     return;
   }
+  if (![held, document.body].includes(document.activeElement)) return; // the reader has moved on meanwhile
   if (showing?.focus) showing.focus();
   else view.querySelector("h1")?.focus();
 }
