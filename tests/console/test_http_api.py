@@ -208,6 +208,18 @@ def test_a_snoozed_card_is_a_row_for_its_person(port: Harbour) -> None:
         assert (events[-1]["type"], events[-1]["by"]) == ("snoozed", "ann")
 
 
+def test_an_approver_lends_the_right_to_approve(port: Harbour) -> None:
+    proposal_id = port.proposal(port.failed_run())["proposal_id"]
+    with port.client("ann") as ann, port.client("vic") as vic:
+        lend = {"to": "vic", "hours": 1, "reason": "asleep"}
+        assert vic.post("/api/delegations", json={**lend, "to": "ann"}).status_code == 403
+        assert ann.post("/api/delegations", json={**lend, "to": "nobody"}).status_code == 404
+        assert ann.post("/api/delegations", json=lend).json()["taker"] == "vic"
+        card = vic.get(f"/api/proposals/{proposal_id}").json()
+        vote = {"digest": card["digest"], "decision": "approve"}
+        assert vic.post(f"/api/proposals/{proposal_id}/vote", json=vote).json()["status"] == "allowed"
+
+
 def test_the_kill_switch_is_shown_to_everybody(port: Harbour) -> None:
     with port.client("pat") as pat, port.client("vic") as vic:
         assert "smoke" in pat.post("/api/stop", json={"reason": "smoke"}).json()["stopped"]

@@ -29,6 +29,7 @@ STATUS = {
     "unknown-subject": 404,
     "unknown-operation": 404,
     "unknown-thread": 404,
+    "unknown-person": 404,
     "bad-request": 422,
     "invalid": 422,
     "too-many-tries": 429,

@@ -24,6 +24,8 @@ from pilotage.console.web.shapes import (
     BulkVote,
     Edit,
     EventOut,
+    Lend,
+    Lent,
     Me,
     Message,
     NewThread,
@@ -256,6 +258,15 @@ async def undo(request: Request, caller: Writer, proposal_id: ProposalId, given:
     return Undone(
         proposal_id=found["proposal_id"], effect=found["effect"], reason=str(found.get("reason") or "")
     )
+
+
+@router.post("/delegations", status_code=201)
+async def delegate(request: Request, caller: Writer, given: Lend) -> Lent:
+    """Lends the caller's right to approve to another person for a while."""
+    found = await _engine(request).ask(
+        caller, "delegate", to=given.to, hours=given.hours, reason=given.reason
+    )
+    return Lent(**found)
 
 
 @router.post("/stop")

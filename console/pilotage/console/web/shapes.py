@@ -69,6 +69,20 @@ class Snooze(_In):
     minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)]
 
 
+class Lend(_In):
+    """To whom the caller lends their own right to approve, and for how long."""
+
+    to: Annotated[str, Field(min_length=1, max_length=80)]
+    hours: Annotated[int, Field(ge=1, le=24 * 365)]
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Lent(BaseModel):
+    giver: str
+    taker: str
+    until: str
+
+
 class Because(_In):
     reason: Reason = ""
 

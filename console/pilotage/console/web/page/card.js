@@ -109,6 +109,7 @@ function answers(card, view) {
     button("Reject…", () => reasonForm(card, view), "no"),
     button("Edit…", () => editForm(card, view)),
     button("Snooze…", () => snoozeForm(card, view)),
+    button("Delegate…", () => lendForm(view)),
     ask,
   ];
 }
@@ -186,6 +187,17 @@ function snoozeForm(card, view) {
       const answer = await post(at`/api/proposals/${card.proposal_id}/snooze`, { minutes });
       snoozed.put(card.proposal_id, answer?.until ?? new Date(Date.now() + minutes * 60000).toISOString());
       announce("Snoozed; it stays open and others still see it.");
+    }));
+}
+
+function lendForm(view) {
+  formOf(view, "Lend your right to approve",
+    [h("label", {}, "To", h("input", { name: "to", type: "text", required: true, maxlength: 80, autocomplete: "off" })),
+      h("label", {}, "Hours", h("input", { name: "hours", type: "number", required: true, min: 1, max: 8760, step: 1, value: 8 })),
+      h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" }))],
+    "Lend it", (given) => attempt(view, async () => {
+      const lent = await post("/api/delegations", { to: given.get("to"), hours: Number(given.get("hours")), reason: given.get("reason") });
+      announce(`${plain(lent.taker)} may approve for you until ${plain(lent.until)}.`);
     }));
 }
 
