@@ -14,9 +14,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import pytest
 import uvicorn
 
-from pilotage.console.engine.crews import caller_with, crew_of
+from pilotage.console.engine.crews import PREFECT_KEYS, caller_with, crew_of
 from pilotage.console.engine.engine import Engine
 from pilotage.console.engine.event_log import EventLog
 from pilotage.console.engine.watcher import Watcher
@@ -235,6 +236,9 @@ def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
     operations = {name: row for table in tables for name, row in table.table().items()}
     sessions = Sessions()
     with contextlib.ExitStack() as stack:
+        keyless = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in PREFECT_KEYS:  # a server that other tests of the session use may be named there
+            keyless.delenv(name, raising=False)
         stack.callback(store.close)
         stack.callback(ledger.close)
         stack.callback(reader.close)
