@@ -14,6 +14,7 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.css.query import NoMatches
 from textual.events import Resize
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
@@ -130,6 +131,8 @@ class Bridge(App[None]):
         log, pane = self.talking.engine.log, self.query_one(Talk)
         turn, busy = 0, False
         async for batch in log.follow(0, self.talking.thread):
+            if not self.query("#line"):  # the screen was left
+                return
             for event in batch:
                 await pane.tell(event)
                 self._remember(event)
@@ -183,6 +186,8 @@ class Bridge(App[None]):
                 await self._side()
             except PilotageError as exc:
                 self.query_one("#head", Static).update(harmless(f"no desk: {exc}", limit=300))
+            except NoMatches:  # the screen was left while the desk was asked
+                return
 
     async def _head(self) -> None:
         talk = self.talking
