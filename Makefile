@@ -3,23 +3,28 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
 
-# two of the flows' files go with the rooms: then both halves of the suite take equally long
+# one of the flows' files goes with the rooms: then both halves of the suite take equally long
 TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
-FLOWS := $(filter-out %/test_up.py %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
+DEMO := tests/flows/test_demo.py
+FLOWS := $(filter-out $(DEMO) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
-.PHONY: .venv demo test test-flows test-rooms check fix bench notebooks smoke-llm soak conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo $(DEMO)
 
-test: .venv ## pass the tests: two halves side by side, since each mostly waits for a server
+test: .venv ## pass the tests: two halves side by side, then the demo, which has the machine to itself
 	$(MAKE) --no-print-directory -j2 test-flows test-rooms
+	$(MAKE) --no-print-directory test-demo
 
 test-flows: .venv
 	$(BIN)/python -m pytest $(FLOWS) $(PYTEST)
 
 test-rooms: .venv
-	$(BIN)/python -m pytest $(filter-out $(FLOWS),$(TESTS)) $(PYTEST)
+	$(BIN)/python -m pytest $(filter-out $(DEMO) $(FLOWS),$(TESTS)) $(PYTEST)
+
+test-demo: .venv
+	$(BIN)/python -m pytest $(DEMO) $(PYTEST)
 
 check: .venv ## style, types and architecture
 	$(BIN)/ruff check .
