@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
 import uvicorn
 
-from pilotage.console.engine.crews import PREFECT_KEYS, caller_with, crew_of
+from pilotage.console.engine.crews import caller_with, crew_of
 from pilotage.console.engine.engine import Engine
 from pilotage.console.engine.event_log import EventLog
 from pilotage.console.engine.watcher import Watcher
 from pilotage.console.web.app import create_app
 from pilotage.console.web.sessions import Sessions
+from pilotage.flows.credentials import PREFECT_KEYS
 from pilotage.flows.desk import DeskServer
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.doorkeeper import Doorkeeper
@@ -300,6 +301,3 @@ def _serving(
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-UUID_OF_NOBODY = str(UUID(int=0))

@@ -15,10 +15,10 @@ from tests.console.harbour import Harbour
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from pilotage.console.engine.crews import PREFECT_KEYS
 from pilotage.console.terminal.conversations import Which, conversing
 from pilotage.console.terminal.panes import Inbox, Talk
 from pilotage.console.terminal.screen import Bridge
+from pilotage.flows.credentials import PREFECT_KEYS
 from pilotage.flows.places import Places
 from pilotage.telemetry.facts import EventFact
 

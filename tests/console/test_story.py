@@ -17,9 +17,9 @@ from tests.flows.aboard import Aboard, aboard, eventually
 from tests.flows.conftest import Floor
 from textual.pilot import Pilot
 
-from pilotage.console.engine.crews import PREFECT_KEYS
 from pilotage.console.terminal.panes import Inbox
 from pilotage.console.terminal.screen import Bridge
+from pilotage.flows.credentials import PREFECT_KEYS
 from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]

@@ -6,10 +6,10 @@ was started with, so it needs the rights of both; nothing here votes, stops or u
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilotage.flows.credentials import drop_keys
 from pilotage.flows.places import Places
 from pilotage.telemetry.errors import ConfigError
 
@@ -52,12 +52,10 @@ def mcp_server(toolbox: Toolbox) -> MCPServer:
 
 def run_mcp(where: Places, token_file: Path | None) -> None:
     """Serves on standard input and output until it ends, for the person whose token is at hand."""
-    from pilotage.console.engine.crews import PREFECT_KEYS
     from pilotage.flows.chat_session import toolbox
     from pilotage.flows.desk_client import DeskClient, token_for
 
-    for name in PREFECT_KEYS:
-        os.environ.pop(name, None)
+    drop_keys()
     desk = DeskClient(where.desk_socket, token_for(where, token_file))
     desk.call("whoami")  # nobody is served who is not known
     tools = toolbox(where, desk)

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.agent_traces import trace_to
+from pilotage.flows.credentials import PREFECT_KEYS
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import places
 from pilotage.flows.settings import Settings, load_settings
@@ -31,18 +32,10 @@ log = logging.getLogger("pilotage.agent")
 NOTICEABLE = 0.005
 """A forecast that moved by less is not written down again."""
 
-FORBIDDEN = (
-    "PREFECT_API_KEY",
-    "PREFECT_API_AUTH_STRING",
-    "PREFECT_SERVER_API_AUTH_STRING",
-    "PREFECT_API_URL",
-)
-"""Variables that would let this process reach Prefect."""
-
 
 def refuse_keys() -> None:
     """Returns when the environment holds no Prefect credential. Raises ConfigError naming what it found."""
-    found = [name for name in FORBIDDEN if os.environ.get(name)]
+    found = [name for name in PREFECT_KEYS if os.environ.get(name)]
     if found:
         raise ConfigError(
             f"Starting the agent: its environment holds {', '.join(found)}. "

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from pilotage.flows.announce import Announcer
 from pilotage.flows.chronicle import Chronicle
+from pilotage.flows.credentials import keyless
 from pilotage.flows.desk import DeskServer
 from pilotage.flows.doorkeeper import Doorkeeper
 from pilotage.flows.governance import Governance, Housekeeping
@@ -56,20 +57,6 @@ log = logging.getLogger("pilotage.up")
 LOOK_BACK = timedelta(hours=24)
 """After a long absence only failures of the last day are taken up; older ones are history."""
 
-KEYS = (
-    "PREFECT_API_KEY",
-    "PREFECT_API_AUTH_STRING",
-    "PREFECT_SERVER_API_AUTH_STRING",
-    "PREFECT_API_URL",
-    "PREFECT_API_DATABASE_CONNECTION_URL",
-    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
-    "PREFECT_CLIENT_CUSTOM_HEADERS",
-    "PREFECT_PROFILE",
-    "PREFECT_PROFILES_PATH",
-    "PREFECT_HOME",
-)
-"""What a process needs to reach or write Prefect; the agent gets none of it."""
-
 AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 
@@ -101,11 +88,6 @@ def first_identity(book: IdentityBook, places: Places) -> None:
     descriptor = os.open(places.token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(token + "\n")
-
-
-def keyless(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without anything that opens Prefect."""
-    return {key: value for key, value in environment.items() if key not in KEYS}
 
 
 class KeyedProcess:
@@ -187,13 +169,13 @@ class KeyedProcess:
             known = {(q.pool, q.queue): q for q in await asyncio.to_thread(floor, store)}
             return (pool, queue) in known and known[pool, queue].waiting == 0
 
+        ui_url = api.api_url.removesuffix("/api")
         announcer = Announcer(
             webhook_url=settings.webhook_url.get_secret_value(),
             routing_key=settings.webhook_routing_key.get_secret_value(),
-            ui_url=api.api_url.removesuffix("/api"),
+            ui_url=ui_url,
             api=api,
         )
-        ui_url = api.api_url.removesuffix("/api")
         levers = build_levers(let_go=let_go, announcer=announcer, api=api)
         injector = Injector(
             ledger=ledger,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotage.console.engine.callers import Caller, Crew
 from pilotage.console.engine.engine import Engine
 from pilotage.console.engine.event_log import EventLog
+from pilotage.flows.credentials import drop_keys
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import Places
 
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from pilotage.planner.chat import ChatAgent
     from pilotage.planner.tools import Toolbox
 
-PREFECT_KEYS = (
-    "PREFECT_API_KEY",
-    "PREFECT_API_AUTH_STRING",
-    "PREFECT_SERVER_API_AUTH_STRING",
-    "PREFECT_API_URL",
-)
-"""A console needs none of these, so it drops them before a model or a tool could see them."""
 SCRIPTED = "scripted"
 """The name of the model that is none: whoever sees its answers is told."""
 EVENTS_FILE = "conversations.sqlite"
@@ -30,8 +23,7 @@ EVENTS_FILE = "conversations.sqlite"
 
 def engine_for(where: Places, *, config: Path | None = None) -> Engine:
     """The engine of a state directory. Raises StoreError when its conversations cannot be opened."""
-    for name in PREFECT_KEYS:
-        os.environ.pop(name, None)
+    drop_keys()
     return Engine(log=EventLog(where.root / "console" / EVENTS_FILE), crew=crew_of(where, config=config))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -89,4 +89,3 @@ async def _writer(request: Request, x_csrf_token: Annotated[str | None, Header()
 
 Reader = Annotated[Caller, Depends(_reader)]
 Writer = Annotated[Caller, Depends(_writer)]
-Endpoint = Callable[..., Awaitable[object]]
