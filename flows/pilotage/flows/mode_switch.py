@@ -12,9 +12,6 @@ from datetime import datetime
 from pilotage.policies.ledgers import Ledger
 from pilotage.policies.verdicts import Mode
 
-_STRICTNESS = tuple(Mode)
-"""The strictest first."""
-
 
 class ModeSwitch:
     """The mode in force."""
@@ -23,7 +20,7 @@ class ModeSwitch:
         self._ledger = ledger
         self._clock = clock
         asked = ledger.asked_mode()
-        self._mode = configured if asked is None else min(configured, asked, key=_STRICTNESS.index)
+        self._mode = configured if asked is None else Mode.strictest(configured, asked)
         self.held_back = asked if asked is not None and self._mode is not configured else None
         """What a person asked for, when it is stricter than what is configured."""
 

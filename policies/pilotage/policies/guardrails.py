@@ -134,7 +134,7 @@ class Guardrails(BaseModel):
         fitting = [
             Mode(mode) for pattern, _, mode in rows if any(_matches(name, [pattern]) for name in names)
         ]
-        return min([installation, *fitting], key=tuple(Mode).index)
+        return Mode.strictest(installation, *fitting)
 
     def production(self, env: str) -> bool:
         """Whether this environment counts as production; case and space around it do not matter."""

@@ -172,12 +172,7 @@ class IdentityBook:
                 roles=sorted(roles), teams=sorted(teams), token_sha256=_sha256(token)
             )
             _known(name, entry.model_dump(), self._path)
-            self._append(
-                f'[users."{name}"]\n'
-                f"roles = {_toml(entry.roles)}\n"
-                f"teams = {_toml(entry.teams)}\n"
-                f'token_sha256 = "{entry.token_sha256}"\n'
-            )
+            self._append(_section(name, entry.model_dump(exclude_none=True)))
             self._refresh()
         return token
 

@@ -35,6 +35,11 @@ class Mode(StrEnum):
     AUTO = "auto"
     """Policy decides."""
 
+    @staticmethod
+    def strictest(*modes: Mode) -> Mode:
+        """The one of these that lets the loop go least far: they are defined in that order."""
+        return min(modes, key=tuple(Mode).index)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from pilotage.console.engine.callers import Caller
 from pilotage.console.engine.crews import caller_with, engine_for
 from pilotage.console.engine.watcher import Watcher
 from pilotage.console.web.app import LOOPBACK, create_app
@@ -47,18 +48,17 @@ def serve(
     token = token_for(where, token_file)
     caller = caller_with(where, token)
     sock = _listening(host, port)
-    asyncio.run(_serve(where, caller.token, config, sock, [*LOOPBACK, *public_hosts], say))
+    asyncio.run(_serve(where, caller, config, sock, [*LOOPBACK, *public_hosts], say))
 
 
 async def _serve(
     where: Places,
-    token: str,
+    caller: Caller,
     config: Path | None,
     sock: socket.socket,
     hosts: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
-    caller = caller_with(where, token)
     engine = engine_for(where, config=config)
     sessions = Sessions()
 
@@ -76,13 +76,14 @@ async def _serve(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING, server_header=False)
     )
     stop = asyncio.Event()
-    watching = asyncio.create_task(Watcher(engine, caller, DeskClient(where.desk_socket, token)).run(stop))
+    watching = asyncio.create_task(
+        Watcher(engine, caller, DeskClient(where.desk_socket, caller.token)).run(stop)
+    )
     address, port = sock.getsockname()[:2]
     base = f"http://{address if ':' not in address else f'[{address}]'}:{port}"
     say(f"The console of {where.root} is at {base}/")
-    say(
-        f"Sign in as {caller.name} with this link, once, within ten minutes: {base}/#code={sessions.issue_code(token)}"
-    )
+    code = sessions.issue_code(caller.token)
+    say(f"Sign in as {caller.name} with this link, once, within ten minutes: {base}/#code={code}")
     try:
         _end_on_signals(server, app.state.tail.close)
         await server.serve(sockets=[sock])

@@ -62,11 +62,7 @@ class NotifyLever:
         """Whether the webhook was taken or the event can be read back."""
         if not isinstance(action, NotifyOwner):
             wrong_lever(self.kind, action)
-        if delivery.after.get("webhook") == "sent":
-            return Check(judgement=Judgement.VERIFIED, detail="the webhook was taken")
-        if await self._api.event_exists(event_id(mark, STEP), moment(str(delivery.after["since"]))):
-            return Check(judgement=Judgement.VERIFIED, detail=f"the event is in Prefect; {NO_WEBHOOK}")
-        return Check(judgement=Judgement.PENDING, detail="the event is not in Prefect yet")
+        return await word_arrived(self._api, delivery, event_id(mark, STEP))
 
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
         """The delivery of the resolution; refused where there is no webhook."""
@@ -81,3 +77,12 @@ class NotifyLever:
             details={},
         )
         return Delivery(effect=Effect.DONE) if resolved.ok else refused(resolved.problem)
+
+
+async def word_arrived(api: PrefectApi, delivery: Delivery, event: str) -> Check:
+    """Whether the webhook took what was told, or its event can be read back."""
+    if delivery.after.get("webhook") == "sent":
+        return Check(judgement=Judgement.VERIFIED, detail="the webhook was taken")
+    if await api.event_exists(event, moment(str(delivery.after["since"]))):
+        return Check(judgement=Judgement.VERIFIED, detail=f"the event is in Prefect; {NO_WEBHOOK}")
+    return Check(judgement=Judgement.PENDING, detail="the event is not in Prefect yet")

@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 from pilotage.flows.announce import NO_WEBHOOK, Announcer, alert_key, event_id
 from pilotage.flows.levers.marks import Notes, refused, wrong_lever
+from pilotage.flows.levers.notify import STEP as TOLD
+from pilotage.flows.levers.notify import word_arrived
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import moment
-from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.receipts import Check, Delivery, Effect
 from pilotage.planner.actions import Action, ResolveAlert, Severity
 from pilotage.telemetry.errors import OrchestratorError
 
-TOLD, STEP = "notified", "resolved"
+STEP = "resolved"
 _EVER = timedelta(days=7)
 """How far back Prefect keeps events by default."""
 
@@ -82,11 +83,7 @@ class ResolveLever:
         """Whether the webhook took it or the event can be read back."""
         if not isinstance(action, ResolveAlert):
             wrong_lever(self.kind, action)
-        if delivery.after.get("webhook") == "sent":
-            return Check(judgement=Judgement.VERIFIED, detail="the webhook was taken")
-        if await self._api.event_exists(event_id(mark, STEP), moment(str(delivery.after["since"]))):
-            return Check(judgement=Judgement.VERIFIED, detail=f"the event is in Prefect; {NO_WEBHOOK}")
-        return Check(judgement=Judgement.PENDING, detail="the event is not in Prefect yet")
+        return await word_arrived(self._api, delivery, event_id(mark, STEP))
 
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
         """A refusal: there is no way back but to tell the owner again."""
