@@ -12,14 +12,13 @@ import fcntl
 import getpass
 import logging
 import os
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any
+from typing import Any
 
+from pilotage.flows.agent_keeping import keep_agent
 from pilotage.flows.announce import Announcer
 from pilotage.flows.chronicle import Chronicle
-from pilotage.flows.credentials import keyless
 from pilotage.flows.desk import DeskServer
 from pilotage.flows.doorkeeper import Doorkeeper
 from pilotage.flows.governance import Governance, Housekeeping
@@ -279,7 +278,7 @@ class KeyedProcess:
             asyncio.create_task(collector.run(stop), name="collector"),
             asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),
             asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
-            asyncio.create_task(self._keep_agent(token, watch_from, stop), name="agent"),
+            asyncio.create_task(keep_agent(places, token, watch_from, stop, self._say), name="agent"),
             asyncio.create_task(self._retain(store, stop), name="retention"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
@@ -313,51 +312,6 @@ class KeyedProcess:
                     log.warning("%s: %s", name, exc)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), self._settings.loop.tick.total_seconds())
-
-    async def _keep_agent(self, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
-        """Keeps the key-less agent process alive, with a growing pause after each death."""
-        pause = 1.0
-        while not stop.is_set():
-            started = _now()
-            process, output = await self._start_agent(token, watch_from)
-            ended = asyncio.create_task(process.wait())
-            stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            await _end(process)
-            output.close()
-            if stop.is_set():
-                return
-            pause = 1.0 if _now() - started > timedelta(minutes=1) else min(pause * 2, 60.0)
-            self._say(
-                f"the agent process ended ({process.returncode}); see {self._places.log}; again in {pause:.0f} s"
-            )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-
-    async def _start_agent(
-        self, token: str, watch_from: datetime
-    ) -> tuple[asyncio.subprocess.Process, IO[bytes]]:
-        self._places.log.parent.mkdir(parents=True, exist_ok=True)
-        output = self._places.log.open("ab")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "pilotage.flows.tethered",
-            str(os.getpid()),
-            "pilotage.flows.agent_process",
-            env={
-                **keyless(os.environ),
-                "PILOTAGE_STATE_DIR": str(self._places.root),
-                "PILOTAGE_AGENT_TOKEN": token,
-                "PILOTAGE_WATCH_FROM": watch_from.isoformat(),
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        return process, output
 
     async def _retain(self, store: DuckDBStore, stop: asyncio.Event) -> None:
         """Forgets old telemetry once an hour."""
@@ -406,16 +360,3 @@ async def _drain(deliver: Callable[[], Awaitable[bool]], *, most: int = 50) -> N
     for _ in range(most):
         if not await deliver():
             return
-
-
-async def _end(process: asyncio.subprocess.Process, *, grace: float = 5.0) -> None:
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), grace)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilotage.console.engine import deciding, recalling, seeing
+from pilotage.console.engine import deciding, explaining, recalling, seeing
 from pilotage.console.engine.blocks import Block, table
 from pilotage.console.engine.setting import Command, Setting
 
@@ -55,24 +55,24 @@ COMMANDS: Mapping[str, Command] = {
         reads=True,
     ),
     "audit": Command(
-        usage="/audit [N]", help="is the log whole, and its last N entries", run=seeing.audit, reads=True
+        usage="/audit [N]", help="is the log whole, and its last N entries", run=explaining.audit, reads=True
     ),
     "why": Command(
-        usage="/why ID", help="the story of a run, proposal or incident", run=seeing.why, reads=True
+        usage="/why ID", help="the story of a run, proposal or incident", run=explaining.why, reads=True
     ),
     "evidence": Command(
-        usage="/evidence ID", help="what a proposal rests on", run=seeing.evidence, reads=True
+        usage="/evidence ID", help="what a proposal rests on", run=explaining.evidence, reads=True
     ),
     "simulate": Command(
         usage="/simulate ID | KIND field=value …",
         help="what would be allowed and changed, without doing it",
-        run=seeing.simulate,
+        run=explaining.simulate,
         reads=True,
     ),
     "policy": Command(
         usage="/policy test KIND field=value …",
         help="what policy would say of an action",
-        run=seeing.policy,
+        run=explaining.policy,
         reads=True,
     ),
     # deciding
