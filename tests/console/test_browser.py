@@ -18,7 +18,7 @@ from prefect.states import Failed, Pending, Running
 from selenium.webdriver.common.keys import Keys
 from tests.conftest import PrefectServer
 from tests.console.browser import Page, chromium, needs_browser, serving
-from tests.flows.aboard import Aboard, aboard, eventually
+from tests.flows.aboard import SCRIPTED_MODEL, Aboard, aboard, eventually
 from tests.flows.conftest import Floor
 
 from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
@@ -26,16 +26,6 @@ from pilotage.policies.identities import IdentityBook
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 PASSWORD = "a word that nobody guesses"
-SETTINGS = """
-[loop]
-tick = "PT0.3S"
-[planner]
-retry_delay = "PT0S"
-[llm]
-base_url = "{url}"
-api_key = "scripted"
-model = "scripted"
-"""
 VIEWS = ("chat/new", "chat/floor", "inbox", "incidents", "floor", "forecast", "kpi", "audit")
 REFUSED = "Failed to load resource"
 """What a browser says of every answer that is not 200; who is refused on purpose knows it."""
@@ -93,7 +83,9 @@ def scene(
     root = tmp_path_factory.mktemp("p")
     with (
         ScriptedLLM(demo_script) as llm,
-        aboard(root, prefect_server.env, mode="approve", settings=SETTINGS.format(url=llm.base_url)) as ship,
+        aboard(
+            root, prefect_server.env, mode="approve", settings=SCRIPTED_MODEL.format(url=llm.base_url)
+        ) as ship,
     ):
         book = IdentityBook(ship.places.users)
         for name in ("pat", "ann", "vic"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.conftest import PrefectServer
 from tests.console.test_screen import line, line_of, on_screen, seen, until
-from tests.flows.aboard import Aboard, aboard, eventually
+from tests.flows.aboard import SCRIPTED_MODEL, Aboard, aboard, eventually
 from tests.flows.conftest import Floor
 from textual.pilot import Pilot
 
@@ -23,16 +23,6 @@ from pilotage.flows.credentials import PREFECT_KEYS
 from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
-SETTINGS = """
-[loop]
-tick = "PT0.3S"
-[planner]
-retry_delay = "PT0S"
-[llm]
-base_url = "{url}"
-api_key = "scripted"
-model = "scripted"
-"""
 THREAD = "t-story"
 
 
@@ -63,7 +53,9 @@ def test_from_a_question_to_a_verified_change(
     root: Path = tmp_path_factory.mktemp("s")
     with (
         ScriptedLLM(demo_script) as llm,
-        aboard(root, prefect_server.env, mode="approve", settings=SETTINGS.format(url=llm.base_url)) as ship,
+        aboard(
+            root, prefect_server.env, mode="approve", settings=SCRIPTED_MODEL.format(url=llm.base_url)
+        ) as ship,
     ):
         run_id = floor.start("build-features/demo", needs_mb=160)
         assert floor.ended(run_id, within=150).state_type == "FAILED"

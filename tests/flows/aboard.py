@@ -22,6 +22,17 @@ from pilotage.policies.identities import IdentityBook
 from pilotage.telemetry.errors import DeskError
 
 T = TypeVar("T")
+SCRIPTED_MODEL = """
+[loop]
+tick = "PT0.3S"
+[planner]
+retry_delay = "PT0S"
+[llm]
+base_url = "{url}"
+api_key = "scripted"
+model = "scripted"
+"""
+"""Settings of a quick loop whose language model is the scripted one at `{url}`."""
 
 
 def eventually(look: Callable[[], T | None], *, within: float = 60.0, what: str = "it") -> T:

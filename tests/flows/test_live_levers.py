@@ -152,14 +152,15 @@ def test_a_value_that_has_not_been_taken_is_taken_back_with_its_retry(yard: Yard
     assert yard.with_api(lambda api: api.inputs(run_id, "pilotage-override-")) == ()
 
 
-@pytest.mark.usefixtures("nothing_starts")
-def test_a_delivery_that_died_between_value_and_retry_is_finished(yard: Yard, mark: str) -> None:
-    run_id = failed(yard, "pilotage:overridable")
-    action = OverrideResult(run_id=run_id, task="price", value=1)
+class Dies(PrefectApi):
+    """An API whose process is gone before it sets a state."""
 
-    class Dies(PrefectApi):
-        async def set_state_if(self, *given: Any, **named: Any) -> Any:
-            raise KeyboardInterrupt
+    async def set_state_if(self, *given: Any, **named: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+def dies_before_the_state_is_set(yard: Yard, action: Action, mark: str) -> None:
+    """Delivers the action up to the state that it would set, where the process dies."""
 
     async def dying() -> None:
         async with Dies.from_prefect_settings().opened() as api:
@@ -167,6 +168,14 @@ def test_a_delivery_that_died_between_value_and_retry_is_finished(yard: Yard, ma
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
+
+
+@pytest.mark.usefixtures("nothing_starts")
+def test_a_delivery_that_died_between_value_and_retry_is_finished(yard: Yard, mark: str) -> None:
+    run_id = failed(yard, "pilotage:overridable")
+    action = OverrideResult(run_id=run_id, task="price", value=1)
+
+    dies_before_the_state_is_set(yard, action, mark)
     assert yard.state_name(run_id) == "Failed"
     assert yard.execute(action, mark).effect is Effect.DONE
     assert len(yard.with_api(lambda api: api.inputs(run_id, "pilotage-override-"))) == 1
@@ -233,17 +242,8 @@ def test_a_run_that_waits_is_answered_once_and_goes_on(yard: Yard, mark: str, tm
     assert yard.execute(action, mark, expected=str(uuid4())).effect is Effect.REFUSED
     assert yard.state_id(run_id) == before
 
-    class Dies(PrefectApi):
-        async def set_state_if(self, *given: Any, **named: Any) -> Any:
-            raise KeyboardInterrupt
-
-    async def dying() -> None:
-        async with Dies.from_prefect_settings().opened() as api:
-            await yard.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
-
     # a death between answer and state: 409 says that the answer is there, its sender that it is ours
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(dying())
+    dies_before_the_state_is_set(yard, action, mark)
     other = AnswerRun(run_id=run_id, answers=(amount(8),))
     assert "somebody else" in yard.execute(other, str(uuid4())).reason
     delivery = yard.execute(action, mark, expected=before)
