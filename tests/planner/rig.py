@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pilotage.planner.actions import ActionKind
+from pilotage.planner.checkpoints import SqliteCheckpoints
 from pilotage.planner.openai_model import OpenAIModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planner import Planner
@@ -84,7 +85,7 @@ class Rig:
             store=self.store,
             forecaster=self.forecaster,
             desk=self.desk,
-            checkpoint_path=self.path / "thoughts.sqlite",
+            checkpoints=SqliteCheckpoints(self.path / "thoughts.sqlite"),
             parameters=self.parameters,
             model=self.model,
             since=self.now - timedelta(hours=1),

@@ -66,6 +66,7 @@ def language_model(settings: Settings) -> LanguageModel | None:
 
 async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
     """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
+    from pilotage.planner.checkpoints import SqliteCheckpoints
     from pilotage.planner.planner import Planner
     from pilotage.telemetry import connect
     from pilotage.telemetry.champion import ChampionForecaster
@@ -76,14 +77,13 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     desk = DeskClient(where.desk_socket, token)
     stop_tracing = trace_to(desk, settings)
     forecaster = ChampionForecaster(store)
-    where.checkpoints.parent.mkdir(parents=True, exist_ok=True)
     async with Planner(
         store=store,
         forecaster=forecaster,
         desk=desk,
         model=language_model(settings),
         parameters=settings.planner,
-        checkpoint_path=where.checkpoints,
+        checkpoints=SqliteCheckpoints(where.checkpoints),
         since=watch_from,
     ) as planner:
         trained_at = datetime.min.replace(tzinfo=UTC)

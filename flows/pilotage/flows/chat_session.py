@@ -16,21 +16,33 @@ from pilotage.flows.places import Places
 from pilotage.flows.proposing import AgentDesk
 from pilotage.flows.settings import load_settings
 from pilotage.planner.chat import ChatAgent
+from pilotage.planner.checkpoints import SqliteCheckpoints
 from pilotage.planner.tools import Toolbox
 from pilotage.telemetry import connect
 
 
 def chat_agent(
-    where: Places, desk: DeskClient, *, config: Path | None = None, tools: Toolbox | None = None
+    where: Places,
+    desk: DeskClient,
+    *,
+    person: str = "",
+    config: Path | None = None,
+    tools: Toolbox | None = None,
 ) -> ChatAgent:
-    """An agent for the person whose token `desk` carries, with these tools or some of its own.
+    """An agent for the person whose token `desk` carries and whose name is given, with these tools or its own.
 
-    Raises ConfigError when the environment holds a Prefect credential or a setting is wrong, StoreError when
-    there is no telemetry to read.
+    It remembers its conversations with them from one process to the next. Raises ConfigError when the environment
+    holds a Prefect credential or a setting is wrong, StoreError when there is no telemetry to read.
     """
     settings = load_settings(config=config, state_dir=where.root)
     trace_to(desk, settings)  # what is left at the end is sent when the process exits
-    return ChatAgent(tools=tools or toolbox(where, desk), model=language_model(settings))
+    return ChatAgent(
+        tools=tools or toolbox(where, desk),
+        model=language_model(settings),
+        memory=SqliteCheckpoints(where.conversations),
+        remembered_tokens=settings.llm.remembered_tokens,
+        person=person,
+    )
 
 
 def toolbox(where: Places, desk: DeskClient) -> Toolbox:

@@ -59,6 +59,11 @@ class Places:
         return self.root / "agent" / "checkpoints.sqlite"
 
     @property
+    def conversations(self) -> Path:
+        """What the chat remembers of what was said to it; may be deleted at any time, and is then forgotten."""
+        return self.root / "agent" / "conversations.sqlite"
+
+    @property
     def model_book(self) -> Path:
         """What the language model has cost, and what its endpoint can do."""
         return self.root / "agent" / "models.sqlite"

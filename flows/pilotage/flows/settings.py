@@ -41,6 +41,8 @@ class LLMSettings(BaseModel):
     """The model's name as the endpoint knows it."""
     timeout: timedelta = timedelta(seconds=20)
     """How long one reply may take."""
+    remembered_tokens: int = Field(default=8000, ge=0)
+    """Of what was said before in a conversation, as a prompt repeats it; less for a model with a small window."""
     budget: Budget = Field(default_factory=Budget)
     """How many tokens may be spent, at which prices."""
 

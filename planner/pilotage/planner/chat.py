@@ -2,36 +2,40 @@
 
 A graph of two nodes, agent and tools. Tools read, or hand in proposals and return at once; none waits for a
 person, so a conversation never hangs on a decision. A person's next message is a new turn whatever was proposed
-in the last.
+in the last. What was said is remembered by the checkpoints that it is given, each person's part for itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, SystemMessage, ToolMessage
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphRecursionError
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from pilotage.planner.chat_parts import ChatPart
-from pilotage.planner.chat_tools import found_in, guarded, langchain_tools, tool_failed
+from pilotage.planner.chat_tools import guarded, langchain_tools, tool_failed
+from pilotage.planner.checkpoints import Checkpoints, MemoryCheckpoints, keep_newest
 from pilotage.planner.finals import final_part
 from pilotage.planner.model_book import charged_to
 from pilotage.planner.models import LanguageModel, Token, ToolsLacking
 from pilotage.planner.prompts import CHAT
+from pilotage.planner.remembering import forgotten, said_by_a_person, said_by_the_model
 from pilotage.planner.rules_chat import NO_MODEL, RulesAnswer, answer_by_rules, answer_from_memory
 from pilotage.planner.stepping import next_step
-from pilotage.planner.tools import PROPOSING, LookedUp, Toolbox
-from pilotage.telemetry.errors import AdapterError, ModelError
+from pilotage.planner.tools import Toolbox
+from pilotage.planner.turns import Heard, told
+from pilotage.telemetry.errors import AdapterError, CheckpointError, ModelError
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +43,8 @@ CALLS_PER_ANSWER = 8
 """Model calls for one question; small models have been seen to call the same tool for ever."""
 CHAT_CASE = "chat"
 """What conversations are charged to."""
-REMEMBERED_MESSAGES = 40
-"""The newest messages of a conversation that a model is shown."""
+REMEMBERED_TOKENS = 8_000
+"""Of the turns before this one, estimated, as a model is shown them."""
 
 
 class Turn(MessagesState):
@@ -57,14 +61,19 @@ class ChatAgent:
         *,
         tools: Toolbox,
         model: LanguageModel | None = None,
-        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        memory: Checkpoints | None = None,
+        remembered_tokens: int = REMEMBERED_TOKENS,
+        person: str = "",
     ) -> None:
-        """Without a checkpointer a conversation is remembered as long as this object lives."""
-        from langgraph.checkpoint.memory import InMemorySaver
+        """Without a memory a conversation is remembered as long as this object lives.
 
-        self._toolbox, self._model = tools, model
+        `person` keeps apart what several people say in one conversation: nobody's words stand in another's prompt.
+        """
+        self._toolbox, self._model, self._person = tools, model, person
+        self._memory = memory or MemoryCheckpoints()
+        self._remembered_tokens = remembered_tokens
         self._tools = langchain_tools(tools)
-        self._graph = self._build(checkpointer if checkpointer is not None else InMemorySaver())
+        self._graph = self._build()
 
     async def answer(self, text: str, session: str) -> AsyncIterator[ChatPart]:
         """The parts of the answer, ending with one `final`. Never raises an AdapterError."""
@@ -73,16 +82,15 @@ class ChatAgent:
                 yield part
             return
         if remembered := await self._recalled(text):
-            for part in _told(remembered, ""):
+            for part in told(remembered, ""):
                 yield part
             return
         try:
             async for part in self._by_model(text, session):
                 yield part
-        except (ModelError, GraphRecursionError) as error:
+        except (ModelError, CheckpointError, GraphRecursionError) as error:
             log.warning("Chatting without the model: %s", error)
             yield ChatPart(kind="error", text=str(error), by="model")
-            await self._close_turn(session)
             async for part in self._by_rules(text, instead_of(error)):
                 yield part
 
@@ -95,14 +103,13 @@ class ChatAgent:
 
     # -- with a model
 
-    def _build(self, checkpointer: BaseCheckpointSaver[Any]) -> Any:
+    def _build(self) -> StateGraph[Turn, None, Turn, Turn]:
         async def agent(state: Turn) -> dict[str, Any]:
             if self._model is None:
                 raise ModelError("Answering a chat: found no model. Configure one.")
             write = get_stream_writer()
-            shown = [SystemMessage(CHAT), *_newest(state["messages"])]
-            reply = await self._reply(self._model, shown, write)
-            return {"messages": [reply], "calls": state["calls"] + 1}
+            reply = await self._reply(self._model, [SystemMessage(CHAT), *state["messages"]], write)
+            return {"messages": [said_by_the_model(reply)], "calls": state["calls"] + 1}
 
         def onward(state: Turn) -> Literal["tools", "__end__"]:
             last = state["messages"][-1]
@@ -117,7 +124,7 @@ class ChatAgent:
         graph.add_edge(START, "agent")
         graph.add_conditional_edges("agent", onward, ["tools", END])
         graph.add_edge("tools", "agent")
-        return graph.compile(checkpointer=checkpointer, name="chat")
+        return graph
 
     async def _reply(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
         with charged_to(CHAT_CASE):
@@ -139,64 +146,55 @@ class ChatAgent:
                 log.info("%s", lacking)
         return await next_step(model, shown, self._tools)
 
-    def _config(self, session: str) -> dict[str, Any]:
-        return {"configurable": {"thread_id": f"chat:{session}"}, "recursion_limit": 2 * CALLS_PER_ANSWER + 4}
-
     async def _by_model(self, text: str, session: str) -> AsyncIterator[ChatPart]:
-        await self._close_turn(session)  # the turn before this may have been cancelled anywhere
-        turn = {"messages": [HumanMessage(text)], "calls": 0}
-        last, hanging = "", False
-        found: list[LookedUp] = []
-        gaps: list[str] = []
-        stream = self._graph.astream(
-            turn, self._config(session), stream_mode=["custom", "updates"], version="v2", durability="sync"
-        )
-        async for piece in stream:
-            if piece["type"] == "custom":
-                yield piece["data"]
-                continue
-            for update in piece["data"].values():
-                for message in (update or {}).get("messages", ()):
-                    for part in _parts_of(message):
-                        yield part
-                    if isinstance(message, ToolMessage):
-                        look_up = found_in(message)
-                        found += [look_up] if look_up else []
-                        gaps += (
-                            []
-                            if look_up
-                            else [f"{message.name}: {_result_of(message).get('error', 'no result')}"]
-                        )
-                    if isinstance(message, AIMessage):
-                        last = str(message.text)
-                        hanging = bool(message.tool_calls)
-        if hanging:
-            await self._close_turn(session)
-            gaps.append(
+        thread = f"chat:{session}:{self._person}" if self._person else f"chat:{session}"
+        config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": 2 * CALLS_PER_ANSWER + 4}
+        heard = Heard()
+        async with AsyncExitStack() as stack:
+            saver, before = await self._recollected(stack, config, heard)
+            turn: Any = {
+                "messages": [
+                    *(RemoveMessage(id=str(m.id)) for m in forgotten(before, self._remembered_tokens)),
+                    said_by_a_person(text),
+                ],
+                "calls": 0,
+            }
+            graph: Any = self._graph.compile(checkpointer=saver, name="chat")
+            stream = graph.astream(
+                turn, config, stream_mode=["custom", "updates"], version="v2", durability="sync"
+            )
+            async for piece in stream:
+                if piece["type"] == "custom":
+                    yield piece["data"]
+                    continue
+                for update in piece["data"].values():
+                    for message in (update or {}).get("messages", ()):
+                        for part in heard.take(message):
+                            yield part
+            await keep_newest(saver, thread)
+        if heard.hanging:
+            heard.gaps.append(
                 f"the question led to more than {CALLS_PER_ANSWER} calls of the model, so it was stopped"
             )
-            last = last or "I stopped: that question led to too many look-ups. Ask for one thing at a time."
-        elif not last.strip():
+            heard.last = (
+                heard.last
+                or "I stopped: that question led to too many look-ups. Ask for one thing at a time."
+            )
+        elif not heard.last.strip():
             raise ModelError("Answering a chat: found an answer without words. Ask again.", transient=True)
-        yield final_part(last, found, by="model", asked=text, gaps=gaps)
+        yield final_part(heard.last, heard.found, by="model", asked=text, gaps=heard.gaps)
 
-    async def _close_turn(self, session: str) -> None:
-        """Answers tool calls that nobody answered: endpoints refuse a conversation with one left open."""
-        config = self._config(session)
-        state = await self._graph.aget_state(config)
-        messages = state.values.get("messages", []) if state.values else []
-        answered = {m.tool_call_id for m in messages if isinstance(m, ToolMessage)}
-        open_calls = [
-            call["id"]
-            for m in messages
-            if isinstance(m, AIMessage)
-            for call in m.tool_calls
-            if call["id"] not in answered
-        ]
-        closing: list[BaseMessage] = [ToolMessage("not carried out", tool_call_id=c) for c in open_calls if c]
-        if not messages or not (closing or state.next):
-            return
-        await self._graph.aupdate_state(config, {"messages": closing, "calls": 0}, as_node="agent")
+    async def _recollected(
+        self, stack: AsyncExitStack, config: dict[str, Any], heard: Heard
+    ) -> tuple[BaseCheckpointSaver[Any], list[BaseMessage]]:
+        """The memory, opened, and the conversation so far; an empty one where it cannot be had, which is told."""
+        try:
+            saver = await stack.enter_async_context(self._memory.opened())
+            return saver, await _whole(self._graph.compile(checkpointer=saver), config)
+        except CheckpointError as error:
+            log.warning("Answering without what was said before: %s", error)
+            heard.gaps.append(f"what was said before this question is not known: {error}")
+            return await stack.enter_async_context(MemoryCheckpoints().opened()), []
 
     # -- by rules
 
@@ -205,72 +203,30 @@ class ChatAgent:
             found = await asyncio.to_thread(answer_by_rules, text, self._toolbox)
         except AdapterError as error:
             yield ChatPart(kind="error", text=str(error))
-            told = f"{why} The records cannot be read now: {error}"
-            yield final_part(told, (), by="rules", gaps=["the records could not be read"])
+            words = f"{why} The records cannot be read now: {error}"
+            yield final_part(words, (), by="rules", gaps=["the records could not be read"])
             return
-        for part in _told(found, why):
+        for part in told(found, why):
             yield part
+
+
+async def _whole(graph: CompiledStateGraph[Any, Any, Any, Any], config: Any) -> list[BaseMessage]:
+    """The conversation so far, each call with a result: the turn before may have ended anywhere.
+
+    Calls that nobody answered are answered: endpoints refuse a conversation with one left open.
+    """
+    state = await graph.aget_state(config)
+    messages = list(state.values.get("messages", ())) if state.values else []
+    answered = {m.tool_call_id for m in messages if isinstance(m, ToolMessage)}
+    calls = [call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls]
+    closing = [ToolMessage("not carried out", tool_call_id=c) for c in calls if c and c not in answered]
+    if not messages or not (closing or state.next):
+        return messages
+    await graph.aupdate_state(config, {"messages": closing, "calls": 0}, as_node="agent")
+    return list((await graph.aget_state(config)).values["messages"])
 
 
 def instead_of(error: Exception) -> str:
     """Why rules answer, in words for the person."""
     said = getattr(error, "said", "") or "The language model gave no answer"
     return f"{said}; rules answer instead."
-
-
-def _told(answer: RulesAnswer, why: str) -> list[ChatPart]:
-    """The parts of an answer that no model gave."""
-    parts: list[ChatPart] = []
-    for one in answer.found:
-        tool = one.citation["tool"]
-        parts.append(ChatPart(kind="tool_call", tool=tool, detail=one.citation["arguments"]))
-        filed: Literal["proposal", "tool_result"] = (
-            "proposal" if tool in PROPOSING and "proposal_id" in one.result else "tool_result"
-        )
-        parts.append(ChatPart(kind=filed, tool=tool, detail=one.result, by="tool", citation=one.citation))
-    words = f"{why}\n{answer.text}" if why else answer.text
-    by: Literal["memory", "rules"] = "memory" if answer.remembered else "rules"
-    return [*parts, final_part(words, answer.found, by=by)]
-
-
-def _newest(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The newest messages, beginning with a person's: a result without its call is refused by endpoints."""
-    newest = list(messages[-REMEMBERED_MESSAGES:])
-    while newest and not isinstance(newest[0], HumanMessage):
-        newest.pop(0)
-    return newest
-
-
-def _parts_of(message: BaseMessage) -> list[ChatPart]:
-    match message:
-        case AIMessage():
-            return [
-                ChatPart(kind="tool_call", tool=call["name"], detail=call["args"], by="model")
-                for call in message.tool_calls
-            ]
-        case ToolMessage():
-            found = found_in(message)
-            result = found.result if found else _result_of(message)
-            filed = str(message.name) in PROPOSING and "proposal_id" in result
-            kind: Literal["proposal", "tool_result"] = "proposal" if filed else "tool_result"
-            return [
-                ChatPart(
-                    kind=kind,
-                    tool=str(message.name),
-                    detail=result,
-                    by="tool",
-                    citation=found.citation if found else {},
-                    seconds=float(message.artifact["seconds"]) if found else 0.0,
-                )
-            ]
-        case _:
-            return []
-
-
-def _result_of(message: ToolMessage) -> dict[str, Any]:
-    """What a tool that was refused, that is unknown or that broke left as its result."""
-    try:
-        result = json.loads(str(message.content))
-    except ValueError:
-        return {"error": str(message.content)[:300]}
-    return result if isinstance(result, dict) else {"error": str(result)[:300]}

@@ -14,11 +14,14 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from pilotage.planner.evidence import key_of
+from pilotage.planner.remembering import without_secrets
 from pilotage.planner.tools import ASKS, PROPOSING, READING, LookedUp, Toolbox, looked_up
 from pilotage.telemetry.schema import TABLES
 
 SAME_CALL = 2
 """How often one call with one set of arguments is carried out in a turn; small models repeat it for ever."""
+LONGEST_RESULT = 12_000
+"""Characters of one result that a model is shown."""
 FOR_PEOPLE_ONLY = frozenset({"example"})
 """Parts of a result that a model is not shown: whole lines of other people's text, where a template does."""
 
@@ -39,9 +42,12 @@ def _tool(toolbox: Toolbox, name: str) -> BaseTool:
     def call(**arguments: Any) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()
         found = looked_up(toolbox, name, arguments)
-        told = {"cite": found.citation["key"], **_for_model(found.result)}
-        beside = {"result": found.result, "citation": found.citation, "seconds": time.monotonic() - started}
-        return json.dumps(told, default=str), beside
+        took = time.monotonic() - started
+        result = without_secrets(found.result)  # it is remembered, and what is remembered is on a disk
+        told = json.dumps({"cite": found.citation["key"], **_for_model(result)}, default=str)
+        if len(told) > LONGEST_RESULT:
+            told = f"{told[:LONGEST_RESULT]} … this result is cut: ask for less of it"
+        return told, {"result": result, "citation": without_secrets(found.citation), "seconds": took}
 
     about = shape.description + {
         "sql": f" {tables_in_words()}",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
 
 Answer = TypeVar("Answer", bound=BaseModel)
+CHARS_PER_TOKEN = 4
+"""By which tokens are estimated where nobody counts them; English text has about so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr, ValidationError
 
 from pilotage.planner.model_book import Abilities, BudgetSpent, ModelBook
-from pilotage.planner.models import Answer, Reply, Token, ToolsLacking, Usage
+from pilotage.planner.models import CHARS_PER_TOKEN, Answer, Reply, Token, ToolsLacking, Usage
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.redact import redact
 from pilotage.telemetry.secret_shapes import fit_for_a_prompt
@@ -41,8 +41,6 @@ DOWN_FOR = 30.0
 NO_KEEPALIVE = type(openai.DEFAULT_CONNECTION_LIMITS)(max_keepalive_connections=0)
 DEPTH_OF_REASON = 300
 """Characters of a foreign error that are shown."""
-CHARS_PER_TOKEN = 4
-"""By which tokens are estimated where an endpoint does not count them; English text has about so many."""
 
 
 class OpenAIModel:

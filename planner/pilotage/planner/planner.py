@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pilotage.planner.actions import ActionKind, action_as_json
+from pilotage.planner.checkpoints import Checkpoints
 from pilotage.planner.diagnosis import incident_id
 from pilotage.planner.findings import Finding
 from pilotage.planner.lookout import LOOKS, Lookout
@@ -66,7 +65,7 @@ class Planner:
         store: Store,
         forecaster: Forecaster,
         desk: Desk,
-        checkpoint_path: Path,
+        checkpoints: Checkpoints,
         parameters: PlaybookParameters | None = None,
         model: LanguageModel | None = None,
         since: datetime | None = None,
@@ -74,7 +73,7 @@ class Planner:
     ) -> None:
         self._store, self._forecaster, self._desk, self._model = store, forecaster, desk, model
         self._parameters = parameters or PlaybookParameters()
-        self._checkpoint_path, self._clock = checkpoint_path, clock
+        self._checkpoints, self._clock = checkpoints, clock
         self._since = since or clock()
         self._handled: dict[str, None] = {}
         self._broken: dict[str, int] = {}
@@ -168,15 +167,9 @@ class Planner:
 
     async def _compiled(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         if self._graph is None:
-            # without it, types that nobody declared would be revived from the file
-            os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
-            from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
             from pilotage.planner.graph import build  # the graph library takes 0.6 s to import
 
-            self._checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-            saver = AsyncSqliteSaver.from_conn_string(str(self._checkpoint_path))
-            self._graph = build(await self._open.enter_async_context(saver))
+            self._graph = build(await self._open.enter_async_context(self._checkpoints.opened()))
         return self._graph
 
     async def _think(

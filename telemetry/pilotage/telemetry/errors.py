@@ -7,6 +7,7 @@
     │  ├─ LedgerError             the ledger of proposals, verdicts and receipts
     │  ├─ OrchestratorError       Prefect
     │  ├─ ModelError              the language model
+    │  ├─ CheckpointError         where the agent's memory is kept
     │  └─ DeskError               the socket between the keyed process and everybody else
     └─ InvariantError             we are wrong; the loop stops and holds
 
@@ -56,6 +57,12 @@ class ModelError(AdapterError):
     """The language model gave no usable answer; rules answer instead."""
 
     system = "language model"
+
+
+class CheckpointError(AdapterError):
+    """The agent's memory could not be opened, read or written; it goes on without."""
+
+    system = "checkpoints"
 
 
 class DeskError(AdapterError):

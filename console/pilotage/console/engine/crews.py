@@ -47,7 +47,9 @@ def crew_of(where: Places, *, config: Path | None = None) -> Crew:
         from pilotage.flows.chat_session import chat_agent  # start-up time: the planner
 
         if caller.token not in agents:
-            agents[caller.token] = chat_agent(where, desk(caller), config=config, tools=looks(caller))
+            agents[caller.token] = chat_agent(
+                where, desk(caller), person=caller.name, config=config, tools=looks(caller)
+            )
         return agents[caller.token]
 
     def model() -> dict[str, object]:
