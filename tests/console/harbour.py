@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from pilotage.console.engine.crews import caller_with, crew_of
 from pilotage.console.engine.engine import Engine
@@ -90,6 +91,43 @@ class PlayedFacts:
         )
 
 
+class Web:
+    """The console's server. Few tests want one, so it is started by the first that asks."""
+
+    def __init__(self, make: Callable[[], FastAPI]) -> None:
+        self.url = ""
+        self.starting = threading.Lock()
+        """Held by who starts it, or asks whether it was."""
+        self._make = make
+        self._end: Callable[[], None] = lambda: None
+        self._serving: asyncio.Future[None] | None = None
+
+    async def start(self) -> str:
+        """Its address, on a free port of loopback."""
+        app = self._make()
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+        )
+        self._serving = asyncio.ensure_future(server.serve())
+        while not server.started and not self._serving.done():
+            await asyncio.sleep(0.01)
+        assert server.started, "the server did not start"
+
+        def end() -> None:
+            app.state.tail.close()
+            server.should_exit = True
+
+        self._end = end
+        self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        return self.url
+
+    async def stop(self) -> None:
+        """Nothing; it has ended, if it was ever started."""
+        self._end()
+        if self._serving is not None:
+            await self._serving
+
+
 @dataclass
 class Harbour:
     """What a test asks for."""
@@ -103,8 +141,14 @@ class Harbour:
     injector: Injector
     lever: PlayedLever
     sessions: Sessions
-    url: str = ""
+    web: Web
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    @property
+    def url(self) -> str:
+        """Where the server is; whoever asks first has it started."""
+        with self.web.starting:
+            return self.web.url or asyncio.run_coroutine_threadsafe(self.web.start(), self.loop).result(60)
 
     def client(self, name: str | None = None, **more: Any) -> httpx.Client:
         """A client of the server, with this person's token or without any."""
@@ -185,7 +229,7 @@ class Harbour:
 
 @contextmanager
 def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
-    """Everything, in the directory `root`, served on a free port of loopback until the end of the block."""
+    """Everything, in the directory `root`, until the end of the block."""
     places = Places(root=root)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     book = IdentityBook(places.users)
@@ -244,10 +288,6 @@ def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
         stack.callback(ledger.close)
         stack.callback(reader.close)
         engine = Engine(log=EventLog(root / "console.sqlite"), crew=crew_of(places))
-        port = Harbour(
-            places=places, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
-            injector=injector, lever=lever, sessions=sessions,
-        )  # fmt: skip
         desk = DeskServer(
             places.desk_socket, operations, book.authenticate, sign_in=Doorkeeper(book, _now).sign_in
         )
@@ -255,35 +295,31 @@ def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
         def password(name: str, given: str) -> str:
             return str(DeskClient(places.desk_socket, "").call("sign_in", name=name, password=given)["token"])
 
-        app = create_app(
-            engine, identify=lambda token: caller_with(places, token), password=password, sessions=sessions
-        )
-        server = uvicorn.Server(
-            uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1, ws="none")
-        )
-        with _serving(port, desk, server, app.state.tail.close):
+        def make() -> FastAPI:
+            return create_app(
+                engine,
+                identify=lambda token: caller_with(places, token),
+                password=password,
+                sessions=sessions,
+            )
+
+        port = Harbour(
+            places=places, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
+            injector=injector, lever=lever, sessions=sessions, web=Web(make),
+        )  # fmt: skip
+        with _open(port, desk):
             yield port
 
 
 @contextmanager
-def _serving(
-    port: Harbour, desk: DeskServer, server: uvicorn.Server, close: Callable[[], None]
-) -> Iterator[None]:
+def _open(port: Harbour, desk: DeskServer) -> Iterator[None]:
     ready, stop = threading.Event(), asyncio.Event()
 
     async def run() -> None:
         await desk.start()
-        serving = asyncio.create_task(server.serve())
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            address = server.servers[0].sockets[0].getsockname()
-            port.url = f"http://127.0.0.1:{address[1]}"
         ready.set()
         await stop.wait()
-        close()
-        server.should_exit = True
-        await serving
+        await port.web.stop()
         await port.engine.close()
         await desk.close()
 
@@ -291,7 +327,6 @@ def _serving(
     thread.start()
     try:
         assert ready.wait(30)
-        assert port.url, "the server did not start"
         yield
     finally:
         port.loop.call_soon_threadsafe(stop.set)

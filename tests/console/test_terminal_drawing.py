@@ -106,9 +106,24 @@ def test_a_wide_table_becomes_records_where_there_is_no_room() -> None:
     assert [line.split()[0] for line in narrow.splitlines()[1:7]] == list("abcdef")
 
 
+def test_moments_say_which_clock_they_are_on() -> None:
+    at = blocks.moment(NOW.isoformat())
+    rows: list[list[blocks.Cell]] = [[at, "x"], ["", "y"]]
+    told = printed(drawn(blocks.table("T", ("since", "what"), rows, empty=""), 80), 80)
+    assert "since (UTC)" in told
+    assert "11-02 12:00:00" in told
+    assert "made (UTC)" in printed(drawn(blocks.pairs("T", {"made": at}), 80), 80)
+
+
 def test_a_card_has_what_a_person_decides_on() -> None:
     told = printed(drawn(blocks.card(card_of(proposal("etl/nightly"))), 100), 100)
-    for part in ("memory: 128 MiB → 256 MiB", "40%, says ewma", "needs_approval", "1 more owner, an approver of team ops",
+    known = {
+        "touches": {"runs": [{"run_id": "r", "name": "otter", "becomes": "waits"}], "more": 4},
+        "takes": "long",
+    }
+    told += printed(drawn(blocks.card(card_of(proposal("etl/nightly"), None, known)), 100), 100)
+    for part in ("otter waits; and 4 more", "takes    long", "memory: 128 MiB → 256 MiB", "40%, says ewma",
+                 "needs_approval", "1 more owner, an approver of team ops",
                  "not pat", "waits for a person"):  # fmt: skip
         assert part in told
 

@@ -1,8 +1,9 @@
 """What a command shows, as values that every skin draws in its own way.
 
 A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart"|"timeline"|"raw", …}`. A cell is a string, a number,
-or `{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `proposal:ID`, `incident:ID` or `thread:ID`, which skins
-turn into a link. `{"kind": "card", "card"}` is a proposal: the engine writes it down as an event of its own.
+`{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `queue:POOL/QUEUE`, `proposal:ID`, `incident:ID` or `thread:ID`,
+which skins turn into a link, or `{"text", "at"}`: a moment, `text` in UTC and `at` for whoever shows another time zone.
+`{"kind": "card", "card"}` is a proposal: the engine writes it down as an event of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pilotage.console.shown import when
 
 Block = dict[str, Any]
 Cell = str | int | float | None | dict[str, str]
@@ -77,12 +80,19 @@ def link(words: str, kind: str, key: str) -> dict[str, str]:
     return {"text": words, "ref": f"{kind}:{key}"}
 
 
+def moment(iso: Any) -> Cell:
+    """A cell with a moment, or an empty one."""
+    return {"text": when(iso), "at": str(iso)} if iso else ""
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Mapping):
         return (
-            dict(value) if "ref" in value else ", ".join(f"{count} {name}" for name, count in value.items())
+            dict(value)
+            if "ref" in value or "at" in value
+            else ", ".join(f"{count} {name}" for name, count in value.items())
         )
     if isinstance(value, Iterable):
         return ", ".join(str(each) for each in value)

@@ -32,6 +32,7 @@ STANDING: Mapping[str, str] = {
     "refused": "refused when it was to be injected",
     "expired": "expired before anybody decided",
     "rejected": "rejected by a person",
+    "replaced": "edited by a person; the edit took its place",
 }
 """Each standing in words."""
 
@@ -39,12 +40,13 @@ STANDING: Mapping[str, str] = {
 def card_of(
     proposal: Mapping[str, Any],
     lever: Mapping[str, Any] | None = None,
-    before: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Card:
     """The card of one proposal. `lever` is that kind's row of the desk's `levers`: what it does, how it is undone.
 
-    `before` is what telemetry knows of the target, see `changes.known_before`.
+    `beside` is what telemetry knows, see `beside.known_beside`.
     """
+    known = beside or {}
     action, case = proposal.get("action") or {}, proposal.get("case") or {}
     verdict, facts = proposal.get("verdict") or {}, proposal.get("target_facts") or {}
     outcome, filed = proposal.get("outcome") or {}, proposal.get("proposal") or {}
@@ -62,7 +64,9 @@ def card_of(
         "env": facts.get("env", ""),
         "tier": facts.get("tier"),
         "team": facts.get("team", ""),
-        "changes": changes_of(action, facts, before or {}),
+        "changes": changes_of(action, facts, known.get("before") or {}),
+        "touches": dict(known.get("touches") or {}),
+        "takes": known.get("takes", ""),
         "effect": case.get("expected_effect", ""),
         "failure_class": case.get("failure_class", ""),
         "found_by": case.get("rule_id") or case.get("found_by", ""),
@@ -86,13 +90,21 @@ def card_of(
         "within": (lever or {}).get("within", ""),
         "votes": [dict(vote) for vote in proposal.get("votes") or ()],
         "status": proposal["status"],
-        "standing": STANDING.get(proposal["status"], proposal["status"]),
+        "replaces": proposal.get("replaces", ""),
+        "replaced_by": proposal.get("replaced_by", ""),
+        "standing": _standing(proposal),
         "outcome": dict(outcome),
         "filed_at": proposal.get("filed_at", ""),
         "expires_at": proposal.get("expires_at", ""),
         "open": proposal["status"] in WAITING,
         "settled": proposal["status"] not in WAITING | UNDER_WAY,
     }
+
+
+def _standing(proposal: Mapping[str, Any]) -> str:
+    if proposal.get("replaced_by"):
+        return f"edited by a person; {proposal['replaced_by']} took its place"
+    return STANDING.get(proposal["status"], proposal["status"])
 
 
 def who_may(proposal: Mapping[str, Any]) -> list[str]:

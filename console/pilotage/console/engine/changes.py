@@ -17,12 +17,7 @@ Known = Mapping[str, Any]
 
 NOT_KNOWN = "not known"
 _OF_QUEUES = frozenset({"reserve_slot", "set_priority", "set_limit", "hold_queue", "release_queue"})
-_OF_RUNS = frozenset({"change_parameters", "move_run"})
-
-
-def beside_facts(kind: str) -> bool:
-    """Whether telemetry knows more of such an action's target than the gate's facts say."""
-    return kind in _OF_QUEUES | _OF_RUNS
+_OF_RUNS = frozenset({"retry_run", "change_parameters", "move_run", "raise_retries"})
 
 
 def known_before(store: Store, action: Known) -> dict[str, Any]:
@@ -39,8 +34,10 @@ def known_before(store: Store, action: Known) -> dict[str, Any]:
                         "limit": queue.pool_limit if action.get("scope") == "pool" else queue.limit,
                         "paused": queue.paused,
                     }
+        if kind == "retry_run" and not action.get("changes"):
+            return {}
         if kind in _OF_RUNS and (run := incidents.run(store, str(action.get("run_id")))):
-            return {"parameters": dict(run.parameters), "queue": run.queue}
+            return {"parameters": dict(run.parameters), "queue": run.queue, "retries": run.retries}
     except AdapterError:
         return {}
     return {}
@@ -48,11 +45,7 @@ def known_before(store: Store, action: Known) -> dict[str, Any]:
 
 def changes_of(action: Known, facts: Known, before: Known) -> list[Change]:
     """The list for one action: `{what, before, after}` each. `facts` as the gate saw them, `before` as above."""
-    kind = str(action.get("kind"))
-    if (tell := _TELL.get(kind)) is not None:
-        return tell(action, facts, before)
-    skip = {"kind", "run_id", "deployment_id", "pool", "queue"}
-    return [_change(key, None, value) for key, value in action.items() if key not in skip]
+    return TELL[str(action["kind"])](action, facts, before)
 
 
 def _change(what: str, before: object, after: object) -> Change:
@@ -105,7 +98,22 @@ def _reserve(action: Known, facts: Known, before: Known) -> list[Change]:
     return [cap, _held(action)]
 
 
-_TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
+def _waves(action: Known) -> str:
+    first, every = str(action.get("first"))[11:16], str(action.get("every")).removeprefix("PT").lower()
+    return f"{action.get('wave')} at a time from {first} UTC, every {every}"
+
+
+def _answers(action: Known, facts: Known, before: Known) -> list[Change]:
+    return [
+        *(
+            _change(str(one.get("name")), "no answer", one.get("value"))
+            for one in action.get("answers") or ()
+        ),
+        _state(facts, "Running"),
+    ]
+
+
+TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
     "retry_run": lambda a, f, b: [_state(f, "AwaitingRetry"), *_parameters(a, f, b)],
     "resize_run": _resize,
     "size_run": lambda a, f, b: [_change("memory", _mib(f.get("memory_mb")), _mib(a.get("memory_mb")))],
@@ -126,5 +134,25 @@ _TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
     "release_queue": lambda a, f, b: [_change("queue", _running(b), "handing out runs")],
     "suspend_run": lambda a, f, b: [_state(f, "Suspended"), _held(a)],
     "resume_run": lambda a, f, b: [_state(f, "Scheduled")],
+    "raise_retries": lambda a, f, b: [_change("retries", b.get("retries"), a.get("retries"))],
+    "launch_remediation": lambda a, f, b: [_change("its remediation", "not started", "started beside it")],
+    "send_directive": lambda a, f, b: [
+        _change("told to", "carry on", str(a.get("directive")).replace("_", " "))
+    ],
+    "mark_crashed": lambda a, f, b: [_state(f, "Crashed")],
+    "release_slot": lambda a, f, b: [
+        _change(f"slots of {a.get('scope')} {a.get('name')}", "held by dead work", "free")
+    ],
+    "override_result": lambda a, f, b: [
+        _change(f"result of {a.get('task')}", "none: it failed", a.get("value")),
+        _state(f, "AwaitingRetry"),
+    ],
+    "answer_run": _answers,
+    "resolve_alert": lambda a, f, b: [_change("owner", "told of the trouble", "told that it is over")],
+    "spread_runs": lambda a, f, b: [_change("its waiting runs", "all due at once", _waves(a))],
+    "catch_up": lambda a, f, b: [
+        _change("its overdue runs", "all due at once", f"the newest {a.get('keep')}, {_waves(a)}"),
+        _change("older ones", "waiting", "Cancelled"),
+    ],
 }
-"""The kinds whose change has a before; all others tell their arguments."""
+"""What each kind of action changes."""

@@ -21,7 +21,10 @@ def _help(s: Setting, rest: str) -> list[Block]:
 COMMANDS: Mapping[str, Command] = {
     # seeing
     "status": Command(
-        usage="/status", help="mode, kill switch, collector, counts", run=seeing.status, reads=True
+        usage="/status",
+        help="mode, kill switch, what runs, waits and went wrong, counts",
+        run=seeing.status,
+        reads=True,
     ),
     "inbox": Command(
         usage="/inbox [all]",
@@ -38,7 +41,9 @@ COMMANDS: Mapping[str, Command] = {
         run=seeing.runs,
         reads=True,
     ),
-    "run": Command(usage="/run ID", help="one run: states and tasks over time", run=seeing.run, reads=True),
+    "run": Command(
+        usage="/run ID | NAME", help="one run: states and tasks over time", run=seeing.run, reads=True
+    ),
     "queue": Command(
         usage="/queue", help="queues, slots, limits and who waits", run=seeing.queue, reads=True
     ),
@@ -58,7 +63,10 @@ COMMANDS: Mapping[str, Command] = {
         usage="/audit [N]", help="is the log whole, and its last N entries", run=explaining.audit, reads=True
     ),
     "why": Command(
-        usage="/why ID", help="the story of a run, proposal or incident", run=explaining.why, reads=True
+        usage="/why ID | NAME",
+        help="the story of a run, proposal or incident",
+        run=explaining.why,
+        reads=True,
     ),
     "evidence": Command(
         usage="/evidence ID", help="what a proposal rests on", run=explaining.evidence, reads=True
@@ -92,7 +100,11 @@ COMMANDS: Mapping[str, Command] = {
     "delegate": Command(
         usage="/delegate NAME 8h REASON", help="lend your right to approve", run=deciding.delegate
     ),
-    "undo": Command(usage="/undo ID", help="take back what it changed", run=deciding.undo),
+    "undo": Command(
+        usage="/undo [ID]",
+        help="take back what it changed; alone: what can be",
+        run=deciding.undo,
+    ),
     "stop": Command(
         usage="/stop [REASON]", help="the kill switch: nothing more is injected", run=deciding.stop
     ),

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
-from pilotage.console.engine.blocks import Block, card, link, pairs, table, text
+from pilotage.console.engine.blocks import Block, card, link, moment, pairs, table, text
 from pilotage.console.engine.editing import edited, span
 from pilotage.console.engine.seeing import INBOX
 from pilotage.console.engine.setting import Setting
-from pilotage.console.shown import joined
+from pilotage.console.shown import joined, where_of
 from pilotage.flows.desk_client import DeskRefusal
+from pilotage.flows.telling import action_in_words
 from pilotage.telemetry.errors import DeskError
 
 _ID = re.compile(r"p-[0-9a-f]{12}")
+INJECTED = ("delivered", "verified", "failed")
+"""Standings of what has changed something in Prefect and was not taken back."""
 MODES = ("observe", "shadow", "approve", "auto")
 
 
@@ -115,7 +118,8 @@ def edit(s: Setting, rest: str) -> list[Block]:
     action = edited(old["action"], rest.strip()[len(proposal_id) :], s.clock())
     row = s.desk.call("amend", proposal_id=proposal_id, action=action)
     words = (
-        f"{proposal_id} stays as it is; {row['proposal_id']} is yours, judged from nothing: {row['status']}."
+        f"{row['proposal_id']} is yours and takes the place of {proposal_id}. It is judged from nothing: "
+        f"{row['status']}."
     )
     return [text(words), card(s.card(row))]
 
@@ -159,15 +163,41 @@ def delegate(s: Setting, rest: str) -> list[Block]:
         raise DeskRefusal("invalid", "Lending: say /delegate NAME 8h REASON.")
     hours = max(1, round(span(words[1]).total_seconds() / 3600))
     lent = s.desk.call("delegate", to=words[0], hours=hours, reason=words[2])
-    return [pairs("Lent", {"from": lent["giver"], "to": lent["taker"], "until": lent["until"]})]
+    return [pairs("Lent", {"from": lent["giver"], "to": lent["taker"], "until": moment(lent["until"])})]
 
 
 def undo(s: Setting, rest: str) -> list[Block]:
-    """Takes back what a proposal changed, and says what could not be."""
+    """Takes back what a proposal changed, and says what could not be; without an id, what can be taken back and how far."""
+    if not rest.strip():
+        return _undoable(s)
     (proposal_id, *_), words = _one(rest, "/undo ID")
     found = s.desk.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
     done = text(f"{found['proposal_id']}: {found['effect']} {found['reason']}".strip())
     return [done, card(s.card(proposal_id))]
+
+
+def _undoable(s: Setting) -> list[Block]:
+    levers = s.desk.call("levers")
+    rows = [row for status in INJECTED for row in s.desk.call("proposals", status=status, limit=20)]
+    rows.sort(key=lambda row: str(row["filed_at"]), reverse=True)
+    return [
+        table(
+            "Injected lately; say /undo ID",
+            ("proposal", "filed", "did", "on", "stands", "what the way back restores"),
+            (
+                (
+                    link(row["proposal_id"], "proposal", row["proposal_id"]),
+                    moment(row["filed_at"]),
+                    action_in_words(row["action"]),
+                    where_of(row) or row["target"],
+                    row["status"],
+                    (levers.get(row["kind"]) or {}).get("undo", "nothing: this kind is not known here"),
+                )
+                for row in rows[:20]
+            ),
+            empty="Nothing was injected that could be taken back.",
+        )
+    ]
 
 
 def stop(s: Setting, rest: str) -> list[Block]:

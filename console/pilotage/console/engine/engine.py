@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pilotage.console.engine.beside import Beside
 from pilotage.console.engine.callers import Caller, Crew
 from pilotage.console.engine.calls import Calls
 from pilotage.console.engine.cards import Card, card_of
-from pilotage.console.engine.changes import beside_facts, known_before
 from pilotage.console.engine.commands import COMMANDS, Setting
 from pilotage.console.engine.event_log import EventLog
 from pilotage.console.engine.events import FLOOR, Event, EventType, Thread
 from pilotage.flows.desk_client import DeskRefusal
-from pilotage.telemetry.errors import AdapterError, PilotageError, StoreError
+from pilotage.telemetry.errors import PilotageError, StoreError
 
 log = logging.getLogger("pilotage.console")
 
@@ -41,6 +41,7 @@ class Engine:
         self._turns: dict[str, asyncio.Task[None]] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._levers: Mapping[str, Mapping[str, Any]] | None = None
+        self._beside = Beside()
 
     # -- talking
 
@@ -127,11 +128,8 @@ class Engine:
         row = desk.call("proposal", proposal_id=proposal) if isinstance(proposal, str) else proposal
         if self._levers is None:
             self._levers = dict(desk.call("levers"))
-        before: Mapping[str, Any] = {}
-        if beside_facts(str(row["kind"])):
-            with contextlib.suppress(AdapterError):  # telemetry is away: then it is said to be not known
-                before = known_before(self._crew.looks(caller).store, row["action"])
-        return card_of(row, self._levers.get(row["kind"]), before)
+        beside = self._beside.of(row, lambda: self._crew.looks(caller).store)
+        return card_of(row, self._levers.get(row["kind"]), beside)
 
     async def _shown_again(self, caller: Caller, row: Mapping[str, Any]) -> Card:
         card = await self.card(caller, row)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pilotage.console.engine.blocks import Block, link, pairs, story, table, text
+from pilotage.console.engine.beside import known_beside
+from pilotage.console.engine.blocks import Block, link, moment, pairs, story, table, text
+from pilotage.console.engine.changes import Change, changes_of
 from pilotage.console.engine.editing import action_in
+from pilotage.console.engine.naming import is_ours, run_meant
+from pilotage.console.engine.seeing import run_facts
 from pilotage.console.engine.setting import Setting
-from pilotage.console.shown import joined, when
+from pilotage.console.shown import joined
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.telling import action_in_words, label, readable, told
+from pilotage.telemetry import incidents as runs_known
+from pilotage.telemetry.errors import PilotageError
 
 
 def audit(s: Setting, rest: str) -> list[Block]:
@@ -27,7 +33,7 @@ def audit(s: Setting, rest: str) -> list[Block]:
             (
                 (
                     row["seq"],
-                    when(row["at"]),
+                    moment(row["at"]),
                     label(row),
                     row["actor"],
                     link(row["proposal_id"], "proposal", row["proposal_id"]) if row["proposal_id"] else "",
@@ -43,9 +49,38 @@ def audit(s: Setting, rest: str) -> list[Block]:
 def why(s: Setting, rest: str) -> list[Block]:
     """The story of a subject; of a proposal also what else was thought of."""
     subject = _subject(rest, "/why")
-    steps = s.desk.call("why", subject=subject)
+    subject = subject if is_ours(subject) else run_meant(s, subject)
+    try:
+        steps = s.desk.call("why", subject=subject)
+    except DeskRefusal as refusal:
+        one = None if is_ours(subject) else runs_known.run(s.looks.store, subject)
+        if refusal.kind != "unknown-subject" or one is None:
+            raise
+        return [run_facts(s, one), text("Nothing was found to be wrong with it, and nothing was proposed.")]
     found = [story(f"Why {subject}", [_told(step, times) for step, times in readable(steps)])]
-    return [*found, _reasons(s.card(subject))] if subject.startswith("p-") else found
+    if subject.startswith("p-"):
+        return [*found, _reasons(s.card(subject))]
+    return [*_incident(s, subject), *found] if subject.startswith("i-") else found
+
+
+def _incident(s: Setting, incident_id: str) -> list[Block]:
+    """What an incident is and how it stands, when it is among those of late."""
+    one = next(
+        (row for row in s.desk.call("incidents", limit=200) if row["incident_id"] == incident_id), None
+    )
+    if one is None:
+        return []
+    took = one.get("seconds_to_recovery")
+    about = {
+        "status": one["status"],
+        "subject": link(one["subject"], "run", one["run_id"]) if one.get("run_id") else one["subject"],
+        "class": one["failure_class"],
+        "began": moment(one.get("failed_at") or one["first_at"]),
+        "last step": moment(one["last_at"]),
+        "recovered in": f"{took:.0f} s" if took is not None else "not yet",
+        "actions": "; ".join(f"{row['kind']} {row['status']}" for row in one["proposals"]),
+    }
+    return [pairs("Incident", about)]
 
 
 def _told(step: Mapping[str, Any], times: int) -> dict[str, Any]:
@@ -108,17 +143,13 @@ def evidence(s: Setting, rest: str) -> list[Block]:
 def simulate(s: Setting, rest: str) -> list[Block]:
     """What would become of a proposal or an action now; nothing is handed in."""
     words = rest.strip()
-    if words.startswith("p-"):
-        card = s.card(words.split()[0])
-        action, known = card["action"], card
-    else:
-        action = action_in(words, s.clock())
-        known = {}
+    action = s.card(words.split()[0])["action"] if words.startswith("p-") else action_in(words, s.clock())
     lever = s.desk.call("levers").get(action["kind"], {})
     verdict = s.looks.what_if(action)
     if "error" in verdict:
         raise DeskRefusal("refused", f"Trying {action['kind']}: {verdict['error']}")
-    found = [
+    changes, beside = _as_it_is_now(s, action, verdict.get("facts") or {})
+    return [
         pairs(
             f"If {action['kind']} were proposed now",
             {
@@ -131,19 +162,43 @@ def simulate(s: Setting, rest: str) -> list[Block]:
                 "does": lever.get("does", ""),
                 "taken back": lever.get("undo", ""),
                 "checked within": lever.get("within", ""),
+                "takes": beside.get("takes") or "nothing that runs",
             },
+        ),
+        table(
+            "Before and after",
+            ("what", "before", "after"),
+            ((one["what"], one["before"], one["after"]) for one in changes),
+            empty="It changes nothing in Prefect's own state.",
+        ),
+        *_concerned(beside.get("touches") or {}),
+        text("Nothing was handed in."),
+    ]
+
+
+def _as_it_is_now(
+    s: Setting, action: Mapping[str, Any], facts: Mapping[str, Any]
+) -> tuple[list[Change], Mapping[str, Any]]:
+    try:
+        beside = known_beside(s.looks.store, action, str(facts.get("deployment_id") or ""))
+    except PilotageError:
+        beside = {}
+    return changes_of(action, facts, beside.get("before") or {}), beside
+
+
+def _concerned(touches: Mapping[str, Any]) -> list[Block]:
+    if not touches:
+        return []
+    more = f", the first {len(touches['runs'])} of {len(touches['runs']) + touches['more']}"
+    rows = ((link(one["name"], "run", one["run_id"]), one["becomes"]) for one in touches["runs"])
+    return [
+        table(
+            f"Runs that it concerns{more if touches['more'] else ''}",
+            ("run", "becomes"),
+            rows,
+            empty="It concerns no run as it is now.",
         )
     ]
-    if known:
-        found.append(
-            table(
-                "Before and after",
-                ("what", "before", "after"),
-                ((one["what"], one["before"], one["after"]) for one in known["changes"]),
-                empty="",
-            )
-        )
-    return [*found, text("Nothing was handed in.")]
 
 
 def policy(s: Setting, rest: str) -> list[Block]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pilotage.console.engine.blocks import Block, card, link, pairs, raw, table, text
+from pilotage.console.engine.blocks import Block, card, link, moment, pairs, raw, table, text
 from pilotage.console.engine.seeing import model_in_words
 from pilotage.console.engine.setting import Setting
-from pilotage.console.shown import joined, when
+from pilotage.console.shown import joined
 from pilotage.flows.desk_client import DeskRefusal
 
 
@@ -81,7 +81,7 @@ def history(s: Setting, rest: str) -> list[Block]:
             ("begun", "conversation", "by", "id"),
             (
                 (
-                    when(each.at.isoformat()),
+                    moment(each.at.isoformat()),
                     link(each.title or _first_words(s, each.id), "thread", each.id),
                     each.by,
                     each.id,
@@ -100,13 +100,9 @@ def _first_words(s: Setting, thread: str) -> str:
 
 
 def context(s: Setting, rest: str) -> list[Block]:
-    """Model, tokens and cost, as the answers of this conversation told them."""
+    """Model, tokens, cost and what is left of the day's budget, as the answers of this conversation told them."""
     answers = s.log.newest(s.thread, "answer", limit=500)
-    spent: dict[str, float] = {}
-    for event in answers:
-        for key, value in (event.payload.get("usage") or {}).items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                spent[key] = spent.get(key, 0) + value
+    usages = [found for event in answers if (found := event.payload.get("usage"))]
     by = {who: sum(event.by == who for event in answers) for who in dict.fromkeys(e.by for e in answers)}
     return [
         pairs(
@@ -114,14 +110,34 @@ def context(s: Setting, rest: str) -> list[Block]:
             {
                 "model": model_in_words(s.model),
                 "answers": joined(by) or "none yet",
-                **(
-                    {key: f"{value:g}" for key, value in sorted(spent.items())}
-                    or {"tokens": "none were counted"}
-                ),
+                **_spent(usages),
                 "conversation": s.thread,
             },
         )
     ]
+
+
+def _spent(usages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What answers cost together, the newest first, in words."""
+    if not usages:
+        return {"tokens": "none: no model was asked"}
+
+    def total(key: str) -> float:
+        return sum(float(one.get(key, 0)) for one in usages)
+
+    told = {
+        "calls of the model": f"{total('calls'):g}",
+        "tokens in": f"{total('input_tokens'):g}",
+        "tokens out": f"{total('output_tokens'):g}",
+        "cost": f"{total('cost'):g}"
+        if any("cost" in one for one in usages)
+        else "not known: no price is set (llm.budget.prompt_price, llm.budget.completion_price)",
+    }
+    if any("budget_share" in one for one in usages):
+        told["of a day's budget"] = f"{total('budget_share'):.2%}"
+    if (today := next((one["today"] for one in usages if "today" in one), None)) is not None:
+        told["of the day's budget, all conversations, after the last answer"] = f"{today:.2%}"
+    return told
 
 
 def whoami(s: Setting, rest: str) -> list[Block]:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pilotage.console.engine.blocks import Block, chart, link, pairs, table, text, timeline
+from pilotage.console.engine.blocks import Block, chart, link, moment, pairs, table, text, timeline
 from pilotage.console.engine.cards import STANDING
+from pilotage.console.engine.naming import run_meant
 from pilotage.console.engine.setting import Setting
-from pilotage.console.shown import joined, when, where_of
+from pilotage.console.shown import joined, where_of
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.telling import action_in_words
 from pilotage.telemetry import incidents as runs_known
+from pilotage.telemetry.errors import PilotageError
 from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.kpis import LEAST, MINUTES_BY_HAND, Kpi, measured
 from pilotage.telemetry.outlook import last_forecast, riskiest
@@ -21,6 +23,7 @@ from pilotage.telemetry.timelines import states_of, tasks_of
 INBOX = "Waiting for a person"
 """The title by which `/approve all` finds what was seen."""
 ROWS = 30
+DAY = timedelta(days=1)
 
 
 def status(s: Setting, rest: str) -> list[Block]:
@@ -38,14 +41,35 @@ def status(s: Setting, rest: str) -> list[Block]:
                 "mode": found["mode"],
                 "stopped": found["stopped"] or "no",
                 "collector": ("connected" if collector.get("connected") else "NOT connected to Prefect"),
-                "last event": when(collector.get("last_event")) or "none yet",
+                "last event": moment(collector.get("last_event")) or "none yet",
                 **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
                 "policies": str(found.get("bundle") or "")[:16],
                 "model": model_in_words(s.model),
+                **_floor_in_words(s),
             },
         ),
         table("Proposals", ("stand", "how many", "which means"), stands, empty="Nothing was proposed yet."),
     ]
+
+
+def _floor_in_words(s: Setting) -> dict[str, str]:
+    """What runs, waits and went wrong; when telemetry is away that is said, for the rest stands without it."""
+    now = s.clock()
+    begun = [o["first_at"] for o in s.desk.call("incidents", limit=100) if o["status"] in ("open", "waiting")]
+    told = {"incidents open": f"{len(begun)}, the oldest for {ago(min(begun), now)}" if begun else "none"}
+    try:
+        store = s.looks.store
+        queues, late = runs_known.floor(store), runs_known.waiting_runs(store, now)
+        failed = runs_known.failures_since(store, now - DAY)
+    except PilotageError as exc:
+        return {"runs": f"not known: {exc}", **told}
+    longest = f", the longest for {ago(late[0].next_start, now)}" if late else ""
+    return {
+        "running": str(sum(queue.running for queue in queues)),
+        "late": f"{len(late)}{longest}",
+        "failed in the last day": str(len(failed)),
+        **told,
+    }
 
 
 def model_in_words(model: Mapping[str, Any]) -> str:
@@ -106,7 +130,7 @@ def incidents(s: Setting, rest: str) -> list[Block]:
             ("since", "incident", "subject", "class", "actions", "status", "recovered in"),
             (
                 (
-                    when(row["first_at"]),
+                    moment(row["first_at"]),
                     link(row["incident_id"], "incident", row["incident_id"]),
                     link(row["subject"], "run", row["run_id"]) if row.get("run_id") else row["subject"],
                     row["failure_class"],
@@ -138,23 +162,18 @@ def runs(s: Setting, rest: str) -> list[Block]:
 
 def _run_row(one: RunFact) -> tuple[Any, ...]:
     return (
-        when(one.updated.isoformat()),
+        moment(one.updated.isoformat()),
         link(one.name, "run", one.run_id),
         f"{one.flow_name}/{one.deployment_name}" if one.deployment_name else one.flow_name,
         one.state_name,
-        f"{one.pool}/{one.queue}" if one.pool else "",
+        queue_link(one.pool, one.queue),
         one.run_id,
     )
 
 
 def run(s: Setting, rest: str) -> list[Block]:
     """One run: where it stands, and its states and tasks over time."""
-    one = runs_known.run(s.looks.store, rest.strip())
-    if one is None:
-        raise DeskRefusal(
-            "unknown-run",
-            f"Looking for run {rest.strip()!r}: telemetry has none. Say /runs for those it has.",
-        )
+    one = _known_run(s, rest.strip())
     entered = states_of(s.looks.store, one.run_id)
     ends = [*(_iso(each.at) for each in entered[1:]), ""]
     lanes = [
@@ -173,19 +192,45 @@ def run(s: Setting, rest: str) -> list[Block]:
             for task in tasks_of(s.looks.store, one.run_id)
         ),
     ]
-    about = {
+    return [run_facts(s, one), timeline("Over time", lanes)]
+
+
+def _known_run(s: Setting, words: str) -> RunFact:
+    run_id = run_meant(s, words)
+    if (one := runs_known.run(s.looks.store, run_id)) is None:
+        raise DeskRefusal(
+            "unknown-run", f"Looking for run {run_id!r}: telemetry has none. Say /runs for those it has."
+        )
+    return one
+
+
+def run_facts(s: Setting, one: RunFact) -> Block:
+    """Where a run stands, what is forecast of it and why, and where Prefect shows it."""
+    about: dict[str, Any] = {
         "run": link(one.name, "run", one.run_id),
         "flow": one.flow_name,
         "deployment": link(one.deployment_name or "", "deployment", one.deployment_id)
         if one.deployment_id
         else "",
+        "queue": queue_link(one.pool, one.queue),
         "state": one.state_name,
         "message": one.state_message,
         "attempts": one.run_count,
+        "due": moment(_iso(one.next_start)),
+        "started": moment(_iso(one.started)),
+        "ended": moment(_iso(one.ended)),
     }
-    if forecast_made := last_forecast(s.looks.store, one.run_id):
-        about["chance of failing"] = f"{forecast_made.p_fail:.0%}, says {forecast_made.model}"
-    return [pairs("Run", about), timeline("Over time", lanes)]
+    if made := last_forecast(s.looks.store, one.run_id):
+        about["chance of failing"] = f"{made.p_fail:.0%}, says {made.model}"
+        about["because"] = "; ".join(made.reasons) or "no single reason stands out"
+    if ui := str(s.desk.call("surroundings").get("ui") or "").rstrip("/"):
+        about["in Prefect"] = f"{ui}/runs/flow-run/{one.run_id}"
+    return pairs("Run", {name: value for name, value in about.items() if value not in ("", None)})
+
+
+def queue_link(pool: str | None, name: str | None) -> Any:
+    """A cell that leads to a queue, or an empty one."""
+    return link(f"{pool}/{name}", "queue", f"{pool}/{name}") if pool and name else ""
 
 
 def _iso(moment: datetime | None) -> str:
@@ -202,7 +247,7 @@ def queue(s: Setting, rest: str) -> list[Block]:
             ("queue", "rank", "running", "slots", "waiting", "longest wait", "state"),
             (
                 (
-                    f"{q.pool}/{q.queue}",
+                    queue_link(q.pool, q.queue),
                     q.priority,
                     q.running,
                     _slots(q.limit, q.pool_limit),
@@ -235,7 +280,7 @@ def _slots(limit: int | None, of_pool: int | None) -> str:
 def forecast(s: Setting, rest: str) -> list[Block]:
     """The riskiest of the next runs, or what is forecast of one run and why."""
     if rest.strip():
-        return _one_forecast(s, rest.strip())
+        return _one_forecast(s, run_meant(s, rest.strip()))
     now = s.clock()
     risks = riskiest(s.looks.store, now, ROWS)
     rows = [
@@ -281,7 +326,7 @@ def _one_forecast(s: Setting, run_id: str) -> list[Block]:
                 "chance of failing": f"{made.p_fail:.0%}",
                 "says": f"{made.model}, from {made.trained_on} ended runs",
                 "because": "; ".join(made.reasons) or "no single reason stands out",
-                "made": when(made.made_at.isoformat()),
+                "made": moment(made.made_at.isoformat()),
             },
         )
     ]

@@ -64,13 +64,14 @@ def pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
     grid.add_column(style="bold", no_wrap=True, max_width=28)
     grid.add_column(overflow="fold")
     for key, value in values.items():
-        grid.add_row(harmless(key), cell(value))
+        grid.add_row(harmless(_headed(str(key), [value])), cell(value))
     return Group(_title(title), grid)
 
 
 def table(block: Mapping[str, Any], width: int) -> RenderableType:
     """A table; one record below the other where the columns would have less room than their words need."""
-    columns, rows = block["columns"], block["rows"]
+    rows = block["rows"]
+    columns = [_headed(name, [row[at] for row in rows]) for at, name in enumerate(block["columns"])]
     if not rows:
         return Group(_title(block["title"]), harmless(block.get("empty", "")))
     if _needed(columns, rows) > width:
@@ -83,6 +84,11 @@ def table(block: Mapping[str, Any], width: int) -> RenderableType:
     for row in rows:
         shown.add_row(*(cell(value) for value in row))
     return shown
+
+
+def _headed(name: str, cells: Sequence[Any]) -> str:
+    """The column's name, with the time zone where moments stand below it."""
+    return f"{name} (UTC)" if any(isinstance(each, Mapping) and "at" in each for each in cells) else name
 
 
 def _needed(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
@@ -104,7 +110,7 @@ def _record(columns: Sequence[str], row: Sequence[Any]) -> RenderableType:
 
 
 def cell(value: Any) -> Text:
-    """A cell; of a link its words."""
+    """A cell; of a link or a moment its words."""
     if isinstance(value, Mapping):
         return harmless(value.get("text", ""))
     return harmless(value, limit=1200)
@@ -159,7 +165,9 @@ def card(value: Card) -> RenderableType:
         ("target", value["target"]),
         ("changes", "; ".join(changes)),
         ("does", value["does"]),
+        ("concerns", _concerned(value.get("touches") or {})),
         ("expected", value["effect"]),
+        ("takes", value.get("takes", "")),
         ("found", " by ".join(part for part in (value["failure_class"], value["found_by"]) if part)),
         ("p(fail)", "; ".join([chance, *value["forecast_reasons"]]) if chance else "no forecast"),
         ("verdict", f"{value['verdict']} by {', '.join(value['policies']) or 'no rule'}"),
@@ -179,6 +187,7 @@ def card(value: Card) -> RenderableType:
             f"by {value['proposer']}" + (f" for {value['on_behalf_of']}" if value["on_behalf_of"] else ""),
         ),
         ("expires", f"{when(value['expires_at'])} UTC" if value["open"] else ""),
+        ("edit of", value.get("replaces", "")),
         ("not taken", "; ".join(value["alternatives"])),
         ("stands", f"{value['status']}: {value.get('standing', '')}"),
         ("outcome", _outcome(value["outcome"])),
@@ -190,6 +199,14 @@ def card(value: Card) -> RenderableType:
         if told:
             grid.add_row(name, _coloured(harmless(told, limit=900), value, name))
     return Group(Text.assemble(("▌ ", "cyan"), head), Padding(grid, (0, 0, 0, 2)))
+
+
+def _concerned(touches: Mapping[str, Any]) -> str:
+    if not touches:
+        return ""
+    told = [f"{one['name']} {one['becomes']}" for one in touches["runs"]]
+    more = [f"and {touches['more']} more"] if touches["more"] else []
+    return "; ".join(told + more) or "no run, as it is now"
 
 
 def _coloured(text: Text, value: Card, name: str) -> Text:
