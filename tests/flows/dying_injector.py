@@ -35,7 +35,9 @@ from pilotage.flows.announce import Announcer
 from pilotage.flows.injector import Injector, InjectorLimits
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.reschedule import RescheduleLever
+from pilotage.flows.levers.slots import ReleaseSlotLever
 from pilotage.flows.levers.spread import CatchUpLever, SpreadLever
+from pilotage.flows.levers.zombie import MarkCrashedLever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_facts import PrefectFacts
 from pilotage.flows.receipts import Check, Delivery, Lever
@@ -49,6 +51,8 @@ SETTLE = timedelta(milliseconds=300)
 """No worker serves the targets of these tests, so none has to let go of a run."""
 
 
+AHEAD = timedelta(minutes=5)
+"""How far the clock of whoever looks for the dead is set ahead."""
 SETTABLE = frozenset({"SCHEDULED", "PAUSED", "CANCELLING", "CANCELLED", "CRASHED"})
 """State types that levers propose for runs; CRASHED for one that is proven dead."""
 
@@ -172,6 +176,13 @@ async def carry_out(order: Order, told: dict[str, int]) -> None:
         "reschedule_run": RescheduleLever(api, settle=SETTLE),
         "spread_runs": SpreadLever(api, settle=SETTLE),
         "catch_up": CatchUpLever(api, settle=SETTLE),
+        # the dead have been silent for minutes by this clock
+        "mark_crashed": MarkCrashedLever(
+            api, probe=lambda run_id, pid: "gone", clock=lambda: datetime.now(UTC) + AHEAD
+        ),
+        "release_slot": ReleaseSlotLever(
+            api, let_go=let_go, probe=lambda run_id, pid: "gone", lapse=timedelta(0)
+        ),
     }
     injector = Injector(
         ledger=ledger,

@@ -25,6 +25,7 @@ from tests.flows.conftest import Floor
 from tests.flows.test_levers_on_prefect import Bench, holds_on, let_go
 
 from pilotage.flows.levers.death import THIS_HOST, Process, Signs, process_here, proof_of
+from pilotage.flows.levers.marks import Notes
 from pilotage.flows.levers.slots import ReleaseSlotLever
 from pilotage.flows.levers.zombie import MarkCrashedLever
 from pilotage.flows.prefect_api import PrefectApi
@@ -461,14 +462,17 @@ def test_slots_of_a_deployment_that_stand_for_no_run_are_given_back(morgue: Morg
     morgue.floor.move(living, Completed())
 
 
-def test_a_delivery_that_died_before_its_note_gives_nothing_back_twice(morgue: Morgue, mark: str) -> None:
+def test_a_delivery_that_died_after_it_gave_slots_back_gives_nothing_back_twice(
+    morgue: Morgue, mark: str
+) -> None:
     deployment = morgue.deployment(limit=5)
     limit, living = f"deployment:{deployment}", morgue.running(deployment)
     morgue.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
     action = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=deployment)
 
     class Dies(PrefectApi):
-        async def set_variable(self, *given: Any) -> None:
+        async def give_back(self, *given: Any) -> None:
+            await super().give_back(*given)
             raise KeyboardInterrupt
 
     def later(api: PrefectApi) -> Any:
@@ -482,9 +486,26 @@ def test_a_delivery_that_died_before_its_note_gives_nothing_back_twice(morgue: M
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
     assert morgue.slots(limit) == 1
-    assert morgue.with_api(later).effect is Effect.REFUSED
+    # what is not lost any more was its own doing, and it says so
+    delivery = morgue.with_api(later)
+    assert (delivery.effect, delivery.after["slots"]) == (Effect.DONE, 2)
+    assert morgue.with_api(later).effect is Effect.ALREADY
     assert morgue.slots(limit) == 1
     morgue.floor.move(living, Completed())
+
+
+def test_slots_that_are_lost_still_when_a_delivery_is_repeated_are_not_taken_for_given_back(
+    morgue: Morgue, mark: str
+) -> None:
+    deployment = morgue.deployment(limit=5)
+    limit = f"deployment:{deployment}"
+    morgue.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
+    action = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=deployment)
+    # a delivery that died between its note and the decrement, and since then Prefect touched the limit
+    note = {"at": datetime.now(UTC).isoformat(), "given_back": ["000", "001"], "slots": 2}
+    morgue.with_api(lambda api: Notes(api).write("slots", mark, note))
+    assert "seem lost" in morgue.execute(action, mark).reason
+    assert morgue.slots(limit) == 2
 
 
 def test_the_slots_of_a_global_limit_are_nameless_so_a_person_is_told_what_to_do(

@@ -394,10 +394,12 @@ async def pause(yard: Yard, api: PrefectApi) -> Target:
     daily = {"schedule": {"interval": 86400, "anchor_date": yard.base.isoformat()}, "active": True}
     deployment_id = await yard.deployment(api, schedules=[daily])
     await api._send("POST", f"/deployments/{deployment_id}/schedule", json={})
+    where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+    # somebody has changed one of them
+    await api.set_parameters((await api.runs(where))[-1].id, {"size": 5})
 
     async def look(api: PrefectApi, mark: str) -> Any:
         deployment = await api.deployment(deployment_id)
-        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
         ahead = await api.all_runs(where, most=400)
         active = [each.get("active") for each in deployment.schedules]
         # how many the scheduler has made by now is its own affair; that there are some is not
@@ -406,6 +408,7 @@ async def pause(yard: Yard, api: PrefectApi) -> Target:
             "paused": deployment.paused,
             "active": active,
             "ahead": bool(ahead),
+            "edited": [run.parameters for run in ahead if run.parameters],
             "doubled": len(starts) - len(set(starts)),
         }
 
@@ -512,9 +515,4 @@ TARGETS: Mapping[str, Make] = {
     "spread_runs": spread,
     "catch_up": catch_up,
 }
-"""By action kind, and after a comma what sets it apart from another target of the same kind."""
-ELSEWHERE = {
-    "mark_crashed": "a run is dead only after minutes of silence: tests/flows/test_dead_runs.py, with its own clock",
-    "release_slot": "a slot is lost only after minutes of silence: tests/flows/test_dead_runs.py, with its own clock",
-}
-"""Kinds that have no target here, and where their crashes are tested."""
+"""By action kind, and after a comma what sets it apart from another target of the same kind. The dead are in `graves`."""

@@ -8,10 +8,14 @@
 - A global limit's slots are nameless, and nothing says who may hold one. No safe route: a person counts, and sets it.
 
 A slot whose lease Prefect still keeps comes back by itself some five minutes after its holder died.
+
+What is about to be given back is noted first: whoever repeats a delivery that died counts anew, gives back what is
+still lost, and knows that the rest was its own doing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
@@ -28,6 +32,8 @@ from pilotage.telemetry.facts import StateType
 
 LAPSE = timedelta(seconds=330)
 """A lease lasts 300 s and is renewed before; Prefect reclaims a lapsed one within seconds."""
+MOST = 100
+"""Slots that one delivery gives back; what it gives back has to fit a note."""
 _QUOTED = 5
 """Reasons that a refusal gives."""
 BY_HAND = (
@@ -35,6 +41,17 @@ BY_HAND = (
     "with its process lapses by itself in five minutes; after a restart of the server it does not: count what runs, "
     "then `prefect gcl update {name} --active-slots COUNT`"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Count:
+    """What is taken of a limit, by the names under which it is noted, and what of it is lost."""
+
+    lost: frozenset[str] = frozenset()
+    taken: frozenset[str] = frozenset()
+    """Of a deployment only what no run may hold."""
+    why: str = ""
+    """Why nothing is given back, when nothing is."""
 
 
 class ReleaseSlotLever:
@@ -57,13 +74,14 @@ class ReleaseSlotLever:
         """The delivery. Repeating it gives back what is lost by then and no more: it counts anew."""
         if not isinstance(action, ReleaseSlot):
             wrong_lever(self.kind, action)
-        if note := await self._notes.read("slots", mark):
+        note = await self._notes.read("slots", mark)
+        if note is not None and note.get("done"):
             return Delivery(effect=Effect.ALREADY, after=note)
         match action.scope:
             case LimitScope.TAG:
-                given, why = await self._of_tag(action.name)
+                count = await self._of_tag(action.name)
             case LimitScope.DEPLOYMENT:
-                given, why = await self._of_deployment(action.name)
+                count = await self._of_deployment(action.name)
             case LimitScope.GLOBAL:
                 return refused(BY_HAND.format(name=action.name))
             case LimitScope.POOL | LimitScope.QUEUE:
@@ -72,10 +90,16 @@ class ReleaseSlotLever:
                 )
             case _:
                 assert_never(action.scope)
+        # those of the note that are not taken any more were given back by the delivery that died
+        earlier = set(note["given_back"] if note else ()) - count.taken
+        lost = sorted(count.lost)[: MOST - len(earlier)]
+        given = sorted(earlier.union(lost))
         if not given:
-            return refused(why)
-        # after it: whoever repeats it before this is written counts again and finds nothing lost
-        note = {"at": datetime.now(UTC).isoformat(), "given_back": given[:40], "slots": len(given)}
+            return refused(count.why)
+        note = {"at": datetime.now(UTC).isoformat(), "given_back": given, "slots": len(given)}
+        await self._notes.write("slots", mark, note)
+        await self._give_back(action, lost)
+        note = {**note, "done": datetime.now(UTC).isoformat()}
         await self._notes.write("slots", mark, note)
         return Delivery(effect=Effect.DONE, after=note)
 
@@ -99,18 +123,21 @@ class ReleaseSlotLever:
         """A refusal: there is no way back."""
         return refused("the slots are free for whoever asks next")
 
-    async def _of_tag(self, tag: str) -> tuple[list[str], str]:
-        """The task runs whose slots were given back; or why none was."""
+    async def _give_back(self, action: ReleaseSlot, lost: list[str]) -> None:
+        if action.scope is LimitScope.TAG:
+            for task_run_id in lost:
+                await self._api.release_holder(action.name, task_run_id)
+        elif lost:
+            await self._api.give_back(f"deployment:{action.name}", len(lost))
+
+    async def _of_tag(self, tag: str) -> _Count:
+        """The task runs that hold a slot, and which of them are dead."""
         if await self._api.limit(f"tag:{tag}") is None:
-            return [], f"there is no limit of tag {tag!r}"
-        given, alive = [], []
-        for task_run_id in await self._api.holders_of_tag(tag):
-            if reason := await self._why_alive(task_run_id):
-                alive.append(reason)
-            else:
-                await self._api.release_holder(tag, task_run_id)
-                given.append(task_run_id)
-        return given, "; ".join(alive[:_QUOTED]) or "no task run holds a slot of it"
+            return _Count(why=f"there is no limit of tag {tag!r}")
+        holders = await self._api.holders_of_tag(tag)
+        alive = {one: reason for one in holders if (reason := await self._why_alive(one))}
+        why = "; ".join(list(alive.values())[:_QUOTED]) or "no task run holds a slot of it"
+        return _Count(lost=frozenset(holders) - alive.keys(), taken=frozenset(holders), why=why)
 
     async def _why_alive(self, task_run_id: str) -> str:
         run_id = await self._api.run_of_task(task_run_id)
@@ -132,12 +159,12 @@ class ReleaseSlotLever:
             return ""
         return f"run {run_id} is {run.state.name}, but nobody has reported the end of its process yet"
 
-    async def _of_deployment(self, deployment_id: str) -> tuple[list[str], str]:
-        """The slots that were given back, numbered; or why none was."""
+    async def _of_deployment(self, deployment_id: str) -> _Count:
+        """The slots that no run may hold, numbered, and whether they have been lost for long enough."""
         name = f"deployment:{deployment_id}"
         before = await self._api.limit(name)
         if before is None:
-            return [], "the deployment has no limit"
+            return _Count(why="the deployment has no limit")
         lost = await self._surplus(deployment_id)
         after = await self._api.limit(name)
         if after is None or after.updated != before.updated:
@@ -147,11 +174,10 @@ class ReleaseSlotLever:
                 transient=True,
             )
         if lost <= 0:
-            return [], f"none of its {before.active_slots} slots is lost"
-        if reason := self._why_not_yet(before, lost):
-            return [], reason
-        await self._api.give_back(name, lost)
-        return [str(number) for number in range(lost)], ""
+            return _Count(why=f"none of its {before.active_slots} slots is lost")
+        slots = frozenset(f"{number:03}" for number in range(lost))
+        why = self._why_not_yet(before, lost)
+        return _Count(lost=frozenset() if why else slots, taken=slots, why=why)
 
     def _why_not_yet(self, limit: LimitView, lost: int) -> str:
         still = datetime.now(UTC) - limit.updated if limit.updated else timedelta(0)
