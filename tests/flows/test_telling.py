@@ -42,6 +42,14 @@ STEPS = {
         ),
         "deny by freeze: frozen (what would change it: wait)",
     ),
+    "proposed by editing": (
+        step("proposed", proposal={"action": {"kind": "retry_run"}}, replaces="p-1"),
+        "retry the run in place, instead of p-1",
+    ),
+    "edit_refused": (
+        step("edit_refused", verdict={"outcome": "deny", "reasons": ["it is replaced"]}),
+        "replaced",
+    ),
     "approved": (step("approved", roles=["approver"], reason="go"), "as approver: go"),
     "injected": (
         step("injected", effect="refused", receipt={"after": {"reason": "it moved on"}}),

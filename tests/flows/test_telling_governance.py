@@ -38,7 +38,7 @@ STEPS: dict[str, tuple[dict[str, Any], str]] = {
     "mode_set": ({"mode": "shadow", "reason": "drill"}, "mode shadow: drill"),
     "command_refused": ({"command": "set_mode", **NO}, "set_mode: a grant says why"),
     "escalated": ({"to": "admin", "waited_since": "2027-03-01T12:00:00"}, "since 2027-03-01 12:00: every admin"),
-    "amended": ({"by": "p-2"}, "p-2 takes its place"),
+    "replaced": ({"by": "p-2"}, "edited; p-2 takes its place"),
     "policy_published": (
         {**BUNDLE, "replaces": "f" * 64, "how": "votes"}, "0123456789ab in force instead of ffffffffffff"
     ),

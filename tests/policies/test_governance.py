@@ -58,11 +58,16 @@ def test_an_edited_proposal_is_the_editors_own_and_waits_for_somebody_else(
     told = asyncio.run(governance.amend(OLGA, filed().proposal.id, action))
     assert (told["proposer"], told["status"], told["action"]["delay"]) == ("olga", "needs_approval", "PT30S")
     assert told["verdict"]["policy_ids"] == ["prod-four-eyes"]
-    assert ledger.status(filed().proposal.id) == "expired"
-    assert "amended" in [step["step"] for step in ledger.story(filed().proposal.id)]
+    old = ledger.proposal(filed().proposal.id) or {}
+    assert (old["status"], old["replaced_by"]) == ("replaced", told["proposal_id"])
+    assert told["replaces"] == filed().proposal.id
+    last = ledger.story(filed().proposal.id)[-1]
+    assert (last["step"], last["actor"], last["detail"]["by"]) == ("replaced", "olga", told["proposal_id"])
     assert asyncio.run(governance.amend(OLGA, filed().proposal.id, action))["status"] == "needs_approval"
     with pytest.raises(DeskRefusal, match="no such proposal"):
         asyncio.run(governance.amend(OLGA, "p-00000000ffff", action))
+    with pytest.raises(DeskRefusal, match=f"it is replaced by {told['proposal_id']}.*Nothing was handed in"):
+        asyncio.run(governance.amend(ADAM, filed().proposal.id, action))
 
 
 def test_an_admin_breaks_the_glass_and_an_operator_mends_it(

@@ -345,6 +345,7 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path, fil
     connection.executescript(
         "ALTER TABLE votes DROP COLUMN teams; ALTER TABLE votes DROP COLUMN delegated_by; "
         "ALTER TABLE outbox DROP COLUMN fingerprint; DROP TABLE grants; DROP TABLE autonomy; "
+        "ALTER TABLE proposals DROP COLUMN replaces; ALTER TABLE proposals DROP COLUMN replaced_by; "
         "UPDATE switches SET value = '1' WHERE name = 'schema'"
     )
     connection.close()
@@ -353,6 +354,8 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path, fil
         counted = again.facts(filed(), "judge", Mode.AUTO, filed().filed_at)
         assert (counted.votes, counted.autonomy, counted.break_glass) == ((), "standard", "")
         assert again.filed(filed().proposal.id) == filed()
+        assert again.amend(filed().proposal.id, filed(number=2)) is None
+        assert again.status(filed().proposal.id) == "replaced"
     finally:
         again.close()
     SqlLedger(url).close()

@@ -117,6 +117,16 @@ def test_what_no_person_touched_was_handled_alone(store: DuckDBStore) -> None:
     assert alone.low < 0.75 < alone.high
 
 
+def test_a_proposal_that_a_person_edited_was_not_taken_as_it_was(store: DuckDBStore) -> None:
+    for n, steps in enumerate(
+        (["approved"], ["approved", "approved"], ["approved", "rejected"], ["replaced"], [])
+    ):
+        told = [step(n, 2 + 0.1 * nth, name) for nth, name in enumerate(steps)]
+        store.add_decisions([step(n, 1, "proposed"), *told])
+    taken = by_name(measured(store, at(0)))["taken as proposed"]
+    assert (taken.value, taken.cases) == (0.5, 4)
+
+
 def test_two_cases_are_an_anecdote(store: DuckDBStore) -> None:
     for n in range(2):
         recovery(store, n, 1000.0 * n)

@@ -110,4 +110,6 @@ def standing_of(proposal: Mapping[str, Any]) -> str:
     status, mode = str(proposal.get("status", "")), proposal.get("mode")
     if status == "allowed" and mode in ("observe", "shadow"):
         return f"would be allowed ({mode}: nothing is injected)"
+    if status == "replaced" and proposal.get("replaced_by"):
+        return f"replaced by {proposal['replaced_by']}"
     return status

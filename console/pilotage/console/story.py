@@ -19,6 +19,7 @@ STYLES = {
     "judged": "blue",
     "approved": "green",
     "rejected": "red",
+    "replaced": "yellow",
     "admitted": "blue",
     "injected": "bold green",
     "verified": "green",

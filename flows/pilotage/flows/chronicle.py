@@ -29,9 +29,11 @@ NEWS = timedelta(minutes=15)
 """Older steps are written into the store but announced to nobody: they are history, not news."""
 SILENT = frozenset({"claimed", "resume_vote"})
 """Steps that the store keeps and nobody else is told of."""
-SPOKEN = frozenset({"judged", "approved", "rejected", "injected", "verified", "undone", "refused", "expired"})
+SPOKEN = frozenset(
+    {"judged", "approved", "rejected", "replaced", "injected", "verified", "undone", "refused", "expired"}
+)
 """Steps of which `pilotage up` prints a line."""
-CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "expired"})
+CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "replaced", "expired"})
 """Steps after which the run's artifact is written anew."""
 
 
@@ -152,7 +154,11 @@ def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
         outcome=str(verdict.get("outcome") or detail.get("judgement") or detail.get("effect") or ""),
         policy_ids=tuple(policy_ids),
         actor=str(entry["actor"]),
-        detail={"told": told(entry), **_remembered(detail.get("case") or {})},
+        detail={
+            "told": told(entry),
+            "playbook": str((detail.get("proposal") or {}).get("playbook", "")),
+            **_remembered(detail.get("case") or {}),
+        },
     )
 
 

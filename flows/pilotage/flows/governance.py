@@ -75,7 +75,7 @@ class Governance:
         }
 
     async def amend(self, caller: Identity, proposal_id: str, action: dict[str, Any]) -> dict[str, Any]:
-        """Files the edited action as the caller's own proposal, judged from nothing; the old one is open no more."""
+        """Files the edited action as the caller's own proposal, judged from nothing; the old one is replaced."""
         old = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if old is None:
             raise DeskRefusal(
@@ -83,7 +83,10 @@ class Governance:
                 f"Editing {proposal_id}: there is no such proposal. See `pilotage proposals`.",
             )
         new = amended(old, action_from_json(json.dumps(action)), caller, self._clock())
-        await asyncio.to_thread(lambda: self._ledger.file(new, instead_of=proposal_id))
+        refused = await asyncio.to_thread(self._ledger.amend, proposal_id, new)
+        if refused is not None:
+            why = "; ".join((*refused.reasons, *refused.would_change))
+            raise DeskRefusal("closed", f"Editing {proposal_id}: {why}. Nothing was handed in.")
         if await asyncio.to_thread(self._ledger.status, new.proposal.id) == "filed":
             await self._judge(new)
             self._wake()

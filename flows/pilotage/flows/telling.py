@@ -32,10 +32,11 @@ def told(step: Mapping[str, Any]) -> str:
             turned_down = "; ".join(case.get("alternatives") or ())
             return (
                 f"{action_in_words(detail['proposal']['action'])}"
+                + (f", instead of {detail['replaces']}" if detail.get("replaces") else "")
                 + (f" ({effect})" if effect else "")
                 + (f"; not taken: {turned_down}" if turned_down else "")
             )
-        case "judged" | "admitted" | "refused" | "vote_refused":
+        case "judged" | "admitted" | "refused" | "vote_refused" | "edit_refused":
             return _verdict(detail.get("verdict") or {})
         case "approved" | "rejected":
             roles = ", ".join(detail.get("roles") or ())

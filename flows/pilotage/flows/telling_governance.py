@@ -29,7 +29,7 @@ def governed(step: str, detail: Mapping[str, Any]) -> str | None:
             return (
                 f"nobody voted since {_time(detail.get('waited_since'))}: every {detail.get('to')} is asked"
             )
-        case "amended":
+        case "replaced" | "amended":  # the second in logs of earlier versions
             return f"edited; {detail.get('by')} takes its place"
         case _ if step.startswith("policy_"):
             return _policy(step, detail)

@@ -23,7 +23,7 @@ RECALLED = 5
 """Past incidents that are told."""
 NEARLY = 0.5
 """The part of their words that the messages of two faults share that are told as similar."""
-ENDS = ("undone", "verified", "injected", "refused", "rejected", "expired", "judged")
+ENDS = ("undone", "verified", "injected", "refused", "rejected", "replaced", "expired", "judged")
 """Steps that tell what came of a proposal, the most telling first."""
 
 

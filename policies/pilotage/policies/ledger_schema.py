@@ -15,7 +15,7 @@ WRITING = "pilotage_writing"
 """Execution option of a connection that will write: its transaction takes the write lock at once."""
 BUSY_TIMEOUT_S = 30
 """How long a transaction waits for another process's write."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = sa.MetaData()
 
@@ -35,6 +35,10 @@ proposals = sa.Table(
     sa.Column("filed_at", sa.Text, nullable=False),
     sa.Column("expires_at", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("replaces", sa.Text, nullable=False, server_default=""),  # the id of what it is an edit of
+    sa.Column(
+        "replaced_by", sa.Text, nullable=False, server_default=""
+    ),  # the id of the edit that took its place
 )
 verdicts = sa.Table(
     "verdicts",
@@ -185,6 +189,10 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE votes ADD COLUMN teams TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE votes ADD COLUMN delegated_by TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE outbox ADD COLUMN fingerprint TEXT NOT NULL DEFAULT ''",
+    ),
+    2: (
+        "ALTER TABLE proposals ADD COLUMN replaces TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE proposals ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
     ),
 }
 """What brings a database of this version to the next; new tables are made without being told to."""

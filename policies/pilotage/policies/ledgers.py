@@ -33,13 +33,16 @@ Status = Literal[
     "refused",
     "expired",
     "rejected",
+    "replaced",
     "undone",
     "unknown",
 ]
 """Where a proposal stands; `held` is one that only the kill switch denies, to be
-judged again when it is lifted; `unknown` is one that was never filed."""
+judged again when it is lifted; `replaced` one that a person edited, for good; `unknown` one never filed."""
 OPEN: frozenset[Status] = frozenset({"filed", "held", "allowed", "needs_approval"})
 """Still open to votes."""
+EDITABLE: frozenset[Status] = OPEN | {"denied"}
+"""What a person may edit: nothing has come of it, and nobody said no to it."""
 
 Decide = Callable[[FiledProposal, LedgerFacts], Verdict]
 """The whole decision, over facts about the target that were read before. It must not call the ledger."""
@@ -72,10 +75,14 @@ class Stop:
 class Ledger(Protocol):
     """The ledger, whatever database it is on."""
 
-    def file(self, filed: FiledProposal, *, instead_of: str = "") -> bool:
-        """True when it is new, False when it was filed before. Another text under its id: LedgerError.
+    def file(self, filed: FiledProposal) -> bool:
+        """True when it is new, False when it was filed before. Another text under its id: LedgerError."""
+        ...
 
-        `instead_of` is the id of the proposal that it is an edit of, which is open no more by this.
+    def amend(self, proposal_id: str, edited: FiledProposal) -> Verdict | None:
+        """None when `edited` is filed in the place of this proposal, now or before; else the refusal.
+
+        The old one is `replaced` by it, which nothing else makes it and nothing unmakes.
         """
         ...
 

@@ -31,7 +31,11 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "!stopped": ("the kill switch is set", "people with the right to do so resume: `pilotage resume`"),
     "!already-admitted": ("it was admitted before", "nothing: one proposal is carried out at most once"),
     "!not-filed": ("no such proposal was filed", "the id of a filed proposal"),
-    "!closed": ("the proposal is no longer open to votes", "a new proposal"),
+    "!closed": ("the proposal is no longer open", "a new proposal"),
+    "!not-editable": (
+        "only what is open or denied can be edited",
+        "another proposal, or an edit of the one that took its place",
+    ),
     "!voted-before": ("this person has voted on it", "another person votes"),
     "!asked-already": (
         "people are being asked about the same action on the same target",

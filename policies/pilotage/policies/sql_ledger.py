@@ -29,10 +29,11 @@ from pilotage.policies.ledgers import OPEN, Decide, Status
 from pilotage.policies.refusals import refused
 from pilotage.policies.sql_autonomy import AutonomyKeeping
 from pilotage.policies.sql_counts import deployment_in, facts_in
+from pilotage.policies.sql_filing import FilingKeeping
 from pilotage.policies.sql_grants import GrantKeeping
 from pilotage.policies.sql_outbox import OutboxKeeping
 from pilotage.policies.sql_publications import PublicationKeeping
-from pilotage.policies.sql_rows import as_text, dicts, filed_from, proposal_row, run_of
+from pilotage.policies.sql_rows import as_text, dicts, filed_from, run_of
 from pilotage.policies.sql_steps import found, note, row_of, set_status, status_in
 from pilotage.policies.sql_switches import SwitchKeeping
 from pilotage.policies.sql_votes import Standing, VoteKeeping
@@ -48,11 +49,21 @@ _STATUS_OF: dict[Outcome, Status] = {
 STOPPED = frozenset({"kill-switch", "!stopped"})
 """Denials that end with the stop: what they alone deny is held, not refused for good."""
 _STATUS_OF_REFUSAL: dict[str, Status] = {"!expired": "expired", "!vetoed": "rejected"}
+ENDED: frozenset[Status] = frozenset({"replaced", "expired", "refused"})
+"""What ended without an outbox row and without a veto, which `before_deciding` sees. It is never admitted."""
 BREAKERS = frozenset({"loop-breaker", "circuit-open", "fingerprint-budget"})
 """Policies of the default bundle by which acting stops until a person looks."""
 
 
-class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, AutonomyKeeping, PublicationKeeping):
+class SqlLedger(
+    FilingKeeping,
+    OutboxKeeping,
+    SwitchKeeping,
+    VoteKeeping,
+    GrantKeeping,
+    AutonomyKeeping,
+    PublicationKeeping,
+):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
     `standing` says who a voter is now: with it, an approval counts only as far as its voter's rights still go.
@@ -84,41 +95,6 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
             connection.begin(),
         ):
             yield connection
-
-    def file(self, filed: FiledProposal, *, instead_of: str = "") -> bool:
-        """True when it is new, False when the same was filed before. Raises LedgerError for another text.
-
-        `instead_of` is the id of the proposal that it is an edit of, which is open no more by this.
-        """
-        proposal = filed.proposal
-        attempt = f"filing {proposal.id}"
-        if digest_of(proposal, filed.proposer) != filed.digest:
-            raise LedgerError(f"{attempt}: its digest is not that of its text; build it with digest_of")
-        with self.writing(attempt) as connection:
-            known = connection.execute(
-                sa.select(proposals.c.digest).where(proposals.c.id == proposal.id)
-            ).scalar_one_or_none()
-            if known is not None:
-                if known != filed.digest:
-                    raise LedgerError(f"{attempt}: the id stands for another text; use an id of its own")
-                return False
-            connection.execute(proposals.insert().values(**proposal_row(filed)))
-            note(
-                connection,
-                filed,
-                "proposed",
-                filed.filed_at,
-                filed.proposer.name,
-                proposal=proposal,
-                case=filed.case,
-                digest=filed.digest,
-                target=target_of(proposal.action),
-            )
-            edited = found(connection, instead_of) if instead_of else None
-            if edited is not None and status_in(connection, instead_of) in OPEN:
-                set_status(connection, instead_of, "expired")
-                note(connection, edited, "amended", filed.filed_at, filed.proposer.name, by=proposal.id)
-            return True
 
     def filed(self, proposal_id: str) -> FiledProposal | None:
         """The proposal as it was filed, or None."""
@@ -163,7 +139,8 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
         """The verdict under which it was put into the outbox or refused, in one transaction.
 
         `decide` gets the stored proposal and what the ledger counts at this moment, and must not call the
-        ledger. An exception in it is a denial. A second call changes nothing: `!already-admitted`.
+        ledger. An exception in it is a denial. A second call changes nothing: `!already-admitted`. What has ended
+        otherwise (replaced by an edit, lapsed with its mode) is never decided again: `!closed`.
         """
         with self.writing(f"admitting {proposal_id}") as connection:
             already = connection.execute(
@@ -174,12 +151,17 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
             row = row_of(connection, proposal_id)
             if row is None:
                 return refused("!not-filed", detail=proposal_id)
+            if row["status"] in ENDED:
+                stands = f"{row['status']} by {row['replaced_by']}" if row["replaced_by"] else row["status"]
+                return _refuse(connection, row, now, refused("!closed", detail=stands))
             try:
                 filed = filed_from(row)
+                why = "" if digest_of(filed.proposal, filed.proposer) == filed.digest else "another digest"
             except (ValueError, KeyError, TypeError) as exc:
-                return self._refuse_tampered(connection, row, now, str(exc))
-            if digest_of(filed.proposal, filed.proposer) != filed.digest:
-                return self._refuse_tampered(connection, row, now, "")
+                filed, why = None, str(exc)
+            if filed is None or why:
+                set_status(connection, proposal_id, "refused")
+                return _refuse(connection, row, now, refused("!tampered", detail=why))
             counted = facts_in(connection, filed, "inject", mode, now, target, self._standing)
             verdict = before_deciding(filed, counted, now) or _decided(decide, filed, counted)
             seq = self._keep_verdict(connection, filed, "inject", verdict, target, now, counted)
@@ -336,24 +318,22 @@ class SqlLedger(OutboxKeeping, SwitchKeeping, VoteKeeping, GrantKeeping, Autonom
         (seq,) = result.inserted_primary_key or (0,)
         return int(seq)
 
-    def _refuse_tampered(
-        self, connection: sa.Connection, row: dict[str, Any], now: datetime, detail: str
-    ) -> Verdict:
-        verdict = refused("!tampered", detail=detail)
-        set_status(connection, row["id"], "refused")
-        log.append(
-            connection,
-            Entry(
-                event="refused",
-                at=now,
-                actor="gate",
-                proposal_id=row["id"],
-                incident_id=row["incident_id"],
-                run_id=row["run_id"],
-                detail={"verdict": verdict},
-            ),
-        )
-        return verdict
+
+def _refuse(connection: sa.Connection, row: dict[str, Any], now: datetime, verdict: Verdict) -> Verdict:
+    """The refusal of what is not decided at all, noted."""
+    log.append(
+        connection,
+        Entry(
+            event="refused",
+            at=now,
+            actor="gate",
+            proposal_id=row["id"],
+            incident_id=row["incident_id"],
+            run_id=row["run_id"],
+            detail={"verdict": verdict},
+        ),
+    )
+    return verdict
 
 
 def _tell_of_breakers(

@@ -44,6 +44,8 @@ def proposal_row(filed: FiledProposal) -> dict[str, Any]:
         "filed_at": timestamp(filed.filed_at),
         "expires_at": timestamp(proposal.expires_at),
         "status": "filed",
+        "replaces": "",
+        "replaced_by": "",
     }
 
 

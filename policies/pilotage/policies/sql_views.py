@@ -131,6 +131,8 @@ def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[di
             "target": row["target"],
             "kind": row["kind"],
             "status": row["status"],
+            "replaced_by": row["replaced_by"],
+            "replaces": row["replaces"],
             "digest": row["digest"],
             "filed_at": row["filed_at"],
             "expires_at": row["expires_at"],

@@ -194,7 +194,7 @@ class DecisionFact:
     incident_id: str
     run_id: str | None
     step: str
-    """`proposed`, `judged`, `approved`, `rejected`, `admitted`,
+    """`proposed`, `judged`, `approved`, `rejected`, `replaced`, `admitted`,
     `injected`, `verified`, `undone` or `refused`."""
     action: str
     outcome: str

@@ -50,6 +50,7 @@ def measured(store: Store, since: datetime, *, minutes_by_hand: float = MINUTES_
     changes = _one(store, _CHANGES, since)
     runs = _one(store, _RUNS, since)
     incidents = _one(store, _INCIDENTS, since)
+    answers = _one(store, _ANSWERS, since)
     again = _one(store, _AGAIN, since, AGAIN_WITHIN)
     wasted = _one(store, _WASTED, since)
     by_machine = int(changes["by_machine"] or 0)
@@ -85,6 +86,13 @@ def measured(store: Store, since: datetime, *, minutes_by_hand: float = MINUTES_
             incidents["recovered"],
             "Recovered incidents in which nobody proposed or voted.",
             "recovered without a person / recovered",
+        ),
+        _share(
+            "taken as proposed",
+            answers["taken"],
+            answers["answered"],
+            "Proposals that people answered and approved as they stood, neither rejecting nor editing them.",
+            "approved only / (approved + rejected + replaced by an edit)",
         ),
         _share(
             "promises kept",
@@ -216,6 +224,14 @@ _INCIDENTS = f"""
         FROM d GROUP BY ALL
     )
     SELECT count(*) FILTER (recovered) AS recovered, count(*) FILTER (recovered AND NOT touched) AS alone FROM i
+"""  # noqa: S608
+
+_ANSWERS = f"""
+    {_RECENT}, p AS (
+        SELECT bool_or(step = 'approved') AS yes, bool_or(step IN ('rejected', 'replaced', 'amended')) AS otherwise
+        FROM d GROUP BY proposal_id
+    )
+    SELECT count(*) FILTER (yes AND NOT otherwise) AS taken, count(*) FILTER (yes OR otherwise) AS answered FROM p
 """  # noqa: S608
 
 _CHANGES = f"""

@@ -93,5 +93,6 @@ const SIGNS = {
   scheduled: ["◷", "wait"], late: ["◷", "wait"], paused: ["‖", "wait"], running: ["▶", "plain"], admitted: ["➤", "plain"],
   deny: ["✕", "bad"], denied: ["✕", "bad"], failed: ["✕", "bad"], crashed: ["!", "bad"], refused: ["✕", "bad"], reject: ["✕", "bad"],
   rejected: ["✕", "bad"], unknown: ["?", "bad"], expired: ["⌛", "bad"], undone: ["↶", "wait"], cancelled: ["⊘", "bad"],
+  replaced: ["✎", "wait"],
   found: ["◆", "plain"], forecast: ["◔", "plain"], proposed: ["✎", "plain"], judged: ["⚖", "plain"],
 };
