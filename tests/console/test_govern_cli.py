@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.console.quay import ONE_CASE, Quay, quay
@@ -20,6 +23,12 @@ from pilotage.policies.verdicts import Mode
 def desk(tmp_path: Path) -> Iterator[Quay]:
     with quay(tmp_path / "quay") as opened:
         yield opened
+
+
+def offline(*arguments: str) -> tuple[int, Any]:
+    """What a command that asks nobody exits with and prints."""
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    return result.exit_code, json.loads(result.stdout)
 
 
 def test_a_vote_that_is_refused_says_who_you_are_and_what_it_takes(desk: Quay) -> None:
@@ -54,7 +63,10 @@ def test_an_edited_proposal_is_another_one_and_the_editor_does_not_approve_it(de
     old = desk.waiting()
     code, new = desk.run("olga", "amend", old["proposal_id"], "--set", "delay=PT30S")
     assert (code, new["proposer"], new["action"]["delay"]) == (0, "olga", "PT30S")
-    assert desk.run("vic", "proposals", "--status", "expired")[1][0]["proposal_id"] == old["proposal_id"]
+    (replaced,) = desk.run("vic", "proposals", "--status", "replaced")[1]
+    assert (replaced["proposal_id"], replaced["replaced_by"]) == (old["proposal_id"], new["proposal_id"])
+    (*_, last) = desk.run("vic", "why", old["proposal_id"])[1]
+    assert (last["step"], last["actor"], last["detail"]["by"]) == ("replaced", "olga", new["proposal_id"])
     assert (new["status"], new["verdict"]["requirements"]) == ("needs_approval", {"approver": 1})
     assert desk.run("olga", "approve", new["proposal_id"])[0] == 3
     assert desk.run("ann", "approve", new["proposal_id"])[1]["status"] == "allowed"
@@ -159,8 +171,64 @@ def test_policies_are_published_by_two_and_taken_back_by_two(desk: Quay, tmp_pat
     assert not desk.run("ada", "policy", "publish", "--previous")[1]["published"]
     assert desk.run("bob", "policy", "publish", "--bundle", before[:12])[1]["published"]
     assert desk.gate.bundle.hash == before
-    assert desk.run("bob", "policy", "publish", "--bundle", "00000000")[0] == 2
+    code, told = desk.run("bob", "policy", "publish", "--bundle", "00000000")
+    assert (code, told["error"]["kind"]) == (3, "unknown-bundle")
     assert desk.run("bob", "policy", "publish", str(own), "--previous")[0] == 2
+
+
+def test_who_votes_second_can_read_what_only_the_ledger_has(desk: Quay, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(DEFAULT_BUNDLE, own)
+    (own / "cases.yaml").write_text(ONE_CASE)
+    numbers = tmp_path / "numbers.yaml"
+    numbers.write_text(
+        (own / "guardrails.yaml").read_text().replace("autonomy_regain: 5", "autonomy_regain: 7")
+    )
+    (own / "limits.cedar").write_text(
+        (own / "limits.cedar").read_text().replace("memory_mb <= resource", "memory_mb < resource")
+    )
+    assert desk.run("bob", "policy", "fetch")[0] == 2  # nothing is put to the vote
+    asked = desk.run("ada", "policy", "publish", str(own), "--guardrails", str(numbers))[1]["bundle"]
+    shutil.rmtree(own)
+    there = tmp_path / "there"
+    for who, named in (("bob", ()), ("vic", (asked,))):
+        code, told = desk.run(who, "policy", "fetch", *named, "--to", str(there / who))
+        assert (code, told["bundle"]) == (0, asked)
+        assert {path.name for path in (there / who).iterdir()} == set(told["files"])
+        assert offline("policy", "check", str(there / who))[1]["hash"] == asked
+    assert "limits.cedar" in told["files"]
+    code, told = desk.run("vic", "policy", "diff", asked[:12])
+    assert (code, told["changed"], told["new"]) == (0, ["resize-only-up"], asked)
+    assert told["old"] == desk.gate.bundle.hash
+    assert told["guardrails"]["autonomy_regain"] == {"old": 5, "new": 7}
+    assert "resize-only-up: " in desk.say("vic", "policy", "diff", asked[:12])[1]
+    # its cases rest on the numbers they were written for
+    code, told = offline("policy", "test", "--policies", str(there / "bob"))
+    assert (code, told["failed"], told["cases"]) == (0, [], 1)
+    # what was read is what is voted for
+    assert desk.run("bob", "policy", "publish", str(there / "bob"))[1]["published"]
+    assert desk.gate.bundle.hash == asked
+    code, told = desk.run("bob", "policy", "fetch", asked, "--to", str(there / "bob"))
+    assert code == 2
+    assert "something is there already" in told["error"]["message"]
+    for wrong in (asked[:7], "0" * 64, "no-hash", "%" * 8):
+        code, told = desk.run("bob", "policy", "fetch", wrong, "--to", str(there / "none"))
+        assert (code, told["error"]["kind"]) == (3, "unknown-bundle")
+    assert not (there / "none").exists()
+
+
+def test_files_that_are_not_of_the_hash_are_not_laid_out(desk: Quay, tmp_path: Path) -> None:
+    """Somebody wrote to the ledger: the second admin is told, and gets nothing to read that is not what is voted on."""
+    mine = desk.gate.bundle.hash
+    connection = sqlite3.connect(desk.places.ledger)
+    connection.execute("UPDATE bundles SET files = replace(files, 'tier <= 0', 'tier <= -1')")
+    connection.commit()
+    connection.close()
+    for command in (("fetch", mine, "--to", str(tmp_path / "there")), ("diff", mine)):
+        code, told = desk.run("bob", "policy", *command)
+        assert code == 2
+        assert "find out who wrote to the ledger" in told["error"]["message"]
+    assert not (tmp_path / "there").exists()
 
 
 def test_a_bad_bundle_is_refused_by_the_desk_and_the_old_one_stays(desk: Quay, tmp_path: Path) -> None:
@@ -200,6 +268,9 @@ def test_with_nobody_at_the_desk_the_files_tell_what_is_published_and_lent(tmp_p
     at_rest = desk.run("vic", "policy", "published")[1]
     assert (at_rest["in_force"], at_rest["published"]) == (live["in_force"], live["published"])
     assert live["needed"] == 2
+    there = tmp_path / "there"
+    assert desk.run("vic", "policy", "fetch", live["in_force"], "--to", str(there))[0] == 0
+    assert offline("policy", "check", str(there))[1]["hash"] == live["in_force"]
     lent = desk.run("vic", "grants")[1]
     assert (lent["delegations"][0]["taker"], lent["glass"][0]["holder"]) == ("olga", "ada")
     assert "GLASS BROKEN by ada" in desk.say("vic", "status")[1]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pilotage.console import audit_cli, policy_cli
+from pilotage.console import audit_cli, cli, policy_cli
 from pilotage.planner.actions import RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
@@ -214,10 +214,12 @@ def test_diff_shows_policies_numbers_and_cases(run: Run, bundle: Path) -> None:
     (bundle / "guardrails.yaml").write_text(
         numbers.replace("max_attempts_per_run: 3", "max_attempts_per_run: 4")
     )
-    code, told = run(policy_cli.app, "diff", str(bundle), at=False)
+    code, told = run(cli.app, "policy", "diff", str(bundle), at=False)
     assert code == 0
     assert (told["added"], told["removed"], told["changed"]) == ([], ["zz"], ["tier0-never-paused"])
     assert told["guardrails"] == {"max_attempts_per_run": {"old": 4, "new": 3}}
+    assert [line[:2] for line in told["lines"]["zz"]] == ["- "] * len(told["lines"]["zz"])
+    assert any(line.startswith("+") and "0" in line for line in told["lines"]["tier0-never-paused"])
     changed = {one["case"] for one in told["cases"]}
     assert {"tier 0 is never paused", "an operator stops", "a spent run budget denies a retry"} <= changed
 

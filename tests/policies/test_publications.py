@@ -18,10 +18,10 @@ import pytest
 
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.publishing import Publishing, begin_with
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle, hash_of
 from pilotage.policies.ed25519_notes import Ed25519Signer, Ed25519Verifier
 from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.publications import bundle_of, files_to_publish
+from pilotage.policies.publications import bundle_of, files_to_publish, laid_out
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.errors import ConfigError
@@ -423,3 +423,24 @@ def test_policies_that_nobody_could_replace_are_not_begun_with(town: Town, own: 
     )
     with pytest.raises(ConfigError, match="no admin could publish"):
         town.begin(own)
+
+
+@pytest.mark.parametrize("name", ["../out.cedar", "..", ".hidden.cedar", "a/b.cedar", ""])
+def test_no_file_of_a_bundle_is_laid_out_elsewhere_than_in_its_directory(tmp_path: Path, name: str) -> None:
+    files = {**changed(), name: "permit (principal, action, resource);"}
+    where = tmp_path / "there"
+    with pytest.raises(ConfigError, match="is no name of a file of a bundle; nothing was written"):
+        laid_out(files, hash_of(files), where)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_laid_out_has_the_hash_or_is_refused(tmp_path: Path) -> None:
+    files = changed()
+    assert set(laid_out(files, hash_of(files), tmp_path / "there")) == set(files)
+    assert Bundle.load(tmp_path / "there").hash == hash_of(files)
+    with pytest.raises(ConfigError, match="the files have hash"):
+        laid_out(files, "0" * 64, tmp_path / "other")
+    with pytest.raises(ConfigError, match="name an empty or new directory"):
+        laid_out(files, hash_of(files), tmp_path / "there")
+    with pytest.raises(ConfigError, match="can be written"):
+        laid_out(files, hash_of(files), tmp_path / "there" / "limits.cedar")

@@ -11,7 +11,17 @@ from pilotage.flows.places import Places, places
 from pilotage.telemetry.errors import DeskError
 
 OFFLINE = frozenset(
-    {"status", "incidents", "proposals", "proposal", "why", "audit_verify", "policies", "grants"}
+    {
+        "status",
+        "incidents",
+        "proposals",
+        "proposal",
+        "why",
+        "audit_verify",
+        "policies",
+        "policy_files",
+        "grants",
+    }
 )
 """What can be read from the files of an installation at rest."""
 

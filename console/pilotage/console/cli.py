@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotage.console import audit_cli, govern_cli, policy_cli, publish_cli, talk_cli, users_cli
+from pilotage.console import audit_cli, bundles_cli, govern_cli, policy_cli, publish_cli, talk_cli, users_cli
 from pilotage.console.asking import Asker, asker
 from pilotage.console.options import (
     EXIT_ERROR,
@@ -50,6 +50,7 @@ app.add_typer(audit_cli.app, name="audit")
 app.add_typer(users_cli.app, name="users")
 app.add_typer(policy_cli.app, name="policy")
 publish_cli.join(policy_cli.app)
+bundles_cli.join(policy_cli.app)
 talk_cli.join(app)
 
 

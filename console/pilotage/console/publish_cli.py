@@ -50,7 +50,8 @@ def publish(
             )
         caller = asker(state_dir, token_file)
         if bundle or previous:
-            found = caller.ask("publish_policy", bundle=_meant(caller, bundle), reason=reason)
+            meant = caller.ask("policy_files", bundle=bundle)["bundle"] if bundle else _before(caller)
+            found = caller.ask("publish_policy", bundle=meant, reason=reason)
         else:
             from pilotage.policies.bundle import DEFAULT_BUNDLE  # start-up time: Cedar
             from pilotage.policies.publications import files_to_publish
@@ -122,23 +123,13 @@ def published(state_dir: StateDir = None, token_file: TokenFile = None, as_json:
         )
 
 
-def _meant(caller: Asker, prefix: str) -> str:
-    """The hash that begins so, or without a prefix the one that was in force before this one."""
+def _before(caller: Asker) -> str:
+    """The hash of what was in force before this."""
     known = caller.ask("policies", limit=1000)
-    hashes = [row["bundle"] for row in known["published"]]
-    if not prefix:
-        before = [one for one in hashes[1:] if one != known["in_force"]]
-        if not before:
-            raise ConfigError("publishing the previous policies: nothing else was ever in force")
-        return str(before[0])
-    if known["candidate"]:
-        hashes.append(known["candidate"]["bundle"])
-    meant = {one for one in hashes if one.startswith(prefix)} if len(prefix) >= 8 else set()
-    if len(meant) != 1:
-        raise ConfigError(
-            f"publishing {prefix}: {len(meant)} bundles begin so; see `pilotage policy published --json`"
-        )
-    return str(meant.pop())
+    before = [row["bundle"] for row in known["published"][1:] if row["bundle"] != known["in_force"]]
+    if not before:
+        raise ConfigError("publishing the previous policies: nothing else was ever in force")
+    return str(before[0])
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -160,7 +151,7 @@ def _show(found: dict[str, Any]) -> None:
     if not found["published"]:
         OUT.print(
             harmless(
-                f"{missing} more admin(s) must vote until {when(found['until'])}: the same command with the "
-                f"same bundle, or `pilotage policy publish --bundle {found['bundle'][:12]}`"
+                f"{missing} more admin(s) must vote until {when(found['until'])}: they read it with `pilotage policy "
+                f"fetch {found['bundle'][:12]}`, and vote with `pilotage policy publish --bundle {found['bundle'][:12]}`"
             )
         )

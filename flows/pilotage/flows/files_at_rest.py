@@ -12,7 +12,7 @@ from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.ledger_at_rest import reading_ledger
 from pilotage.flows.operations import unknown_proposal, unknown_subject
 from pilotage.flows.places import Places
-from pilotage.flows.publishing import policies_as_json
+from pilotage.flows.publishing import bundle_kept, policies_as_json
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import DeskError
 
@@ -51,6 +51,8 @@ class FilesAtRest:
                     candidate=ledger.candidate(datetime.now(UTC)),
                     published=ledger.published(arguments.get("limit", 20)),
                 )
+            case "policy_files":
+                return bundle_kept(ledger, arguments["bundle"])
             case "grants":
                 return ledger.standing_grants(datetime.now(UTC))
             case "incidents":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -22,6 +21,7 @@ from pilotage.policies.gate import Gate
 from pilotage.policies.json_values import plain
 from pilotage.policies.policy_tools import differences
 from pilotage.policies.publications import (
+    FILE_NAME,
     Ballot,
     Candidate,
     How,
@@ -40,7 +40,8 @@ from pilotage.telemetry.errors import ConfigError
 
 MOST_FILES, LARGEST = 100, 1_000_000
 """Files of one bundle, and characters in one of them: a hundred times the shipped ones."""
-_FILE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+SHORTEST_HASH = 8
+"""Letters by which a bundle may be named."""
 
 
 class _Files(BaseModel):
@@ -52,7 +53,7 @@ class _Files(BaseModel):
     @classmethod
     def _small_and_plain(cls, files: dict[str, str]) -> dict[str, str]:
         for name, text in files.items():
-            if not _FILE_NAME.fullmatch(name) or len(text) > LARGEST:
+            if not FILE_NAME.fullmatch(name) or len(text) > LARGEST:
                 raise ValueError(f"{name[:100]!r} is no file of a bundle: a plain name, {LARGEST} characters")
         return files
 
@@ -140,6 +141,7 @@ class Publishing:
         """Every operation by name."""
         return {
             "policies": Operation(run=self.policies, roles=READERS),
+            "policy_files": Operation(run=self.files, roles=PEOPLE),
             "publish_policy": Operation(run=self.publish, roles=PEOPLE),
             "veto_policy": Operation(run=self.veto, roles=PEOPLE),
         }
@@ -152,6 +154,10 @@ class Publishing:
             candidate=await asyncio.to_thread(self._ledger.candidate, self._clock()),
             published=await asyncio.to_thread(self._ledger.published, limit),
         )
+
+    async def files(self, caller: Identity, bundle: str) -> dict[str, Any]:
+        """Every file of a bundle that the ledger keeps, by its hash or how that begins. See `bundle_kept`."""
+        return await asyncio.to_thread(bundle_kept, self._ledger, bundle)
 
     async def publish(
         self,
@@ -254,6 +260,19 @@ class Publishing:
     def _still_may(self, name: str) -> bool:
         person = self._standing(name)
         return person is not None and self._verdict(person).outcome is Outcome.ALLOW
+
+
+def bundle_kept(ledger: Publications, prefix: str) -> dict[str, Any]:
+    """`{"bundle", "files"}` of the one bundle whose hash begins so. Raises DeskRefusal unless it is exactly one."""
+    known = ledger.kept(prefix) if len(prefix) >= SHORTEST_HASH else ()
+    files = ledger.files_of(known[0]) if len(known) == 1 else None
+    if files is None:
+        raise DeskRefusal(
+            "unknown-bundle",
+            f"Looking for policies {prefix[:64]!r}: {len(known) or 'none'} of those that were published or put to "
+            f"the vote begin so. Give {SHORTEST_HASH} letters of the hash or more; see `pilotage policy published`.",
+        )
+    return {"bundle": known[0], "files": dict(files)}
 
 
 def policies_as_json(

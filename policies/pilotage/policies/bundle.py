@@ -71,12 +71,8 @@ class Bundle:
             engine = compiler(schema, policies)
         except ConfigError as exc:
             raise ConfigError(f"{where}: {exc}") from exc
-        digest = hashlib.sha256()
-        for name in sorted(name for name in texts if _decides(name)):
-            encoded = texts[name].encode()
-            digest.update(f"{name}\0{len(encoded)}\0".encode() + encoded)
         return cls(
-            hash=digest.hexdigest(),
+            hash=hash_of(texts),
             directory=where,
             guardrails=limits,
             engine=engine,
@@ -84,6 +80,15 @@ class Bundle:
             schema=schema,
             texts=policies,
         )
+
+
+def hash_of(texts: Mapping[str, str]) -> str:
+    """SHA-256, in hex, over the name and bytes of every file of these that decides."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in texts if _decides(name)):
+        encoded = texts[name].encode()
+        digest.update(f"{name}\0{len(encoded)}\0".encode() + encoded)
+    return digest.hexdigest()
 
 
 def texts_in(directory: Path, guardrails: Path | None = None) -> dict[str, str]:

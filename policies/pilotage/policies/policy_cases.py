@@ -21,12 +21,14 @@ from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.guardrails import Guardrails
+from pilotage.policies.guardrails import Guardrails, guardrails_from_text
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, TargetFacts, Verdict, Vote
 from pilotage.telemetry.errors import ConfigError
 
 CASES_FILE = "cases.yaml"
+CASE_NUMBERS_FILE = "cases.guardrails.yaml"
+"""The numbers on which a bundle's cases rest when the numbers in force are others."""
 NOON = datetime(2027, 3, 1, 12, tzinfo=UTC)
 """When a case happens unless it says otherwise: a Monday."""
 RUN = "11111111-1111-4111-8111-111111111111"
@@ -152,6 +154,24 @@ def cases_in(path: Path, base: Guardrails) -> tuple[Prepared, ...]:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"reading cases {path}: {exc}; correct it or name another file") from exc
     return cases_from_text(text, path, base)
+
+
+def cases_among(
+    files: Mapping[str, str], where: Path, own: Guardrails
+) -> tuple[tuple[Prepared, ...], Guardrails]:
+    """The cases among a bundle's files and the numbers on which they rest: those of their own file, else `own`.
+
+    Raises ConfigError when there are none, or one of the files is wrong.
+    """
+    text = files.get(CASES_FILE)
+    if text is None:
+        raise ConfigError(
+            f"reading the cases of {where}: there is no {CASES_FILE}; a bundle brings its own tests"
+        )
+    numbers = own
+    if CASE_NUMBERS_FILE in files:
+        numbers = guardrails_from_text(files[CASE_NUMBERS_FILE], where / CASE_NUMBERS_FILE)
+    return cases_from_text(text, where / CASES_FILE, numbers), numbers
 
 
 def cases_from_text(text: str, path: Path, base: Guardrails) -> tuple[Prepared, ...]:

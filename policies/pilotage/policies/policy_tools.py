@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.cedar_engine import policies_as_json, policies_as_text
-from pilotage.policies.policy_cases import CASES_FILE, Prepared, answer_of, cases_in
+from pilotage.policies.guardrails import guardrails_from_text
+from pilotage.policies.policy_cases import CASE_NUMBERS_FILE, CASES_FILE, Prepared, answer_of, cases_in
 from pilotage.policies.policy_mutants import MutationReport, mutated
 from pilotage.telemetry.errors import ConfigError
 
@@ -69,6 +71,18 @@ class TestReport:
 def cases_of(bundle: Bundle, path: Path | None = None) -> tuple[Prepared, ...]:
     """The cases in this file, or those that lie beside the bundle's policies. Raises ConfigError."""
     return cases_in(path or bundle.directory / CASES_FILE, bundle.guardrails)
+
+
+def on_its_numbers(bundle: Bundle) -> Bundle:
+    """The bundle with the numbers on which the cases in its directory rest. Raises ConfigError when they are wrong."""
+    path = bundle.directory / CASE_NUMBERS_FILE
+    if not path.exists():
+        return bundle
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"reading {path}: {exc}; save it as UTF-8") from exc
+    return replace(bundle, guardrails=guardrails_from_text(text, path))
 
 
 def tested(bundle: Bundle, cases: Sequence[Prepared], *, mutants: bool) -> TestReport:
@@ -135,6 +149,20 @@ def differences(old: Bundle, new: Bundle, cases: Iterable[Prepared]) -> dict[str
             for was, is_now in [(answer_of(one.asked(old)), answer_of(one.asked(new)))]
             if was != is_now
         ],
+    }
+
+
+def rewritten(old: Bundle, new: Bundle) -> dict[str, tuple[str, ...]]:
+    """By the id of each policy that is not the same in both, the lines that differ: `-` of the old, `+` of the new."""
+    before, after = _texts(old), _texts(new)
+    return {
+        key: tuple(
+            line
+            for line in difflib.ndiff(before.get(key, "").splitlines(), after.get(key, "").splitlines())
+            if line[0] in "+-"
+        )
+        for key in sorted(set(before) | set(after))
+        if before.get(key) != after.get(key)
     }
 
 

@@ -7,25 +7,25 @@ in force is signed, and a row that nobody signed puts nothing in force.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pilotage.policies.bundle import GUARDRAILS_FILE, Bundle, texts_in
+from pilotage.policies.bundle import GUARDRAILS_FILE, Bundle, hash_of, texts_in
 from pilotage.policies.gate import Gate
-from pilotage.policies.guardrails import guardrails_from_text
 from pilotage.policies.json_values import timestamp
-from pilotage.policies.policy_cases import CASES_FILE, cases_from_text
+from pilotage.policies.policy_cases import CASE_NUMBERS_FILE, CASES_FILE, cases_among, cases_from_text
 from pilotage.policies.policy_tools import tested
 from pilotage.policies.roles import Role
 from pilotage.policies.signed_notes import Signer, Verifier, sealed, unsealed
 from pilotage.policies.verdicts import Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.errors import ConfigError
 
-CASE_NUMBERS_FILE = "cases.guardrails.yaml"
-"""The numbers on which a bundle's cases rest when the numbers in force are others."""
+FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+"""What a file of a bundle may be called: a plain name, which is no path and not hidden."""
 
 How = Literal["shipped", "configured", "votes"]
 """Came with pilotage; named in the settings before anything was ever done; voted for by people."""
@@ -87,6 +87,10 @@ class Publications(Protocol):
 
     def files_of(self, bundle: str) -> Mapping[str, str] | None:
         """The files of a bundle that was published or put to the vote."""
+        ...
+
+    def kept(self, prefix: str) -> tuple[str, ...]:
+        """The hashes, two at most, of bundles published or put to the vote that begin so."""
         ...
 
     def candidate(self, now: datetime) -> Candidate | None:
@@ -161,15 +165,40 @@ def files_to_publish(directory: Path, guardrails: Path | None) -> dict[str, str]
     With `guardrails` in place of its own numbers, the cases go on resting on its own.
     """
     files = texts_in(directory, guardrails)
+    for beside in (directory / CASES_FILE, directory / CASE_NUMBERS_FILE):
+        try:
+            if beside.exists():
+                files[beside.name] = beside.read_bytes().decode()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"reading cases {beside}: {exc}; save it as UTF-8") from exc
     if guardrails is not None:
-        files[CASE_NUMBERS_FILE] = texts_in(directory).get(GUARDRAILS_FILE, "")
-    cases = directory / CASES_FILE
-    try:
-        if cases.exists():
-            files[CASES_FILE] = cases.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"reading cases {cases}: {exc}; save it as UTF-8") from exc
+        files.setdefault(CASE_NUMBERS_FILE, texts_in(directory).get(GUARDRAILS_FILE, ""))
     return files
+
+
+def laid_out(files: Mapping[str, str], bundle: str, directory: Path) -> tuple[str, ...]:
+    """The names of the files that were written into this new or empty directory, which is that bundle then.
+
+    Raises ConfigError when the files are not of that hash, one is called as none of a bundle's may be, the
+    directory has something in it, or what stands in it afterwards is something else.
+    """
+    attempt = f"laying out policies {bundle[:12]} in {directory}"
+    if hash_of(files) != bundle:
+        raise ConfigError(f"{attempt}: the files have hash {hash_of(files)[:12]}; restore the ledger")
+    if strange := [name for name in files if not FILE_NAME.fullmatch(name)]:
+        raise ConfigError(f"{attempt}: {strange[0]!r} is no name of a file of a bundle; nothing was written")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise ConfigError(f"{attempt}: something is there already; name an empty or new directory")
+        for name, text in files.items():
+            with (directory / name).open("xb") as file:
+                file.write(text.encode())
+    except OSError as exc:
+        raise ConfigError(f"{attempt}: {exc}; name a directory that can be written") from exc
+    if hash_of(texts_in(directory)) != bundle:
+        raise ConfigError(f"{attempt}: what stands there is something else; find out who writes to it")
+    return tuple(sorted(files))
 
 
 def sound(files: Mapping[str, str]) -> Bundle:
@@ -179,13 +208,7 @@ def sound(files: Mapping[str, str]) -> Bundle:
     """
     where = Path("the candidate")
     bundle = Bundle.of(files, where)
-    text = files.get(CASES_FILE)
-    if text is None:
-        raise ConfigError(f"publishing policies: there is no {CASES_FILE}; a bundle brings its own tests")
-    numbers = bundle.guardrails
-    if CASE_NUMBERS_FILE in files:
-        numbers = guardrails_from_text(files[CASE_NUMBERS_FILE], where / CASE_NUMBERS_FILE)
-    cases = cases_from_text(text, where / CASES_FILE, numbers)
+    cases, numbers = cases_among(files, where, bundle.guardrails)
     report = tested(replace(bundle, guardrails=numbers), cases, mutants=False)
     if report.failed:
         told = "; ".join(f"{one.case}: wanted {one.wanted}, got {one.got}" for one in report.failed[:5])

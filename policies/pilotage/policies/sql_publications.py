@@ -49,6 +49,12 @@ class PublicationKeeping:
         with self.reading(f"reading bundle {bundle[:12]}") as connection:
             return _files(connection, bundle)
 
+    def kept(self: Transactions, prefix: str) -> tuple[str, ...]:
+        """The hashes, two at most, of bundles published or put to the vote that begin so."""
+        with self.reading(f"looking for bundle {prefix[:12]}") as connection:
+            alike = bundles.c.bundle.startswith(prefix, autoescape=True)
+            return tuple(connection.execute(sa.select(bundles.c.bundle).where(alike).limit(2)).scalars())
+
     def candidate(self: Transactions, now: datetime) -> Candidate | None:
         """What is put to the vote now."""
         with self.reading("reading what is put to the vote") as connection:
