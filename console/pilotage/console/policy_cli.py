@@ -69,10 +69,12 @@ def run_cases(
     as_json: AsJson = False,
 ) -> None:
     """Run the bundle's cases."""
-    from pilotage.policies.policy_tools import cases_of, tested  # start-up time: Cedar
+    from pilotage.policies.policy_tools import cases_of, on_its_numbers, tested  # start-up time: Cedar
 
     with _told(as_json):
         bundle = _bundle(policies, guardrails)
+        if guardrails is None and cases is None:
+            bundle = on_its_numbers(bundle)
         report = tested(bundle, cases_of(bundle, cases), mutants=mutate)
         if as_json:
             print_json(report.as_json())
@@ -210,7 +212,8 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """The time machine: make the recorded decisions again under this bundle, and judge what the playbooks would have
-    proposed about failures that nobody acted on. Shows what would have changed; changes nothing."""
+    proposed about failed runs, starved or sick queues and crowds of runs that nobody acted on. Shows what would have
+    changed; changes nothing."""
     from datetime import UTC, datetime, timedelta
 
     from pilotage.flows.places import places  # start-up time: Cedar, SQLAlchemy, DuckDB
@@ -252,9 +255,11 @@ def _show_replay(title: str, told: dict[str, Any]) -> None:
         return
     before, after = playbooks["before"], playbooks["after"]
     print_pairs(
-        "failures that nothing was proposed about, as the playbooks would have",
+        "trouble that nothing was proposed about, as the playbooks would have",
         {
-            "failures": f"{playbooks['failures']}, {playbooks['proposed_then']} of them acted on then",
+            "failed runs": playbooks["failures"],
+            "queues and crowds": _pairs(playbooks["standing"]),
+            "acted on then": playbooks["proposed_then"],
             "class not told by rule": playbooks["undiagnosed"],
             "playbook wants nothing": playbooks["unplanned"],
             "proposals": playbooks["proposals"],
@@ -277,34 +282,6 @@ def _show_replay(title: str, told: dict[str, Any]) -> None:
 
 def _change(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
     return one["kind"], one["before"], one["after"], ", ".join(one["policies_after"]), one["outcome"]
-
-
-@app.command("diff")
-def diff(
-    old: Annotated[Path, typer.Argument(help="A directory with a bundle.")],
-    new: Annotated[Path | None, typer.Argument(help="Another.", show_default="the shipped one")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """What changed between two bundles: policies, numbers, and the cases that they decide differently."""
-    from pilotage.policies.policy_tools import cases_of, differences  # start-up time: Cedar
-
-    with _told(as_json):
-        before, after = _bundle(old, None), _bundle(new, None)
-        told = differences(before, after, cases_of(after))
-        if as_json:
-            print_json(told)
-        else:
-            numbers = {key: f"{one['old']} -> {one['new']}" for key, one in told["guardrails"].items()}
-            print_pairs(
-                f"{told['old'][:12]} -> {told['new'][:12]}",
-                {
-                    **{key: ", ".join(told[key]) or "none" for key in ("added", "removed", "changed")},
-                    "schema": "changed" if told["schema_changed"] else "the same",
-                    "guardrails": _pairs(numbers) or "the same",
-                },
-            )
-            for one in told["cases"]:
-                OUT.print(harmless(f"{one['case']}: {one['old']} -> {one['new']}"))
 
 
 def _bundle(policies: Path | None, guardrails: Path | None) -> Bundle:

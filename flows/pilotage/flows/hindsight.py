@@ -1,4 +1,4 @@
-"""What the playbooks would have proposed about failures of the past, and what policy would have said to it.
+"""What the playbooks would have proposed about trouble of the past, and what policy would have said to it.
 
 It walks the same steps as the loop: failures from telemetry, diagnosis by rule, circumstances, playbook, facts
 about the target, verdict. Every step sees the store as it was when the run failed, as far as the store can tell.
@@ -6,14 +6,17 @@ about the target, verdict. Every step sees the store as it was when the run fail
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
-from pilotage.flows.prefect_facts import labelled
-from pilotage.planner.actions import Action, ActionKind, RetryRun, deployment_of, run_of, target_of
+from pilotage.flows.hindsight_floor import ASSUMED, CLASSES, asked_then, floor_troubles
+from pilotage.flows.prefect_facts import labelled, strictest
+from pilotage.planner.actions import Action, ActionKind, RetryRun, deployment_of, queue_of, run_of, target_of
 from pilotage.planner.diagnosis import diagnose_run, incident_id
 from pilotage.planner.findings import FailureClass
+from pilotage.planner.ladder import size_in
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.planning import plan_for
 from pilotage.planner.plays import Circumstances, Situation
@@ -48,11 +51,11 @@ def in_hindsight(
     since: datetime,
     parameters: PlaybookParameters,
 ) -> dict[str, Any]:
-    """The report on failures since a moment that nothing was proposed about, under both bundles.
+    """The report on trouble since a moment that nothing was proposed about, under both bundles.
 
-    `{"failures", "proposed_then", "undiagnosed", "unplanned", "proposals", "before", "after", "moves", "changed",
-    "assumed"}`; a failure of which the rules cannot tell the class is counted as undiagnosed, one for which the
-    playbook wants nothing as unplanned.
+    `{"failures", "standing", "proposed_then", "undiagnosed", "unplanned", "proposals", "before", "after", "moves",
+    "changed", "assumed"}`; `standing` counts troubles of queues and crowds by class. A failure of which the rules
+    cannot tell the class is counted as undiagnosed, one for which the playbook wants nothing as unplanned.
     """
     failures = failures_then(store, since)
     proposed = ledger.known_incidents()
@@ -68,8 +71,26 @@ def in_hindsight(
         wanted = list(_supposed(situation, episode, deployments))
         counts["unplanned"] += not wanted
         supposed += wanted
+    standing = floor_troubles(store, failures, deployments, since, parameters)
+    failed = {episode.run.run_id: episode.run for episode in failures}
+    for situation in standing:
+        if situation.finding.incident_id in proposed or asked_then(store, situation):
+            counts["proposed_then"] += 1
+            continue
+        wanted = list(_supposed_of_floor(situation, deployments, failed))
+        counts["unplanned"] += not wanted
+        supposed += wanted
+    supposed.sort(key=lambda one: one.filed.filed_at)
     told = compared(current, candidate, supposed, ledger.admitted(since - DAY))
-    return {"failures": len(failures), **counts, "current": current.hash, **told}
+    classes = Counter(one.finding.failure_class for one in standing)
+    return {
+        "failures": len(failures),
+        "standing": {one.value: classes[one] for one in CLASSES},
+        **counts,
+        "current": current.hash,
+        **told,
+        "assumed": [*told["assumed"], *ASSUMED],
+    }
 
 
 def _situation(
@@ -115,6 +136,22 @@ def _supposed(
         )
 
 
+def _supposed_of_floor(
+    situation: Situation, deployments: Mapping[str, DeploymentFact], failed: Mapping[str, RunFact]
+) -> Iterator[Supposed]:
+    for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
+        yield Supposed(
+            filed=FiledProposal(
+                proposal=proposal,
+                case=case,
+                proposer=PLANNER,
+                digest=digest_of(proposal, PLANNER),
+                filed_at=situation.now,
+            ),
+            target=facts_of_floor(proposal.action, situation, deployments, failed),
+        )
+
+
 def facts_then(
     action: Action, episode: Episode, deployments: Mapping[str, DeploymentFact]
 ) -> TargetFacts | None:
@@ -124,12 +161,38 @@ def facts_then(
     deployment = deployments.get(deployment_of(action))
     if deployment is None:
         return None
+    return _facts_of_deployment(action, deployment, episode.at, memory_of(episode.run, deployment) or 0)
+
+
+def facts_of_floor(
+    action: Action,
+    situation: Situation,
+    deployments: Mapping[str, DeploymentFact],
+    failed: Mapping[str, RunFact],
+) -> TargetFacts | None:
+    """The same for a queue, by the deployments that use it today, a deployment with a crowd, a run that failed."""
+    if place := queue_of(action):
+        pool, queue = place
+        users = [one.tags for one in deployments.values() if one.pool == pool and queue in ("", one.queue)]
+        paused = any(one.paused for one in situation.around.queues if (one.pool, one.queue) == place)
+        return TargetFacts(target=target_of(action), read_at=situation.now, paused=paused, **strictest(users))
+    if run := failed.get(run_of(action)):
+        return _facts_of_run(action, run, situation.now, deployments)
+    deployment = deployments.get(deployment_of(action))
+    if deployment is None:
+        return None
+    return _facts_of_deployment(action, deployment, situation.now, size_in(deployment.job_variables) or 0)
+
+
+def _facts_of_deployment(
+    action: Action, deployment: DeploymentFact, at: datetime, memory_mb: int
+) -> TargetFacts:
     return TargetFacts(
         target=target_of(action),
-        read_at=episode.at,
+        read_at=at,
         deployment_id=deployment.deployment_id,
         deployment_name=f"{deployment.flow_name}/{deployment.name}",
-        memory_mb=memory_of(episode.run, deployment) or 0,
+        memory_mb=memory_mb,
         paused=deployment.paused,
         **labelled(deployment.tags, ()),
     )
