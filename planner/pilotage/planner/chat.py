@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, SystemMessage, ToolMessage
-from langgraph.config import get_stream_writer
 from langgraph.errors import GraphRecursionError
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langgraph.runtime import Runtime
 
 from pilotage.planner.chat_parts import ChatPart
 from pilotage.planner.chat_tools import guarded, langchain_tools, tool_failed
 from pilotage.planner.checkpoints import Checkpoints, MemoryCheckpoints, keep_newest
 from pilotage.planner.finals import final_part
+from pilotage.planner.metering import Meter, metered, usage
 from pilotage.planner.model_book import charged_to
 from pilotage.planner.models import LanguageModel, Token, ToolsLacking
 from pilotage.planner.prompts import CHAT
@@ -51,6 +53,13 @@ class Turn(MessagesState):
     """A conversation, and how often the model was asked in the present turn."""
 
     calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What the nodes work with in one turn; never checkpointed."""
+
+    meter: Meter
 
 
 class ChatAgent:
@@ -85,13 +94,14 @@ class ChatAgent:
             for part in told(remembered, ""):
                 yield part
             return
+        meter = Meter()
         try:
-            async for part in self._by_model(text, session):
+            async for part in self._by_model(text, session, meter):
                 yield part
         except (ModelError, CheckpointError, GraphRecursionError) as error:
             log.warning("Chatting without the model: %s", error)
             yield ChatPart(kind="error", text=str(error), by="model")
-            async for part in self._by_rules(text, instead_of(error)):
+            async for part in self._by_rules(text, instead_of(error), usage(meter, self._model.book)):
                 yield part
 
     async def _recalled(self, text: str) -> RulesAnswer | None:
@@ -103,12 +113,13 @@ class ChatAgent:
 
     # -- with a model
 
-    def _build(self) -> StateGraph[Turn, None, Turn, Turn]:
-        async def agent(state: Turn) -> dict[str, Any]:
+    def _build(self) -> StateGraph[Turn, Talk, Turn, Turn]:
+        async def agent(state: Turn, runtime: Runtime[Talk]) -> dict[str, Any]:
             if self._model is None:
                 raise ModelError("Answering a chat: found no model. Configure one.")
-            write = get_stream_writer()
-            reply = await self._reply(self._model, [SystemMessage(CHAT), *state["messages"]], write)
+            shown: list[BaseMessage] = [SystemMessage(CHAT), *state["messages"]]
+            with charged_to(CHAT_CASE), metered(runtime.context.meter):
+                reply = await self._said(self._model, shown, runtime.stream_writer)
             return {"messages": [said_by_the_model(reply)], "calls": state["calls"] + 1}
 
         def onward(state: Turn) -> Literal["tools", "__end__"]:
@@ -116,7 +127,7 @@ class ChatAgent:
             more = isinstance(last, AIMessage) and bool(last.tool_calls)
             return "tools" if more and state["calls"] < CALLS_PER_ANSWER else "__end__"
 
-        graph = StateGraph(Turn)
+        graph = StateGraph(Turn, context_schema=Talk)
         graph.add_node("agent", agent)
         graph.add_node(
             "tools", ToolNode(self._tools, handle_tool_errors=tool_failed, awrap_tool_call=guarded)
@@ -125,10 +136,6 @@ class ChatAgent:
         graph.add_conditional_edges("agent", onward, ["tools", END])
         graph.add_edge("tools", "agent")
         return graph
-
-    async def _reply(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
-        with charged_to(CHAT_CASE):
-            return await self._said(model, shown, write)
 
     async def _said(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
         if model.calls_tools:
@@ -146,7 +153,7 @@ class ChatAgent:
                 log.info("%s", lacking)
         return await next_step(model, shown, self._tools)
 
-    async def _by_model(self, text: str, session: str) -> AsyncIterator[ChatPart]:
+    async def _by_model(self, text: str, session: str, meter: Meter) -> AsyncIterator[ChatPart]:
         thread = f"chat:{session}:{self._person}" if self._person else f"chat:{session}"
         config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": 2 * CALLS_PER_ANSWER + 4}
         heard = Heard()
@@ -161,7 +168,12 @@ class ChatAgent:
             }
             graph: Any = self._graph.compile(checkpointer=saver, name="chat")
             stream = graph.astream(
-                turn, config, stream_mode=["custom", "updates"], version="v2", durability="sync"
+                turn,
+                config,
+                context=Talk(meter),
+                stream_mode=["custom", "updates"],
+                version="v2",
+                durability="sync",
             )
             async for piece in stream:
                 if piece["type"] == "custom":
@@ -182,7 +194,8 @@ class ChatAgent:
             )
         elif not heard.last.strip():
             raise ModelError("Answering a chat: found an answer without words. Ask again.", transient=True)
-        yield final_part(heard.last, heard.found, by="model", asked=text, gaps=heard.gaps)
+        spent = usage(meter, self._model.book if self._model else None)
+        yield final_part(heard.last, heard.found, by="model", asked=text, gaps=heard.gaps, usage=spent)
 
     async def _recollected(
         self, stack: AsyncExitStack, config: dict[str, Any], heard: Heard
@@ -198,15 +211,17 @@ class ChatAgent:
 
     # -- by rules
 
-    async def _by_rules(self, text: str, why: str) -> AsyncIterator[ChatPart]:
+    async def _by_rules(
+        self, text: str, why: str, spent: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[ChatPart]:
         try:
             found = await asyncio.to_thread(answer_by_rules, text, self._toolbox)
         except AdapterError as error:
             yield ChatPart(kind="error", text=str(error))
             words = f"{why} The records cannot be read now: {error}"
-            yield final_part(words, (), by="rules", gaps=["the records could not be read"])
+            yield final_part(words, (), by="rules", gaps=["the records could not be read"], usage=spent)
             return
-        for part in told(found, why):
+        for part in told(found, why, spent):
             yield part
 
 

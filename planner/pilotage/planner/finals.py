@@ -21,6 +21,7 @@ def final_part(
     by: Literal["model", "rules", "memory"],
     asked: str = "",
     gaps: Iterable[str] = (),
+    usage: Mapping[str, Any] | None = None,
 ) -> ChatPart:
     """The `final` of an answer. A model's words are held against what was looked up; rules quote it only."""
     evidence = {one.citation["key"]: one.result for one in found}
@@ -42,6 +43,7 @@ def final_part(
                 {one["run_id"]: one for result in evidence.values() for one in _forecasts(result)}.values()
             ),
             "answered_by": by,
+            "usage": dict(usage or {}),
         },
     )
 

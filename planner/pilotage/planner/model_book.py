@@ -48,6 +48,16 @@ class Budget(BaseModel):
         """What so many tokens cost."""
         return (prompt * self.prompt_price + completion * self.completion_price) / MILLION
 
+    @property
+    def priced(self) -> bool:
+        """Whether there is a price at all."""
+        return self.prompt_price > 0 or self.completion_price > 0
+
+    def share_of_day(self, tokens: int, cost: float) -> float | None:
+        """The part of a day's budget that this is, of tokens or of money whichever is more; None without a limit."""
+        limits = ((tokens, self.tokens_per_day), (cost, self.cost_per_day))
+        return max((spent / limit for spent, limit in limits if limit), default=None)
+
 
 class BudgetSpent(ModelError):
     """The model may not be asked any more for now; rules answer instead."""

@@ -13,6 +13,8 @@ from pilotage.telemetry.errors import ModelError
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
 
+    from pilotage.planner.model_book import ModelBook
+
 Answer = TypeVar("Answer", bound=BaseModel)
 CHARS_PER_TOKEN = 4
 """By which tokens are estimated where nobody counts them; English text has about so many."""
@@ -67,6 +69,11 @@ class LanguageModel(Protocol):
     @property
     def usage(self) -> Usage:
         """Calls and tokens so far."""
+        ...
+
+    @property
+    def book(self) -> ModelBook | None:
+        """Where its spending is kept, or None."""
         ...
 
     async def ask_typed(self, schema: type[Answer], messages: Sequence[BaseMessage]) -> Answer:

@@ -21,6 +21,7 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr, ValidationError
 
+from pilotage.planner.metering import METER
 from pilotage.planner.model_book import Abilities, BudgetSpent, ModelBook
 from pilotage.planner.models import CHARS_PER_TOKEN, Answer, Reply, Token, ToolsLacking, Usage
 from pilotage.telemetry.errors import ModelError
@@ -89,6 +90,10 @@ class OpenAIModel:
     @property
     def usage(self) -> Usage:
         return self._usage
+
+    @property
+    def book(self) -> ModelBook | None:
+        return self._book
 
     @property
     def rung(self) -> str:
@@ -234,6 +239,8 @@ class OpenAIModel:
             prompt_tokens=self._usage.prompt_tokens + prompt,
             completion_tokens=self._usage.completion_tokens + completion,
         )
+        if (meter := METER.get()) is not None:
+            meter.add(prompt, completion)
         if self._book is not None:
             self._book.spend(prompt, completion)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,8 +58,8 @@ class Heard:
         )
 
 
-def told(answer: RulesAnswer, why: str) -> list[ChatPart]:
-    """The parts of an answer that no model gave; `why` none did stands before its words."""
+def told(answer: RulesAnswer, why: str, usage: Mapping[str, Any] | None = None) -> list[ChatPart]:
+    """The parts of an answer that no model gave; `why` none did stands before its words, `usage` is what it tried."""
     parts: list[ChatPart] = []
     for one in answer.found:
         tool = one.citation["tool"]
@@ -67,7 +68,7 @@ def told(answer: RulesAnswer, why: str) -> list[ChatPart]:
         parts.append(ChatPart(kind=kind, tool=tool, detail=one.result, by="tool", citation=one.citation))
     words = f"{why}\n{answer.text}" if why else answer.text
     by: Literal["memory", "rules"] = "memory" if answer.remembered else "rules"
-    return [*parts, final_part(words, answer.found, by=by)]
+    return [*parts, final_part(words, answer.found, by=by, usage=usage)]
 
 
 def _kind(tool: str, result: dict[str, Any]) -> Literal["proposal", "tool_result"]:
