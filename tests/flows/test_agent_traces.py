@@ -8,22 +8,33 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from langgraph.graph import START, MessagesState, StateGraph
+from opentelemetry.trace import get_current_span
 
 from pilotage.flows.agent_traces import as_json
 from pilotage.flows.operations import Operations
 from pilotage.planner.chat import ChatAgent
 from pilotage.planner.model_book import Budget
 from pilotage.planner.openai_model import OpenAIModel
-from pilotage.planner.scripted_llm import ScriptedLLM, Step, status, text, tool
+from pilotage.planner.scripted_llm import Script, ScriptedLLM, status, text, tool
 from pilotage.planner.tools import Toolbox
-from pilotage.planner.tracing import FOREIGN_TRACERS, silence_foreign_tracers, start_tracing
+from pilotage.planner.tracing import (
+    FOREIGN_TRACERS,
+    Send,
+    Tracing,
+    TurnTracer,
+    silence_foreign_tracers,
+    start_tracing,
+)
 from pilotage.policies.verdicts import Identity
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.errors import DeskError
@@ -31,6 +42,8 @@ from pilotage.telemetry.facts import SpanFact
 
 SAID = "sesame-open-wide"
 ANN = Identity(name="ann", kind="user", roles=frozenset({"viewer"}))
+BOB = Identity(name="bob", kind="user", roles=frozenset({"viewer"}))
+PLANNER = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 
 @pytest.fixture(autouse=True)
@@ -61,48 +74,75 @@ def desk_of(store: DuckDBStore) -> Operations:
     )  # fmt: skip
 
 
-def talk(store: DuckDBStore, script: Sequence[Step]) -> None:
-    class NoDesk:
-        def offered(self) -> tuple[Any, ...]:
-            return ()
+class NoDesk:
+    def offered(self) -> tuple[Any, ...]:
+        return ()
 
-    async def ask(base_url: str) -> None:
-        model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=5)
-        agent = ChatAgent(tools=Toolbox(store=store, desk=cast("Any", NoDesk())), model=model)
-        async for _ in agent.answer(f"what of the queues? {SAID}", "s1"):
-            pass
+
+def talk(store: DuckDBStore, script: Script, *tracers: TurnTracer) -> None:
+    """One question by each of these agents, all at once."""
+
+    async def one(base_url: str, tracer: TurnTracer) -> None:
+        model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=30)
+        agent = ChatAgent(tools=Toolbox(store=store, desk=cast("Any", NoDesk())), model=model, traces=tracer)
+        async for part in agent.answer(f"what of the queues? {SAID}", "s1"):
+            # what the reader does between two parts is not the agent's
+            assert not get_current_span().get_span_context().is_valid, part
         await model.aclose()
 
-    with ScriptedLLM(list(script)) as llm:
+    async def ask(base_url: str) -> None:
+        await asyncio.gather(*(one(base_url, tracer) for tracer in tracers))
+
+    with ScriptedLLM(script) as llm:
         asyncio.run(ask(llm.base_url))
 
 
-def traced(store: DuckDBStore, script: Sequence[Step]) -> list[dict[str, Any]]:
-    """The stored spans of one conversation, as they came through the desk's own JSON."""
+def sender(store: DuckDBStore, caller: Identity, through: str = "") -> Send:
+    """What hands spans to the desk as this caller, in the desk's own JSON."""
     operations = desk_of(store)
 
     def send(spans: list[SpanFact]) -> None:
         wire = json.loads(json.dumps([as_json(span) for span in spans]))
-        asyncio.run(operations.record_spans(ANN, wire))
+        asyncio.run(operations.record_spans(caller, wire, through))
 
-    stop = start_tracing(send, Budget(prompt_price=1_000_000, completion_price=2_000_000))
-    assert stop is not None
-    assert start_tracing(send) is None
+    return send
+
+
+@contextmanager
+def tracing() -> Iterator[Tracing]:
+    begun = start_tracing(Budget(prompt_price=1_000_000, completion_price=2_000_000))
+    assert begun is not None
+    assert start_tracing() is None
     try:
-        talk(store, script)
+        yield begun
     finally:
-        stop()
+        begun.stop()
+
+
+def traced(store: DuckDBStore, script: Script) -> list[dict[str, Any]]:
+    """The stored spans of one conversation of Ann's."""
+    with tracing() as begun:
+        talk(store, script, begun.of("chat", sender(store, ANN, "agent")))
     return store.rows('SELECT * FROM agent_spans ORDER BY "at"')
 
 
 def test_a_conversation_leaves_its_steps_with_their_cost_and_no_word_of_it(store: DuckDBStore) -> None:
     spans = traced(store, [tool("queues", {}), text(f"none {SAID}")])
     assert sorted((s["operation"], s["tool"]) for s in spans) == [
-        ("chat", ""), ("chat", ""), ("execute_tool", "queues"), ("invoke_workflow", ""),
+        ("chat", ""), ("chat", ""), ("execute_tool", "queues"), ("invoke_agent", ""), ("invoke_workflow", ""),
     ]  # fmt: skip
-    (turn,) = (s for s in spans if s["operation"] == "invoke_workflow")
+    (turn,) = (s for s in spans if s["operation"] == "invoke_agent")
+    (graph,) = (s for s in spans if s["operation"] == "invoke_workflow")
     calls = [s for s in spans if s["operation"] == "chat"]
-    assert {s["parent_id"] for s in spans} == {None, turn["span_id"]}
+    assert (turn["name"], turn["parent_id"], graph["parent_id"]) == (
+        "invoke_agent chat",
+        None,
+        turn["span_id"],
+    )
+    assert {s["parent_id"] for s in spans if s not in (turn, graph)} == {graph["span_id"]}
+    assert len({s["trace_id"] for s in spans}) == 1
+    assert turn["ms"] >= graph["ms"] >= max(s["ms"] for s in calls)
+    assert {s["agent"] for s in spans} == {"agent-of-ann"}
     assert [(s["model"], s["input_tokens"], s["output_tokens"], s["cost"]) for s in calls] == [
         ("m", 11, 7, 25.0)
     ] * 2
@@ -125,6 +165,54 @@ def test_cost_and_latency_are_one_query_away(store: DuckDBStore) -> None:
     assert (day["calls"], day["failed"], day["cost"]) == (2, 0, 50.0)
 
 
+ONE_QUERY = """
+    SELECT turn.agent, turn.ms, sum(call.cost) AS cost, count(call.span_id) AS calls
+    FROM agent_spans turn LEFT JOIN agent_spans call ON call.trace_id = turn.trace_id AND call.operation = 'chat'
+    WHERE turn.operation = 'invoke_agent' GROUP BY ALL ORDER BY turn.agent
+"""
+
+
+def test_several_people_are_served_and_each_ones_steps_go_their_own_way(store: DuckDBStore) -> None:
+    with tracing() as begun:
+        agents = [begun.of("chat", sender(store, who, "agent")) for who in (ANN, BOB)]
+        talk(store, lambda body: text("none"), *agents)
+        talk(store, [status(500)], agents[1])
+    rows = store.ad_hoc(ONE_QUERY)[0].to_pylist()
+    assert [(r["agent"], r["calls"]) for r in rows] == [
+        ("agent-of-ann", 1), ("agent-of-bob", 1), ("agent-of-bob", 1),
+    ]  # fmt: skip
+    assert [r["cost"] for r in rows if r["agent"] == "agent-of-ann"] == [25.0]
+    assert all(r["ms"] > 0 for r in rows)
+    found = Toolbox(store=store, desk=cast("Any", None)).agent_costs()["agents"]
+    assert [(a["agent"], a["answers"], a["failed"], a["cost"]) for a in found] == [
+        ("agent-of-ann", 1, 0, 25.0), ("agent-of-bob", 2, 1, 25.0),
+    ]  # fmt: skip
+    assert all(a["ms_p95"] >= a["ms_p50"] > 0 for a in found)
+
+
+def test_whose_steps_they_are_is_not_for_the_sender_to_say(store: DuckDBStore) -> None:
+    span = SpanFact(
+        span_id="s", trace_id="t", at=datetime.now(UTC), ms=1.0, name="n", operation="chat", agent="planner"
+    )
+    sender(store, ANN)([span])
+    assert store.rows("SELECT agent FROM agent_spans") == [{"agent": "ann"}]
+
+
+def test_a_thought_of_the_planner_is_a_turn_too(store: DuckDBStore) -> None:
+    with tracing() as begun:
+        tracer = begun.of("planner", sender(store, PLANNER))
+        with tracer.turn("i-0123456789ab", "m") as span, span.inside():
+            graph = StateGraph(MessagesState)
+            graph.add_node("think", lambda state: {})
+            graph.add_edge(START, "think")
+            graph.compile(name="planner").invoke({"messages": []})
+    turn, inner = store.rows("SELECT * FROM agent_spans ORDER BY parent_id NULLS FIRST")
+    assert (turn["name"], turn["conversation"], turn["agent"]) == (
+        "invoke_agent planner", "i-0123456789ab", "planner",
+    )  # fmt: skip
+    assert (inner["operation"], inner["parent_id"]) == ("invoke_workflow", turn["span_id"])
+
+
 def test_a_failed_call_is_on_record_with_what_failed(store: DuckDBStore) -> None:
     spans = traced(store, [status(500, f"no {SAID}")])
     assert [s["error"].rpartition(".")[2] for s in spans if s["operation"] == "chat"] == ["OpenAIAPIError"]
@@ -135,10 +223,8 @@ def test_a_desk_that_is_away_costs_the_spans_and_nothing_else(store: DuckDBStore
     def send(spans: list[SpanFact]) -> None:
         raise DeskError("Asking the desk: nobody answers. Start it.", transient=True)
 
-    stop = start_tracing(send)
-    assert stop is not None
-    talk(store, [text("hello")])
-    stop()
+    with tracing() as begun:
+        talk(store, [text("hello")], begun.of("chat", send))
     assert store.rows("SELECT count(*) AS n FROM agent_spans") == [{"n": 0}]
 
 
@@ -185,7 +271,7 @@ def test_without_the_extra_tracing_is_off_and_with_it_nothing_is_imported_before
         "assert not any(name.startswith('opentelemetry.sdk.trace') for name in sys.modules), 'imported too early'\n"
         "real = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if 'genai' in name else real(name, *a)\n"
-        "assert t.start_tracing(lambda spans: None) is None\n"
+        "assert t.start_tracing() is None\n"
         "assert not any(name.startswith('opentelemetry.sdk.trace') for name in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -18,7 +18,7 @@ from tests.telemetry.samples import a_log, a_queue, a_run, a_task_run, an_event,
 from pilotage.telemetry import schema
 from pilotage.telemetry.duckdb_store import DuckDBFile, DuckDBStore
 from pilotage.telemetry.errors import InvariantError, StoreError
-from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType, TaskRunFact
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, SpanFact, StateType, TaskRunFact
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.retention import Retention
 
@@ -367,6 +367,22 @@ def test_a_store_of_the_first_version_becomes_one_of_ours(tmp_path: Path) -> Non
         new.merge_runs([a_run("r-2", retries=2, auto_scheduled=True)])
         assert every_run(new) == [a_run(), a_run("r-2", retries=2, auto_scheduled=True)]
         assert schema.facts_from_rows(TaskRunFact, new.rows("SELECT * FROM task_runs")) == [a_task_run()]
+    finally:
+        new.close()
+
+
+def test_steps_of_agents_that_nobody_was_named_for_stay(tmp_path: Path) -> None:
+    path = tmp_path / "t.duckdb"
+    span = SpanFact(span_id="s", trace_id="t", at=at(0), ms=1.0, name="chat m", operation="chat")
+    old = DuckDBStore(path)
+    old.add_spans([span])
+    old.close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("ALTER TABLE agent_spans DROP COLUMN agent")
+        connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    new = DuckDBStore(path)
+    try:
+        assert schema.facts_from_rows(SpanFact, new.rows("SELECT * FROM agent_spans")) == [span]
     finally:
         new.close()
 

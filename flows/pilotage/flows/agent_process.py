@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pilotage.flows.agent_traces import trace_to
+from pilotage.flows.agent_traces import Traces
 from pilotage.flows.credentials import PREFECT_KEYS
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import places
@@ -75,7 +75,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     where = settings.places
     store = connect(where.root)
     desk = DeskClient(where.desk_socket, token)
-    stop_tracing = trace_to(desk, settings)
+    traces = Traces(settings)
     forecaster = ChampionForecaster(store)
     async with Planner(
         store=store,
@@ -85,6 +85,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
         parameters=settings.planner,
         checkpoints=SqliteCheckpoints(where.checkpoints),
         since=watch_from,
+        traces=traces.of_planner(desk),
     ) as planner:
         trained_at = datetime.min.replace(tzinfo=UTC)
         ended_then = -1
@@ -113,7 +114,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
                 log.warning("planning: %s", exc)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
-    await asyncio.to_thread(stop_tracing)
+    await asyncio.to_thread(traces.stop)
     store.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pilotage.flows.agent_process import language_model, refuse_keys
-from pilotage.flows.agent_traces import trace_to
+from pilotage.flows.agent_traces import Traces
 from pilotage.flows.chat_forecaster import ChatForecaster
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import Places
@@ -28,20 +28,22 @@ def chat_agent(
     person: str = "",
     config: Path | None = None,
     tools: Toolbox | None = None,
+    traces: Traces | None = None,
 ) -> ChatAgent:
     """An agent for the person whose token `desk` carries and whose name is given, with these tools or its own.
 
-    It remembers its conversations with them from one process to the next. Raises ConfigError when the environment
-    holds a Prefect credential or a setting is wrong, StoreError when there is no telemetry to read.
+    It remembers its conversations with them from one process to the next; `traces` is the process's. Raises
+    ConfigError when the environment holds a Prefect credential or a setting is wrong, StoreError when there is no
+    telemetry to read.
     """
     settings = load_settings(config=config, state_dir=where.root)
-    trace_to(desk, settings)  # what is left at the end is sent when the process exits
     return ChatAgent(
         tools=tools or toolbox(where, desk),
         model=language_model(settings),
         memory=SqliteCheckpoints(where.conversations),
         remembered_tokens=settings.llm.remembered_tokens,
         person=person,
+        traces=traces.of_chat(desk) if traces else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, get_args
@@ -169,9 +169,14 @@ class Operations:
         await asyncio.to_thread(self._store.add_forecasts, facts)
         return len(facts)
 
-    async def record_spans(self, caller: Identity, spans: list[Mapping[str, Any]]) -> int:
-        """How many steps of an agent were stored, for people to look at. No decision reads them."""
-        facts = _SPANS.validate_json(json.dumps(spans[:MOST_SPANS]))
+    async def record_spans(self, caller: Identity, spans: list[Mapping[str, Any]], through: str = "") -> int:
+        """How many steps of an agent were stored, for people to look at. No decision reads them.
+
+        Whose they are is not taken from them: they are the caller's, or with `through="agent"` the caller's agent's.
+        """
+        agent = agent_for(caller, through) or caller
+        taken = _SPANS.validate_json(json.dumps(spans[:MOST_SPANS]))
+        facts = [replace(fact, agent=agent.name) for fact in taken]
         return await asyncio.to_thread(self._store.add_spans, facts)
 
     async def whoami(self, caller: Identity) -> dict[str, Any]:

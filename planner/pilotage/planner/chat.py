@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ from pilotage.planner.remembering import forgotten, said_by_a_person, said_by_th
 from pilotage.planner.rules_chat import NO_MODEL, RulesAnswer, answer_by_rules, answer_from_memory
 from pilotage.planner.stepping import next_step
 from pilotage.planner.tools import Toolbox
+from pilotage.planner.tracing import TurnSpan, TurnTracer, Untraced
 from pilotage.planner.turns import Heard, told
 from pilotage.telemetry.errors import AdapterError, CheckpointError, ModelError
 
@@ -73,6 +74,7 @@ class ChatAgent:
         memory: Checkpoints | None = None,
         remembered_tokens: int = REMEMBERED_TOKENS,
         person: str = "",
+        traces: TurnTracer | None = None,
     ) -> None:
         """Without a memory a conversation is remembered as long as this object lives.
 
@@ -81,6 +83,7 @@ class ChatAgent:
         self._toolbox, self._model, self._person = tools, model, person
         self._memory = memory or MemoryCheckpoints()
         self._remembered_tokens = remembered_tokens
+        self._traces = traces or Untraced()
         self._tools = langchain_tools(tools)
         self._graph = self._build()
 
@@ -90,18 +93,26 @@ class ChatAgent:
             async for part in self._by_rules(text, NO_MODEL):
                 yield part
             return
+        with self._traces.turn(f"chat:{session}", self._model.name) as span:
+            async for part in self._answer(self._model, text, session, span):
+                yield part
+
+    async def _answer(
+        self, model: LanguageModel, text: str, session: str, span: TurnSpan
+    ) -> AsyncIterator[ChatPart]:
         if remembered := await self._recalled(text):
             for part in told(remembered, ""):
                 yield part
             return
         meter = Meter()
         try:
-            async for part in self._by_model(text, session, meter):
+            async for part in self._by_model(text, session, meter, span):
                 yield part
         except (ModelError, CheckpointError, GraphRecursionError) as error:
             log.warning("Chatting without the model: %s", error)
+            span.failed(error)
             yield ChatPart(kind="error", text=str(error), by="model")
-            async for part in self._by_rules(text, instead_of(error), usage(meter, self._model.book)):
+            async for part in self._by_rules(text, instead_of(error), usage(meter, model.book)):
                 yield part
 
     async def _recalled(self, text: str) -> RulesAnswer | None:
@@ -153,7 +164,9 @@ class ChatAgent:
                 log.info("%s", lacking)
         return await next_step(model, shown, self._tools)
 
-    async def _by_model(self, text: str, session: str, meter: Meter) -> AsyncIterator[ChatPart]:
+    async def _by_model(
+        self, text: str, session: str, meter: Meter, span: TurnSpan
+    ) -> AsyncIterator[ChatPart]:
         thread = f"chat:{session}:{self._person}" if self._person else f"chat:{session}"
         config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": 2 * CALLS_PER_ANSWER + 4}
         heard = Heard()
@@ -175,7 +188,7 @@ class ChatAgent:
                 version="v2",
                 durability="sync",
             )
-            async for piece in stream:
+            async for piece in await stack.enter_async_context(aclosing(span.around(stream))):
                 if piece["type"] == "custom":
                     yield piece["data"]
                     continue

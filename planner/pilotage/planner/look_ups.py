@@ -332,7 +332,8 @@ class LookUps:
             return {"error": str(error), "gaps": ["policy could not be asked"]}
 
     def agent_costs(self, days: int = 7) -> dict[str, Any]:
-        """What the language model cost by day: calls, tokens, cost, failures, and how long an answer took."""
+        """What the language model cost by day, and whole answers by agent: calls, tokens, cost, failures, how long."""
+        since = self.clock() - timedelta(days=max(1, min(days, 400)))
         rows = self.store.rows(
             """
             SELECT CAST(date_trunc('day', "at") AS DATE)::VARCHAR AS day, model, count(*) AS calls,
@@ -341,10 +342,27 @@ class LookUps:
                 quantile_cont(ms, 0.5) AS ms_p50, quantile_cont(ms, 0.95) AS ms_p95
             FROM agent_spans WHERE operation = 'chat' AND "at" > ? GROUP BY ALL ORDER BY day DESC, model
             """,
-            [self.clock() - timedelta(days=max(1, min(days, 400)))],
+            [since],
+        )
+        turns = self.store.rows(
+            """
+            SELECT turn.agent, count(*) AS answers, count(*) FILTER (turn.error <> '') AS failed,
+                sum(asked.tokens)::BIGINT AS model_tokens, sum(asked.cost) AS cost,
+                quantile_cont(turn.ms, 0.5) AS ms_p50, quantile_cont(turn.ms, 0.95) AS ms_p95
+            FROM agent_spans turn LEFT JOIN (
+                SELECT trace_id, sum(input_tokens + output_tokens) AS tokens, sum(cost) AS cost
+                FROM agent_spans WHERE operation = 'chat' GROUP BY trace_id
+            ) asked USING (trace_id)
+            WHERE turn.operation = 'invoke_agent' AND turn."at" > ? GROUP BY ALL ORDER BY turn.agent
+            """,
+            [since],
         )
         gap = "no call of a model is on record: tracing needs the extra `pilotage[otel]`"
-        return {"days": [_plain(row) for row in rows], "gaps": [] if rows else [gap]}
+        return {
+            "days": [_plain(row) for row in rows],
+            "agents": [_plain(row) for row in turns],
+            "gaps": [] if rows else [gap],
+        }
 
     # -- anything else
 

@@ -24,6 +24,7 @@ from pilotage.planner.lookout import LOOKS, Lookout
 from pilotage.planner.models import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import Desk
+from pilotage.planner.tracing import TurnTracer, Untraced
 from pilotage.telemetry import incidents
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.forecasts import Forecaster
@@ -69,11 +70,13 @@ class Planner:
         parameters: PlaybookParameters | None = None,
         model: LanguageModel | None = None,
         since: datetime | None = None,
+        traces: TurnTracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store, self._forecaster, self._desk, self._model = store, forecaster, desk, model
         self._parameters = parameters or PlaybookParameters()
         self._checkpoints, self._clock = checkpoints, clock
+        self._traces = traces or Untraced()
         self._since = since or clock()
         self._handled: dict[str, None] = {}
         self._broken: dict[str, int] = {}
@@ -200,7 +203,11 @@ class Planner:
             else:
                 given = FINDING.dump_python(trouble.finding, mode="json") if trouble.finding else None
                 start = {"run_id": trouble.run_id, "finding": given}
-            state: dict[str, Any] = await graph.ainvoke(start, config, context=thinking, durability="sync")
+            model = self._model.name if self._model else ""
+            with self._traces.turn(trouble.incident_id, model) as span, span.inside():
+                state: dict[str, Any] = await graph.ainvoke(
+                    start, config, context=thinking, durability="sync"
+                )
             return state
 
     # -- filing

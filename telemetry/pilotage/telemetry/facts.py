@@ -169,7 +169,8 @@ class SpanFact:
     """How long it took."""
     name: str
     operation: str
-    """`chat` for a call of the model, `execute_tool`, `invoke_workflow` for a whole turn or thought."""
+    """`invoke_agent` for a whole turn or thought, `invoke_workflow` for its graph, `chat` for a call of the model,
+    `execute_tool` for a look-up. Tokens and cost stand on `chat` alone, so that a sum counts each once."""
     conversation: str = ""
     """`chat:` and a session, or the id of the incident that was thought about."""
     model: str = ""
@@ -182,6 +183,8 @@ class SpanFact:
     """Until the first piece of a streamed answer."""
     error: str = ""
     """The type of what went wrong, or empty."""
+    agent: str = ""
+    """Whose step it was, as the desk knows who handed it in: `planner`, or `agent-of-` and a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

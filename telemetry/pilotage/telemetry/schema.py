@@ -32,7 +32,7 @@ from pilotage.telemetry.facts import (
 )
 from pilotage.telemetry.forecasts import Forecast
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by one with every change to a table, together with a row in `MIGRATIONS`."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
@@ -50,6 +50,10 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "CREATE TABLE IF NOT EXISTS agent_spans (span_id VARCHAR, trace_id VARCHAR, parent_id VARCHAR, "
         '"at" TIMESTAMPTZ, ms DOUBLE, name VARCHAR, operation VARCHAR, conversation VARCHAR, model VARCHAR, '
         "tool VARCHAR, input_tokens BIGINT, output_tokens BIGINT, cost DOUBLE, first_token_ms DOUBLE, error VARCHAR)",
+    ),
+    3: (
+        "ALTER TABLE agent_spans ADD COLUMN IF NOT EXISTS agent VARCHAR",
+        "UPDATE agent_spans SET agent = '' WHERE agent IS NULL",
     ),
 }
 """For each old version, the statements that make a store of that version one of the next."""

@@ -13,6 +13,7 @@ from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.places import Places
 
 if TYPE_CHECKING:
+    from pilotage.flows.agent_traces import Traces
     from pilotage.planner.chat import ChatAgent
     from pilotage.planner.tools import Toolbox
 
@@ -32,6 +33,7 @@ def crew_of(where: Places, *, config: Path | None = None) -> Crew:
     agents: dict[str, ChatAgent] = {}
     toolboxes: dict[str, Toolbox] = {}
     models: list[dict[str, object]] = []
+    traces: list[Traces] = []
 
     def desk(caller: Caller) -> DeskClient:
         return DeskClient(where.desk_socket, caller.token)
@@ -44,11 +46,20 @@ def crew_of(where: Places, *, config: Path | None = None) -> Crew:
         return toolboxes[caller.token]
 
     def agent(caller: Caller) -> ChatAgent:
-        from pilotage.flows.chat_session import chat_agent  # start-up time: the planner
+        from pilotage.flows.agent_traces import Traces  # start-up time: the planner
+        from pilotage.flows.chat_session import chat_agent
+        from pilotage.flows.settings import load_settings
 
+        if not traces:  # one for the process, whoever it works for
+            traces.append(Traces(load_settings(config=config, state_dir=where.root)))
         if caller.token not in agents:
             agents[caller.token] = chat_agent(
-                where, desk(caller), person=caller.name, config=config, tools=looks(caller)
+                where,
+                desk(caller),
+                person=caller.name,
+                config=config,
+                tools=looks(caller),
+                traces=traces[0],
             )
         return agents[caller.token]
 
@@ -62,6 +73,8 @@ def crew_of(where: Places, *, config: Path | None = None) -> Crew:
         return models[0]
 
     def close() -> None:
+        for each_trace in traces:
+            each_trace.stop()
         for each in toolboxes.values():
             each.store.close()
 

@@ -92,7 +92,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._crew.close()
+        await asyncio.to_thread(self._crew.close)  # what is left of its traces is sent by the desk
         self.log.close()
 
     # -- deciding
