@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 import cedarpy
+from pydantic_core import to_json
 
 from pilotage.policies.engines import EngineRequest, Entity, PolicyNote, RawAnswer, Uid
 from pilotage.policies.policy_lint import problems_in
@@ -133,7 +134,7 @@ class CedarEngine:
         self, requests: Sequence[EngineRequest], entities: Sequence[Entity]
     ) -> tuple[RawAnswer, ...]:
         """One raw answer for each request. Raises ValueError when the entities break the schema."""
-        slice_ = self._slice(json.dumps([_entity(entity) for entity in entities]))
+        slice_ = self._slice(to_json([_entity(entity) for entity in entities]).decode())
         return tuple(
             self._answer(
                 cedarpy.is_authorized(
@@ -164,7 +165,7 @@ class CedarEngine:
             allowed=bool(result.allowed),
             deciding=deciding,
             errors=tuple(errors),
-            firm=bool(deciding) and not result.allowed and self._firm.issuperset(deciding),
+            firm=() if result.allowed else tuple(one for one in deciding if one in self._firm),
         )
 
 
@@ -267,10 +268,10 @@ def _entity(entity: Entity) -> dict[str, Any]:
     }
 
 
-def _request(request: EngineRequest) -> dict[str, Any]:
+def _request(request: EngineRequest) -> dict[str, str | dict[str, str]]:
     return {
         "principal": _uid(request.principal),
         "action": {"type": f"{NAMESPACE}::Action", "id": request.action},
         "resource": _uid(request.resource),
-        "context": dict(request.context),
+        "context": to_json(dict(request.context)).decode(),
     }

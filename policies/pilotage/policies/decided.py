@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pilotage.policies.counted import LedgerFacts, Stage
@@ -79,5 +80,10 @@ def ledger_facts_from(stored: Mapping[str, Any] | None) -> LedgerFacts | None:
 
 
 def _known(kind: type[Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
+    names = _names_of(kind)
     return {key: value for key, value in stored.items() if key in names}
+
+
+@cache
+def _names_of(kind: type[Any]) -> frozenset[str]:
+    return frozenset(field.name for field in fields(kind))

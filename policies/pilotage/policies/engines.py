@@ -48,8 +48,8 @@ class RawAnswer:
     deciding: tuple[str, ...] = ()
     """The `@id` of the policies that decided, in order of id; empty when none applied."""
     errors: tuple[str, ...] = ()
-    firm: bool = False
-    """A denial that no approval changes: none of the deciding policies can see approvals."""
+    firm: tuple[str, ...] = ()
+    """Of a denial, the deciding policies that cannot see approvals: what they deny, no approval changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

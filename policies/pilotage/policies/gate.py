@@ -183,17 +183,16 @@ class Gate:
         allowing = next((answer for answer in real if answer.allowed), None)
         if allowing is not None:
             return _explained(bundle, Outcome.ALLOW, allowing.deciding)
-        # what denies blindly denies in every seating; approvals could only lift others, and none of those fired
-        if firm := next((answer for answer in real if answer.firm), None):
-            return _explained(bundle, Outcome.DENY, firm.deciding)
-        (saturated,) = ask([dict.fromkeys(self._roles, MOST_SEATS)])
-        if saturated.errors:
-            return refused("!evaluation-error", bundle=bundle.hash, errors=saturated.errors)
-        if not saturated.allowed:
-            if not saturated.deciding:
-                return refused("!default-deny", bundle=bundle.hash)
-            return _explained(bundle, Outcome.DENY, saturated.deciding)
+        # what denies blindly denies in every seating
+        if firm := next((answer.firm for answer in real if answer.firm), ()):
+            return _explained(bundle, Outcome.DENY, firm)
         missing = self._cheapest(people, ask)
+        if isinstance(missing, RawAnswer):
+            if missing.errors:
+                return refused("!evaluation-error", bundle=bundle.hash, errors=missing.errors)
+            if not missing.deciding:
+                return refused("!default-deny", bundle=bundle.hash)
+            return _explained(bundle, Outcome.DENY, missing.deciding)
         if missing is None:
             return refused(
                 "!evaluation-error", bundle=bundle.hash, errors=("no set of approvals was accepted",)
@@ -213,10 +212,17 @@ class Gate:
         self,
         people: Mapping[str, frozenset[str]],
         ask: Callable[[Sequence[Mapping[str, int]]], tuple[RawAnswer, ...]],
-    ) -> dict[str, int] | None:
-        """The fewest seats still missing with which the engine allows it, or None when it never does."""
+    ) -> dict[str, int] | RawAnswer | None:
+        """The fewest seats still missing with which the engine allows it; what it answers when even all seats are
+        not enough; None when all are enough and yet no set of them was.
+        """
         # a set that is full already was asked before, and refused
-        for missing, seats in seatings(self._roles, people, MOST_SEATS):
+        for turn, (missing, seats) in enumerate(seatings(self._roles, people, MOST_SEATS)):
+            # the first one is mostly enough; where it is not, whether any can be is asked before the many others
+            if turn == 1:
+                (saturated,) = ask([dict.fromkeys(self._roles, MOST_SEATS)])
+                if saturated.errors or not saturated.allowed:
+                    return saturated
             (answer,) = ask([seats])
             if answer.allowed and not answer.errors:
                 return dict(missing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any, assert_never
 
 from pilotage.planner.actions import (
@@ -46,7 +47,7 @@ from pilotage.planner.actions import (
 )
 from pilotage.policies.engines import Entity, Uid
 from pilotage.policies.guardrails import Guardrails
-from pilotage.policies.roles import INCLUDES
+from pilotage.policies.roles import INCLUDES, Role, expanded
 from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts
 
 HANDS_OFF = "pilotage:hands-off"
@@ -54,11 +55,6 @@ HANDS_OFF = "pilotage:hands-off"
 
 ASK_OWNER = "pilotage:ask-owner"
 """The tag by which a team is asked before anything of its deployment is changed."""
-
-ROLE_ENTITIES: tuple[Entity, ...] = tuple(
-    Entity(uid=Uid(type="Role", id=role), parents=tuple(Uid(type="Role", id=other) for other in others))
-    for role, others in INCLUDES.items()
-)
 
 
 class MissingFact(ValueError):
@@ -84,13 +80,21 @@ def principal(identity: Identity) -> tuple[Uid, tuple[Entity, ...]]:
     uid = Uid(type="User" if person else "Agent", id=identity.name)
     roles = [Uid(type="Role", id=role) for role in sorted(identity.roles)]
     teams = [Uid(type="Team", id=team) for team in sorted(identity.teams)] if person else []
-    known = {entity.uid for entity in ROLE_ENTITIES}
-    if unknown := [role.id for role in roles if role not in known]:
+    above = expanded(identity.roles)
+    if unknown := sorted(identity.roles - above):
         raise MissingFact(f"{identity.name} has roles that do not exist: {', '.join(unknown)}")
     return uid, (
         Entity(uid=uid, attributes={"name": identity.name}, parents=(*roles, *teams)),
-        *ROLE_ENTITIES,
+        *(_role_entity(role) for role in sorted(above)),
         *(Entity(uid=team) for team in teams),
+    )
+
+
+@cache
+def _role_entity(role: str) -> Entity:
+    return Entity(
+        uid=Uid(type="Role", id=role),
+        parents=tuple(Uid(type="Role", id=other) for other in INCLUDES[Role(role)]),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic_core import from_json
 
 from pilotage.policies.decided import Decided, ledger_facts_from, target_facts_from
 from pilotage.policies.json_values import moment, timestamp
@@ -55,7 +55,7 @@ def stored_decisions_in(
 
 def decided_from(row: StoredDecision) -> Decided:
     """The decision that this row stands for. Raises ValueError, KeyError or TypeError when it is none any more."""
-    verdict = json.loads(row["verdict"])
+    verdict = from_json(row["verdict"])
     return Decided(
         seq=row["seq"],
         filed=filed_from(row),
@@ -63,8 +63,8 @@ def decided_from(row: StoredDecision) -> Decided:
         outcome=row["outcome"],
         policy_ids=tuple(verdict["policy_ids"]),
         bundle=verdict["bundle"],
-        target=target_facts_from(json.loads(row["target_facts"])),
-        ledger=ledger_facts_from(json.loads(row["ledger_facts"])),
+        target=target_facts_from(from_json(row["target_facts"])),
+        ledger=ledger_facts_from(from_json(row["ledger_facts"])),
         at=moment(row["decided_at"]),
         judgement=row["judgement"] or "",
         admitted_at=moment(row["admitted_at"]) if row["admitted_at"] else None,
