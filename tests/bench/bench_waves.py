@@ -12,12 +12,13 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx
@@ -25,12 +26,14 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, publish
+from tests.flows.yard import PatientApi
 
 from pilotage.flows.embedded import EmbeddedPrefect
 from pilotage.flows.levers.spread import SpreadLever
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.receipts import Judgement
+from pilotage.flows.receipts import Delivery, Judgement
 from pilotage.planner.actions import SpreadRuns
+from pilotage.telemetry.errors import OrchestratorError
 
 RUNS = int(os.environ.get("BENCH_RUNS", "1000"))
 STARTS = int(os.environ.get("BENCH_STARTS", "6"))
@@ -38,7 +41,7 @@ STARTS = int(os.environ.get("BENCH_STARTS", "6"))
 WAVE, EVERY = 100, timedelta(seconds=30)
 STARVED = 90.0
 """Seconds after which a start that does not come is counted as this late."""
-POOL = "waves"
+POOL, WORKER = "waves", "pilot-worker"
 FLOWS = """
 import time
 from prefect import flow
@@ -80,13 +83,13 @@ async def deployed(client: Any, home: Path, flow: str, **more: Any) -> str:
 
 
 async def start_delay(api: PrefectApi, deployment_id: str) -> float:
-    """Seconds from when a new run was due until it ran; `STARVED` when it did not come so far."""
+    """Seconds from when somebody wanted a new run until it ran; `STARVED` when it did not come so far."""
+    wanted, deadline = datetime.now(UTC), time.monotonic() + STARVED
     run = await api.create_run_of(deployment_id, {"state": {"type": "SCHEDULED"}})
-    deadline = time.monotonic() + STARVED
     while time.monotonic() < deadline:
         running = [state for state in await api.history(run.id) if state.name == "Running"]
         if running:
-            return (running[0].at - run.state.at).total_seconds()
+            return (running[0].at - wanted).total_seconds()
         await asyncio.sleep(0.2)
     return STARVED
 
@@ -109,22 +112,37 @@ async def crowd(client: Any, deployment_id: str) -> None:
         answer.raise_for_status()
 
 
+async def spread(lever: SpreadLever, action: SpreadRuns, mark: str) -> Delivery:
+    """What was done. Where Prefect was too busy to answer it is asked again under the same mark, as the injector does."""
+    while True:
+        try:
+            return await lever.execute(action, mark=mark, expected_state_id="", message="bench")
+        except OrchestratorError as error:
+            if not error.transient:
+                raise
+            print(f"asked again: {error}", flush=True)
+
+
 async def measured(home: Path) -> list[Row]:
     from prefect.client.orchestration import get_client
 
     (home / "flows.py").write_text(FLOWS)
-    async with CountingApi.from_prefect_settings().opened() as api, get_client() as client:
+    async with (
+        CountingApi.from_prefect_settings().opened() as api,
+        PatientApi.from_prefect_settings().opened() as asking,
+        get_client() as client,
+    ):
         other = await deployed(client, home, "quick")
         blocked = await deployed(client, home, "blocked", concurrency_limit=1)
         holder = await client.create_flow_run_from_deployment(UUID(blocked), parameters={"seconds": 3600})
-        while (await api.run(str(holder.id))).state.name != "Running":
+        while (await asking.run(str(holder.id))).state.name != "Running":
             await asyncio.sleep(0.2)
-        idle = await delays(api, other, STARTS + 1)
+        idle = await delays(asking, other, STARTS + 1)
         say("idle", idle)
-        await api.set_queue_paused(POOL, "default", True)
+        await asking.set_queue_paused(POOL, "default", True)
         await crowd(client, blocked)
-        await api.set_queue_paused(POOL, "default", False)
-        before = await delays(api, other, max(1, STARTS // 2))
+        await asking.set_queue_paused(POOL, "default", False)
+        before = await delays(asking, other, max(1, STARTS // 2))
         say("beside the blocked", before)
 
         action = SpreadRuns(
@@ -136,27 +154,27 @@ async def measured(home: Path) -> list[Row]:
         )
         mark, lever = str(uuid4()), SpreadLever(api)
         while_parking: list[float] = []
+        parked_all = asyncio.Event()
 
         async def meanwhile() -> None:
-            async with PrefectApi.from_prefect_settings().opened() as own:
-                while True:
+            async with PatientApi.from_prefect_settings().opened() as own:
+                while not parked_all.is_set():
                     while_parking.append(await start_delay(own, other))
 
         task = asyncio.create_task(meanwhile())
         calls, began = api.calls, time.monotonic()
-        done = await lever.execute(action, mark=mark, expected_state_id="", message="bench")
+        done = await spread(lever, action, mark)
         took, used = time.monotonic() - began, api.calls - calls
-        check = await lever.verify(action, done, mark=mark)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        parked_all.set()
+        check = await SpreadLever(asking).verify(action, done, mark=mark)
+        await task  # until the last one has started that was wanted meanwhile
         say("while parking", while_parking)
         if check.judgement is not Judgement.VERIFIED:
             raise RuntimeError(f"the waves were not verified: {check}, {done}")
-        parked = await delays(api, other, STARTS)
+        parked = await delays(asking, other, STARTS)
         say("while parked", parked)
         await asyncio.sleep(max(0.0, (action.first - datetime.now(UTC)).total_seconds()))
-        waves = await delays(api, other, STARTS)
+        waves = await delays(asking, other, STARTS)
         say("while waves come", waves)
     idle = idle[1:]  # the first warms up
     median, peer = statistics.median(idle), "idle server"
@@ -180,6 +198,32 @@ async def measured(home: Path) -> list[Row]:
     ]
 
 
+class Watch:
+    """Starts the worker again when it ends, as a service manager does: beside a crowd Prefect's own gives up."""
+
+    def __init__(self, server: EmbeddedPrefect) -> None:
+        self._server = server
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.restarts = 0
+
+    def __enter__(self) -> Self:
+        self._server.start_worker(POOL, name=WORKER)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(1):
+            if WORKER not in self._server.alive():
+                self.restarts += 1
+                with suppress(OrchestratorError, httpx.HTTPError):  # the next look tries again
+                    self._server.start_worker(POOL, name=WORKER)
+
+
 def say(what: str, found: Sequence[float]) -> None:
     """Nothing; the numbers are on the screen."""
     print(f"{what}: {', '.join(f'{each:.1f}' for each in found)} s", flush=True)
@@ -189,8 +233,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as server:
         os.environ.update(server.client_env)
         server.create_pool(POOL, queues=("default",))
-        server.start_worker(POOL)
-        publish("waves", asyncio.run(measured(Path(scratch))))
+        with Watch(server) as watch:
+            rows = asyncio.run(measured(Path(scratch)))
+        publish("waves", [*rows, beside("worker_restarts", "times", 1, ours=float(watch.restarts))])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +62,8 @@ def publish(name: str, rows: list[Row]) -> None:
     """Prints the table and writes `.bench/NAME.json`."""
     table = Table(title=f"bench-{name} (medians)")
     for heading in ("measure", "value", "unit", "peer", "peer value", "ratio", "runs"):
-        table.add_column(heading, justify="left" if heading in ("measure", "unit", "peer") else "right")
+        justify: Literal["left", "right"] = "left" if heading in ("measure", "unit", "peer") else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading == "measure", overflow="fold")
     for row in rows:
         table.add_row(
             row.measure,
