@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from pilotage.policies.counted import LedgerFacts, Stage
 from pilotage.policies.gate import Gate, before_deciding
 from pilotage.policies.json_values import moment
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, TargetFacts, Verdict, Vote
+
+_FIELDS: Mapping[type[Any], frozenset[str]] = {
+    kind: frozenset(field.name for field in fields(kind)) for kind in (TargetFacts, LedgerFacts, Vote)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +83,5 @@ def ledger_facts_from(stored: Mapping[str, Any] | None) -> LedgerFacts | None:
 
 
 def _known(kind: type[Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    names = _names_of(kind)
+    names = _FIELDS[kind]
     return {key: value for key, value in stored.items() if key in names}
-
-
-@cache
-def _names_of(kind: type[Any]) -> frozenset[str]:
-    return frozenset(field.name for field in fields(kind))
