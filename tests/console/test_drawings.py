@@ -125,6 +125,23 @@ def test_the_axis_is_in_the_readers_own_time() -> None:
     assert ticks(330)[0] == "05:30"
 
 
+@pytest.mark.parametrize("width", [200, 900])
+def test_the_signs_that_were_drawn_are_explained_below(width: int) -> None:
+    spans = [Span(state=state, start=NOW - timedelta(hours=1), end=NOW) for state in SIGNS]
+    svg = parsed(timeline("", [Lane(label="a", spans=spans[:3])], now=NOW, width=width))
+    told = [str(each.text) for each in svg.iter() if str(each.text)[1:2] == " "]
+    assert told == [f"{SIGNS[span.state][0]} {span.state.lower()}" for span in spans[:3]]
+    assert max(float(each.attrib["y"]) for each in svg.iter() if "y" in each.attrib) < float(
+        svg.attrib["height"]
+    )
+
+
+def test_what_leads_somewhere_can_be_reached_by_who_listens() -> None:
+    spans = [Span(state="RUNNING", start=NOW - timedelta(hours=1), ref="run:r-1")]
+    assert parsed(timeline("", [Lane(label="a", spans=spans)], now=NOW, width=900)).attrib["role"] == "group"
+    assert parsed(timeline("", [], now=NOW, width=900)).attrib["role"] == "img"
+
+
 def test_what_does_not_fit_is_counted_and_not_dropped_in_silence() -> None:
     spans = [Span(state="RUNNING", start=NOW - timedelta(hours=1)) for _ in range(75)]
     svg = timeline("", [Lane(label="crowd", spans=spans)], now=NOW, width=900)

@@ -82,7 +82,10 @@ def _resize(action: Known, facts: Known, before: Known) -> list[Change]:
 
 def _reschedule(action: Known, facts: Known, before: Known) -> list[Change]:
     left = facts.get("seconds_to_start")
-    return [_change("start", f"in {left} s" if left is not None else "", action.get("start"))]
+    start = f"{str(action.get('start'))[:19].replace('T', ' ')} UTC"
+    return [
+        _change("start", "" if left is None else f"in {left} s" if left >= 0 else f"{-left} s ago", start)
+    ]
 
 
 def _parameters(action: Known, facts: Known, before: Known) -> list[Change]:

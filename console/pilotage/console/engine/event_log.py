@@ -39,7 +39,8 @@ CREATE TRIGGER IF NOT EXISTS events_stay_there BEFORE DELETE ON events
   BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
 """
 _THREADS = (
-    "SELECT t.id, t.title, t.by, t.at, "
+    "SELECT t.id, t.by, t.at, coalesce(nullif(t.title, ''), (SELECT substr(json_extract(payload, '$.text'), 1, 80) "
+    "FROM events e WHERE e.thread = t.id AND e.type = 'said' ORDER BY seq LIMIT 1), '') AS title, "
     "coalesce((SELECT max(seq) FROM events e WHERE e.thread = t.id), 0) AS last_seq FROM threads t"
 )
 POLL = 0.1

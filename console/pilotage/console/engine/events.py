@@ -61,6 +61,7 @@ class Thread:
 
     id: str
     title: str
+    """As it was given, else the first words that were said in it."""
     by: str
     at: datetime
     last_seq: int = 0

@@ -10,7 +10,7 @@ from pilotage.console.engine.blocks import Block, link, moment, pairs, story, ta
 from pilotage.console.engine.changes import Change, changes_of
 from pilotage.console.engine.editing import action_in
 from pilotage.console.engine.naming import is_ours, run_meant
-from pilotage.console.engine.seeing import run_facts
+from pilotage.console.engine.seeing import run_facts, subject_of
 from pilotage.console.engine.setting import Setting
 from pilotage.console.shown import joined
 from pilotage.flows.desk_client import DeskRefusal
@@ -73,7 +73,7 @@ def _incident(s: Setting, incident_id: str) -> list[Block]:
     took = one.get("seconds_to_recovery")
     about = {
         "status": one["status"],
-        "subject": link(one["subject"], "run", one["run_id"]) if one.get("run_id") else one["subject"],
+        "subject": subject_of(one),
         "class": one["failure_class"],
         "began": moment(one.get("failed_at") or one["first_at"]),
         "last step": moment(one["last_at"]),

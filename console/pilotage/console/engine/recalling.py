@@ -82,7 +82,7 @@ def history(s: Setting, rest: str) -> list[Block]:
             (
                 (
                     moment(each.at.isoformat()),
-                    link(each.title or _first_words(s, each.id), "thread", each.id),
+                    link(each.title or "(nothing was said)", "thread", each.id),
                     each.by,
                     each.id,
                 )
@@ -92,11 +92,6 @@ def history(s: Setting, rest: str) -> list[Block]:
             empty="No conversation has these words." if rest.strip() else "There is no conversation yet.",
         )
     ]
-
-
-def _first_words(s: Setting, thread: str) -> str:
-    said = next((event for event in s.log.after(0, thread, 5) if event.type == "said"), None)
-    return str(said.payload["text"])[:60] if said else "(nothing was said)"
 
 
 def context(s: Setting, rest: str) -> list[Block]:

@@ -48,7 +48,7 @@ def status(s: Setting, rest: str) -> list[Block]:
                 **_floor_in_words(s),
             },
         ),
-        table("Proposals", ("stand", "how many", "which means"), stands, empty="Nothing was proposed yet."),
+        table("Proposals", ("status", "how many", "which means"), stands, empty="Nothing was proposed yet."),
     ]
 
 
@@ -132,7 +132,7 @@ def incidents(s: Setting, rest: str) -> list[Block]:
                 (
                     moment(row["first_at"]),
                     link(row["incident_id"], "incident", row["incident_id"]),
-                    link(row["subject"], "run", row["run_id"]) if row.get("run_id") else row["subject"],
+                    subject_of(row),
                     row["failure_class"],
                     joined(each["kind"] for each in row["proposals"]),
                     row["status"],
@@ -145,6 +145,15 @@ def incidents(s: Setting, rest: str) -> list[Block]:
             empty="No incident on record.",
         )
     ]
+
+
+def subject_of(incident: Mapping[str, Any]) -> Any:
+    """What the incident is about: the deployment whose run it is, with the way to the run, or the queue or the like."""
+    run_id = str(incident.get("run_id") or "")
+    if not run_id:
+        return incident["subject"]
+    named = next((name for row in incident["proposals"] if (name := where_of(row))), "run")
+    return link(f"{named}, run {run_id[:8]}", "run", run_id)
 
 
 def runs(s: Setting, rest: str) -> list[Block]:

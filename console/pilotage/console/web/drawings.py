@@ -29,7 +29,7 @@ SIGNS: Mapping[str, tuple[str, str]] = {
 ROW = 20
 BAR = 15
 """Pixels; a bar is at least as wide as it is high, so that its sign fits in."""
-LETTER = 6.7
+LETTER = 7.3
 """Pixels of one letter of 12 px, on the safe side."""
 ROWS = 60
 """A drawing has no more; what is left out is said."""
@@ -121,13 +121,14 @@ def timeline(
     if left_out:
         parts.append(_text(8, y + 13, f"{left_out} more are not drawn.", "faint"))
         y += ROW
-    return _svg(title, width, y + 8, [*_axis(scale, y, offset), *parts, *_now(scale, now, y)])
+    legend, below = _legend({span.state for span in spans}, y, width)
+    return _svg(title, width, below + 8, [*_axis(scale, y, offset), *parts, *_now(scale, now, y), *legend])
 
 
 def chances(title: str, rows: Sequence[Chance], *, width: int) -> str:
     """One bar for each chance on a scale from 0 to 100 %, in the order given."""
     if not rows:
-        return _svg(title, width, 44, [_text(12, 27, "No run that is due soon has a forecast.", "faint")])
+        return _svg(title, width, 44, [_text(12, 27, "No scheduled run has a forecast yet.", "faint")])
     left, right = width * 0.46, width - 52.0
     bottom = 30.0 + len(rows[:ROWS]) * ROW
     quarters = [left + (right - left) * k / 4 for k in range(5)]
@@ -263,6 +264,20 @@ def _short(words: str) -> str:
     return words if len(words) <= 34 else words[:33] + "…"
 
 
+def _legend(states: set[str], y: float, width: float) -> tuple[list[str], float]:
+    """What the signs that were drawn mean, in as many rows as it takes, and where they end."""
+    parts: list[str] = []
+    x = 8.0
+    for state in (each for each in SIGNS if each in states):
+        words = f"{SIGNS[state][0]} {state.lower()}"
+        long = len(words) * LETTER + 14
+        if x > 8.0 and x + long > width:
+            x, y = 8.0, y + ROW
+        parts.append(_text(x, y + 15, words, "faint"))
+        x += long
+    return parts, y + ROW if parts else y
+
+
 def _axis(scale: _Scale, bottom: float, offset: int) -> Iterator[str]:
     most = max(2, int((scale.right - scale.left) / 90))
     step = next((step for step in STEPS if scale.seconds / step <= most), scale.seconds / most)
@@ -299,9 +314,11 @@ def _span(long: timedelta) -> str:
 
 
 def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
+    drawn = "".join(parts)
+    role = "group" if "<a " in drawn else "img"  # what is inside an img cannot be reached by those who listen
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label={quoteattr(_printable(title))}>{"".join(parts)}</svg>'
+        f'height="{height:.0f}" role="{role}" aria-label={quoteattr(_printable(title))}>{drawn}</svg>'
     )
 
 

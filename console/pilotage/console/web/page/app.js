@@ -23,6 +23,7 @@ let showing = null;
 let going = 0;
 let stream = null;
 let waiting = new Set();
+let here = "";
 
 // -- signing in
 
@@ -126,7 +127,7 @@ snoozed.listen((id) => {
 function drawCount() {
   const badge = byId("inbox-count");
   if (badge) fill(badge, waiting.size > 0 && [h("span", { "aria-hidden": "true" }, ` ${waiting.size}`), h("span", { class: "unseen" }, `, ${waiting.size} waiting`)]);
-  document.title = waiting.size ? `(${waiting.size}) pilotage` : "pilotage";
+  document.title = `${waiting.size ? `(${waiting.size}) ` : ""}${here ? `${here} · ` : ""}pilotage`;
 }
 
 // -- going from view to view
@@ -147,6 +148,8 @@ async function go() {
       link.scrollIntoView({ block: "nearest", inline: "center" });
     } else link.removeAttribute("aria-current");
   }
+  here = chosen?.words ?? (open ? plain(name) : "");
+  drawCount();
   leave();
   const mine = ++going;
   const held = document.activeElement;

@@ -1,6 +1,6 @@
 // What commands show: text, pairs, tables, stories and charts, as values from the server.
 import { h, moment, plain, standing } from "./dom.js";
-import { linked, refLink } from "./links.js";
+import { linked, outward, refLink } from "./links.js";
 import { drawing } from "./drawings.js";
 
 /** One block as an element. */
@@ -20,8 +20,8 @@ export function block(value) {
 
 function cell(value) {
   if (value === null || value === undefined || value === "") return h("span", { class: "faint" }, "–");
-  if (typeof value === "object") return refLink(value.ref, value.text);
-  return linked(plain(value));
+  if (typeof value === "object") return value.at ? moment(value.at) : refLink(value.ref, value.text);
+  return outward(String(value)) ?? linked(plain(value));
 }
 
 const STANDINGS = new Set(["status", "state", "verdict", "outcome"]);

@@ -63,17 +63,21 @@ function face(card, heading) {
       fact("Changes", card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
         h("span", { class: "what" }, plain(each.what)), " ", h("del", {}, plain(each.before)),
         h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "unseen" }, " becomes "), h("ins", {}, plain(each.after))))) : "nothing in Prefect's own state"),
+      fact("Concerns", concerned(card.touches)),
       fact("Expected", [card.effect, card.within && `seen within ${card.within}`].filter(Boolean).join(", ")),
+      fact("Takes", plain(card.takes)),
       fact("Chance of failing", chance(card)),
       fact("Rule and verdict", [standing(card.verdict), " ", card.policies?.length > 0 && h("code", {}, card.policies.join(", ")),
         card.reasons?.length > 0 && h("p", {}, card.reasons.join("; "))]),
       fact("Who may approve", card.who_may?.length > 0 && card.who_may.join("; ")),
       fact("What would change it", card.would_change?.join("; ")),
       fact("Undo", card.undo),
+      fact("Replaced by", card.replaced_by && refLink(`proposal:${card.replaced_by}`, card.replaced_by)),
+      fact("Edit of", card.replaces && refLink(`proposal:${card.replaces}`, card.replaces)),
       fact("Expires", card.open && [moment(card.expires_at), ` (${distance(card.expires_at)})`]),
       fact("Proposed by", [plain(card.proposer), card.on_behalf_of && ` for ${plain(card.on_behalf_of)}`]),
       fact("Votes", card.votes?.map((vote) => h("p", { class: "vote" }, standing(vote.decision), ` ${plain(vote.voter ?? vote.by ?? "")}`, vote.reason && `: ${plain(vote.reason)}`))),
-      fact("Outcome", card.outcome?.judgement && [standing(card.outcome.judgement), " ", plain(card.outcome.text ?? card.outcome.reason ?? "")])),
+      fact("Outcome", card.outcome?.judgement && [standing(card.outcome.judgement), " ", plain(card.outcome.detail)])),
     h("details", { class: "more" }, h("summary", {}, "Why this, and not something else"),
       h("dl", { class: "facts" },
         fact("Taken for", [plain(card.failure_class), card.found_by && ` (found by ${plain(card.found_by)})`]),
@@ -90,6 +94,15 @@ function face(card, heading) {
 function fact(name, ...value) {
   const there = value.flat(Infinity).some((each) => each !== undefined && each !== null && each !== false && each !== "");
   return there ? h("div", {}, h("dt", {}, name), h("dd", {}, value)) : null;
+}
+
+function concerned(touches) {
+  if (!touches?.runs) return null;
+  const count = touches.runs.length + touches.more;
+  if (!count) return "no run, as it is now";
+  return h("details", { class: "more" }, h("summary", {}, `${count} ${count === 1 ? "run" : "runs"}, as it is now`),
+    h("ul", {}, touches.runs.map((each) => h("li", {}, refLink(`run:${each.run_id}`, each.name), ` ${plain(each.becomes)}`)),
+      touches.more > 0 && h("li", { class: "faint" }, `and ${touches.more} more`)));
 }
 
 function chance(card) {
@@ -170,7 +183,8 @@ function reasonForm(card, view) {
 }
 
 function undoForm(card, view) {
-  formOf(view, "Take it back", h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" })),
+  formOf(view, "Take it back", [h("p", { class: "faint" }, plain(card.undo)),
+    h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" }))],
     "Undo", (given) => attempt(view, async () => {
       const done = await post(at`/api/proposals/${card.proposal_id}/undo`, { reason: given.get("reason") });
       await refresh(card.proposal_id);

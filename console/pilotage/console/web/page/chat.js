@@ -3,7 +3,7 @@ import { at, get, post } from "./api.js";
 import { block } from "./blocks.js";
 import { button, cardView } from "./card.js";
 import { announce, byId, distance, fill, h, moment, plain, standing } from "./dom.js";
-import { linked, prefectLink, refLink, split } from "./links.js";
+import { linked, prefectLink, refLink, short, split } from "./links.js";
 import { markdown } from "./markdown.js";
 import { cards, me } from "./state.js";
 import { history } from "./stream.js";
@@ -43,7 +43,7 @@ export async function chatView(view, thread, params) {
     fill(log, h("div", { class: "empty" }, h("p", {}, "Ask about runs, failures, queues or forecasts. What changes something comes back as a card that a person decides on."),
       h("p", { class: "buttons" }, QUESTIONS.map((words) => button(words, () => { input.value = words; say(); })))));
   }
-  return { receive, focus: () => (thread === "new" || about ? input : title).focus(), message: () => input.focus() };
+  return { receive, focus: () => (thread === "new" || about ? input : title).focus({ preventScroll: true }), message: () => input.focus() };
 
   async function listThreads() {
     found = await get(`/api/threads?search=${encodeURIComponent(search.value.trim())}`);
@@ -71,7 +71,7 @@ export async function chatView(view, thread, params) {
     loading = false;
     for (const event of waiting) conversation.take(event);
     waiting = [];
-    log.scrollTop = log.scrollHeight;
+    toEnd();
     drawThreads();
   }
 
@@ -81,9 +81,20 @@ export async function chatView(view, thread, params) {
       return;
     }
     if (loading) { waiting.push(event); return; }
-    const near = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+    const pane = scroller();
+    const near = pane.scrollHeight - pane.scrollTop - pane.clientHeight < NEAR;
     conversation?.take(event);
-    if (near) log.scrollTop = log.scrollHeight;
+    if (near) toEnd();
+  }
+
+  /** What scrolls: the conversation, or on a phone the whole page. */
+  function scroller() {
+    return getComputedStyle(log).overflowY === "visible" ? document.scrollingElement : log;
+  }
+
+  function toEnd() {
+    const pane = scroller();
+    pane.scrollTop = pane.scrollHeight;
   }
 
   function turned(running) {
@@ -94,6 +105,7 @@ export async function chatView(view, thread, params) {
   async function say() {
     const words = input.value.trim();
     if (!words) return;
+    if (words === "/clear" || words === "/exit") { leave(words); return; }
     fill(says);
     send.disabled = true;
     try {
@@ -110,13 +122,20 @@ export async function chatView(view, thread, params) {
         await post(at`/api/threads/${current}/messages`, { text: words });
         input.value = "";
       }
-      log.scrollTop = log.scrollHeight;
+      toEnd();
     } catch (refusal) {
       fill(says, refusal.words ?? refusal.message);
     } finally {
       send.disabled = false;
       input.focus();
     }
+  }
+
+  /** What only a skin can do: an empty screen, or away from the conversation. It stays as it is. */
+  function leave(words) {
+    input.value = "";
+    if (words === "/exit") location.hash = "#/chat/new";
+    else for (const each of [...log.children]) each.remove();
   }
 
   async function interrupt() {
@@ -132,7 +151,7 @@ export async function chatView(view, thread, params) {
 /** Draws events into the element as they come. A row that was taken before changes nothing. */
 function conversationIn(element, thread, turned) {
   const turns = new Map();
-  const placed = new Set();
+  const placed = new Set(); // the cards that are somewhere in it; who asks for one again gets it again, below
   let last = 0;
   fill(element);
   return { take };
@@ -164,7 +183,9 @@ function conversationIn(element, thread, turned) {
 
   function place(card, turn) {
     cards.put(card);
-    if (placed.has(card.proposal_id)) return;
+    const here = turn?.placed ?? placed;
+    if (here.has(card.proposal_id)) return;
+    here.add(card.proposal_id);
     placed.add(card.proposal_id);
     (turn?.body ?? element).append(cardView(card.proposal_id).element);
   }
@@ -181,6 +202,7 @@ function conversationIn(element, thread, turned) {
     const calls = new Map();
     return {
       body,
+      placed: new Set(),
       words(piece) {
         streamed += piece;
         fill(words, markdown(streamed));
@@ -260,7 +282,7 @@ function citation(each) {
     h("code", {}, `[${plain(each.key)}] ${plain(each.tool)}(${given})`), " ",
     refs.map(({ ref }, n) => {
       const [kind, key] = split(ref);
-      return [n > 0 && ", ", refLink(ref, `${kind} ${key.slice(0, 14)}`), kind === "run" && [" ", prefectLink("run", key)]];
+      return [n > 0 && ", ", refLink(ref, `${kind} ${short(kind, key)}`), kind === "run" && [" ", prefectLink("run", key)]];
     }),
     statements.length > 0 && h("details", {}, h("summary", {}, "the SQL that was asked"), h("pre", { tabindex: "0" }, statements.map(plain).join(";\n\n")))];
 }

@@ -10,21 +10,36 @@ export function prefectAt(url) {
 
 const HERE = { run: "#/run/", proposal: "#/proposal/", incident: "#/incident/", thread: "#/chat/", deployment: "#/about/" };
 const THERE = { run: "/runs/flow-run/", deployment: "/deployments/deployment/", pool: "/work-pools/work-pool/", flow: "/flows/flow/" };
+const OUT = new Set(["deployment", "pool", "queue"]); // what only Prefect has a page of
 
 /** A link to what `kind:key` names, or its words alone when there is nowhere to go. */
 export function refLink(ref, words) {
   const [kind, key] = split(ref);
   const shown = plain(words || key);
-  if (kind === "deployment" || kind === "pool") return prefectLink(kind, key, shown);
+  if (OUT.has(kind)) return prefectLink(kind, key, shown);
   return HERE[kind] && key ? h("a", { href: HERE[kind] + encodeURIComponent(key) }, shown) : h("span", {}, shown);
 }
 
 /** A link into Prefect's UI, or the words alone when we do not know where that is. */
 export function prefectLink(kind, key, words) {
   const shown = plain(words || "in Prefect");
-  if (!prefect || !THERE[kind] || !key) return h("span", {}, words ? shown : "");
-  return h("a", { href: prefect + THERE[kind] + encodeURIComponent(key), target: "_blank", rel: "noopener noreferrer", class: "out" },
-    shown, h("span", { "aria-hidden": "true" }, " ↗"), h("span", { class: "unseen" }, " (Prefect, new tab)"));
+  const path = pathOf(kind, String(key ?? ""));
+  return prefect && path ? out(prefect + path, shown) : h("span", {}, words ? shown : "");
+}
+
+function pathOf(kind, key) {
+  if (!key) return "";
+  const at = key.indexOf("/");
+  if (kind === "queue") return at > 0 ? `${THERE.pool}${encodeURIComponent(key.slice(0, at))}/queue/${encodeURIComponent(key.slice(at + 1))}` : "";
+  return THERE[kind] ? THERE[kind] + encodeURIComponent(key) : "";
+}
+
+const out = (href, shown) => h("a", { href, target: "_blank", rel: "noopener noreferrer", class: "out" },
+  shown, h("span", { "aria-hidden": "true" }, " ↗"), h("span", { class: "unseen" }, " (Prefect, new tab)"));
+
+/** An address of Prefect's UI as a link; of anything else nothing. */
+export function outward(words) {
+  return prefect !== "" && words.startsWith(`${prefect}/`) && /^[\w:/.%~-]+$/.test(words) ? out(words, "open") : null;
 }
 
 /** Whether a URL that somebody else wrote may become a link: Prefect's UI or this page, nothing else. */
@@ -45,6 +60,9 @@ export function split(ref) {
   const at = String(ref ?? "").indexOf(":");
   return at < 0 ? ["", String(ref ?? "")] : [ref.slice(0, at), ref.slice(at + 1)];
 }
+
+/** As much of an id as people need to know it again. */
+export const short = (kind, id) => plain(id).slice(0, /^[pi]-/.test(id) || kind === "thread" ? 14 : 8);
 
 /** The words with every citation key, run, proposal and incident id in them made a link. */
 export function linked(words) {

@@ -4,16 +4,20 @@ import { block, story } from "./blocks.js";
 import { button, cardView, refresh } from "./card.js";
 import { announce, distance, fill, h, keeping, plain, standing } from "./dom.js";
 import { drawing } from "./drawings.js";
-import { linked, prefectLink } from "./links.js";
+import { linked, prefectLink, short, split } from "./links.js";
 import { cards, me, sleeping, snoozed } from "./state.js";
 
 const title = (words, ...more) => h("header", { class: "head" }, h("h1", { tabindex: "-1" }, words), more);
 
-/** The blocks of a reading command, or why there are none. */
-async function shown(command, about = "") {
+/** The blocks of a reading command. Throws a Refusal. */
+async function told(command, about = "") {
+  return (await get(`/api/show/${command}${about ? `?about=${encodeURIComponent(about)}` : ""}`)).blocks;
+}
+
+/** The same as elements, or why there are none. What the view itself says and draws already is left out. */
+async function shown(command, about = "", title = "", drawn = false) {
   try {
-    const { blocks } = await get(`/api/show/${command}${about ? `?about=${encodeURIComponent(about)}` : ""}`);
-    return blocks.map(block);
+    return (await told(command, about)).filter((each) => !drawn || each.kind !== "chart").map((each) => block({ ...each, title: each.title === title ? "" : each.title }));
   } catch (refusal) {
     return [h("p", { class: "says" }, refusal.words ?? refusal.message)];
   }
@@ -26,15 +30,21 @@ function picture(caption, path, query) {
   return box;
 }
 
-/** A view made of commands and pictures, read again by the button and when something happened. */
-function board(words, pictures, commands) {
+/**
+ * A view made of commands and pictures, read again by the button and when something happened. With `ask` the reader
+ * chooses what the command is asked about, or how many hours the pictures show.
+ */
+function board(words, pictures, commands, ask) {
   return async (view) => {
     const body = h("div", { class: "board" });
+    const select = ask && h("select", { onchange: () => draw() }, ask.choices.map((each) => h("option", { value: each }, each)));
     const draw = async () => {
-      const parts = [...pictures.map((each) => picture(...each)), ...(await Promise.all(commands.map((name) => shown(name)))).flat()];
-      keeping(body, () => fill(body, parts));
+      const parts = (await Promise.all(commands.map((name) => shown(name, name === ask?.command ? select.value : "", words, pictures.length > 0)))).flat();
+      const nothing = parts[0]?.classList.contains("empty"); // which is said once
+      const drawn = nothing ? [] : pictures.map(([caption, path, query]) => picture(caption, path, { ...query, ...(ask?.query && { [ask.query]: select.value }) }));
+      keeping(body, () => fill(body, drawn, parts));
     };
-    fill(view, title(words, button("Read again", draw)), body);
+    fill(view, title(words, ask && h("label", { class: "beside" }, `${ask.words} `, select), button("Read again", draw)), body);
     await draw();
     return { receive: delayed((event) => event.type === "step" && draw()) };
   };
@@ -50,10 +60,11 @@ function delayed(act) {
   };
 }
 
-export const floorView = board("Floor", [["Runs of the last two hours", "/api/draw/runs", { hours: 2, offset: new Date().getTimezoneOffset() }]], ["status", "queue", "runs"]);
+export const floorView = board("Floor", [["Runs by deployment", "/api/draw/runs", { offset: new Date().getTimezoneOffset() }]], ["status", "queue", "runs"],
+  { query: "hours", words: "Hours drawn", choices: [2, 1, 8, 24, 168] });
 export const forecastView = board("Forecast", [["The riskiest of the next runs", "/api/draw/forecast"]], ["forecast"]);
-export const kpiView = board("Numbers", [], ["kpi"]);
-export const auditView = board("Audit", [], ["audit"]);
+export const kpiView = board("Numbers", [], ["kpi"], { command: "kpi", words: "Days", choices: [7, 1, 30, 90] });
+export const auditView = board("Audit", [], ["audit"], { command: "audit", words: "Entries", choices: [20, 50, 100, 200] });
 export const incidentsView = board("Incidents", [], ["incidents"]);
 
 /** The story of one run, proposal or incident, with its picture and its card. */
@@ -66,11 +77,19 @@ export function storyView(kind) {
         await refresh(id);
         if (cards.has(id)) parts.push(cardView(id, { heading: "h2" }).element);
       }
-      if (kind === "run") parts.push(picture("What happened to it, in order of time", at`/api/draw/run/${id}`, { offset: new Date().getTimezoneOffset() }));
-      parts.push(...await shown("why", id));
+      let blocks = [];
+      let says = "";
+      try { blocks = await told("why", id); } catch (refusal) { says = refusal.words ?? refusal.message; }
+      // a run that something was decided about has its own facts beside the story
+      if (kind === "run" && !says && blocks[0]?.title !== "Run") blocks = [...(await told("run", id).catch(() => [])).slice(0, 1), ...blocks];
+      const run = kind === "run" ? id : split(blocks[0]?.pairs?.subject?.ref)[1];
+      parts.push(...blocks.slice(0, 1).map(block));
+      if (run) parts.push(picture("What happened to the run, in order of time", at`/api/draw/run/${run}`, { offset: new Date().getTimezoneOffset() }));
+      parts.push(...blocks.slice(1).map(block));
+      if (says) parts.push(h("p", { class: "says" }, linked(plain(says))));
       keeping(body, () => fill(body, parts));
     };
-    fill(view, title(`${kind[0].toUpperCase()}${kind.slice(1)} ${plain(id).slice(0, 14)}`,
+    fill(view, title(`${kind[0].toUpperCase()}${kind.slice(1)} ${short(kind, id)}`,
       kind === "run" && prefectLink("run", id, "open in Prefect"), button("Ask about it", () => { location.hash = `#/chat?about=${encodeURIComponent(id)}`; })), body);
     await draw();
     return { receive: delayed((event) => [event.payload.run_id, event.payload.proposal_id, event.payload.incident_id].includes(id) && !body.querySelector("form") && draw()) };
