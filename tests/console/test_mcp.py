@@ -55,7 +55,7 @@ def tools(port: Harbour, name: str) -> dict[str, Any]:
 def test_there_is_no_tool_that_decides(port: Harbour) -> None:
     found = tools(port, "pat")
     assert set(found) <= {*READING, *PROPOSING}
-    assert "propose_retry" in found
+    assert "propose" in found
     assert all(found[name].annotations.read_only_hint for name in READING)
     assert not any(word in name for name in found for word in ("approve", "vote", "stop", "undo", "resume"))
 
@@ -72,7 +72,7 @@ def test_reading_reads_and_quotes_what_runs_said(port: Harbour) -> None:
 
 
 def test_a_proposal_is_filed_by_an_agent_for_its_person_who_may_not_approve_it(port: Harbour) -> None:
-    filed = asked(port, "pat", "propose_retry", run_id=port.failed_run())
+    filed = asked(port, "pat", "propose", kind="retry_run", target=port.failed_run())
     row = port.desk("vic").call("proposal", proposal_id=filed["proposal_id"])
     assert row["proposal"]["on_behalf_of"] == "pat"
     assert row["status"] == "needs_approval"

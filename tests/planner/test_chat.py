@@ -100,6 +100,10 @@ def scripted(script: Any) -> Iterator[tuple[OpenAIModel, ScriptedLLM]]:
             asyncio.run(model.aclose())
 
 
+def retry(run_id: str) -> Any:
+    return tool("propose", {"kind": "retry_run", "target": run_id})
+
+
 def kinds(parts: list[ChatPart]) -> list[str]:
     return [part.kind for part in parts if part.kind != "token"]
 
@@ -229,7 +233,7 @@ def test_a_cancelled_answer_leaves_a_conversation_that_goes_on(tools: Toolbox) -
 
 
 def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
-    script = [tool("propose_retry", {"run_id": make.run_id}), text("Handed in."), text("You are welcome.")]
+    script = [retry(make.run_id), text("Handed in."), text("You are welcome.")]
     with scripted(script) as (model, llm):
         first, second = answers(tools, f"please retry {make.run_id}", "thanks", model=model)
     assert kinds(first) == ["tool_call", "proposal", "final"]
@@ -241,7 +245,7 @@ def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, desk: MemoryDes
 
 
 def test_a_proposal_that_nobody_asked_for_is_refused(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
-    script = [tool("propose_cancel", {"run_id": make.run_id}), text("I could not.")]
+    script = [tool("propose", {"kind": "cancel_run", "target": make.run_id}), text("I could not.")]
     with scripted(script) as (model, llm):
         [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
     assert desk.filed == []
@@ -255,15 +259,22 @@ def test_only_what_is_offered_is_shown_to_the_model(tmp_path: Path, make: Any) -
     with scripted([text("hello")]) as (model, llm):
         answers(tools, "hello", model=model)
     store.close()
-    shown = {entry["function"]["name"] for entry in llm.requests[0]["tools"]}
-    assert {name for name in shown if name.startswith("propose_")} == {"propose_retry"}
+    shown = {entry["function"]["name"]: entry["function"] for entry in llm.requests[0]["tools"]}
+    assert "retry_run(run; delay?, changes?)." in shown["propose"]["description"]
+    assert "cancel_run" not in shown["propose"]["description"]
 
 
 def test_arguments_out_of_range_are_refused_in_words(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
-    refused = tools.propose_resize(make.run_id, memory_mb=-5)
-    assert refused["status"] == "refused"
-    assert tools.propose_retry("not a run")["status"] == "refused"
-    assert tools.propose_reschedule(make.run_id, "tomorrow")["status"] == "refused"
+    for kind, target, arguments, why in (
+        ("resize_run", make.run_id, {"memory_mb": -5}, "memory_mb"),
+        ("retry_run", "not a run", None, "does not know this run"),
+        ("reschedule_run", make.run_id, {"start": "tomorrow"}, "reschedule_run(run; start)"),
+        ("retry_run", make.run_id, {"force": True}, "not valid"),
+        ("format_disk", make.run_id, None, "not offered"),
+    ):
+        refused = tools.propose(kind, target, arguments)
+        assert refused["status"] == "refused"
+        assert why in refused["error"]
     assert desk.filed == []
 
 

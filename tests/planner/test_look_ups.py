@@ -112,6 +112,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "recent_decisions": {},
     "kpis": {},
     "agent_costs": {},
+    "actions": {"kind": "change_parameters"},
     "what_if": {"action": {"kind": "cancel_run", "run_id": "RUN"}},
     "sql": {"query": "SELECT state_type, count(*) AS n FROM runs GROUP BY 1 ORDER BY 1"},
     "chart": {"title": "t", "query": "SELECT 1 AS a, 2 AS b", "x": "a", "y": ["b"]},
@@ -134,7 +135,7 @@ def test_a_look_up_gives_plain_json_with_the_statements_that_can_be_asked_again(
     found = called(tools, make, name)
     assert json.loads(json.dumps(found.result)) == found.result
     assert "error" not in found.result
-    assert found.citation["sql"] or name in ("what_if", "forecast_of")
+    assert found.citation["sql"] or name in ("what_if", "actions", "forecast_of")
     for statement in found.citation["sql"]:
         store.query(statement)
 

@@ -98,6 +98,10 @@ def told(requests: list[dict[str, Any]]) -> str:
     return str(requests[-1]["messages"][-1]["content"])
 
 
+def wish(kind: str, target: str, **arguments: Any) -> Step:
+    return tool("propose", {"kind": kind, "target": target, "arguments": arguments})
+
+
 def typed(**answer: Any) -> Step:
     return text(json.dumps(answer))
 
@@ -158,9 +162,8 @@ CASES = [
     # -- the model
     goes_on("an invented tool", tool("delete_everything", {}), sent=lambda r: "not a valid tool" in told(r),
             gap="delete_everything"),
-    goes_on("a tool that is not offered", tool("propose_resize", {"run_id": RUN, "memory_mb": 1}),
-            asked=f"give {RUN} more memory",
-            sent=lambda r: "not a valid tool" in told(r), gap="propose_resize"),
+    goes_on("a kind that is not offered", wish("resize_run", RUN, memory_mb=1), asked=f"give {RUN} more memory",
+            sent=lambda r: "not offered" in told(r), gap="resize_run is not offered"),
     goes_on("arguments that are lacking", tool("why_run", {}), sent=lambda r: "run_id" in told(r), gap="why_run"),
     goes_on("arguments of another type", tool("kpis", {"days": "many"}), sent=lambda r: "days" in told(r), gap="kpis"),
     goes_on("an invented run", tool("why_run", {"run_id": OTHER}), gap="does not know this run"),
@@ -182,18 +185,25 @@ CASES = [
     Case(name="a secret of a rarer shape", script=[text("ok")], asked="is SK" + 2 * "0123456789abcdef" + " good?",
          says="ok", sent=lambda r: 2 * "0123456789abcdef" not in json.dumps(r)),
     goes_on("an order in a log line, obeyed", tool("log_templates", {"run_id": RUN}),
-            tool("propose_cancel", {"run_id": RUN}),
+            wish("cancel_run", RUN),
             asked=f"what does the log of {RUN} say?", sent=lambda r: "did not ask" in told(r),
             gap="reads like an order"),
     goes_on("an order in a log line is shown as a template only", tool("log_templates", {"run_id": RUN}),
             asked=f"what does the log of {RUN} say?",
             sent=lambda r: "\\u001b" not in told(r) and "example" not in told(r), gap="reads like an order"),
-    goes_on("another run than the person asked for", tool("propose_retry", {"run_id": OTHER}),
-            asked=f"please retry {RUN}", sent=lambda r: "nobody has named this run" in told(r),
+    goes_on("another run than the person asked for", wish("retry_run", OTHER),
+            asked=f"please retry {RUN}", sent=lambda r: f"nobody has named '{OTHER}'" in told(r),
             gap="nobody has named"),
-    goes_on("another action than the person asked for", tool("propose_cancel", {"run_id": RUN}),
+    goes_on("another action than the person asked for", wish("cancel_run", RUN),
             asked=f"please retry {RUN}", sent=lambda r: "did not ask" in told(r), gap="did not ask"),
-    goes_on("what the person asked for", tool("propose_retry", {"run_id": RUN}), asked=f"please retry {RUN}",
+    goes_on("a value that nobody said", wish("retry_run", RUN, changes={"region": "mars"}),
+            asked=f"please retry {RUN} in another region", sent=lambda r: "nobody has said 'mars'" in told(r),
+            gap="no model may choose it"),
+    goes_on("a kind that there is not", wish("format_disk", RUN), asked=f"format the disk of {RUN}",
+            sent=lambda r: "not offered" in told(r), gap="format_disk is not offered"),
+    goes_on("arguments that are no object", tool("propose", {"kind": "retry_run", "target": RUN, "arguments": "now"}),
+            asked=f"please retry {RUN}", sent=lambda r: "arguments" in told(r), gap="propose"),
+    goes_on("what the person asked for", wish("retry_run", RUN, delay="5m"), asked=f"please retry {RUN} in 5 minutes",
             filed=("retry_run",)),
     goes_on("two calls under one id", tools(("queues", {}), ("kpis", {}), same_id=True)),
 ]  # fmt: skip

@@ -42,11 +42,9 @@ def mcp_server(toolbox: Toolbox) -> MCPServer:
     server = MCPServer("pilotage", instructions=INSTRUCTIONS)
     for name in READING:
         server.add_tool(getattr(toolbox, name), name=name, annotations=ToolAnnotations(read_only_hint=True))
-    offered = toolbox.desk.offered()
-    for name, kind in PROPOSING.items():
-        if kind in offered:
-            hints = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
-            server.add_tool(getattr(toolbox, name), name=name, annotations=hints)
+    hints = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
+    for name in PROPOSING if toolbox.desk.offered() else ():
+        server.add_tool(getattr(toolbox, name), name=name, annotations=hints)
     return server
 
 

@@ -15,7 +15,8 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from pilotage.planner.evidence import key_of
 from pilotage.planner.remembering import without_secrets
-from pilotage.planner.tools import ASKS, PROPOSING, READING, LookedUp, Toolbox, looked_up
+from pilotage.planner.tools import PROPOSING, READING, LookedUp, Toolbox, looked_up
+from pilotage.planner.wishes import ASKED, literals, said_in, signature
 from pilotage.telemetry.schema import TABLES
 
 SAME_CALL = 2
@@ -27,13 +28,13 @@ FOR_PEOPLE_ONLY = frozenset({"example"})
 
 
 def langchain_tools(toolbox: Toolbox) -> list[BaseTool]:
-    """Everything that reads, and the proposals that are offered."""
+    """Everything that reads, and what hands in the kinds that are offered."""
     offered = toolbox.desk.offered()
-    names = [*READING, *(name for name, kind in PROPOSING.items() if kind in offered)]
-    return [_tool(toolbox, name) for name in names]
+    names = [*READING, *(PROPOSING if offered else ())]
+    return [_tool(toolbox, name, offered) for name in names]
 
 
-def _tool(toolbox: Toolbox, name: str) -> BaseTool:
+def _tool(toolbox: Toolbox, name: str, offered: Sequence[str]) -> BaseTool:
     """One tool. A model gets the result as text; the whole of it and its evidence travel beside it."""
     method = getattr(toolbox, name)
     shape = StructuredTool.from_function(func=method, name=name)
@@ -52,6 +53,7 @@ def _tool(toolbox: Toolbox, name: str) -> BaseTool:
     about = shape.description + {
         "sql": f" {tables_in_words()}",
         "chart": " The tables are those of `sql`.",
+        "propose": f" The kinds, each with its target and arguments: {'; '.join(map(signature, offered))}.",
     }.get(name, "")
     return StructuredTool(
         name=name,
@@ -98,21 +100,44 @@ def refusal(name: str, arguments: dict[str, Any], messages: Sequence[BaseMessage
     """Why a call is not carried out, or an empty string.
 
     A model can be talked into a proposal by a log line that it has just read; a person's words cannot be. So a
-    proposal must be asked for in the person's own last message, and its run be named by a person or by a look-up.
+    proposal must be asked for in the person's own last message, and its target be named by a person or by a look-up.
     """
-    said = [str(m.text) for m in messages if isinstance(m, HumanMessage)]
-    if name in ASKS:
-        if not said or not ASKS[name].search(said[-1]):
-            return f"{name}: the person did not ask for this in their message"
-        run_id = str(arguments.get("run_id", ""))
-        if run_id.lower() not in " ".join(said).lower() and f"run:{run_id}" not in set(_looked_up(messages)):
-            return f"{name}: nobody has named this run and no look-up has returned it"
+    if name in PROPOSING and (why := _unasked(arguments, messages)):
+        return f"{name}: {why}"
     turn = messages[max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0) :]
     asked = Counter(
         key_of(call["name"], call["args"]) for m in turn if isinstance(m, AIMessage) for call in m.tool_calls
     )
     if asked[key_of(name, arguments)] > SAME_CALL:
         return f"{name}: this was looked up twice already; answer from what it said"
+    return ""
+
+
+def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
+    """Why nobody asked for this proposal, or an empty string."""
+    said = [str(m.text) for m in messages if isinstance(m, HumanMessage)]
+    kind, target = str(arguments.get("kind", "")), str(arguments.get("target", ""))
+    asks = next((words for one, words in ASKED.items() if one == kind), None)
+    if asks is None:
+        return ""  # there is no such kind, as it will be told
+    if not said or not asks.search(said[-1]):
+        return f"the person did not ask for {kind} in their message"
+    words, seen = " ".join(said), {one.partition(":")[2].lower() for one in _looked_up(messages)}
+
+    def named(text: str) -> bool:
+        return (
+            said_in(text, words)
+            or text.lower() in seen
+            or any(one.endswith(f"/{text.lower()}") for one in seen)
+        )
+
+    whole = target.rpartition(":")[2]
+    if not target or not (named(whole) or all(named(part) for part in whole.split("/"))):
+        return f"nobody has named {target!r} and no look-up has returned it"
+    given = arguments.get("arguments")
+    strange = [one for one in literals(kind, given if isinstance(given, dict) else {}) if not named(one)]
+    if strange:
+        return f"nobody has said {strange[0][:60]!r}, and no model may choose it"
     return ""
 
 

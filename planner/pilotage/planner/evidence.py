@@ -21,6 +21,7 @@ REFERENCES = 20
 KINDS = {
     "run_id": "run",
     "deployment_id": "deployment",
+    "queue": "queue",
     "proposal_id": "proposal",
     "incident_id": "incident",
     "log_id": "log",

@@ -20,6 +20,7 @@ from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.log_templates import mined
 from pilotage.planner.memory import past_incidents
 from pilotage.planner.proposals import Desk
+from pilotage.planner.wishes import MODELS, in_full, signature
 from pilotage.telemetry import incidents
 from pilotage.telemetry.arrow_rows import rows_of
 from pilotage.telemetry.errors import AdapterError, StoreError
@@ -183,6 +184,7 @@ class LookUps:
         ]
         shown = self._failure(run) | {
             "deployment": said(run.deployment_name or "", 80),
+            "deployment_id": run.deployment_id or "",
             "queue": f"{said(run.pool or '', 60)}/{said(run.queue or '', 60)}",
             "expected_start": run.expected_start.isoformat() if run.expected_start else None,
             "started": run.started.isoformat() if run.started else None,
@@ -318,6 +320,16 @@ class LookUps:
             [SHOWN],
         )
         return {"decisions": [_plain(row) for row in rows]}
+
+    def actions(self, kind: str = "") -> dict[str, Any]:
+        """What can be proposed: every kind with its target and arguments, or one kind with what each may hold."""
+        offered = self.desk.offered()
+        if kind:
+            known = kind in MODELS
+            return (
+                in_full(kind) | {"offered": kind in offered} if known else {"error": "there is no such kind"}
+            )
+        return {"kinds": [{"kind": one, "takes": signature(one)} for one in MODELS if one in offered]}
 
     def what_if(self, action: dict[str, Any]) -> dict[str, Any]:
         """What policy would say of an action now, without proposing it. The action is an object such as

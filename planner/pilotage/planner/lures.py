@@ -13,7 +13,7 @@ _ORDERS = re.compile(
     r"|you\s+are\s+(?:now|no\s+longer)\b"
     r"|(?:system|developer|assistant)\s*(?:prompt|message|override|:)"
     r"|<\|?(?:im_start|system|assistant|endoftext|/?facts)\|?>"
-    r"|\bpropose_(?:retry|resize|reschedule|cancel|notify)\b"
+    r"|\b(?:call|use)\s+`?propose\b|\bpropose(?:_\w+|\s*\()"
     r"|(?:call|use|invoke|run)\s+the\s+\w+\s+tool\b"
     r"|(?:as|dear)\s+an?\s+(?:ai|language\s+model)\b",
     re.IGNORECASE,

@@ -38,6 +38,8 @@ class Intent:
     tool: str
     tell: Callable[[dict[str, Any]], str]
     needs_run: bool = False
+    proposes: str = ""
+    """The kind of action that is handed in for the run."""
     needs_words: bool = False
     """Whether what follows the intent's own word is looked for."""
 
@@ -150,8 +152,8 @@ def _words(pattern: str) -> re.Pattern[str]:
 
 
 INTENTS = (
-    Intent(name="retry", words=_words(r"^\s*(?:please\s+)?(?:retry|propose retry)\b"), tool="propose_retry",
-           needs_run=True, tell=_filed),
+    Intent(name="retry", words=_words(r"^\s*(?:please\s+)?(?:retry|propose retry)\b"), tool="propose",
+           needs_run=True, proposes="retry_run", tell=_filed),
     Intent(name="similar", words=_words(r"similar|\bbefore\b|last time"), tool="similar_incidents", needs_run=True,
            tell=_similar),
     Intent(name="riskiest", words=_words(r"riskiest|at risk|likely to fail|likeliest"), tool="riskiest_runs",
@@ -180,6 +182,8 @@ def answer_by_rules(question: str, tools: Toolbox) -> RulesAnswer:
     if intent.needs_run and run is None:
         return RulesAnswer(text=f"`{intent.name}` needs a run id. {HELP}")
     arguments = {"run_id": run.group(0).lower()} if intent.needs_run and run else {}
+    if intent.proposes:
+        arguments = {"kind": intent.proposes, "target": arguments["run_id"]}
     if intent.needs_words:
         arguments = {"words": " ".join(question.split()[1:])}
     found = looked_up(tools, intent.tool, arguments)

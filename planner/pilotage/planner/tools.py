@@ -1,32 +1,37 @@
 """The tools of one caller in a chat: what may be looked up, what may be handed in, and the evidence of each.
 
-Reading changes nothing. A `propose_` function files a proposal and returns at once; it waits for nobody and
-decides nothing. `looked_up` calls a tool by its name and says what its result is evidence of.
+Reading changes nothing. `propose` files a proposal and returns at once; it waits for nobody and decides nothing.
+`looked_up` calls a tool by its name and says what its result is evidence of.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
-from pilotage.planner.actions import ACTION, Action, NotifyOwner, RetryRun, action_as_json
+from pilotage.planner.actions import ACTION, Action, RetryRun, action_as_json, run_of, target_of
+from pilotage.planner.catalogue import settled
 from pilotage.planner.diagnosis import diagnose_run, incident_id
 from pilotage.planner.evidence import NotingStore, citation
 from pilotage.planner.look_ups import ChatDesk as ChatDesk
-from pilotage.planner.look_ups import LookUps, first_fault, said, unknown_run
+from pilotage.planner.look_ups import LookUps, first_fault, said
 from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.planner.wishes import MODELS, fields_of, signature
 from pilotage.telemetry import incidents
-from pilotage.telemetry.errors import AdapterError
+from pilotage.telemetry.errors import AdapterError, StoreError
 from pilotage.telemetry.facts import RunFact
 
 PROPOSAL_LIFE = timedelta(hours=4)
+SAME_WISH = timedelta(minutes=10)
+"""The same wish about a queue, a limit or a deployment within this time is one proposal."""
+WHATEVER_THE_STATE = frozenset({"notify_owner", "resolve_alert"})
+"""Kinds that tell somebody of a run, and are right also when it has moved on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,64 +43,65 @@ class Toolbox(LookUps):
 
     # -- proposing
 
-    def propose_retry(self, run_id: str, delay_seconds: int = 0) -> dict[str, Any]:
-        """Hand in the proposal to run a failed run again in place. Policy and people decide on it."""
-        return self._propose({"kind": "retry_run", "delay": f"PT{delay_seconds}S"}, run_id)
-
-    def propose_resize(self, run_id: str, memory_mb: int) -> dict[str, Any]:
-        """Hand in the proposal to give a failed run more memory, in MiB, and run it again."""
-        return self._propose({"kind": "resize_run", "memory_mb": memory_mb}, run_id)
-
-    def propose_reschedule(self, run_id: str, start: str) -> dict[str, Any]:
-        """Hand in the proposal to move a scheduled run to another start, an ISO time with its offset."""
-        return self._propose({"kind": "reschedule_run", "start": start}, run_id)
-
-    def propose_cancel(self, run_id: str) -> dict[str, Any]:
-        """Hand in the proposal to cancel a run that has not ended."""
-        return self._propose({"kind": "cancel_run"}, run_id)
-
-    def propose_notify(self, run_id: str) -> dict[str, Any]:
-        """Hand in the proposal to tell the owner of a run."""
-        return self._propose({"kind": "notify_owner"}, run_id)
-
-    def _propose(self, wanted: dict[str, Any], run_id: str) -> dict[str, Any]:
-        """What the desk says of one proposal, or why it could not be handed in."""
+    def propose(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Hand in the proposal of one action on one target. Policy and people decide on it; nothing changes yet."""
+        if kind not in MODELS or kind not in self.desk.offered():
+            return {
+                "error": f"{said(kind, 60)} is not offered to this caller; see `actions`",
+                "status": "refused",
+            }
         try:
-            action = ACTION.validate_json(_json(wanted | {"run_id": run_id}))
+            wanted, why = settled(self.store, kind, fields_of(kind, target, arguments or {}, self.clock()))
+            if why:
+                return {"error": why, "target": said(target, 80), "status": "refused"}
+            action = ACTION.validate_json(_json(wanted))
         except ValidationError as error:
-            return {"error": f"the action is not valid: {first_fault(error)}", "status": "refused"}
-        if action.kind not in self.desk.offered():
-            return {"error": f"{action.kind} is not offered to this caller", "status": "refused"}
-        run = incidents.run(self.store, run_id)
-        if run is None:
-            return unknown_run(run_id)
-        proposal, case = self._paper(action, run)
+            takes = signature(kind)
+            return {
+                "error": f"the action is not valid: {first_fault(error)}; it is {takes}",
+                "status": "refused",
+            }
+        except StoreError as error:
+            return {"error": str(error), "status": "not filed"}
+        proposal, case = self._paper(action)
         try:
             answer = self.desk.file(proposal, case)
         except AdapterError as error:
             return {"error": str(error), "status": "not filed"}
         return {"proposal_id": proposal.id, "action": action_as_json(action)} | answer
 
-    def _paper(self, action: Action, run: RunFact) -> tuple[Proposal, CaseFile]:
-        now = self.clock()
-        subject = f"run:{run.run_id}"
-        failed = run.state_type in ("FAILED", "CRASHED")
-        incident = incident_id(subject, run.state_id)
+    def _paper(self, action: Action) -> tuple[Proposal, CaseFile]:
+        now, subject = self.clock(), target_of(action)
+        run = incidents.run(self.store, run_of(action)) if run_of(action) else None
+        # what is no run has no state of its own: asked for again after a while, it is wanted again
+        episode = run.state_id if run else str(int(now.timestamp() // SAME_WISH.total_seconds()))
+        incident = incident_id(subject, episode)
         # the same wish of the same person about the same state is one proposal
-        seed = _json([incident, action_as_json(action), run.state_id, self.on_behalf_of])
+        seed = _json([incident, action_as_json(action), episode, self.on_behalf_of])
         proposal = Proposal(
             id="p-" + hashlib.sha256(seed.encode()).hexdigest()[:12],
             incident_id=incident,
             action=action,
-            expected_state_id="" if isinstance(action, NotifyOwner) else run.state_id,
-            evidence=(f"state:{run.state_id}",),
+            expected_state_id=run.state_id if run and action.kind not in WHATEVER_THE_STATE else "",
+            evidence=(f"state:{run.state_id}",) if run else (),
             playbook="person" if self.on_behalf_of else "model",
             expires_at=now + PROPOSAL_LIFE,
             on_behalf_of=self.on_behalf_of,
         )
+        return proposal, self._case(subject, run, action, now)
+
+    def _case(self, subject: str, run: RunFact | None, action: Action, now: datetime) -> CaseFile:
+        if run is None:
+            return CaseFile(
+                subject=subject,
+                failure_class="",
+                found_by="chat",
+                expected_effect="what the person asked for",
+            )
+        failed = run.state_type in ("FAILED", "CRASHED")
         found = diagnose_run(run, incidents.logs_of(self.store, run.run_id, 100), now) if failed else None
         [*made] = self.forecaster.forecast([run.run_id]) if self.forecaster else ()
-        case = CaseFile(
+        return CaseFile(
             subject=subject,
             failure_class=found.failure_class.value if found else "",
             found_by="chat",
@@ -110,7 +116,6 @@ class Toolbox(LookUps):
             else "the same run, tried again, completes",
             failed_at=run.ended if failed else None,
         )
-        return proposal, case
 
 
 READING = (
@@ -128,26 +133,13 @@ READING = (
     "recent_decisions",
     "kpis",
     "agent_costs",
+    "actions",
     "what_if",
     "sql",
     "chart",
 )
-PROPOSING = {
-    "propose_retry": "retry_run",
-    "propose_resize": "resize_run",
-    "propose_reschedule": "reschedule_run",
-    "propose_cancel": "cancel_run",
-    "propose_notify": "notify_owner",
-}
-"""Tool and the kind of action that it hands in."""
-ASKS = {
-    "propose_retry": re.compile(r"retr(?:y|ied)|\bagain\b|re-?run", re.IGNORECASE),
-    "propose_resize": re.compile(r"memory|resize|\b(?:mib|mb|gib|gb)\b|bigger", re.IGNORECASE),
-    "propose_reschedule": re.compile(r"resched|\bmove\b|delay|later|earlier|boost|postpone", re.IGNORECASE),
-    "propose_cancel": re.compile(r"cancel|stop|kill|abort", re.IGNORECASE),
-    "propose_notify": re.compile(r"notif|tell|inform|alert", re.IGNORECASE),
-}
-"""The words with which a person asks for each proposal."""
+PROPOSING = ("propose",)
+"""What hands in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
