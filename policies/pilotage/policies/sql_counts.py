@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,8 +20,13 @@ from pilotage.policies.sql_trouble import trouble_in
 from pilotage.policies.sql_votes import Standing, votes_in
 from pilotage.policies.verdicts import FiledProposal, Mode, TargetFacts
 
-TAINTED = ("log:", "state:", "event:")
-"""References to what quotes text of user code or third parties."""
+CLEAN = ("deployment:", "forecast:", "incident:", "queue:", "rule:", "run:")
+"""References to what Prefect or we ourselves counted. Anything else may quote text of user code or third parties."""
+
+
+def tainted(evidence: Sequence[str]) -> bool:
+    """Whether a proposal may rest on such text; one that names nothing clean at all does not say that it does not."""
+    return not evidence or not all(ref.startswith(CLEAN) for ref in evidence)
 
 
 def facts_in(
@@ -85,7 +91,7 @@ def facts_in(
         else 0,
         seconds_since_same_target=None if last is None else max(0, int((now - moment(last)).total_seconds())),
         votes=votes_in(connection, proposal.id, standing),
-        evidence_tainted=any(ref.startswith(TAINTED) for ref in proposal.evidence),
+        evidence_tainted=tainted(proposal.evidence),
         other_targets_1h=radius,
         actions_of_fingerprint_24h=trouble.actions_of_fingerprint_24h,
         fruitless_of_fingerprint_24h=trouble.fruitless_of_fingerprint_24h,

@@ -17,7 +17,7 @@ from typing import Any
 from pilotage.planner.actions import deployment_of, run_of, target_of
 from pilotage.policies.bundle import Bundle
 from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.sql_counts import TAINTED
+from pilotage.policies.sql_counts import tainted
 from pilotage.policies.sql_rows import ATTEMPTS, NOTIFY
 from pilotage.policies.time_machine import SHOWN
 from pilotage.policies.verdicts import FiledProposal, Mode, Outcome, TargetFacts, Verdict
@@ -158,7 +158,7 @@ def _counted(one: Supposed, traffic: Sequence[Admitted], at: datetime) -> Ledger
             bool(mine.fingerprint) and each.fingerprint == mine.fingerprint and each.kind != NOTIFY
             for each in day
         ),
-        evidence_tainted=any(ref.startswith(TAINTED) for ref in one.filed.proposal.evidence),
+        evidence_tainted=tainted(one.filed.proposal.evidence),
     )
 
 

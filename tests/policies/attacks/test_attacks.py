@@ -35,6 +35,7 @@ from pilotage.policies.bundle import Bundle
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate import Gate, LedgerFacts
 from pilotage.policies.ledgers import Decide
+from pilotage.policies.sql_counts import tainted
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
 
@@ -42,16 +43,24 @@ STRINGS = strings()
 ORDER = {Outcome.DENY: 0, Outcome.NEEDS_APPROVAL: 1, Outcome.ALLOW: 2}
 
 
+KNOWN: dict[tuple[str, str, str, bool], Outcome] = {}
+"""What was judged before, by the deed, its text and whether people have voted: the same question has one answer."""
+
+
 def judged(gate: Gate, deed: Deed, text: str, approver: Approver, *, harmful: bool) -> Outcome:
     filed = proposed(deed, text)
-    counted = LedgerFacts(
-        stage="inject",
-        mode=Mode.AUTO,
-        evidence_tainted=bool(text),
-        votes=votes(approver, filed, harmful=harmful),
-        **deed.counted,
-    )
-    return gate.judge(filed, facts(deed, text), counted, NOW).outcome
+    voted = votes(approver, filed, harmful=harmful)
+    key = (deed.wanted, deed.name, text, bool(voted))
+    if key not in KNOWN:
+        counted = LedgerFacts(
+            stage="inject",
+            mode=Mode.AUTO,
+            evidence_tainted=tainted(filed.proposal.evidence),
+            votes=voted,
+            **deed.counted,
+        )
+        KNOWN[key] = gate.judge(filed, facts(deed, text), counted, NOW).outcome
+    return KNOWN[key]
 
 
 def test_there_are_enough_different_strings() -> None:
