@@ -8,7 +8,7 @@ TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 DEMO := tests/flows/test_demo.py
 FLOWS := $(filter-out $(DEMO) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
-.PHONY: .venv demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo $(DEMO)
@@ -38,6 +38,9 @@ fix: .venv ## let ruff mend what it can
 
 soak: .venv ## the long matrices, with progress and counts
 	$(BIN)/python -m pytest -m soak -s $(PYTEST)
+
+attacks: .venv ## what prompt injection achieves through every channel, and what the loop is good for under it
+	$(BIN)/python -m tests.policies.attacks.report
 
 conformance: .venv ## Cedar's public conformance corpus against the engine in use: CORPUS=path
 	$(BIN)/python tests/policies/conformance.py $(CORPUS)
