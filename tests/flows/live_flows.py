@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from prefect import flow, task
+from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
@@ -51,6 +52,16 @@ def asks(place: str) -> None:
     (Path(place) / "said").write_text(f"{said.amount} {said.sure}")
 
 
+def told_to_suspend(within: float = 120) -> None:
+    """Nothing, once Prefect told this process of its suspension: it does so a while after the state is set."""
+    context, deadline = FlowRunContext.get(), time.monotonic() + within
+    assert context is not None
+    while not context.flow_run_suspension_request.is_requested():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody told this process that it is suspended")
+        time.sleep(0.05)
+
+
 @task(persist_result=True)
 def step(place: str, number: int) -> int:
     """One step of many; the first but one waits, so that a test can act meanwhile."""
@@ -58,6 +69,7 @@ def step(place: str, number: int) -> int:
         done.write(f"{number} ")
     if number == 2:
         waited_for(Path(place) / "go")
+        told_to_suspend()
     return number
 
 
