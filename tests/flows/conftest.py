@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Scheduled
 from tests.conftest import PrefectServer, PrefectWorker
+from tests.flows.bench import Bench
 
 T = TypeVar("T")
 
@@ -76,6 +77,18 @@ class Floor:
                 return run
             assert time.monotonic() < deadline, f"run {run_id} is still {run.state}"
             time.sleep(0.3)
+
+
+@pytest.fixture
+def bench(floor: Floor) -> Bench:
+    """A bench whose levers work on the session's server."""
+    return Bench(floor)
+
+
+@pytest.fixture
+def mark() -> str:
+    """The mark of a delivery."""
+    return str(uuid4())
 
 
 @pytest.fixture(scope="session")

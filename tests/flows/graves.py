@@ -22,8 +22,6 @@ from pilotage.planner.actions import LimitScope, MarkCrashed, ReleaseSlot
 
 EVERY = timedelta(seconds=40)
 """From one heartbeat of the dead to the next."""
-_PATIENCE = timedelta(minutes=5)
-"""For so long somebody else is heard in each interval in which the dead are silent."""
 AS_PREFECT = {"User-Agent": f"prefect/{prefect.__version__} (API 0.8.4)"}
 """Prefect thinks others too old for leases."""
 
@@ -34,11 +32,8 @@ async def zombie(yard: Yard, api: PrefectApi) -> Target:
     dead, living = [await _running(api, deployment_id) for _ in range(2)]
     limit, now = f"deployment:{deployment_id}", datetime.now(UTC)
     beats = [(dead, HEARTBEAT, now - back) for back in (EVERY, timedelta(0))]
-    others = [
-        (str(uuid4()), "somebody.else", now + AHEAD - 4 * EVERY + number * EVERY / 2)
-        for number in range(int((4 * EVERY + _PATIENCE) / (EVERY / 2)))
-    ]
-    await _tell(api, *beats, *others)
+    others = heard_from_others(now, timedelta(minutes=5))
+    await api.emit(told(*beats, *others))
     deadline = now + timedelta(minutes=1)
     while len(await api.events_about(dead, now - 2 * EVERY, names=[HEARTBEAT])) < 2 or not (
         await api.events_between(others[-1][2] - EVERY / 4, others[-1][2] + EVERY / 4)
@@ -109,18 +104,26 @@ async def _go(api: PrefectApi, run_id: str, type_: str) -> None:
     assert (await api.run(run_id)).state.type.value == type_
 
 
-async def _tell(api: PrefectApi, *events: tuple[str, str, datetime]) -> None:
-    await api.emit(
-        [
-            {
-                "id": str(uuid4()),
-                "event": name,
-                "occurred": at.isoformat(),
-                "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
-            }
-            for run_id, name, at in events
-        ]
-    )
+def heard_from_others(now: datetime, lasting: timedelta) -> list[tuple[str, str, datetime]]:
+    """Events of somebody else in each interval in which the dead are silent, for whoever looks within that time."""
+    first, every = now + AHEAD - 4 * EVERY, EVERY / 2
+    return [
+        (str(uuid4()), "somebody.else", first + number * every)
+        for number in range(int((4 * EVERY + lasting) / every))
+    ]
+
+
+def told(*events: tuple[str, str, datetime]) -> list[dict[str, Any]]:
+    """These events of runs, by id, name and time, as Prefect is told them."""
+    return [
+        {
+            "id": str(uuid4()),
+            "event": name,
+            "occurred": at.isoformat(),
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
+        }
+        for run_id, name, at in events
+    ]
 
 
 GRAVES: Mapping[str, Make] = {

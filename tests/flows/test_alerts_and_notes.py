@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from prefect.states import Completed
 from tests.flows.aboard import eventually
+from tests.flows.bench import Bench
 from tests.flows.conftest import Floor
 from tests.flows.test_announcing import Receiver
-from tests.flows.test_levers_on_prefect import Bench
 
 from pilotage.flows.announce import Announcer, alert_key
 from pilotage.flows.levers.marks import Notes

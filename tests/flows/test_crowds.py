@@ -10,21 +10,37 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.flows.bench import Bench
 from tests.flows.conftest import Floor
-from tests.flows.test_levers_on_prefect import Bench
 
+from pilotage.flows.levers.holding import QueueHolds
 from pilotage.flows.levers.marks import Notes
 from pilotage.flows.levers.reschedule import SAFE_DISTANCE, RescheduleLever
+from pilotage.flows.levers.spread import CatchUpLever, SpreadLever
 from pilotage.flows.levers.waves import Waves, free_slots, superseded
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.receipts import Effect, Judgement
-from pilotage.planner.actions import CatchUp, RescheduleRun, SpreadRuns
+from pilotage.flows.receipts import Effect, Judgement, Lever
+from pilotage.planner.actions import Action, CatchUp, RescheduleRun, SpreadRuns
 from pilotage.telemetry.facts import StateType
 
 pytestmark = pytest.mark.prefect
 
 POOL = "crowded"
 MINUTE = timedelta(minutes=1)
+SETTLE = timedelta(milliseconds=50)
+
+
+class Unserved(Bench):
+    """Nobody takes runs of its pool, so none has to be waited for."""
+
+    def lever(self, api: PrefectApi, action: Action) -> Lever:
+        match action:
+            case SpreadRuns():
+                return SpreadLever(api, settle=SETTLE)
+            case CatchUp():
+                return CatchUpLever(api, settle=SETTLE)
+            case _:
+                return super().lever(api, action)
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +52,7 @@ def crowded_pool(floor: Floor) -> str:
 
 @pytest.fixture
 def bench(floor: Floor, crowded_pool: str) -> Bench:
-    return Bench(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
+    return Unserved(floor)
 
 
 def deployment(bench: Bench) -> str:
@@ -102,6 +113,50 @@ def test_a_crowd_is_spread_in_waves_once_and_taken_back_once(bench: Bench, mark:
     assert bench.execute(action, mark).effect is Effect.ALREADY
     assert starts(bench, runs) == before
     assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
+
+
+def test_waves_that_were_approved_late_begin_when_they_are_carried_out(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 4)
+    first = datetime.now(UTC) - timedelta(hours=3)
+    action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
+
+    before = datetime.now(UTC)
+    delivery = bench.execute(action, mark)
+    assert delivery.after["moved"] == 4, delivery
+    now, begun, *others = sorted(start for start in starts(bench, runs) if start)
+    assert before <= now == begun <= datetime.now(UTC)
+    assert others == [now + MINUTE, now + MINUTE]
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+
+
+def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(bench: Bench) -> None:
+    one, other = str(uuid4()), str(uuid4())
+
+    async def work(api: PrefectApi) -> None:
+        holds = QueueHolds(api)
+
+        async def paused() -> bool:
+            return (await api.queues(POOL))[0].paused
+
+        # the other's hold is not taken for a person's, so each is sure of the queue for as long as it needs it
+        assert [await holds.hold(POOL, "default", key) for key in (one, other)] == [True, True]
+        await holds.release(one)
+        assert await paused()
+        assert await holds.stand([other])
+        await api.set_queue_paused(POOL, "default", False)
+        assert not await holds.stand([other])
+        assert await paused()
+        await holds.release(other)
+        assert not await paused()
+        await api.set_queue_paused(POOL, "default", True)
+        assert not await holds.hold(POOL, "default", one)
+        await holds.release(one)
+        assert await paused()
+        await api.set_queue_paused(POOL, "default", False)
+
+    bench.with_api(work)
 
 
 def test_after_an_outage_the_newest_run_and_the_superseded_do_not(bench: Bench, mark: str) -> None:

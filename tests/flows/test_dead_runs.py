@@ -16,13 +16,14 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-import prefect
 import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed, Pending
 from tests.flows.aboard import eventually
+from tests.flows.bench import Bench, holds_on, let_go
 from tests.flows.conftest import Floor
-from tests.flows.test_levers_on_prefect import Bench, holds_on, let_go
+from tests.flows.dying_injector import AHEAD
+from tests.flows.graves import AS_PREFECT, EVERY, heard_from_others, told
 
 from pilotage.flows.levers.death import THIS_HOST, Process, Signs, process_here, proof_of
 from pilotage.flows.levers.marks import Notes
@@ -35,9 +36,6 @@ from pilotage.planner.actions import LimitScope, MarkCrashed, ReleaseSlot, Retry
 from pilotage.telemetry.errors import OrchestratorError
 
 pytestmark = pytest.mark.prefect
-
-AHEAD = timedelta(minutes=5)
-EVERY = timedelta(seconds=40)
 
 
 # -- what proves a death ---------------------------------------------------------------------------------------
@@ -115,11 +113,8 @@ class Morgue(Bench):
     def ask(self, method: str, route: str, **sent: Any) -> Any:
         server = self.floor.server
         user, _, password = server.auth_string.partition(":")
-        as_prefect = {
-            "User-Agent": f"prefect/{prefect.__version__} (API 0.8.4)"
-        }  # others are thought too old for leases
         with httpx.Client(
-            base_url=server.api_url, auth=(user, password), timeout=60, headers=as_prefect
+            base_url=server.api_url, auth=(user, password), timeout=60, headers=AS_PREFECT
         ) as client:
             answer = client.request(method, route, **sent)
             while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # SQLite is busy
@@ -180,28 +175,7 @@ class Morgue(Bench):
         )
 
     def tell(self, *events: tuple[str, str, datetime]) -> None:
-        told = [
-            {
-                "id": str(uuid4()),
-                "event": name,
-                "occurred": at.isoformat(),
-                "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
-            }
-            for run_id, name, at in events
-        ]
-        self.ask("POST", "/events", json=told)
-
-    def others_are_heard(self) -> None:
-        """An event of somebody else in each of the intervals before the lever's now."""
-        now = datetime.now(UTC) + AHEAD
-        other = str(uuid4())
-        moments = [now - EVERY * (number + 0.5) for number in range(3)]
-        self.tell(*[(other, "somebody.else", at) for at in moments])
-
-        async def each(api: PrefectApi) -> bool:
-            return all([await api.events_between(at - EVERY / 8, at + EVERY / 8) for at in moments])
-
-        eventually(lambda: self.with_api(each), what="what others said")
+        self.ask("POST", "/events", json=told(*events))
 
     def mark_lever(self, api: PrefectApi, process: Process) -> MarkCrashedLever:
         return MarkCrashedLever(
@@ -231,14 +205,18 @@ class Morgue(Bench):
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def morgue(floor: Floor) -> Morgue:
-    return Morgue(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
+    """Runs among which others are heard all the while, by the lever's clock."""
+    morgue, now = Morgue(floor), datetime.now(UTC)
+    others = heard_from_others(now, timedelta(minutes=30))
+    morgue.tell(*others)
+    last = others[-1][2]
+    eventually(
+        lambda: morgue.with_api(lambda api: api.events_between(last - EVERY / 8, last + EVERY / 8)),
+        what="what others said",
+    )
+    return morgue
 
 
 # -- marking ---------------------------------------------------------------------------------------------------
@@ -250,7 +228,6 @@ def test_a_dead_run_is_marked_once_its_slot_is_free_and_it_is_tried_again(morgue
     limit = f"deployment:{deployment}"
     assert morgue.slots(limit) == 2
     morgue.beats(dead)
-    morgue.others_are_heard()
     delivery = morgue.marked(dead, mark, expected=morgue.state_id(dead))
     assert delivery.effect is Effect.DONE, delivery
     assert delivery.before["signs"] == "process"
@@ -282,7 +259,6 @@ def test_a_run_and_its_worker_that_are_both_silent_are_told_apart_from_a_slow_ru
 
     heartbeat(3600)
     morgue.beats(run_id)
-    morgue.others_are_heard()
     assert "nothing is known" in morgue.marked(run_id, mark).reason
     morgue.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": name})
     # its worker is heard: the run may be slow
@@ -313,7 +289,6 @@ def test_nothing_living_or_ended_is_marked(morgue: Morgue, mark: str) -> None:
     run_id = morgue.running(deployment)
     assert "never heard" in morgue.marked(run_id, mark).reason
     morgue.beats(run_id)
-    morgue.others_are_heard()
     assert "alive" in morgue.marked(run_id, mark, process="alive").reason
     assert "moved on" in morgue.marked(run_id, mark, expected=str(uuid4())).reason
     # by today's clock it was heard a moment ago
@@ -384,7 +359,6 @@ def test_a_run_whose_lease_has_lapsed_takes_another_runs_slot_with_it_so_the_lev
     morgue.ask("POST", "/v2/concurrency_limits/decrement-with-lease", json={"lease_id": morgue.lease(first)})
     assert morgue.slots(limit) == 1
     morgue.beats(first)
-    morgue.others_are_heard()
     delivery = morgue.marked(first, mark)
     assert delivery.effect is Effect.REFUSED
     assert "given back already" in delivery.reason

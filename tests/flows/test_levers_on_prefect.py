@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
 from prefect.states import Completed, Crashed, Failed, Pending, Running
-from tests.flows.conftest import Floor
+from tests.flows.bench import FAR, holds_on, let_go
+from tests.flows.bench import Bench as Bench
 
 from pilotage.flows.announce import Announcer
 from pilotage.flows.levers import build_levers
-from pilotage.flows.levers.marks import Notes, step_mark
+from pilotage.flows.levers.marks import Notes, step_mark, untouched
 from pilotage.flows.levers.reschedule import RescheduleLever
 from pilotage.flows.levers.resize import ResizeLever
 from pilotage.flows.levers.retry import LET_GO_GRACE, RetryLever
 from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.receipts import Check, Delivery, Effect, Judgement, Lever
+from pilotage.flows.prefect_views import RunView, StateView
+from pilotage.flows.receipts import Delivery, Effect, Judgement
 from pilotage.planner.actions import (
-    Action,
     CancelRun,
     NotifyOwner,
     RescheduleRun,
@@ -35,94 +36,11 @@ from pilotage.planner.actions import (
     Severity,
 )
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.facts import StateType
 
 pytestmark = pytest.mark.prefect
 
 T = TypeVar("T")
-FAR = timedelta(hours=6)
-
-
-async def let_go(run_id: str, after: datetime) -> bool:
-    """A worker that lets go at once."""
-    return True
-
-
-async def holds_on(run_id: str, after: datetime) -> bool:
-    """A worker that has not reported the end yet."""
-    return False
-
-
-class Bench:
-    """Calls levers from a test, each time on a connection of its own, as a restarted process would."""
-
-    def __init__(self, floor: Floor) -> None:
-        self.floor = floor
-
-    def with_api(self, work: Callable[[PrefectApi], Awaitable[T]]) -> T:
-        async def inside() -> T:
-            async with PrefectApi.from_prefect_settings().opened() as api:
-                return await work(api)
-
-        return asyncio.run(inside())
-
-    def lever(self, api: PrefectApi, action: Action) -> Lever:
-        return build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)[action.kind]
-
-    def wait_for_worker(self, run_id: str, within: float = 60.0) -> None:
-        """Nothing, once the worker has reported the end of the run's process."""
-        deadline = time.monotonic() + within
-        started = self.floor.run(run_id).start_time
-        assert started is not None
-        while not self.with_api(lambda api: api.worker_let_go(run_id, started)):
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-
-    def execute(self, action: Action, mark: str, *, expected: str = "") -> Delivery:
-        async def work(api: PrefectApi) -> Delivery:
-            return await self.lever(api, action).execute(
-                action, mark=mark, expected_state_id=expected, message="pilotage p-0123456789ab"
-            )
-
-        return self.with_api(work)
-
-    def verify(self, action: Action, delivery: Delivery, mark: str) -> Check:
-        return self.with_api(lambda api: self.lever(api, action).verify(action, delivery, mark=mark))
-
-    def undo(self, action: Action, delivery: Delivery, mark: str) -> Delivery:
-        return self.with_api(lambda api: self.lever(api, action).undo(action, delivery, mark=mark))
-
-    def verified(self, action: Action, delivery: Delivery, mark: str, within: float = 90.0) -> Check:
-        deadline = time.monotonic() + within
-        while (check := self.verify(action, delivery, mark)).judgement is Judgement.PENDING:
-            assert time.monotonic() < deadline, check
-            time.sleep(0.3)
-        return check
-
-    def failed_run(self, name: str = "push-ledger/demo") -> str:
-        """A run far in the future that has been moved to Failed, so that no worker ever had it."""
-        run_id = self.floor.start(name, at=datetime.now(UTC) + FAR)
-        self.floor.move(run_id, Pending(), Running(), Failed(message="it failed"))
-        return run_id
-
-    def state_id(self, run_id: str) -> str:
-        state = self.floor.run(run_id).state
-        assert state is not None
-        return str(state.id)
-
-    def state_name(self, run_id: str) -> str:
-        state = self.floor.run(run_id).state
-        assert state is not None
-        return str(state.name)
-
-
-@pytest.fixture
-def bench(floor: Floor) -> Bench:
-    return Bench(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
 
 
 # -- retry ------------------------------------------------------------------------------------------------
@@ -514,3 +432,42 @@ def test_every_kind_of_action_has_a_lever(bench: Bench) -> None:
     kinds = bench.with_api(work)
     assert set(kinds) == set(get_args(ActionKind))
     assert all(kind == lever for kind, lever in kinds.items())
+
+
+# -- what counts as touched -----------------------------------------------------------------------------------
+
+
+def seen(number: int, name: str) -> StateView:
+    at = datetime(2027, 1, 1, 12, number, tzinfo=UTC)
+    return StateView(
+        id=f"s{number}",
+        type=StateType.SCHEDULED,
+        name=name,
+        message="",
+        at=at,
+        scheduled_for=at,
+        transition_id="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "read_before", "touched"),
+    [
+        (["Scheduled"], 1, False),
+        (["Scheduled", "Late"], 2, False),
+        # Prefect made it Late between the two questions
+        (["Scheduled", "Late"], 1, False),
+        (["Scheduled", "Scheduled"], 2, True),
+        (["Scheduled", "Scheduled", "Late"], 3, True),
+        (["Scheduled", "Scheduled", "Late"], 2, True),
+    ],
+)
+def test_a_run_that_prefect_itself_calls_late_was_not_touched(
+    names: list[str], read_before: int, touched: bool
+) -> None:
+    states = [seen(number, name) for number, name in enumerate(names)]
+    run = RunView(
+        id="r", name="r", state=states[-1], deployment_id="", pool="", queue="", run_count=0, next_start=None,
+        started=None, ended=None, tags=(), auto_scheduled=False,
+    )  # fmt: skip
+    assert untouched(run, states[:read_before], "s0") is not touched

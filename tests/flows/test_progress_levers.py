@@ -16,8 +16,8 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.states import Completed, Failed, Pending, Running
 from tests.conftest import PrefectServer
+from tests.flows.bench import FAR, Bench
 from tests.flows.conftest import Floor
-from tests.flows.test_levers_on_prefect import FAR, Bench
 
 from pilotage.flows import steered
 from pilotage.flows.levers.suspend import SuspendLever
@@ -37,16 +37,6 @@ from pilotage.planner.actions import (
 pytestmark = pytest.mark.prefect
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def bench(floor: Floor) -> Bench:
-    return Bench(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
 
 
 def waiting(bench: Bench, name: str = "push-ledger/demo") -> str:

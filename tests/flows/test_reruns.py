@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 from prefect.states import Failed, Pending, Running
+from tests.flows.bench import FAR, Bench
 from tests.flows.conftest import Floor
-from tests.flows.test_levers_on_prefect import FAR, Bench
 
 from pilotage.flows.embedded import POOL
 from pilotage.flows.receipts import Effect, Judgement
@@ -51,16 +51,6 @@ def three(broken: bool = True):
 SCHEMA = {"type": "object", "properties": {"broken": {"type": "boolean"}}}
 TOLD = "load, publish and what follows run again; extract taken from storage"
 MENDED = (ParameterValue(name="broken", value=False),)
-
-
-@pytest.fixture
-def bench(floor: Floor) -> Bench:
-    return Bench(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 from prefect.states import Completed, Pending, Running
+from tests.flows.bench import FAR, Bench
 from tests.flows.conftest import Floor
-from tests.flows.test_levers_on_prefect import FAR, Bench
 
 from pilotage.flows.embedded import POOL
 from pilotage.flows.prefect_api import PrefectApi
@@ -21,16 +21,6 @@ from pilotage.planner.actions import SizeRun
 pytestmark = pytest.mark.prefect
 
 OWN = 256
-
-
-@pytest.fixture
-def bench(floor: Floor) -> Bench:
-    return Bench(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
 
 
 @pytest.fixture

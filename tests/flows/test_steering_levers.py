@@ -15,8 +15,8 @@ import pytest
 from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.states import Completed, Pending, Running
+from tests.flows.bench import FAR, Bench
 from tests.flows.conftest import Floor
-from tests.flows.test_levers_on_prefect import FAR, Bench
 
 from pilotage.flows.levers.move import MoveLever
 from pilotage.flows.levers.parameters import why_not_take
@@ -52,11 +52,6 @@ def steered_pool(floor: Floor) -> str:
 @pytest.fixture
 def bench(floor: Floor, steered_pool: str) -> Bench:
     return Bench(floor)
-
-
-@pytest.fixture
-def mark() -> str:
-    return str(uuid4())
 
 
 def waiting(bench: Bench, name: str = "push-ledger/demo", **parameters: Any) -> str:
@@ -439,6 +434,26 @@ def test_a_hold_that_a_person_ended_is_not_ended_again(bench: Bench, mark: str) 
     assert other.effect is Effect.REFUSED
     bench.with_api(lambda api: api.set_queue_paused(POOL, "b", False))
     assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
-    assert bench.undo(action, delivery, mark).effect is Effect.REFUSED
+    # also when it is asked again, as after a death before it was recorded: nothing was taken back
+    for _ in range(2):
+        assert bench.undo(action, delivery, mark).effect is Effect.REFUSED
     assert bench.execute(action, mark).effect is Effect.ALREADY
     assert not any(queue.paused for queue in _queues(bench))
+
+
+def test_a_release_that_a_hold_of_ours_lies_on_is_taken_back_after_the_hold(bench: Bench, mark: str) -> None:
+    over, release = str(uuid4()), ReleaseQueue(pool=POOL, queue="b")
+    hold = HoldQueue(pool=POOL, queue="b", hold=HOUR)
+    bench.with_api(lambda api: api.set_queue_paused(POOL, "b", True))
+    released = bench.execute(release, mark)
+    held = bench.execute(hold, over)
+    assert (released.effect, held.effect) == (Effect.DONE, Effect.DONE)
+    # another pilot is told whose hold it is
+    assert "by pilotage p-0123456789ab" in bench.execute(hold, str(uuid4())).reason
+    assert "take that back first" in bench.undo(release, released, mark).reason
+    assert bench.execute(release, mark).effect is Effect.ALREADY
+    assert bench.undo(hold, held, over).effect is Effect.DONE
+    assert bench.undo(release, released, mark).effect is Effect.DONE
+    assert {queue.name for queue in _queues(bench) if queue.paused} == {"b"}
+    assert bench.undo(release, released, mark).effect is Effect.ALREADY
+    bench.with_api(lambda api: api.set_queue_paused(POOL, "b", False))

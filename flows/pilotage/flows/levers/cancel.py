@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
 
-from pilotage.flows.levers.marks import marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.marks import marked, refused, step_mark, untouched, wrong_lever
 from pilotage.flows.levers.retry import settled
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView, StateView, moment
@@ -49,7 +49,7 @@ class CancelLever:
             return Delivery(effect=Effect.ALREADY)
         if run.state.type not in _WAITING and run.state.type not in _UNDER_WAY:
             return refused(f"the run is {run.state.name}; there is nothing to cancel")
-        if not _as_expected(run, history, expected_state_id):
+        if not untouched(run, history, expected_state_id):
             return refused("the run has moved on since this was proposed")
         before = _before_run(run)
         if run.state.type in _WAITING:
@@ -117,13 +117,6 @@ def _before(history: Sequence[StateView], mark: str) -> dict[str, object]:
             start = earlier.scheduled_for.isoformat() if earlier.scheduled_for else None
             return {"state_type": earlier.type.value, "state_name": earlier.name, "start": start}
     return {}
-
-
-def _as_expected(run: RunView, history: Sequence[StateView], expected_state_id: str) -> bool:
-    if not expected_state_id or run.state.id == expected_state_id:
-        return True
-    # Prefect itself turns Scheduled into Late when time passes; nobody has touched the run
-    return run.state.name == "Late" and len(history) > 1 and history[-2].id == expected_state_id
 
 
 def _ours_it_seems(history: Sequence[StateView], expected_state_id: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pilotage.flows.levers.marks import Notes, refused, wrong_lever
+from pilotage.flows.levers.marks import Notes, as_before, refused, tombstone, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, HoldQueue, ReleaseQueue
@@ -30,7 +30,7 @@ class HoldLever:
         """The delivery."""
         if not isinstance(action, HoldQueue):
             wrong_lever(self.kind, action)
-        return await self._switch.execute(action.pool, action.queue, mark)
+        return await self._switch.execute(action.pool, action.queue, mark, message)
 
     async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
         """Whether it is held."""
@@ -59,7 +59,7 @@ class ReleaseLever:
         """The delivery."""
         if not isinstance(action, ReleaseQueue):
             wrong_lever(self.kind, action)
-        return await self._switch.execute(action.pool, action.queue, mark)
+        return await self._switch.execute(action.pool, action.queue, mark, message)
 
     async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
         """Whether it hands out runs."""
@@ -82,15 +82,21 @@ class _Switch:
         self._notes = Notes(api)
         self._paused = paused
 
-    async def execute(self, pool: str, queue: str, mark: str) -> Delivery:
+    async def execute(self, pool: str, queue: str, mark: str, message: str) -> Delivery:
         note = await self._notes.read("queue", mark)
         paused = await self._now(pool, queue)
-        if note is not None and (note.get("undone") or paused is self._paused):
+        if note is not None and (note.get("undone") or note.get("done") or paused is self._paused):
             return Delivery(effect=Effect.ALREADY, before=note, after={"paused": paused})
         if note is None:
             if paused is self._paused:
-                return refused(f"{_named(pool, queue)} is {_word(paused)} already, by somebody else")
-            note = {"at": datetime.now(UTC).isoformat(), "paused": paused}
+                by = await self._ours(pool, queue, paused) or "somebody else"
+                return refused(f"{_named(pool, queue)} is {_word(paused)} already, by {by}")
+            note = {
+                "at": datetime.now(UTC).isoformat(),
+                "paused": paused,
+                "about": _named(pool, queue),
+                "by": message.partition(":")[0][:60],
+            }
             await self._notes.write("queue", mark, note)
         await self._set(pool, queue, self._paused)
         return Delivery(effect=Effect.DONE, before=note, after={"paused": self._paused})
@@ -105,16 +111,29 @@ class _Switch:
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
-            return Delivery(effect=Effect.ALREADY)
-        tombstone = {"at": note["at"], "undone": datetime.now(UTC).isoformat()}
+            return as_before(note)
         if await self._now(pool, queue) is not self._paused and not note.get("restoring"):
-            await self._notes.write("queue", mark, tombstone)
-            return refused(f"somebody has {_word(not self._paused)} {_named(pool, queue)} already")
+            if by := await self._ours(pool, queue, not self._paused):
+                # not buried: it is taken back once what lies on top of it is; a repeated delivery does nothing
+                await self._notes.write("queue", mark, {**note, "done": datetime.now(UTC).isoformat()})
+                return refused(
+                    f"{by} has {_word(not self._paused)} {_named(pool, queue)}; take that back first"
+                )
+            why = f"somebody has {_word(not self._paused)} {_named(pool, queue)} already"
+            await self._notes.write("queue", mark, tombstone(note, why))
+            return refused(why)
         await self._notes.write("queue", mark, {**note, "restoring": True})
         await self._set(pool, queue, not self._paused)
-        # kept, so that a delivery repeated after this has no second effect
-        await self._notes.write("queue", mark, tombstone)
+        await self._notes.write("queue", mark, tombstone(note))
         return Delivery(effect=Effect.DONE, after={"paused": not self._paused})
+
+    async def _ours(self, pool: str, queue: str, paused: bool) -> str:
+        """Which change of ours, perhaps of another pilotage, has thrown the switch this way and stands; or empty."""
+        for note in (await self._notes.of("queue")).values():
+            # `paused` of a note is what it found; one that was taken back is about nothing any more
+            if note.get("about") == _named(pool, queue) and note["paused"] is not paused:
+                return str(note.get("by") or "a change of ours")
+        return ""
 
     async def _now(self, pool: str, queue: str) -> bool:
         if not queue:

@@ -6,10 +6,10 @@ itself makes Prefect delete its future auto-scheduled runs. No limit is ever 0: 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 
-from pilotage.flows.levers.marks import Notes, held_note, refused, wrong_lever
+from pilotage.flows.levers.marks import Notes, as_before, held_note, refused, tombstone, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, LimitScope, SetLimit
@@ -65,16 +65,15 @@ class LimitLever:
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
-            return Delivery(effect=Effect.ALREADY)
+            return as_before(note)
         _, present = await self._present(action)
         old = note["limit"]
-        tombstone = {"at": note["at"], "undone": datetime.now(UTC).isoformat()}
         if present not in (action.limit, old):
-            await self._notes.write("limit", mark, tombstone)
-            return refused(f"somebody set the limit of {_named(action)} to {present} since; it stays")
+            why = f"somebody set the limit of {_named(action)} to {present} since; it stays"
+            await self._notes.write("limit", mark, tombstone(note, why))
+            return refused(why)
         await self._set(action, old)
-        # kept, so that a delivery repeated after this does not change it again
-        await self._notes.write("limit", mark, tombstone)
+        await self._notes.write("limit", mark, tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": present}, after={"limit": old})
 
     async def _present(self, action: SetLimit) -> tuple[bool, int | None]:

@@ -16,9 +16,10 @@ from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView, StateView, moment
 from pilotage.flows.receipts import Delivery, Effect
 from pilotage.telemetry.errors import InvariantError
+from pilotage.telemetry.facts import StateType
 
 Purpose = Literal[
-    "hold", "reserve", "pause", "parameters", "priority", "limit", "queue", "waves", "slots", "alert"
+    "hold", "reserve", "pause", "edit", "parameters", "priority", "limit", "queue", "waves", "slots", "alert"
 ]
 
 PREFIX = "pilotage_"
@@ -102,13 +103,48 @@ def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str
     """Whether nobody has touched the run since it was in the expected state; any will do when none is named."""
     if not expected_state_id or run.state.id == expected_state_id:
         return True
-    # Prefect itself turns Scheduled into Late when time passes; nobody has touched the run
-    return run.state.name == "Late" and len(history) > 1 and history[-2].id == expected_state_id
+    # Prefect itself turns Scheduled into Late when time passes, also after the history was read: that is no touch
+    states = [state.id for state in history]
+    if run.state.name != "Late" or expected_state_id not in states:
+        return False
+    return all(state.name == "Late" for state in history[states.index(expected_state_id) + 1 :])
+
+
+async def still_running(
+    api: PrefectApi, run_id: str, *, mark: str, expected_state_id: str, only: str
+) -> RunView | Delivery:
+    """The RUNNING run that nobody has touched since; or the delivery that ends here, done before or refused.
+
+    `only` says why no other run will do.
+    """
+    history = await api.history(run_id)
+    if ours := marked(history, mark):
+        return Delivery(effect=Effect.ALREADY, after={"at": ours.at.isoformat()})
+    run = await api.run(run_id)
+    if run.state.type is not StateType.RUNNING:
+        return refused(f"the run is {run.state.name}; {only}")
+    if not untouched(run, history, expected_state_id):
+        return refused("the run has moved on since this was proposed")
+    return run
 
 
 def fits_a_note(value: Mapping[str, Any]) -> bool:
     """Whether Prefect takes this as one variable."""
     return len(repr(value)) <= _ROOM
+
+
+def tombstone(note: Mapping[str, Any], refused: str = "") -> dict[str, Any]:
+    """What is left of the note on a change that was taken back, or that stays as it is: then with the reason.
+
+    It is kept so that a delivery which is repeated after this does not make the change again.
+    """
+    kept = {"at": note["at"]} if "at" in note else {}
+    return {**kept, "undone": datetime.now(UTC).isoformat(), **({"refused": refused} if refused else {})}
+
+
+def as_before(buried: Mapping[str, Any]) -> Delivery:
+    """What an undo says that is asked again of a tombstone: the same as the first time."""
+    return refused(buried["refused"]) if buried.get("refused") else Delivery(effect=Effect.ALREADY)
 
 
 def held_note(about: str, hold: timedelta) -> dict[str, Any]:

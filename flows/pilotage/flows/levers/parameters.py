@@ -16,7 +16,7 @@ from jsonschema.exceptions import SchemaError, ValidationError  # type: ignore[i
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from pilotage.flows.levers.marks import Notes, fits_a_note, refused, untouched, wrong_lever
+from pilotage.flows.levers.marks import Notes, fits_a_note, refused, tombstone, untouched, wrong_lever
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
@@ -107,10 +107,7 @@ class ParametersLever:
         if not _has(run.parameters, wanted) and run.parameters != {**kept, **old}:
             return refused("somebody changed the same parameters since; they stay")
         await self._api.set_parameters(run.id, {**kept, **old})
-        # kept without the values, so that a delivery repeated after this does not change them again
-        await self._notes.write(
-            "parameters", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()}
-        )
+        await self._notes.write("parameters", mark, tombstone(note))
         return Delivery(effect=Effect.DONE, after=_names(wanted))
 
 
@@ -150,7 +147,7 @@ async def take_back(api: PrefectApi, run_id: str, changes: Sequence[ParameterVal
     if _has(run.parameters, wanted) and (run.state.ended or run.state.type is StateType.SCHEDULED):
         kept = {name: value for name, value in run.parameters.items() if name not in wanted}
         await api.set_parameters(run.id, {**kept, **note["old"]})
-    await notes.write("parameters", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()})
+    await notes.write("parameters", mark, tombstone(note))
 
 
 def why_not_take(schema: Mapping[str, Any], wanted: Mapping[str, Any], merged: Mapping[str, Any]) -> str:

@@ -7,10 +7,18 @@ back when it leaves; so all ranks are written down first, and all are restored, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from pilotage.flows.levers.marks import Notes, fits_a_note, held_note, refused, wrong_lever
+from pilotage.flows.levers.marks import (
+    Notes,
+    as_before,
+    fits_a_note,
+    held_note,
+    refused,
+    tombstone,
+    wrong_lever,
+)
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import QueueView
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
@@ -77,13 +85,13 @@ class PriorityLever:
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
-            return Delivery(effect=Effect.ALREADY)
+            return as_before(note)
         present = _ranks(await self._api.queues(action.pool))
         old: dict[str, int] = dict(note["ranks"])
-        tombstone = {"at": note["at"], "undone": datetime.now(UTC).isoformat()}
         if present not in (dict(note["then"]), old) and not note.get("restoring"):
-            await self._notes.write("priority", mark, tombstone)
-            return refused(f"somebody moved queues of pool {action.pool!r} since; their ranks stay")
+            why = f"somebody moved queues of pool {action.pool!r} since; their ranks stay"
+            await self._notes.write("priority", mark, tombstone(note, why))
+            return refused(why)
         await self._notes.write("priority", mark, {**note, "restoring": True})
         # in their order: each finds the ranks above it settled, and pushes only those that come later
         for name, rank in sorted(old.items(), key=lambda each: each[1]):
@@ -95,7 +103,7 @@ class PriorityLever:
                 "It will be tried again.",
                 transient=True,
             )
-        await self._notes.write("priority", mark, tombstone)
+        await self._notes.write("priority", mark, tombstone(note))
         return Delivery(effect=Effect.DONE, before={"ranks": present}, after={"ranks": old})
 
 

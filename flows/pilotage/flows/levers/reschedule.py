@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from pilotage.flows.levers.marks import Notes, after, marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.holding import QueueHolds
+from pilotage.flows.levers.marks import after, marked, refused, step_mark, untouched, wrong_lever
 from pilotage.flows.levers.retry import AWAITING_RETRY, settled
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView, StateView, moment
@@ -36,14 +37,14 @@ class RescheduleLever:
 
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._holds = QueueHolds(api)
         self._settle = settle
 
     async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
         """The delivery. Whatever happens, the run's queue is not left paused by it."""
         if not isinstance(action, RescheduleRun):
             wrong_lever(self.kind, action)
-        await self._release(mark)
+        await self._holds.release(mark)
         history = await self._api.history(action.run_id)
         if ours := marked(history, mark):
             return Delivery(effect=Effect.ALREADY, before=_before_of(history, mark), after=_after(ours))
@@ -72,7 +73,7 @@ class RescheduleLever:
         if not isinstance(action, RescheduleRun):
             wrong_lever(self.kind, action)
         back = step_mark(mark, "undo")
-        await self._release(back)
+        await self._holds.release(back)
         history = await self._api.history(action.run_id)
         if marked(history, back):
             return Delivery(effect=Effect.ALREADY)
@@ -90,10 +91,7 @@ class RescheduleLever:
 
     async def release_all(self) -> int:
         """How many queues were still held by deliveries that died, and are released now. For start-up."""
-        held = await self._notes.of("hold")
-        for mark in held:
-            await self._release(mark)
-        return len(held)
+        return await self._holds.release_all()
 
     async def _move(self, run: RunView, start: datetime, *, mark: str, message: str) -> Delivery:
         before: dict[str, object] = {"start": run.next_start.isoformat() if run.next_start else None}
@@ -113,10 +111,12 @@ class RescheduleLever:
                 due_after=now + SAFE_DISTANCE if far else None,
             )
             return await settled(self._api, run, mark, ruling, before=before)
-        await self._hold(run, mark)
+        held = await self._holds.hold(run.pool, run.queue, mark)
         try:
             if not await self._stays_scheduled(run):
                 return refused("a worker took the run while its queue was being held; nothing was changed")
+            if held and not await self._holds.stand([mark]):
+                return refused("somebody opened the queue while it was being held; nothing was changed")
             ruling = await self._api.set_state_if(
                 run.id,
                 (StateType.SCHEDULED,),
@@ -128,7 +128,7 @@ class RescheduleLever:
             )
             return await settled(self._api, run, mark, ruling, before=before)
         finally:
-            await self._release(mark)
+            await self._holds.release(mark)
 
     async def _stays_scheduled(self, run: RunView) -> bool:
         deadline = datetime.now(UTC) + self._settle
@@ -138,28 +138,12 @@ class RescheduleLever:
                 return False
         return True
 
-    async def _hold(self, run: RunView, mark: str) -> None:
-        queue = next(each for each in await self._api.queues(run.pool) if each.name == run.queue)
-        if queue.paused:  # by somebody else, whose it stays
-            return
-        await self._notes.write("hold", mark, {"pool": run.pool, "queue": run.queue})
-        await self._api.set_queue_paused(run.pool, run.queue, True)
-
-    async def _release(self, mark: str) -> None:
-        held = await self._notes.read("hold", mark)
-        if held is not None:
-            await self._api.set_queue_paused(str(held["pool"]), str(held["queue"]), False)
-            await self._notes.forget("hold", mark)
-
 
 def why_not_move(run: RunView, history: Sequence[StateView], expected_state_id: str) -> str:
     """Why this run may not be moved, or an empty text."""
     if run.state.type is not StateType.SCHEDULED:
         return f"the run is {run.state.type.value}; moving it now would execute it twice"
-    if not expected_state_id or run.state.id == expected_state_id:
-        return ""
-    # Prefect itself turns Scheduled into Late when time passes; nobody has touched the run
-    if run.state.name == "Late" and len(history) > 1 and history[-2].id == expected_state_id:
+    if untouched(run, history, expected_state_id):
         return ""
     return "the run has moved on since this was proposed"
 

@@ -7,9 +7,17 @@ are never touched: they are unique, and moving one moves its neighbours, who do 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from pilotage.flows.levers.marks import Notes, fits_a_note, held_note, refused, wrong_lever
+from pilotage.flows.levers.marks import (
+    Notes,
+    as_before,
+    fits_a_note,
+    held_note,
+    refused,
+    tombstone,
+    wrong_lever,
+)
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import QueueView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
@@ -90,18 +98,15 @@ class ReserveLever:
         if note is None:
             return refused("nothing is known of this reservation")
         if note.get("undone"):
-            return Delivery(effect=Effect.ALREADY)
+            return as_before(note)
         limit = _named(await self._api.queues(action.pool), action.busy_queue).limit
         old = note["limit"]
-        tombstone = {"at": note["at"], "undone": datetime.now(UTC).isoformat()}
         if limit not in (action.limit, old):
-            await self._notes.write("reserve", mark, tombstone)
-            return refused(
-                f"somebody set the limit of queue {action.busy_queue!r} to {limit} since; it stays"
-            )
+            why = f"somebody set the limit of queue {action.busy_queue!r} to {limit} since; it stays"
+            await self._notes.write("reserve", mark, tombstone(note, why))
+            return refused(why)
         await self._api.set_queue_limit(action.pool, action.busy_queue, old)
-        # kept, so that a delivery repeated after this does not cap the queue again
-        await self._notes.write("reserve", mark, tombstone)
+        await self._notes.write("reserve", mark, tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": limit}, after={"limit": old})
 
 

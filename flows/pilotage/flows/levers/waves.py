@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from pilotage.flows.levers.marks import Notes, marked, refused, step_mark
+from pilotage.flows.levers.holding import QueueHolds
+from pilotage.flows.levers.marks import Notes, as_before, marked, refused, step_mark, tombstone
 from pilotage.flows.levers.reschedule import SAFE_DISTANCE, SETTLE
 from pilotage.flows.levers.retry import AWAITING_RETRY, settled
 from pilotage.flows.prefect_api import BULK, PrefectApi
@@ -41,6 +42,7 @@ class Waves:
     """What is wanted of the waiting runs."""
 
     first: datetime
+    """When the first is due; when it is carried out, where that is later."""
     wave: int
     every: timedelta
     most: int = MOST
@@ -70,6 +72,7 @@ class WaitingRuns:
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
         self._api = api
         self._notes = Notes(api)
+        self._holds = QueueHolds(api)
         self._settle = settle
         self._breath = min(BREATH, settle)
 
@@ -85,6 +88,7 @@ class WaitingRuns:
             note = {"at": cutoff.isoformat()}
             await self._notes.write("waves", mark, note)
         cutoff = moment(str(note["at"]))
+        waves = _from_now_on(waves, cutoff)
         todo = await self._waiting(deployment_id, cutoff, waves, mark)
         ours = await self._ours(deployment_id, mark)
         kept, dropped = superseded(todo, waves.keep, len(ours))
@@ -109,7 +113,8 @@ class WaitingRuns:
             return Check(judgement=Judgement.FAILED, detail="nothing is known of these waves")
         if note.get("undone"):
             return Check(judgement=Judgement.FAILED, detail="it was taken back")
-        left = await self._waiting(deployment_id, moment(str(note["at"])), waves, mark)
+        cutoff = moment(str(note["at"]))
+        left = await self._waiting(deployment_id, cutoff, _from_now_on(waves, cutoff), mark)
         allowed = max(0, int(delivery.after.get("found") or 0) - waves.most) if waves.keep is None else 0
         told = f"{delivery.after.get('moved')} in waves, {delivery.after.get('cancelled')} cancelled"
         if len(left) > allowed:
@@ -123,7 +128,7 @@ class WaitingRuns:
         if note is None:
             return refused("nothing is known of these waves")
         if note.get("undone"):
-            return Delivery(effect=Effect.ALREADY)
+            return as_before(note)
         back = step_mark(mark, "undo")
         tally = _Tally(moved=await self._back_already(deployment_id, back) if note.get("undoing") else 0)
         await self._notes.write("waves", mark, {**note, "undoing": True})
@@ -139,9 +144,10 @@ class WaitingRuns:
             await self._write(
                 [run], old, tally, mark=step_mark(back, run.id), message="pilotage took its waves back"
             )
-        await self._notes.write("waves", mark, {"at": note["at"], "undone": datetime.now(UTC).isoformat()})
-        if not tally.moved:
-            return refused("none of the runs waits in its wave any more")
+        why = "" if tally.moved else "none of the runs waits in its wave any more"
+        await self._notes.write("waves", mark, tombstone(note, why))
+        if why:
+            return refused(why)
         return Delivery(effect=Effect.DONE, after=tally.told(tally.moved))
 
     async def _waiting(self, deployment_id: str, cutoff: datetime, waves: Waves, mark: str) -> list[RunView]:
@@ -180,16 +186,19 @@ class WaitingRuns:
         held: list[str] = []
         try:
             for pool, queue in sorted(queues):
-                if await self._hold(pool, queue, mark):
-                    held.append(step_mark(mark, f"{pool}/{queue}"))
+                key = step_mark(mark, f"{pool}/{queue}")
+                if await self._holds.hold(pool, queue, key):
+                    held.append(key)
             if queues:
                 # whoever had been handed a run before the queue was held has made it Pending by then
+                await asyncio.sleep(self._settle.total_seconds())
+            if not await self._holds.stand(held):
                 await asyncio.sleep(self._settle.total_seconds())
             for start, batch in batches(work):
                 await self._write(batch, start, tally, mark=_ours_is(mark), message=message)
         finally:
             for each in held:
-                await self._release(each)
+                await self._holds.release(each)
 
     async def _write(
         self, batch: Sequence[RunView], start: datetime | None, tally: _Tally, *, mark: str, message: str
@@ -215,29 +224,16 @@ class WaitingRuns:
             else:
                 tally.moved += 1
 
-    async def _hold(self, pool: str, queue: str, mark: str) -> bool:
-        """Whether the queue was paused by us; one that somebody else has paused stays theirs."""
-        key = step_mark(mark, f"{pool}/{queue}")
-        if await self._notes.read("hold", key) is not None:
-            return True
-        if any(each.paused for each in await self._api.queues(pool) if each.name == queue):
-            return False
-        # the same note as a rescheduling leaves, so that starting up after a crash releases the queue
-        await self._notes.write("hold", key, {"pool": pool, "queue": queue})
-        await self._api.set_queue_paused(pool, queue, True)
-        return True
-
     async def _release_left(self, mark: str) -> None:
         """Nothing; no queue is held any more by an earlier delivery that died when it had dealt with all runs."""
         for key, note in (await self._notes.of("hold")).items():
             if key == step_mark(mark, f"{note.get('pool')}/{note.get('queue')}"):
-                await self._release(key)
+                await self._holds.release(key)
 
-    async def _release(self, key: str) -> None:
-        note: Mapping[str, Any] | None = await self._notes.read("hold", key)
-        if note is not None:
-            await self._api.set_queue_paused(str(note["pool"]), str(note["queue"]), False)
-            await self._notes.forget("hold", key)
+
+def _from_now_on(waves: Waves, acting: datetime) -> Waves:
+    """The same waves, none of them before the moment of acting: approved late, all would be due at once."""
+    return replace(waves, first=max(waves.first, acting))
 
 
 def superseded(

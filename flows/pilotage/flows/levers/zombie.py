@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 from pilotage.flows.announce import event_id
 from pilotage.flows.levers.death import Probe, others_heard, process_here, proof_of, signs_of
-from pilotage.flows.levers.marks import marked, refused, untouched, wrong_lever
+from pilotage.flows.levers.marks import marked, refused, still_running, wrong_lever
 from pilotage.flows.levers.retry import settled
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView
-from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.receipts import Check, Delivery, Judgement
 from pilotage.planner.actions import Action, MarkCrashed
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
@@ -54,14 +54,12 @@ class MarkCrashedLever:
         """The delivery. Raises a transient OrchestratorError while only the server may have been away."""
         if not isinstance(action, MarkCrashed):
             wrong_lever(self.kind, action)
-        history = await self._api.history(action.run_id)
-        if ours := marked(history, mark):
-            return Delivery(effect=Effect.ALREADY, after={"at": ours.at.isoformat()})
-        run = await self._api.run(action.run_id)
-        if run.state.type is not StateType.RUNNING:
-            return refused(f"the run is {run.state.name}; only a RUNNING run can be dead without saying so")
-        if not untouched(run, history, expected_state_id):
-            return refused("the run has moved on since this was proposed")
+        only = "only a RUNNING run can be dead without saying so"
+        run = await still_running(
+            self._api, action.run_id, mark=mark, expected_state_id=expected_state_id, only=only
+        )
+        if isinstance(run, Delivery):
+            return run
         now = self._clock()
         tags = (await self._api.deployment(run.deployment_id)).tags if run.deployment_id else ()
         signs = await signs_of(self._api, run, tags, self._probe, now)

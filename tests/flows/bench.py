@@ -1,0 +1,96 @@
+"""A bench on which levers are tried one at a time, as a test calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from prefect.states import Failed, Pending, Running
+
+from pilotage.flows.announce import Announcer
+from pilotage.flows.levers import build_levers
+from pilotage.flows.prefect_api import PrefectApi
+from pilotage.flows.receipts import Check, Delivery, Judgement, Lever
+from pilotage.planner.actions import Action
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import Floor
+
+T = TypeVar("T")
+FAR = timedelta(hours=6)
+
+
+async def let_go(run_id: str, after: datetime) -> bool:
+    """A worker that lets go at once."""
+    return True
+
+
+async def holds_on(run_id: str, after: datetime) -> bool:
+    """A worker that has not reported the end yet."""
+    return False
+
+
+class Bench:
+    """Calls levers from a test, each time on a connection of its own, as a restarted process would."""
+
+    def __init__(self, floor: Floor) -> None:
+        self.floor = floor
+
+    def with_api(self, work: Callable[[PrefectApi], Awaitable[T]]) -> T:
+        async def inside() -> T:
+            async with PrefectApi.from_prefect_settings().opened() as api:
+                return await work(api)
+
+        return asyncio.run(inside())
+
+    def lever(self, api: PrefectApi, action: Action) -> Lever:
+        return build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)[action.kind]
+
+    def wait_for_worker(self, run_id: str, within: float = 60.0) -> None:
+        """Nothing, once the worker has reported the end of the run's process."""
+        deadline = time.monotonic() + within
+        started = self.floor.run(run_id).start_time
+        assert started is not None
+        while not self.with_api(lambda api: api.worker_let_go(run_id, started)):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+    def execute(self, action: Action, mark: str, *, expected: str = "") -> Delivery:
+        async def work(api: PrefectApi) -> Delivery:
+            return await self.lever(api, action).execute(
+                action, mark=mark, expected_state_id=expected, message="pilotage p-0123456789ab"
+            )
+
+        return self.with_api(work)
+
+    def verify(self, action: Action, delivery: Delivery, mark: str) -> Check:
+        return self.with_api(lambda api: self.lever(api, action).verify(action, delivery, mark=mark))
+
+    def undo(self, action: Action, delivery: Delivery, mark: str) -> Delivery:
+        return self.with_api(lambda api: self.lever(api, action).undo(action, delivery, mark=mark))
+
+    def verified(self, action: Action, delivery: Delivery, mark: str, within: float = 90.0) -> Check:
+        deadline = time.monotonic() + within
+        while (check := self.verify(action, delivery, mark)).judgement is Judgement.PENDING:
+            assert time.monotonic() < deadline, check
+            time.sleep(0.3)
+        return check
+
+    def failed_run(self, name: str = "push-ledger/demo") -> str:
+        """A run far in the future that has been moved to Failed, so that no worker ever had it."""
+        run_id = self.floor.start(name, at=datetime.now(UTC) + FAR)
+        self.floor.move(run_id, Pending(), Running(), Failed(message="it failed"))
+        return run_id
+
+    def state_id(self, run_id: str) -> str:
+        state = self.floor.run(run_id).state
+        assert state is not None
+        return str(state.id)
+
+    def state_name(self, run_id: str) -> str:
+        state = self.floor.run(run_id).state
+        assert state is not None
+        return str(state.name)
