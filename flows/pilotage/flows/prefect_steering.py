@@ -24,6 +24,10 @@ class SteeringRoutes(PrefectDoor):
         """Nothing; the run has these parameters and no others. Prefect takes any, so check them first."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json={"parameters": dict(parameters)})
 
+    async def patch_run(self, run_id: str, fields: Mapping[str, Any]) -> None:
+        """Nothing; the run has these fields, each replaced as a whole: `name`, `parameters`, `tags`, `job_variables`."""
+        await self._send("PATCH", f"/flow_runs/{run_id}", json=dict(fields))
+
     async def set_empirical_policy(self, run_id: str, policy: Mapping[str, Any]) -> None:
         """Nothing; the run has this policy. It is replaced as a whole: change a copy of the one that was read."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json={"empirical_policy": dict(policy)})

@@ -85,6 +85,8 @@ class RunView:
     """The name of the worker that took it, or empty."""
     pid: str = ""
     """Of its process, as its worker tells it; a number for a process worker."""
+    made_by: str = ""
+    """The id of the schedule that made it, or of whatever else Prefect says, or empty."""
 
     @classmethod
     def read(cls, reply: Mapping[str, Any]) -> RunView:
@@ -111,6 +113,7 @@ class RunView:
             expected=_maybe_moment(reply.get("expected_start_time")),
             worker=str((reply.get("labels") or {}).get("prefect.worker.name") or ""),
             pid=str(reply.get("infrastructure_pid") or ""),
+            made_by=str((reply.get("created_by") or {}).get("id") or ""),
         )
 
 
@@ -128,6 +131,8 @@ class DeploymentView:
     schedules: tuple[Mapping[str, Any], ...]
     """As Prefect tells them; `id` and `active` matter to us."""
     job_variables: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What its runs are given; each schedule may give others besides."""
     schema: Mapping[str, Any] = field(default_factory=dict)
     """What parameters the flow takes, as a JSON schema; empty when the deployment never said."""
     enforced: bool = True
@@ -146,6 +151,7 @@ class DeploymentView:
             queue=reply.get("work_queue_name") or "",
             schedules=tuple(reply.get("schedules") or ()),
             job_variables=dict(reply.get("job_variables") or {}),
+            parameters=dict(reply.get("parameters") or {}),
             schema=dict(reply.get("parameter_openapi_schema") or {}),
             enforced=reply.get("enforce_parameter_schema", True) is not False,
         )

@@ -303,7 +303,7 @@ class SendDirective(_Action):
 
 
 class SuspendRun(_Action):
-    """Suspend a RUNNING run whose deployment is tagged `pilotage:suspend-safe`, at its next task."""
+    """Suspend a RUNNING run whose deployment is tagged `pilotage:suspend-safe`: soon after, between two tasks."""
 
     kind: Literal["suspend_run"] = "suspend_run"
     run_id: PrefectId
@@ -378,7 +378,7 @@ class SpreadRuns(_Action):
     kind: Literal["spread_runs"] = "spread_runs"
     deployment_id: PrefectId
     first: AwareDatetime
-    """When the first wave is due."""
+    """When the first wave is due: then, or when it is carried out where that is later."""
     wave: Annotated[int, Field(ge=1, le=200)]
     """Runs in one wave."""
     every: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(hours=6))]
@@ -394,6 +394,7 @@ class CatchUp(_Action):
     keep: Annotated[int, Field(ge=1, le=1000)]
     """How many of the newest are run."""
     first: AwareDatetime
+    """When the first wave is due: then, or when it is carried out where that is later."""
     wave: Annotated[int, Field(ge=1, le=200)]
     every: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(hours=6))]
 

@@ -1,4 +1,7 @@
-"""Knows how to suspend a running run at its next task and to resume it, for deployments that say it is safe.
+"""Knows how to suspend a running run between two of its tasks and to resume it, for deployments that say it is safe.
+
+Prefect sets the state at once and tells the run's process a while later; it ends at the first task that it comes to
+after that, so tasks that begin meanwhile are done.
 
 A suspended run starts again from the top: only tasks that keep their results are not done twice. A flow without
 tasks runs on to its end, unseen, and does everything again. So an owner says which deployments are safe.
@@ -8,7 +11,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from pilotage.flows.levers.marks import after, marked, refused, step_mark, untouched, wrong_lever
+from pilotage.flows.levers.marks import (
+    after,
+    marked,
+    refused,
+    step_mark,
+    still_running,
+    untouched,
+    wrong_lever,
+)
 from pilotage.flows.levers.retry import LetGo, settled
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView
@@ -38,14 +49,12 @@ class SuspendLever:
         """The delivery."""
         if not isinstance(action, SuspendRun):
             wrong_lever(self.kind, action)
-        history = await self._api.history(action.run_id)
-        if ours := marked(history, mark):
-            return Delivery(effect=Effect.ALREADY, after={"at": ours.at.isoformat()})
-        run = await self._api.run(action.run_id)
-        if run.state.type is not StateType.RUNNING:
-            return refused(f"the run is {run.state.name}; only a running one is suspended")
-        if not untouched(run, history, expected_state_id):
-            return refused("the run has moved on since this was proposed")
+        only = "only a running one is suspended"
+        run = await still_running(
+            self._api, action.run_id, mark=mark, expected_state_id=expected_state_id, only=only
+        )
+        if isinstance(run, Delivery):
+            return run
         if reason := await self._why_not(run):
             return refused(reason)
         ruling = await self._api.set_state_if(
@@ -77,7 +86,7 @@ class SuspendLever:
         if await self._let_go(action.run_id, ours.at):
             detail = "its process has ended, and it stands suspended"
             return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=ours.name)
-        detail = "its process has not come to its next task yet"
+        detail = "its process has not heard of it yet, or has not come to a task since"
         return Check(judgement=Judgement.PENDING, detail=detail, final_state=ours.name)
 
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
