@@ -212,6 +212,13 @@ def test_from_a_question_to_a_verified_change_before_two_pairs_of_eyes(scene: Sc
     first.driver.refresh()
     first.live()
     first.until(lambda: lasting(first) == before or None, "the same words after reloading")
+    assert first.driver.execute_script("return document.documentElement.scrollHeight <= innerHeight")
+    assert "after the retry, with 256 MiB" in first.find(card(new)).text
+    first.say("/clear")
+    first.until(lambda: not first.text("#log") or None, "an empty screen")
+    first.go(f"run/{run_id}")
+    first.find("#view .pairs", "Completed")
+    first.find("#view .drawing svg", "✓ completed")
     quiet(first)
     quiet(second)
 

@@ -31,7 +31,7 @@ ACTIONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
         [("memory", "128 MiB", "256 MiB"), ("state", "Failed", "AwaitingRetry")],
     ),
     "size_run": ({"run_id": RUN, "memory_mb": 256}, [("memory", "128 MiB", "256 MiB")]),
-    "reschedule_run": ({"run_id": RUN, "start": SOON}, [("start", "in 90 s", "2026-03-01 12:00:00 UTC")]),
+    "reschedule_run": ({"run_id": RUN, "start": SOON}, [("start", "in 2 min", "2026-03-01 12:00:00 UTC")]),
     "reserve_slot": (
         {"pool": "p", "busy_queue": "busy", "starved_queue": "starved", "limit": 1, **HOLD},
         [("limit of busy", "3", "1"), ("for", "-", "10m")],

@@ -53,6 +53,13 @@ def _change(what: str, before: object, after: object) -> Change:
     return {"what": what, "before": was, "after": str(after)}
 
 
+def in_words(seconds: float) -> str:
+    """A span of time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _state(facts: Known, after: str) -> Change:
     return _change("state", facts.get("state_name") or facts.get("state_type"), after)
 
@@ -82,10 +89,8 @@ def _resize(action: Known, facts: Known, before: Known) -> list[Change]:
 
 def _reschedule(action: Known, facts: Known, before: Known) -> list[Change]:
     left = facts.get("seconds_to_start")
-    start = f"{str(action.get('start'))[:19].replace('T', ' ')} UTC"
-    return [
-        _change("start", "" if left is None else f"in {left} s" if left >= 0 else f"{-left} s ago", start)
-    ]
+    was = "" if left is None else f"in {in_words(left)}" if left >= 0 else f"{in_words(-left)} ago"
+    return [_change("start", was, f"{str(action.get('start'))[:19].replace('T', ' ')} UTC")]
 
 
 def _parameters(action: Known, facts: Known, before: Known) -> list[Change]:

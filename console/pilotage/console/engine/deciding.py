@@ -19,6 +19,8 @@ from pilotage.telemetry.errors import DeskError
 _ID = re.compile(r"p-[0-9a-f]{12}")
 INJECTED = ("delivered", "verified", "failed")
 """Standings of what has changed something in Prefect and was not taken back."""
+TOLD = frozenset({"notify_owner", "resolve_alert"})
+"""Kinds that change nothing in Prefect."""
 MODES = ("observe", "shadow", "approve", "auto")
 
 
@@ -178,7 +180,8 @@ def undo(s: Setting, rest: str) -> list[Block]:
 
 def _undoable(s: Setting) -> list[Block]:
     levers = s.desk.call("levers")
-    rows = [row for status in INJECTED for row in s.desk.call("proposals", status=status, limit=20)]
+    rows = [row for status in INJECTED for row in s.desk.call("proposals", status=status, limit=100)]
+    rows = [row for row in rows if row["kind"] not in TOLD]
     rows.sort(key=lambda row: str(row["filed_at"]), reverse=True)
     return [
         table(

@@ -152,8 +152,9 @@ def subject_of(incident: Mapping[str, Any]) -> Any:
     run_id = str(incident.get("run_id") or "")
     if not run_id:
         return incident["subject"]
-    named = next((name for row in incident["proposals"] if (name := where_of(row))), "run")
-    return link(f"{named}, run {run_id[:8]}", "run", run_id)
+    facts = (row.get("target_facts") or {} for row in incident["proposals"])
+    named = [name for each in facts if (name := each.get("deployment_name"))]
+    return link(", ".join([*named[:1], f"run {run_id[:8]}"]), "run", run_id)
 
 
 def runs(s: Setting, rest: str) -> list[Block]:

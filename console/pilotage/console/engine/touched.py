@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+from pilotage.console.engine.changes import in_words
 from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.incidents import upcoming_runs, waiting_runs
 from pilotage.telemetry.many_runs import last_ended, running, task_runs_of
@@ -52,13 +53,7 @@ def takes(store: Store, action: Named, deployment_id: str) -> str:
         return "not known: no like run completed yet"
     again = "another run of" if kind in _RUNS_AGAIN else "a run of"
     memory = f", with {action['memory_mb']} MiB" if action.get("memory_mb") else ""
-    return f"{again} about {_in_words(median(spans))}{memory} (median of {len(spans)} that completed)"
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{again} about {in_words(median(spans))}{memory} (median of {len(spans)} that completed)"
 
 
 Becomes = Iterable[tuple[RunFact, str]]
