@@ -53,6 +53,12 @@ class FailureClass(StrEnum):
     """Every run of a queue, whosever it is, ends in one and the same fault of the platform."""
     MENDED = "mended"
     """A queue was held for a fault that is over."""
+    SILENT = "silent"
+    """Running by its state, and not heard for longer than a living run is."""
+    LEAKED = "leaked"
+    """Runs of a deployment wait for slots of its limit that none of its runs holds."""
+    RECOVERED = "recovered"
+    """Its owner was told of trouble with it, and it completed since."""
     UNKNOWN = "unknown"
     """Neither rule nor memory nor model could tell."""
 

@@ -10,6 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pilotage.planner.closing import (
+    MISSED,
+    SHORTEST,
+    SLACK,
+    closed_alerts,
+    leaked_slots,
+    silence_of,
+    silent_runs,
+)
 from pilotage.planner.crowds import blocked, overdue
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.ladder import missized_runs, only_memory, rung_of, size_in, sized
@@ -19,11 +28,13 @@ from pilotage.planner.run_troubles import fragile_runs, held_up_runs, orphaned
 from pilotage.planner.situations import at_risk_runs, late_runs, starved_queues
 from pilotage.planner.standing import fingerprint_of
 from pilotage.planner.surroundings import ENDED_RUNS_READ
-from pilotage.telemetry import incidents, many_runs
+from pilotage.telemetry import incidents, many_runs, silence
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast, Forecaster
 from pilotage.telemetry.stores import Store
 
+ALERTS_LAST = timedelta(days=7)
+"""Prefect keeps events for so long by default; what is not among them cannot be resolved."""
 FAILURES_READ = 20
 """Ended runs of a deployment in which its last failures are looked for."""
 
@@ -169,6 +180,23 @@ def orphans(at: Lookout) -> list[Finding]:
     return orphaned(pairs, known, at.now)
 
 
+def left_behind(at: Lookout) -> list[Finding]:
+    """Runs that may be dead, slots that nobody seems to hold, alerts about runs that have completed."""
+    silent = [
+        pulse
+        for pulse in silence.pulses(at.store, at.now - MISSED * SHORTEST - SLACK)
+        # silence says something only while others were heard
+        if silence.heard_throughout(at.store, at.now - silence_of(pulse), at.now, max(pulse.every, SHORTEST))
+    ]
+    stuck = silence.stuck_at_their_limit(at.store, at.now - at.parameters.slots_lost_after)
+    closed = silence.told_and_completed(at.store, at.now - ALERTS_LAST)
+    return [
+        *silent_runs(silent, at.now),
+        *_not_asked_lately(at, leaked_slots(stuck, at.now)),
+        *closed_alerts(closed, at.now),
+    ]
+
+
 LOOKS: tuple[Callable[[Lookout], list[Finding]], ...] = (
     waiting,
     queues,
@@ -176,6 +204,7 @@ LOOKS: tuple[Callable[[Lookout], list[Finding]], ...] = (
     upcoming,
     under_way,
     orphans,
+    left_behind,
 )
 """In the order in which their findings are filed."""
 

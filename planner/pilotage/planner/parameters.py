@@ -96,6 +96,11 @@ class PlaybookParameters(BaseModel):
     """How long a queue is held if nobody releases it. Default 30 min."""
     orphan_after: timedelta = Field(default=timedelta(minutes=10), ge=timedelta(0), le=timedelta(hours=24))
     """How long a run has been dead before what it started is cancelled. Default 10 min."""
+    slots_lost_after: timedelta = Field(
+        default=timedelta(minutes=10), ge=timedelta(minutes=6), le=timedelta(hours=24)
+    )
+    """For so long runs have waited for a slot of their deployment's limit, with none of its runs under way, before
+    its slots count as lost; leases last five minutes. Default 10 min."""
     raised_retries: int = Field(default=2, ge=1, le=10)
     """The retries that a running run gets which is likely to fail of a passing fault. Default 2."""
     ask_again_after: timedelta = Field(default=timedelta(hours=6), gt=timedelta(0), le=timedelta(days=7))

@@ -20,6 +20,7 @@ from pilotage.planner.actions import (
     RetryRun,
     Severity,
 )
+from pilotage.planner.closing import play_leaked, play_recovered, play_silent
 from pilotage.planner.crowds import play_blocked, play_overdue
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.ladder import play_missized
@@ -239,6 +240,9 @@ PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingP
         FailureClass.BLOCKED: ("spread-crowd", play_blocked),
         FailureClass.UNHEALTHY: ("hold-queue", play_unhealthy),
         FailureClass.MENDED: ("release-queue", play_mended),
+        FailureClass.SILENT: ("mark-dead", play_silent),
+        FailureClass.LEAKED: ("release-slots", play_leaked),
+        FailureClass.RECOVERED: ("resolve-alert", play_recovered),
         FailureClass.UNKNOWN: ("cautious-retry", play_unknown),
     }
 )
@@ -249,6 +253,7 @@ NEEDS_NO_RUN = frozenset(
         FailureClass.BLOCKED,
         FailureClass.UNHEALTHY,
         FailureClass.MENDED,
+        FailureClass.LEAKED,
     }
 )
 NOT_A_FAILURE = NEEDS_NO_RUN | {
@@ -258,6 +263,8 @@ NOT_A_FAILURE = NEEDS_NO_RUN | {
     FailureClass.FRAGILE,
     FailureClass.HELD_UP,
     FailureClass.ORPHANED,
+    FailureClass.SILENT,
+    FailureClass.RECOVERED,
 }
 """Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 
