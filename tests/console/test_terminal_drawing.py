@@ -106,6 +106,14 @@ def test_a_wide_table_becomes_records_where_there_is_no_room() -> None:
     assert [line.split()[0] for line in narrow.splitlines()[1:7]] == list("abcdef")
 
 
+def test_prose_gets_the_room_to_be_read_or_stands_below_the_rest() -> None:
+    block = blocks.table(
+        "T", ("run", "flow", "starts", "because"), [["x" * 18, "y" * 14, "in 10m", "so " * 30]], empty=""
+    )
+    assert "so so so so so so so so" in printed(drawn(block, 90), 90)
+    assert "because so so" in printed(drawn(block, 60), 60)
+
+
 def test_moments_say_which_clock_they_are_on() -> None:
     at = blocks.moment(NOW.isoformat())
     rows: list[list[blocks.Cell]] = [[at, "x"], ["", "y"]]

@@ -186,7 +186,7 @@ def _undoable(s: Setting) -> list[Block]:
     return [
         table(
             "Injected lately; say /undo ID",
-            ("proposal", "filed", "did", "on", "stands", "what the way back restores"),
+            ("proposal", "filed", "did", "on", "status", "way back"),
             (
                 (
                     link(row["proposal_id"], "proposal", row["proposal_id"]),

@@ -18,8 +18,8 @@ from pilotage.console.terminal.timelines import drawn as drawn_timeline
 LONGEST = 4000
 """Characters of one paragraph."""
 RAW_LINES = 200
-FOLDED = 12
-"""Columns below which a cell is not folded."""
+FOLDED, LONG, PROSE = 12, 40, 26
+"""Columns below which a cell is not folded; from which it is prose, which wants so many."""
 BARS = 24
 """Columns of the longest bar."""
 
@@ -96,7 +96,7 @@ def _needed(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
     longest = [
         max(len(str(name)), *(cell(row[at]).cell_len for row in rows)) for at, name in enumerate(columns)
     ]
-    return sum(min(each, FOLDED) + 2 for each in longest)
+    return sum(min(each, PROSE if each > LONG else FOLDED) + 2 for each in longest)
 
 
 def _record(columns: Sequence[str], row: Sequence[Any]) -> RenderableType:

@@ -19,6 +19,8 @@ from pilotage.console.terminal.happenings import card_id, shown
 
 MOST_ROWS = 300
 """What was said earlier scrolls away; /history and the log keep it."""
+ROOM = 26
+"""Columns of one cell of the inbox: what and where are seen side by side, Enter shows the rest."""
 
 
 class Talk(VerticalScroll, can_focus=True):
@@ -93,7 +95,7 @@ class Inbox(DataTable[Text]):
 
     def on_mount(self) -> None:
         """Its columns."""
-        self.add_columns("spc", "proposal", "action", "age", "expires", "missing", "on")
+        self.add_columns("spc", "proposal", "action", "on", "expires", "age", "missing")
 
     def fill(self, rows: Sequence[Sequence[Any]]) -> None:
         """Shows the rows of the inbox block, with the cursor where it was."""
@@ -103,8 +105,8 @@ class Inbox(DataTable[Text]):
         self.marked = {each: None for each in self.marked if each in self._ids}
         for proposal_id, (_, age, action, place, _, missing, expires) in zip(self._ids, rows, strict=True):
             mark = "×" if proposal_id in self.marked else " "
-            cells = (mark, proposal_id, action, age, expires, missing, place)
-            self.add_row(*(harmless(each, limit=60) for each in cells))
+            cells = (mark, proposal_id, action, place, expires, age, missing)
+            self.add_row(*(harmless(each, limit=ROOM) for each in cells))
         if self._ids:
             self.move_cursor(row=min(before, len(self._ids) - 1))
 
