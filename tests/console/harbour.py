@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -227,6 +228,12 @@ class Harbour:
         asyncio.run_coroutine_threadsafe(look(), self.loop).result(30)
 
 
+@functools.cache
+def shipped() -> Bundle:
+    """The shipped policies: a value, read once for all harbours."""
+    return Bundle.load()
+
+
 @contextmanager
 def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
     """Everything, in the directory `root`, until the end of the block."""
@@ -241,7 +248,7 @@ def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
     ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
     reader = StoreServer(store, places.store_socket)
     lever = PlayedLever()
-    gate = Gate(Bundle.load())
+    gate = Gate(shipped())
     switch = ModeSwitch(ledger, mode, _now)
     switch.begin()
     kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=lambda: 1)
