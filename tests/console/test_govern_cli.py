@@ -208,6 +208,13 @@ def test_who_votes_second_can_read_what_only_the_ledger_has(desk: Quay, tmp_path
     # what was read is what is voted for
     assert desk.run("bob", "policy", "publish", str(there / "bob"))[1]["published"]
     assert desk.gate.bundle.hash == asked
+    # and what is in force here is what is explained here
+    here = ("--state-dir", str(desk.places.root))
+    assert "memory_mb) < (resource" in offline("policy", "explain", "resize-only-up", *here)[1]["text"]
+    waiting = desk.waiting()["proposal_id"]
+    (row,) = offline("policy", "explain", waiting, *here)[1]
+    assert (row["bundle"], row["again"]["policy_ids"]) == (asked, ["prod-needs-approver"])
+    assert offline("policy", "explain", "p-000000000000", *here)[0] == 2
     code, told = desk.run("bob", "policy", "fetch", asked, "--to", str(there / "bob"))
     assert code == 2
     assert "something is there already" in told["error"]["message"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pilotage.console import audit_cli, cli, policy_cli
@@ -272,3 +273,14 @@ def test_check_takes_the_directory_without_a_flag_too(run: Run, bundle: Path) ->
     code, told = run(policy_cli.app, "check", str(bundle), at=False)
     assert code == 2
     assert "zz.cedar" in told["error"]["message"]
+
+
+def test_every_command_and_option_stands_in_the_readme_of_the_room() -> None:
+    readme = (Path(__file__).parents[2] / "policies" / "README.md").read_text()
+    commands = typer.main.get_command(cli.app).commands["policy"].commands  # type: ignore[attr-defined]  # a group
+    for name, command in commands.items():
+        assert f"`pilotage policy {name}" in readme, name
+        for option in command.params:
+            told = [word for word in option.opts if word.startswith("--")]
+            assert not told or told[0] in readme, (name, told)
+    assert len(commands) >= 10

@@ -14,6 +14,7 @@ from pilotage.console.shown import OUT, harmless, print_json, print_pairs, print
 
 if TYPE_CHECKING:
     from pilotage.policies.bundle import Bundle
+    from pilotage.policies.policy_cases import Prepared
 
 app = typer.Typer(help="Check, test, explain and try out policies.", no_args_is_help=True)
 
@@ -21,9 +22,15 @@ Policies = Annotated[
     Path | None,
     typer.Option("--policies", help="A directory with a bundle.", show_default="the shipped one"),
 ]
+OrInForce = Annotated[
+    Path | None,
+    typer.Option(
+        "--policies", help="A directory with a bundle.", show_default="what is in force, or the shipped one"
+    ),
+]
 Numbers = Annotated[
     Path | None,
-    typer.Option("--guardrails", help="A YAML file laid over its numbers.", show_default=False),
+    typer.Option("--guardrails", help="A YAML file in place of its own numbers.", show_default=False),
 ]
 Cases = Annotated[
     Path | None, typer.Option("--cases", help="A file of cases.", show_default="the bundle's cases.yaml")
@@ -100,16 +107,16 @@ def run_cases(
 @app.command("explain")
 def explain(
     subject: Annotated[str, typer.Argument(help="The @id of a policy, or a proposal (p-…).")],
-    policies: Policies = None,
+    policies: OrInForce = None,
     guardrails: Numbers = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
     """A policy: its text, its numbers, its cases. A proposal: each decision, and the same made again now."""
-    from pilotage.policies.policy_tools import cases_of, explained  # start-up time: Cedar
+    from pilotage.policies.policy_tools import explained  # start-up time: Cedar
 
     with _told(as_json):
-        bundle = _bundle(policies, guardrails)
+        bundle, cases = _wanted(policies, guardrails, state_dir)
         if subject.startswith("p-"):
             rows = _decisions_of(subject, bundle, state_dir)
             if as_json:
@@ -129,10 +136,10 @@ def explain(
                         )
                         for row in rows
                     ],
-                    empty="no decision is recorded",
+                    empty="",
                 )
             return
-        told = explained(bundle, subject, cases_of(bundle))
+        told = explained(bundle, subject, cases)
         if as_json:
             print_json(told)
         else:
@@ -154,7 +161,7 @@ def whatif(
         list[str] | None,
         typer.Option("--vote", help="NAME=ROLE,ROLE (team:TEAM is a team); may be given again."),
     ] = None,
-    policies: Policies = None,
+    policies: OrInForce = None,
     guardrails: Numbers = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,
@@ -166,7 +173,7 @@ def whatif(
     from pilotage.telemetry.errors import ConfigError
 
     with _told(as_json):
-        bundle = _bundle(policies, guardrails)
+        bundle, _ = _wanted(policies, guardrails, state_dir)
         past = [one for one in _past(state_dir, None, proposal) if one.ledger is not None]
         if not past or past[-1].ledger is None:
             raise ConfigError(f"asking what if of {proposal}: no decision with its facts is recorded")
@@ -205,15 +212,16 @@ def whatif(
 
 @app.command("replay")
 def replay(
-    policies: Policies = None,
+    policies: OrInForce = None,
     guardrails: Numbers = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="How far back.")] = 30,
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """The time machine: make the recorded decisions again under this bundle, and judge what the playbooks would have
-    proposed about failed runs, starved or sick queues and crowds of runs that nobody acted on. Shows what would have
-    changed; changes nothing."""
+    """The time machine: make the recorded decisions again under this bundle.
+
+    It also judges what the playbooks would have proposed about failed runs, starved or sick queues and crowds of runs
+    that nobody acted on. Shows what would have changed; changes nothing."""
     from datetime import UTC, datetime, timedelta
 
     from pilotage.flows.places import places  # start-up time: Cedar, SQLAlchemy, DuckDB
@@ -221,7 +229,7 @@ def replay(
     from pilotage.flows.time_travel import replay_report
 
     with _told(as_json):
-        bundle = _bundle(policies, guardrails)
+        bundle, _ = _wanted(policies, guardrails, state_dir)
         since = datetime.now(UTC) - timedelta(days=days)
         told = replay_report(places(state_dir), load_settings(), bundle, since)
         if as_json:
@@ -290,6 +298,24 @@ def _bundle(policies: Path | None, guardrails: Path | None) -> Bundle:
     return Bundle.load(policies, guardrails=guardrails)
 
 
+def _wanted(
+    policies: Path | None, guardrails: Path | None, state_dir: Path | None
+) -> tuple[Bundle, tuple[Prepared, ...]]:
+    """The bundle that was named, else what is in force here, else the shipped one; with its cases."""
+    from pilotage.flows.places import places  # start-up time: Cedar, SQLAlchemy
+    from pilotage.flows.time_travel import published_here
+    from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
+    from pilotage.policies.policy_cases import CASES_FILE, cases_among
+    from pilotage.policies.publications import files_to_publish, renumbered
+
+    files, where = (None, Path()) if policies is not None else published_here(places(state_dir))
+    if files is None:
+        where = policies or DEFAULT_BUNDLE
+        files = files_to_publish(where, None)
+    bundle = Bundle.of(renumbered(files, guardrails), where, numbers=guardrails)
+    return bundle, cases_among(files, where, bundle.guardrails)[0] if CASES_FILE in files else ()
+
+
 def _past(state_dir: Path | None, since: Any, proposal: str) -> Iterator[Any]:
     from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
     from pilotage.flows.places import places
@@ -301,9 +327,10 @@ def _past(state_dir: Path | None, since: Any, proposal: str) -> Iterator[Any]:
 def _decisions_of(proposal: str, bundle: Bundle, state_dir: Path | None) -> list[dict[str, Any]]:
     from pilotage.policies.decided import made_again  # start-up time: Cedar
     from pilotage.policies.gate import Gate
+    from pilotage.telemetry.errors import ConfigError
 
     gate = Gate(bundle)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in _past(state_dir, None, proposal):
         again = made_again(gate, one)
         rows.append(
@@ -320,6 +347,8 @@ def _decisions_of(proposal: str, bundle: Bundle, state_dir: Path | None) -> list
                 },
             }
         )
+    if not rows:
+        raise ConfigError(f"explaining {proposal}: no decision on it is recorded; see `pilotage proposals`")
     return rows
 
 

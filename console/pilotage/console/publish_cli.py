@@ -39,8 +39,10 @@ def publish(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Vote for a bundle. The first admin puts it to the vote, the last one needed (guardrail publish_votes)
-    puts it in force at once. It must be sound and keep its own cases; the vote is on its exact content."""
+    """Vote for a bundle; with the last vote it is in force.
+
+    The first admin puts it to the vote, the last one needed (guardrail publish_votes) puts it in force at once. It
+    must be sound and keep its own cases; the vote is on its exact content."""
     with told(as_json):
         if sum((directory is not None, bool(bundle), previous)) > 1 or (
             guardrails is not None and (bundle or previous)

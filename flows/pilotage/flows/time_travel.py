@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ def replay_report(places: Places, settings: Settings, candidate: Bundle, since: 
         finally:
             store.close()
         return {**told, "playbooks": playbooks}
+
+
+def published_here(places: Places) -> tuple[Mapping[str, str] | None, Path]:
+    """The files of what was published last here and what to call where they are; None where nothing ever was."""
+    if not places.ledger.exists():
+        return None, places.root
+    with reading_ledger(places) as ledger:
+        last = ledger.in_force()
+    return (last.files, Path(f"published {last.bundle[:12]}")) if last else (None, places.root)
 
 
 def bundle_in_force(ledger: SqlLedger, settings: Settings) -> Bundle:

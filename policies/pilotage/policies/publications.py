@@ -176,6 +176,18 @@ def files_to_publish(directory: Path, guardrails: Path | None) -> dict[str, str]
     return files
 
 
+def renumbered(files: Mapping[str, str], guardrails: Path | None) -> dict[str, str]:
+    """The files with this one in place of their numbers. Raises ConfigError when it cannot be read."""
+    if guardrails is None:
+        return dict(files)
+    try:
+        return {**files, GUARDRAILS_FILE: guardrails.read_bytes().decode()}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"loading guardrails from {guardrails}: {exc}; name a UTF-8 file that can be read"
+        ) from exc
+
+
 def laid_out(files: Mapping[str, str], bundle: str, directory: Path) -> tuple[str, ...]:
     """The names of the files that were written into this new or empty directory, which is that bundle then.
 
