@@ -195,6 +195,7 @@ def test_runs_whose_times_have_passed_are_made_only_where_somebody_had_put_them_
         {"name": "put off", "changed": {"due": due.isoformat(), "parameters": {"size": 7}}},
         {"name": "passed", "changed": {"parameters": {"size": 7}}},
         {"name": "long", "changed": {"too_long": ["parameters"]}},
+        {"name": "no more", "changed": {"parameters": {"size": 7}}, "expected": due.isoformat()},
     )
 
     async def put_down(api: PrefectApi) -> None:
@@ -202,9 +203,9 @@ def test_runs_whose_times_have_passed_are_made_only_where_somebody_had_put_them_
             await Notes(api).write("edit", step_mark(mark, f"edit:{number}"), {**note, **one})
 
     asked(put_down)
-    first, again = (asked(lambda api: EditedRuns(api).restore(scheduled, 3, mark)) for _ in range(2))
+    first, again = (asked(lambda api: EditedRuns(api).restore(scheduled, len(notes), mark)) for _ in range(2))
     assert first == again
-    assert [set(one) for one in first] == [{"name", "run_id"}, {"name", "lost"}, {"name", "lost"}]
+    assert [set(one) for one in first] == [{"name", "run_id"}, *[{"name", "lost"}] * 3]
     (made,) = [run for run in waiting(scheduled) if not run.auto_scheduled]
     assert (made.id, made.next_start, made.parameters) == (first[0]["run_id"], due, {"size": 7})
 

@@ -108,6 +108,11 @@ class EditedRuns:
         try:
             run = await self._made_anew(deployment_id, expected, str(note["schedule"]))
             if run is None:
+                if expected > datetime.now(UTC):
+                    # made here it would be there twice once the schedule makes its own
+                    return {
+                        "lost": f"its schedule has made no run again for {expected:%Y-%m-%d %H:%M:%S} UTC"
+                    }
                 if due <= datetime.now(UTC) + _NEAR:
                     return {"lost": f"it was due at {due:%Y-%m-%d %H:%M:%S} UTC, which has passed"}
                 run = await self._made_for_it(deployment_id, due, changed, str(note["name"]), key)
