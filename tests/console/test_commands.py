@@ -210,7 +210,8 @@ def test_numbers_say_what_they_are_and_what_is_assumed(port: Harbour, floor: str
 
 
 def test_what_may_be_done_is_told_for_the_person_the_agent_and_both(port: Harbour) -> None:
-    commands, actions = blocks(say(port, "/permissions", "vic"))
+    commands, actions, lent = blocks(say(port, "/permissions", "vic"))
+    assert lent["rows"] == []
     assert {row[1] for row in commands["rows"]} == {"no"}
     assert {row[2] for row in commands["rows"]} == {"no"}
     by_kind = {row[0]: row[1:] for row in actions["rows"]}
@@ -282,6 +283,7 @@ def test_a_decision_in_telemetry_is_not_needed_to_show_numbers(port: Harbour) ->
 def test_a_right_to_approve_is_lent_in_words_and_the_mode_is_policed(port: Harbour) -> None:
     lent = blocks(say(port, "/delegate vic 2h on leave", "ann"))[0]["pairs"]
     assert (lent["from"], lent["to"]) == ("ann", "vic")
+    assert blocks(say(port, "/permissions"))[-1]["rows"][0][:2] == ["vic", "approves for ann"]
     assert "NAME 8h REASON" in problem(say(port, "/delegate vic", "ann"))
     proposal_id = port.proposal()["proposal_id"]
     assert cards(say(port, f"/approve {proposal_id}", "vic"))[0]["status"] == "allowed"

@@ -164,6 +164,23 @@ def permissions(s: Setting, rest: str) -> list[Block]:
             kinds,
             empty="Neither you nor the agent may propose anything.",
         ),
+        *_lent(s.desk.call("grants")),
+    ]
+
+
+def _lent(grants: Mapping[str, Any]) -> list[Block]:
+    """Who votes for whom now, and whose glass is broken: rights that no role tells of."""
+    rows = [
+        *((one["taker"], f"approves for {one['giver']}", one) for one in grants["delegations"]),
+        *((one["holder"], f"broke the glass for {joined(one['kinds'])}", one) for one in grants["glass"]),
+    ]
+    return [
+        table(
+            "Lent for a time",
+            ("who", "may what", "until", "because"),
+            ((who, what, moment(one["until"]), one["reason"]) for who, what, one in rows),
+            empty="Nobody votes for anybody else, and no glass is broken.",
+        )
     ]
 
 

@@ -23,30 +23,34 @@ async function shown(command, about = "", title = "", drawn = false) {
   }
 }
 
-/** A figure that the server draws, with what to say when it cannot. */
-function picture(caption, path, query) {
-  const box = h("figure", { class: "drawing" }, h("figcaption", {}, caption));
-  drawing(path, undefined, query).then((made) => box.append(made), (refusal) => box.append(h("p", { class: "faint" }, refusal.message)));
-  return box;
+/** A figure that the server draws, once it is drawn, or with what to say when it cannot. */
+async function picture(caption, path, query) {
+  const made = await drawing(path, undefined, query).catch((refusal) => h("p", { class: "faint" }, refusal.message));
+  return h("figure", { class: "drawing" }, h("figcaption", {}, caption), made);
 }
 
 /**
- * A view made of commands and pictures, read again by the button and when something happened. With `ask` the reader
- * chooses what the command is asked about, or how many hours the pictures show.
+ * A view made of commands and pictures, read again by the button, when something happened and every so many
+ * milliseconds. With `ask` the reader chooses what the command is asked about, or how many hours the pictures show.
  */
-function board(words, pictures, commands, ask) {
+function board(words, pictures, commands, { ask, every } = {}) {
   return async (view) => {
     const body = h("div", { class: "board" });
+    let asked = 0;
     const select = ask && h("select", { onchange: () => draw() }, ask.choices.map((each) => h("option", { value: each }, each)));
     const draw = async () => {
+      const mine = ++asked;
       const parts = (await Promise.all(commands.map((name) => shown(name, name === ask?.command ? select.value : "", words, pictures.length > 0)))).flat();
       const nothing = parts[0]?.classList.contains("empty"); // which is said once
-      const drawn = nothing ? [] : pictures.map(([caption, path, query]) => picture(caption, path, { ...query, ...(ask?.query && { [ask.query]: select.value }) }));
+      const drawn = nothing ? [] : await Promise.all(pictures.map(([caption, path, query]) =>
+        picture(caption, path, { ...query, ...(ask?.query && { [ask.query]: select.value }) })));
+      if (mine !== asked) return; // it was asked again meanwhile
       keeping(body, () => fill(body, drawn, parts));
     };
     fill(view, title(words, ask && h("label", { class: "beside" }, `${ask.words} `, select), button("Read again", draw)), body);
     await draw();
-    return { receive: delayed((event) => event.type === "step" && draw()) };
+    const again = every && setInterval(() => { if (!document.hidden) draw(); }, every);
+    return { receive: delayed(() => draw()), leave() { clearInterval(again); } };
   };
 }
 
@@ -61,10 +65,10 @@ function delayed(act) {
 }
 
 export const floorView = board("Floor", [["Runs by deployment", "/api/draw/runs", { offset: new Date().getTimezoneOffset() }]], ["status", "queue", "runs"],
-  { query: "hours", words: "Hours drawn", choices: [2, 1, 8, 24, 168] });
-export const forecastView = board("Forecast", [["The riskiest of the next runs", "/api/draw/forecast"]], ["forecast"]);
-export const kpiView = board("Numbers", [], ["kpi"], { command: "kpi", words: "Days", choices: [7, 1, 30, 90] });
-export const auditView = board("Audit", [], ["audit"], { command: "audit", words: "Entries", choices: [20, 50, 100, 200] });
+  { ask: { query: "hours", words: "Hours drawn", choices: [2, 1, 8, 24, 168] }, every: 10_000 }); // runs come and go without any decision
+export const forecastView = board("Forecast", [["The riskiest of the next runs", "/api/draw/forecast"]], ["forecast"], { every: 30_000 });
+export const kpiView = board("Numbers", [], ["kpi"], { ask: { command: "kpi", words: "Days", choices: [7, 1, 30, 90] } });
+export const auditView = board("Audit", [], ["audit"], { ask: { command: "audit", words: "Entries", choices: [20, 50, 100, 200] } });
 export const incidentsView = board("Incidents", [], ["incidents"]);
 
 /** The story of one run, proposal or incident, with its picture and its card. */
@@ -84,7 +88,7 @@ export function storyView(kind) {
       if (kind === "run" && !says && blocks[0]?.title !== "Run") blocks = [...(await told("run", id).catch(() => [])).slice(0, 1), ...blocks];
       const run = kind === "run" ? id : split(blocks[0]?.pairs?.subject?.ref)[1];
       parts.push(...blocks.slice(0, 1).map(block));
-      if (run) parts.push(picture("What happened to the run, in order of time", at`/api/draw/run/${run}`, { offset: new Date().getTimezoneOffset() }));
+      if (run) parts.push(await picture("What happened to the run, in order of time", at`/api/draw/run/${run}`, { offset: new Date().getTimezoneOffset() }));
       parts.push(...blocks.slice(1).map(block));
       if (says) parts.push(h("p", { class: "says" }, linked(plain(says))));
       keeping(body, () => fill(body, parts));
