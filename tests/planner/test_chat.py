@@ -316,6 +316,31 @@ def test_a_secret_and_a_control_character_reach_neither_model_nor_person(tools: 
     assert "\x1b" not in sent
 
 
+def test_an_endpoint_that_ignores_tools_is_asked_for_typed_steps_with_an_end_to_everything(
+    tools: Toolbox,
+) -> None:
+    script = [
+        text('{"step": {"do": "call", "tool": "queues", "arguments": {}}}'),
+        text('{"step": {"do": "answer", "answer": "One."}}'),
+    ]
+    with ScriptedLLM(script) as llm:
+        model = OpenAIModel(
+            base_url=llm.base_url, api_key="k", model="small", max_retries=0, max_tokens=50, calls_tools=False
+        )
+        [parts] = answers(tools, "how are the queues?", model=model)
+        asyncio.run(model.aclose())
+    assert kinds(parts) == ["tool_call", "tool_result", "final"]
+    first = llm.requests[0]
+    assert "tools" not in first
+    assert first["max_completion_tokens"] == 50
+    steps = first["response_format"]["json_schema"]["schema"]["properties"]["step"]["anyOf"]
+    by_tool = {step["properties"].get("tool", {}).get("const", ""): step["properties"] for step in steps}
+    assert {"", "queues", "propose"} <= set(by_tool)
+    assert by_tool["chart"]["arguments"]["properties"]["y"]["maxItems"] == 10
+    assert by_tool["sql"]["arguments"]["properties"]["query"] == {"maxLength": 500, "type": "string"}
+    assert by_tool["chart"]["arguments"]["required"] == ["title", "query", "x", "y"]
+
+
 def test_the_demo_script_answers_sensibly_from_what_it_is_shown(
     tools: Toolbox, desk: MemoryDesk, make: Any
 ) -> None:

@@ -60,6 +60,8 @@ def language_model(settings: Settings) -> LanguageModel | None:
         api_key=settings.llm.api_key.get_secret_value(),
         model=settings.llm.model,
         timeout=settings.llm.timeout.total_seconds(),
+        max_tokens=settings.llm.max_tokens,
+        calls_tools=settings.llm.calls_tools,
         book=book,
     )
 

@@ -41,6 +41,10 @@ class LLMSettings(BaseModel):
     """The model's name as the endpoint knows it."""
     timeout: timedelta = timedelta(seconds=20)
     """How long one reply may take."""
+    max_tokens: int = Field(default=0, ge=0)
+    """Of one reply; 0 leaves it to the endpoint. A small model that repeats itself goes on for as long as it may."""
+    calls_tools: bool = True
+    """False for an endpoint that ignores tools and does not say so; then each look-up is a typed answer."""
     remembered_tokens: int = Field(default=8000, ge=0)
     """Of what was said before in a conversation, as a prompt repeats it; less for a model with a small window."""
     budget: Budget = Field(default_factory=Budget)

@@ -21,7 +21,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.runtime import Runtime
 
 from pilotage.planner.chat_parts import ChatPart
-from pilotage.planner.chat_tools import guarded, langchain_tools, tool_failed
+from pilotage.planner.chat_tools import goes_round, guarded, langchain_tools, tool_failed
 from pilotage.planner.checkpoints import Checkpoints, MemoryCheckpoints, keep_newest
 from pilotage.planner.finals import final_part
 from pilotage.planner.metering import Meter, metered, usage
@@ -129,8 +129,9 @@ class ChatAgent:
             if self._model is None:
                 raise ModelError("Answering a chat: found no model. Configure one.")
             shown: list[BaseMessage] = [SystemMessage(CHAT), *state["messages"]]
+            last = state["calls"] + 1 >= CALLS_PER_ANSWER or goes_round(state["messages"])
             with charged_to(CHAT_CASE), metered(runtime.context.meter):
-                reply = await self._said(self._model, shown, runtime.stream_writer)
+                reply = await self._said(self._model, shown, runtime.stream_writer, last=last)
             return {"messages": [said_by_the_model(reply)], "calls": state["calls"] + 1}
 
         def onward(state: Turn) -> Literal["tools", "__end__"]:
@@ -148,11 +149,14 @@ class ChatAgent:
         graph.add_edge("tools", "agent")
         return graph
 
-    async def _said(self, model: LanguageModel, shown: list[BaseMessage], write: Any) -> AIMessage:
+    async def _said(
+        self, model: LanguageModel, shown: list[BaseMessage], write: Any, *, last: bool
+    ) -> AIMessage:
+        """The next message; `last` asks for words from what was looked up, since no call would be carried out."""
         if model.calls_tools:
             try:
                 reply: AIMessage | None = None
-                async for part in model.stream(shown, self._tools):
+                async for part in model.stream(shown, self._tools, choice="none" if last else "auto"):
                     if isinstance(part, Token):
                         write(ChatPart(kind="token", text=part.text, by="model"))
                     else:
@@ -162,7 +166,7 @@ class ChatAgent:
                 return reply
             except ToolsLacking as lacking:
                 log.info("%s", lacking)
-        return await next_step(model, shown, self._tools)
+        return await next_step(model, shown, () if last else self._tools)
 
     async def _by_model(
         self, text: str, session: str, meter: Meter, span: TurnSpan

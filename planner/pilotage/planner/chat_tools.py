@@ -21,6 +21,7 @@ from pilotage.telemetry.schema import TABLES
 
 SAME_CALL = 2
 """How often one call with one set of arguments is carried out in a turn; small models repeat it for ever."""
+KNOWN = "this was looked up twice already"
 LONGEST_RESULT = 12_000
 """Characters of one result that a model is shown."""
 FOR_PEOPLE_ONLY = frozenset({"example"})
@@ -109,8 +110,13 @@ def refusal(name: str, arguments: dict[str, Any], messages: Sequence[BaseMessage
         key_of(call["name"], call["args"]) for m in turn if isinstance(m, AIMessage) for call in m.tool_calls
     )
     if asked[key_of(name, arguments)] > SAME_CALL:
-        return f"{name}: this was looked up twice already; answer from what it said"
+        return f"{name}: {KNOWN}; answer from what it said"
     return ""
+
+
+def goes_round(messages: Sequence[BaseMessage]) -> bool:
+    """Whether the model has just asked once more for what it knows: then it is time for words."""
+    return bool(messages) and isinstance(messages[-1], ToolMessage) and KNOWN in str(messages[-1].content)
 
 
 def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -85,7 +85,14 @@ class LanguageModel(Protocol):
         ...
 
     def stream(
-        self, messages: Sequence[BaseMessage], tools: Sequence[Any] = ()
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any] = (),
+        *,
+        choice: Literal["auto", "none"] = "auto",
     ) -> AsyncIterator[Token | Reply]:
-        """Tokens as they come, and at the end the one whole reply. Raises ToolsLacking where there are no tools."""
+        """Tokens as they come, and at the end the one whole reply. Raises ToolsLacking where there are no tools.
+
+        `none` asks for words, though the tools are shown.
+        """
         ...

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import openai
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -55,10 +55,15 @@ class OpenAIModel:
         model: str,
         timeout: float = 30.0,
         max_retries: int = 1,
+        max_tokens: int = 0,
+        calls_tools: bool = True,
         clock: Callable[[], float] = time.monotonic,
         book: ModelBook | None = None,
     ) -> None:
-        """With a book, its budget holds and what the endpoint can do is remembered beyond this object."""
+        """With a book, its budget holds and what the endpoint can do is remembered beyond this object.
+
+        `max_tokens` bounds one reply, 0 does not; with `calls_tools` false the endpoint is not asked for calls.
+        """
         self._base_url, self._name, self._clock = base_url, model, clock
         # the client's own timeout restarts with every byte; this one does not
         self._deadline = timeout * (max_retries + 2)
@@ -73,11 +78,12 @@ class OpenAIModel:
             use_responses_api=False,
             stream_usage=True,
             http_async_client=self._http,
+            **({"max_completion_tokens": max_tokens} if max_tokens else {}),
         )
         self._book = book
         known = book.abilities(base_url, model) if book else Abilities()
         self._rung = min(known.rung, len(LADDER) - 1)
-        self._calls_tools = known.calls_tools
+        self._calls_tools = calls_tools and known.calls_tools
         self._tools_doubted = False
         self._failed_in_row = 0
         self._down_until = 0.0
@@ -151,12 +157,18 @@ class OpenAIModel:
             raise
 
     async def stream(
-        self, messages: Sequence[BaseMessage], tools: Sequence[Any] = ()
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any] = (),
+        *,
+        choice: Literal["auto", "none"] = "auto",
     ) -> AsyncIterator[Token | Reply]:
         """Tokens as they come, then the whole reply. Raises ModelError, also for a stream that ends too early."""
         self._refuse_while_down()
         self._refuse_over_budget()
-        asked: Runnable[Any, Any] = self._chat.bind_tools(list(tools)) if tools else self._chat
+        asked: Runnable[Any, Any] = self._chat
+        if tools:
+            asked = self._chat.bind_tools(list(tools), tool_choice=None if choice == "auto" else choice)
         whole: AIMessageChunk | None = None
         charged = False
         try:
@@ -167,7 +179,7 @@ class OpenAIModel:
                         if chunk.text:
                             yield Token(text=str(chunk.text))
             except UNSUPPORTED as error:
-                if not tools:
+                if not tools or choice == "none":  # the tools themselves were taken a moment ago
                     raise self._translated(error) from error
                 self._tools_doubted = (
                     True  # the same refusal may have other reasons: a typed answer will tell
@@ -215,7 +227,8 @@ class OpenAIModel:
             raise self._error("no answer at all", transient=True)
         self._spend(*self._tokens(reply, messages))
         if (ended := reply.response_metadata.get("finish_reason")) in (None, "length", "content_filter"):
-            raise self._error(f"an answer that was cut short ({ended or 'no finish reason'})", transient=True)
+            cut = self._error(f"an answer that was cut short ({ended or 'no finish reason'})", transient=True)
+            raise _AtItsBound(str(cut), transient=True) if ended == "length" else cut
         return reply
 
     # -- counting
@@ -257,6 +270,10 @@ class OpenAIModel:
         for _ in range(2):  # the answer, and one repair
             try:
                 reply = await self._call(asked, turns)
+            except _AtItsBound as error:
+                problem = str(error)
+                turns = [*turns, HumanMessage("That became too long. Send a shorter one.")]
+                continue
             except ModelError as error:
                 if isinstance(error.__cause__, UNSUPPORTED):
                     raise _RungLacking(error) from error
@@ -328,9 +345,15 @@ class OpenAIModel:
             case openai.APIConnectionError():
                 return self._error(f"no connection ({reason})", transient=True)
             case openai.LengthFinishReasonError():
-                return self._error("an answer that was cut short", transient=True)
+                return _AtItsBound(
+                    str(self._error("an answer that was cut short", transient=True)), transient=True
+                )
             case _:
                 return self._error(f"an answer that cannot be read ({reason})", transient=True)
+
+
+class _AtItsBound(ModelError):
+    """An answer that was cut because it reached the most that it may have."""
 
 
 class _RungLacking(Exception):
