@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.telemetry.samples import a_queue, a_run
 
+from pilotage.flows.hindsight import in_hindsight
 from pilotage.flows.hindsight_floor import floor_troubles
 from pilotage.flows.places import Places
-from pilotage.flows.settings import Settings
-from pilotage.flows.time_travel import replay_report
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.standing import fingerprint_of
-from pilotage.policies.bundle import Bundle
+from pilotage.policies.bundle import DEFAULT_BUNDLE, GUARDRAILS_FILE, Bundle
+from pilotage.policies.publications import files_to_publish
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.episodes import failures_then
@@ -153,16 +154,21 @@ def filled(place: Places, *fills: Fill) -> Places:
     return place
 
 
-def report(place: Places, numbers: str = "", parameters: PlaybookParameters = FEW) -> dict[str, Any]:
-    guardrails = None
-    if numbers:
-        guardrails = place.root / "numbers.yaml"
-        guardrails.write_text(numbers)
-    told = replay_report(
-        place, Settings(state_dir=place.root, planner=parameters), Bundle.load(guardrails=guardrails), BEGUN
-    )
-    playbooks: dict[str, Any] = told["playbooks"]
-    return playbooks
+@cache
+def under(numbers: str = "") -> Bundle:
+    """The shipped policies with these guardrails."""
+    return Bundle.of({**files_to_publish(DEFAULT_BUNDLE, None), GUARDRAILS_FILE: numbers}, Path("candidate"))
+
+
+def report(place: Places, numbers: str = "") -> dict[str, Any]:
+    store, ledger = DuckDBStore(place.telemetry), SqlLedger(f"sqlite:///{place.ledger}")
+    try:
+        return in_hindsight(
+            store, ledger, current=under(), candidate=under(numbers), since=BEGUN, parameters=FEW
+        )
+    finally:
+        store.close()
+        ledger.close()
 
 
 @pytest.mark.parametrize("name", TROUBLES)
