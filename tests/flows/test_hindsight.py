@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from tests.telemetry.samples import a_log, a_run, an_event
 from typer.testing import CliRunner
 
 from pilotage.console import policy_cli
+from pilotage.flows.hindsight import in_hindsight
 from pilotage.flows.places import Places
 from pilotage.flows.settings import Settings
 from pilotage.flows.time_travel import replay_report
 from pilotage.planner.diagnosis import incident_id
-from pilotage.policies.bundle import Bundle
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.policies.bundle import DEFAULT_BUNDLE, GUARDRAILS_FILE, Bundle
+from pilotage.policies.publications import files_to_publish
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.facts import DeploymentFact, StateType
@@ -102,15 +106,22 @@ def place(tmp_path: Path) -> Places:
     return where
 
 
+@cache
+def under(numbers: str = "") -> Bundle:
+    """The shipped policies with these guardrails."""
+    return Bundle.of({**files_to_publish(DEFAULT_BUNDLE, None), GUARDRAILS_FILE: numbers}, Path("candidate"))
+
+
 def report(place: Places, numbers: str = "") -> dict[str, Any]:
-    guardrails = None
-    if numbers:
-        guardrails = place.root / "numbers.yaml"
-        guardrails.write_text(numbers)
-    candidate = Bundle.load(guardrails=guardrails)
-    told = replay_report(place, Settings(state_dir=place.root), candidate, BEGUN)
-    playbooks: dict[str, Any] = told["playbooks"]
-    return playbooks
+    store, ledger = DuckDBStore(place.telemetry), SqlLedger(f"sqlite:///{place.ledger}")
+    parameters = PlaybookParameters()
+    try:
+        return in_hindsight(
+            store, ledger, current=under(), candidate=under(numbers), since=BEGUN, parameters=parameters
+        )
+    finally:
+        store.close()
+        ledger.close()
 
 
 def test_every_failure_gets_the_proposal_of_its_playbook(place: Places) -> None:
@@ -198,5 +209,5 @@ def test_the_command_shows_both_parts(place: Places, monkeypatch: pytest.MonkeyP
 
 def test_without_telemetry_the_second_part_says_so(tmp_path: Path) -> None:
     SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}").close()
-    told = report(Places(root=tmp_path))
+    told = replay_report(Places(root=tmp_path), Settings(state_dir=tmp_path), under(), BEGUN)["playbooks"]
     assert "telemetry" in told["unknown"]
