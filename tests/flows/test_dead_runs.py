@@ -107,6 +107,10 @@ def test_a_host_that_cannot_be_looked_at_says_nothing(tmp_path: Path) -> None:
 # -- a floor of dead and living --------------------------------------------------------------------------------
 
 
+GONE = "gone-for-good"
+"""A worker that was heard once."""
+
+
 class Morgue(Bench):
     """Runs that are Running by their states, with or without the signs of a process."""
 
@@ -177,6 +181,10 @@ class Morgue(Bench):
     def tell(self, *events: tuple[str, str, datetime]) -> None:
         self.ask("POST", "/events", json=told(*events))
 
+    def worker_beats(self, name: str, *, every: int) -> None:
+        body = {"name": name, "heartbeat_interval_seconds": every}
+        self.ask("POST", "/work_pools/pilotage/workers/heartbeat", json=body)
+
     def mark_lever(self, api: PrefectApi, process: Process) -> MarkCrashedLever:
         return MarkCrashedLever(
             api, probe=lambda run_id, pid: process, clock=lambda: datetime.now(UTC) + AHEAD
@@ -209,6 +217,8 @@ class Morgue(Bench):
 def morgue(floor: Floor) -> Morgue:
     """Runs among which others are heard all the while, by the lever's clock."""
     morgue, now = Morgue(floor), datetime.now(UTC)
+    # Prefect takes its time to call a worker offline
+    morgue.worker_beats(GONE, every=1)
     others = heard_from_others(now, timedelta(minutes=30))
     morgue.tell(*others)
     last = others[-1][2]
@@ -251,24 +261,18 @@ def test_a_dead_run_is_marked_once_its_slot_is_free_and_it_is_tried_again(morgue
 def test_a_run_and_its_worker_that_are_both_silent_are_told_apart_from_a_slow_run(
     morgue: Morgue, mark: str
 ) -> None:
-    run_id, name = morgue.held_back(), f"w-{uuid4().hex[:6]}"
-
-    def heartbeat(every: int) -> None:
-        body = {"name": name, "heartbeat_interval_seconds": every}
-        morgue.ask("POST", "/work_pools/pilotage/workers/heartbeat", json=body)
-
-    heartbeat(3600)
+    run_id, fresh = morgue.held_back(), f"w-{uuid4().hex[:6]}"
+    morgue.worker_beats(fresh, every=3600)
     morgue.beats(run_id)
     assert "nothing is known" in morgue.marked(run_id, mark).reason
-    morgue.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": name})
+    morgue.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": fresh})
     # its worker is heard: the run may be slow
     assert "its worker is heard" in morgue.marked(run_id, mark).reason
-
-    heartbeat(1)
+    morgue.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": GONE})
 
     def offline() -> bool:
         workers = morgue.with_api(lambda api: api.workers("pilotage"))
-        return not next(each for each in workers if each.name == name).online
+        return not next(each for each in workers if each.name == GONE).online
 
     eventually(offline, what="a worker that Prefect calls offline")
     delivery = morgue.marked(run_id, mark, process="unknown")

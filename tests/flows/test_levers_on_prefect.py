@@ -179,7 +179,20 @@ class _DiesAt(PrefectApi):
 def test_a_resize_whose_process_died_is_finished_by_repeating_it(
     bench: Bench, mark: str, moment: str
 ) -> None:
-    run_id = bench.failed_run("build-features/demo")
+    # no worker takes it meanwhile, so that only the lever's own steps are seen
+    bench.floor.server.embedded.create_pool("unserved", queues=("default",))
+    name = f"of-{uuid4().hex[:6]}"
+
+    async def create(client: Any) -> None:
+        await client.create_deployment(
+            flow_id=await client.create_flow_from_name("resized"),
+            name=name,
+            work_pool_name="unserved",
+            entrypoint="none.py:none",
+        )
+
+    bench.floor.do(create)
+    run_id = bench.failed_run(f"resized/{name}")
     action = ResizeRun(run_id=run_id, memory_mb=256)
 
     async def dying() -> None:
@@ -192,14 +205,12 @@ def test_a_resize_whose_process_died_is_finished_by_repeating_it(
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
     assert bench.state_name(run_id) == "AwaitingRetry"
-    # taken out of the worker's reach, so that only the lever's own steps are seen
     delivery = bench.execute(action, mark)
     assert delivery.effect is Effect.DONE
     assert delivery.before == {"memory_mb": None}
     marks = [str(state.state_details.transition_id) for state in bench.floor.history(run_id)]
     assert (marks.count(step_mark(mark, "park")), marks.count(mark)) == (1, 1)
     assert (bench.floor.run(run_id).job_variables or {})["memory_mb"] == 256
-    bench.floor.ended(run_id)
 
 
 def test_a_resize_is_refused_where_the_pool_cannot_size_its_runs(bench: Bench, mark: str) -> None:
