@@ -68,7 +68,7 @@ def language_model(settings: Settings) -> LanguageModel | None:
 
 async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
     """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
-    from pilotage.planner.checkpoints import SqliteCheckpoints
+    from pilotage.planner.checkpoints import checkpoints_at
     from pilotage.planner.planner import Planner
     from pilotage.telemetry import connect
     from pilotage.telemetry.champion import ChampionForecaster
@@ -85,7 +85,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
         desk=desk,
         model=language_model(settings),
         parameters=settings.planner,
-        checkpoints=SqliteCheckpoints(where.checkpoints),
+        checkpoints=checkpoints_at(settings.agent_memory.get_secret_value(), where.checkpoints),
         since=watch_from,
         traces=traces.of_planner(desk),
     ) as planner:

@@ -16,7 +16,7 @@ from pilotage.flows.places import Places
 from pilotage.flows.proposing import AgentDesk
 from pilotage.flows.settings import load_settings
 from pilotage.planner.chat import ChatAgent
-from pilotage.planner.checkpoints import SqliteCheckpoints
+from pilotage.planner.checkpoints import checkpoints_at
 from pilotage.planner.tools import Toolbox
 from pilotage.telemetry import connect
 
@@ -33,14 +33,14 @@ def chat_agent(
     """An agent for the person whose token `desk` carries and whose name is given, with these tools or its own.
 
     It remembers its conversations with them from one process to the next; `traces` is the process's. Raises
-    ConfigError when the environment holds a Prefect credential or a setting is wrong, StoreError when there is no
-    telemetry to read.
+    ConfigError when the environment holds a Prefect credential, a setting is wrong or an extra is lacking,
+    StoreError when there is no telemetry to read.
     """
     settings = load_settings(config=config, state_dir=where.root)
     return ChatAgent(
         tools=tools or toolbox(where, desk),
         model=language_model(settings),
-        memory=SqliteCheckpoints(where.conversations),
+        memory=checkpoints_at(settings.agent_memory.get_secret_value(), where.conversations),
         remembered_tokens=settings.llm.remembered_tokens,
         person=person,
         traces=traces.of_chat(desk) if traces else None,

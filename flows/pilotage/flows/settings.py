@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """Where owners are told, in the shape of PagerDuty's Events API v2; empty for nowhere."""
     webhook_routing_key: SecretStr = SecretStr("")
     """The integration key that PagerDuty wants in each call; other receivers may ignore it."""
+    agent_memory: SecretStr = SecretStr("")
+    """`postgresql://…`: where the agent keeps conversations and half-done thinking; empty for files in `state_dir`."""
     retention_days: int = Field(default=90, ge=1)
     """Days that event rows are kept; their payloads are kept for 7, run rows for good."""
     llm: LLMSettings = Field(default_factory=LLMSettings)

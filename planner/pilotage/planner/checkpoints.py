@@ -1,24 +1,36 @@
 """Where half-done thinking and the memory of conversations are kept: LangGraph's savers, told apart here only.
 
+In files of the state directory, or in PostgreSQL where several machines share one memory (extra `pilotage[postgres]`).
+
 Whoever needs one opens it for as long as a turn or a planner lasts. An open one that nobody closes keeps its process
 from ending.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pilotage.telemetry.errors import CheckpointError
+from pilotage.telemetry.errors import CheckpointError, ConfigError
+from pilotage.telemetry.redact import redact
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
+log = logging.getLogger(__name__)
+
+SETTING_UP = 7_304_115
+"""The advisory lock under which the tables are made; any number that nobody else uses."""
+CONNECTING = 10
+"""Seconds that a connection to PostgreSQL may take."""
 _FORGET_OLDER = (
     "DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = '' AND checkpoint_id < "
     "(SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = '')"
@@ -63,29 +75,117 @@ class SqliteCheckpoints:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as exc:
-            raise self._error(exc) from exc
-        try:
+            raise CheckpointError(
+                f"Keeping the agent's memory in {self.path}: {exc}. Mend the directory, or name another state directory."
+            ) from exc
+        with _translated(f" in {self.path}"):
             async with AsyncSqliteSaver.from_conn_string(str(self.path)) as saver:
                 await saver.setup()
                 yield saver
-        except sqlite3.Error as exc:
-            raise self._error(exc) from exc
 
-    def _error(self, found: Exception) -> CheckpointError:
-        locked = "locked" in str(found)
-        return CheckpointError(
-            f"Keeping the agent's memory in {self.path}: {found}. Look at the disk, or move the file away: a new one "
-            "is made, and no decision is lost, for those are in the ledger.",
-            transient=locked,
+
+@dataclass(frozen=True, slots=True)
+class PostgresCheckpoints:
+    """Kept in a PostgreSQL database, in tables that are made when they are not there."""
+
+    url: str = field(repr=False)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+        """As `Checkpoints`."""
+        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver  # the extra `postgres`
+        from psycopg.conninfo import make_conninfo
+
+        with _translated(" in PostgreSQL"):
+            where = make_conninfo(self.url, connect_timeout=CONNECTING)
+            async with AsyncPostgresSaver.from_conn_string(where) as saver:
+                await _set_up(saver)
+                yield saver
+
+
+async def _set_up(saver: Any) -> None:
+    """The tables, made by one process at a time: two that make them at once stand in each other's way."""
+    # waiting inside a statement would hold up the indexes that the other is making
+    while not await _got_the_lock(saver):  # noqa: ASYNC110 - the other is another process
+        await asyncio.sleep(0.05)
+    try:
+        await saver.setup()
+    finally:
+        await saver.conn.execute(f"SELECT pg_advisory_unlock({SETTING_UP})")
+
+
+async def _got_the_lock(saver: Any) -> bool:
+    found = await saver.conn.execute(f"SELECT pg_try_advisory_lock({SETTING_UP}) AS got")
+    return bool((await found.fetchone())["got"])
+
+
+def checkpoints_at(url: str, path: Path) -> Checkpoints:
+    """Those in the database that the URL names, or in the file where there is none.
+
+    Raises ConfigError when the URL is none of PostgreSQL, or the extra is not installed.
+    """
+    if not url:
+        return SqliteCheckpoints(path)
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(
+            "Reading `agent_memory`: it does not begin with postgresql://. Name a PostgreSQL database, or leave it out "
+            "and the agent remembers in files of the state directory."
         )
+    try:
+        import langgraph.checkpoint.postgres.aio  # noqa: F401 - is the extra there?
+    except ImportError as exc:
+        raise ConfigError(
+            f"Reading `agent_memory`: PostgreSQL needs the extra, and {exc.name or exc} is not installed. "
+            "Run pip install 'pilotage[postgres]', or leave `agent_memory` out."
+        ) from exc
+    return PostgresCheckpoints(url)
+
+
+def checkpoint_fault(found: BaseException) -> CheckpointError | None:
+    """The fault of a saver as ours, or None for whatever is no fault of a saver."""
+    return _fault(found, "")
+
+
+def _fault(found: BaseException, where: str) -> CheckpointError | None:
+    psycopg = sys.modules.get("psycopg")
+    of_postgres = psycopg is not None and isinstance(found, psycopg.Error)
+    if not (of_postgres or isinstance(found, sqlite3.Error)):
+        return None
+    what = redact(" ".join(str(found).split()) or type(found).__name__)
+    return CheckpointError(
+        f"Keeping the agent's memory{where}: {what}. Look at the disk or the database; a file may be moved away, and "
+        "a new one is made. No decision is lost, for those are in the ledger.",
+        transient="not a database" not in what and "malformed" not in what,
+    )
+
+
+@contextmanager
+def _translated(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        if (fault := _fault(exc, where)) is not None:
+            raise fault from exc
+        raise
 
 
 async def keep_newest(saver: BaseCheckpointSaver[Any], thread: str) -> None:
-    """Nothing; of this thread only the newest checkpoint is left, where the saver keeps them for longer than itself."""
+    """Nothing; of this thread only the newest checkpoint is left, where the saver keeps them for longer than itself.
+
+    When that cannot be, more is left, which is told to the log alone.
+    """
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    if isinstance(saver, AsyncSqliteSaver):  # it has no pruning of its own yet
-        async with saver.lock:
-            for table in ("writes", "checkpoints"):
-                await saver.conn.execute(_FORGET_OLDER.format(table=table), (thread, thread))
-            await saver.conn.commit()
+    try:
+        if isinstance(saver, AsyncSqliteSaver):  # it has no pruning of its own yet
+            async with saver.lock:
+                for table in ("writes", "checkpoints"):
+                    await saver.conn.execute(_FORGET_OLDER.format(table=table), (thread, thread))
+                await saver.conn.commit()
+        else:
+            with suppress(NotImplementedError):  # what is in memory only goes with it
+                await saver.aprune([thread])
+    except Exception as error:
+        if checkpoint_fault(error) is None:
+            raise
+        log.warning("Older checkpoints of %s stay: %s", thread, error)

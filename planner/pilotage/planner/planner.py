@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pilotage.planner.actions import ActionKind, action_as_json
-from pilotage.planner.checkpoints import Checkpoints
+from pilotage.planner.checkpoints import Checkpoints, checkpoint_fault
 from pilotage.planner.diagnosis import incident_id
 from pilotage.planner.findings import Finding
 from pilotage.planner.lookout import LOOKS, Lookout
@@ -100,8 +100,20 @@ class Planner:
         """What happened: one entry for each new situation, with the desk's answers under `filed`.
 
         An entry has `incident_id`, `subject`, `failure_class`, `found_by`, `rule_id`, `fingerprint`, `p_fail`,
-        `playbook`, `alternatives`, `filed` and, when something failed, `error`.
+        `playbook`, `alternatives`, `filed` and, when something failed, `error`. Raises CheckpointError.
         """
+        try:
+            return await self._tick(now)
+        except Exception as error:
+            if (fault := checkpoint_fault(error)) is not None:
+                raise fault from error
+            raise
+        finally:
+            await (
+                self.aclose()
+            )  # opened anew when there is something new: a lost connection is lost for one tick
+
+    async def _tick(self, now: datetime) -> list[dict[str, Any]]:
         try:
             offered = await asyncio.to_thread(self._desk.offered)
         except AdapterError as error:
@@ -219,15 +231,16 @@ class Planner:
             state = await thought
             happened |= _told(state)
             await self._file(trouble.incident_id, state, happened["filed"])
-        except AdapterError as error:
-            log.warning("Incident %s waits for the next tick: %s", trouble.incident_id, error)
-            happened["error"] = str(error)
-            if not error.transient:
+        except Exception as found:  # a defect of ours in one situation must not stop the others
+            error = checkpoint_fault(found) or found
+            if isinstance(error, AdapterError):
+                log.warning("Incident %s waits for the next tick: %s", trouble.incident_id, error)
+                happened["error"] = str(error)
+            else:
+                log.exception("Incident %s could not be thought through", trouble.incident_id)
+                happened["error"] = f"{type(error).__name__}: {error}"
+            if not (isinstance(error, AdapterError) and error.transient):
                 self._count_try(trouble.incident_id)
-        except Exception as error:  # a defect of ours in one situation must not stop the others
-            log.exception("Incident %s could not be thought through", trouble.incident_id)
-            happened["error"] = f"{type(error).__name__}: {error}"
-            self._count_try(trouble.incident_id)
         else:
             self._remember(trouble.incident_id)
             await self._forget_thought(trouble.incident_id)
