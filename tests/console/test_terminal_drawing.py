@@ -67,6 +67,8 @@ def events(words: str) -> list[Event]:
             "answer",
             {
                 **turn, "text": words, "by": words, "mock": True, "gaps": [words],
+                "claims": [{"text": words, "opinion": True}],
+                "forecasts": [{"run_id": words, "p_fail": 0.4, "model": words}],
                 "citations": [{"tool": words, "refs": [{"ref": f"run:{words}"}]}],
             },
         ),
@@ -121,6 +123,20 @@ def test_moments_say_which_clock_they_are_on() -> None:
     assert "since (UTC)" in told
     assert "11-02 12:00:00" in told
     assert "made (UTC)" in printed(drawn(blocks.pairs("T", {"made": at}), 80), 80)
+
+
+def test_an_answer_tells_the_measured_chance_and_which_sentences_nothing_backs() -> None:
+    answer = {
+        "text": "It ran out of memory. It may do so again.", "by": "model", "turn": 1,
+        "claims": [{"text": "It ran out of memory.", "opinion": False}, {"text": "It may do so again.", "opinion": True}],
+        "forecasts": [{"run_id": "0123456789ab", "p_fail": 0.42, "model": "ewma"}],
+    }  # fmt: skip
+    told = printed(
+        shown(Event(seq=1, thread="t", type="answer", by="model", at=NOW, payload=answer), 100), 100
+    )
+    assert "run 01234567: 42% chance of failing, says ewma" in told
+    assert told.count("opinion") == 1
+    assert "opinion, no look-up backs it: It may do so again." in told
 
 
 def test_a_card_has_what_a_person_decides_on() -> None:

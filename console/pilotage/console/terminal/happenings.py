@@ -93,6 +93,16 @@ def answer(payload: Mapping[str, Any], *, streamed: bool) -> RenderableType:
         foot.append_text(harmless(f"; evidence: {_evidence(cited)}   /last", limit=300))
     parts.append(foot)
     parts += [
+        harmless(f"run {one['run_id'][:8]}: {one['p_fail']:.0%} chance of failing, says {one['model']}")
+        for one in payload.get("forecasts") or ()
+    ]
+    if not payload.get("opinion"):  # else all of it is
+        parts += [
+            Text.assemble(("opinion, no look-up backs it: ", "yellow"), harmless(one["text"]))
+            for one in payload.get("claims") or ()
+            if one.get("opinion")
+        ]
+    parts += [
         Text.assemble(("could not check: ", "yellow"), harmless(gap)) for gap in payload.get("gaps") or ()
     ]
     return Group(*parts)
