@@ -48,6 +48,40 @@ def test_a_sentence_is_backed_by_its_keys_and_its_ids(
     assert found.opinion == (not any(backed))
 
 
+FLOOR = {
+    "e0003": {
+        "runs_by_state": {"COMPLETED": 9, "FAILED": 2, "RUNNING": 1},
+        "failures": [{"name": name} for name in "abcdef"],
+        "queues_waiting": ["pool/fast: 30"],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gap"),
+    [
+        ("100 runs failed [e0003].", "counts 100"),
+        ("There are 77 failed runs [e0003], and 30 runs wait [e0003].", "counts 77"),
+        ("30 runs wait [e0003].", ""),
+        ("3 runs are not over [e0003].", ""),  # two and one
+        ("12 runs are there [e0003].", ""),  # all of them
+        ("5 of these are failures of the network, so 5 failures are one [e0003].", ""),  # some of the six
+        ("In 48 hours runs failed [e0003]. Look at the last 500 runs.", ""),
+        ("It needs 512 MiB and 90 minutes [e0003].", ""),
+        ("You said 64 runs [e0003].", ""),
+    ],
+)
+def test_a_count_that_cannot_come_from_what_was_looked_up_is_pointed_out(answer: str, gap: str) -> None:
+    found = checked(answer, FLOOR, asked="what of my 64 runs?")
+    assert (gap in "; ".join(found.gaps)) if gap else not found.gaps
+    assert found.claims[0].opinion == bool(gap)
+
+
+def test_without_a_look_up_a_count_is_an_opinion_like_all_else() -> None:
+    found = checked("100 runs failed.", {})
+    assert (found.opinion, found.gaps) == (True, ())
+
+
 def test_an_id_that_the_person_gave_needs_no_evidence() -> None:
     assert checked(f"Nothing is known of {OTHER}.", {}, asked=f"why {OTHER}?").gaps == ()
 

@@ -110,7 +110,7 @@ async def run(base_url: str, directory: Path) -> bool:
         base_url=base_url,
         api_key="",
         model="smollm2",
-        timeout=60,
+        timeout=300,
         max_retries=0,
         max_tokens=REPLY,
         calls_tools=False,
