@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from tests.planner.conftest import Maker
 from tests.planner.rig import ALL, MemoryDesk
 
 from pilotage.planner.actions import ActionKind
@@ -34,9 +34,10 @@ def desk() -> Desk:
     return Desk()
 
 
-@pytest.fixture
-def tools(tmp_path: Path, make: Any, desk: Desk) -> Iterator[Toolbox]:
-    store = DuckDBStore(tmp_path / "telemetry.duckdb")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBStore]:
+    make = Maker()
+    store = DuckDBStore(tmp_path_factory.mktemp("wishes") / "telemetry.duckdb")
     completed = {"state_type": StateType.COMPLETED, "state_name": "Completed", "state_message": ""}
     store.merge_runs(
         [
@@ -54,8 +55,13 @@ def tools(tmp_path: Path, make: Any, desk: Desk) -> Iterator[Toolbox]:
             DeploymentFact(deployment_id=REMEDY, name="vacuum", flow_name="mend", updated=make.now),
         ]
     )
-    yield Toolbox(store=store, desk=desk, clock=lambda: make.now, on_behalf_of="ann")
+    yield store
     store.close()
+
+
+@pytest.fixture
+def tools(store: DuckDBStore, make: Any, desk: Desk) -> Toolbox:
+    return Toolbox(store=store, desk=desk, clock=lambda: make.now, on_behalf_of="ann")
 
 
 def wishes(make: Any) -> dict[ActionKind, tuple[str, dict[str, Any]]]:
