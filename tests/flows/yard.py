@@ -459,6 +459,7 @@ def on_pool(action: Action, look: Look = pool_look, *, paused: bool = False) -> 
 
 async def limit_of_deployment(yard: Yard, api: PrefectApi) -> Target:
     name = f"deployment:{yard.limited_id}"
+    await tidy(api)
     await api.set_limit(name, 4)
     action = SetLimit(scope=LimitScope.DEPLOYMENT, name=yard.limited_id, limit=2, hold=HOUR)
     return Target(action=action, look=limit_look(name))
