@@ -431,6 +431,9 @@ def test_at_rest_the_files_answer_and_the_stop_file_holds(
     assert json.loads(pilotage(ship, "audit", "verify", "--json").stdout)["ok"] is True
     assert pilotage(ship, "stop", "--reason", "nobody is at the desk").returncode == 0
     assert "nobody is at the desk" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
+    strange = pilotage(ship, "proposals", "--status", "nonsense")
+    assert strange.returncode != 0
+    assert "needs_approval" in strange.stderr
     refused = pilotage(ship, "approve", "p-000000000000")
     assert refused.returncode != 0
     with aboard(root, prefect_server.env, mode="auto") as ship:

@@ -10,7 +10,7 @@ from typing import Any
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.ledger_at_rest import reading_ledger
-from pilotage.flows.operations import unknown_proposal, unknown_subject
+from pilotage.flows.operations import known_status, unknown_proposal, unknown_subject
 from pilotage.flows.places import Places
 from pilotage.flows.publishing import bundle_kept, policies_as_json
 from pilotage.policies.sql_ledger import SqlLedger
@@ -58,7 +58,7 @@ class FilesAtRest:
             case "incidents":
                 return ledger.incidents(arguments["limit"])
             case "proposals":
-                return ledger.proposals(arguments.get("status"), arguments["limit"])
+                return ledger.proposals(known_status(arguments.get("status")), arguments["limit"])
             case "proposal":
                 row = ledger.proposal(arguments["proposal_id"])
                 if row is None:

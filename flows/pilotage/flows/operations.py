@@ -53,6 +53,13 @@ def unknown_proposal(proposal_id: str) -> str:
     return f"Looking for proposal {proposal_id}: there is none. See `pilotage proposals`."
 
 
+def known_status(status: str | None) -> str | None:
+    """The status to list, or None for all. Raises DeskRefusal for one that there is not."""
+    if status is not None and status not in get_args(Status):
+        raise DeskRefusal("bad-request", f"Listing {status!r}: valid are {', '.join(get_args(Status))}.")
+    return status
+
+
 def unknown_subject(subject: str) -> str:
     """What to say about something that nothing is recorded of."""
     return (
@@ -207,9 +214,7 @@ class Operations:
         self, caller: Identity, status: str | None = None, limit: int = 50
     ) -> list[dict[str, Any]]:
         """The newest proposals first, all or those of one status."""
-        if status is not None and status not in get_args(Status):
-            raise DeskRefusal("bad-request", f"Listing {status!r}: valid are {', '.join(get_args(Status))}.")
-        return await asyncio.to_thread(self._ledger.proposals, status, limit)
+        return await asyncio.to_thread(self._ledger.proposals, known_status(status), limit)
 
     async def proposal(self, caller: Identity, proposal_id: str) -> dict[str, Any]:
         """One proposal with its digest, status and last verdict."""
