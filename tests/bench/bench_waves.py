@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -123,7 +124,7 @@ async def spread(lever: SpreadLever, action: SpreadRuns, mark: str) -> Delivery:
             print(f"asked again: {error}", flush=True)
 
 
-async def measured(home: Path) -> list[Row]:
+async def measured(home: Path, watch: Watch) -> list[Row]:
     from prefect.client.orchestration import get_client
 
     (home / "flows.py").write_text(FLOWS)
@@ -139,9 +140,9 @@ async def measured(home: Path) -> list[Row]:
             await asyncio.sleep(0.2)
         idle = await delays(asking, other, STARTS + 1)
         say("idle", idle)
-        await asking.set_queue_paused(POOL, "default", True)
-        await crowd(client, blocked)
-        await asking.set_queue_paused(POOL, "default", False)
+        # a worker that meets the first of them while the others are made keeps the database from making them
+        with watch.worker_held():
+            await crowd(client, blocked)
         before = await delays(asking, other, max(1, STARTS // 2))
         say("beside the blocked", before)
 
@@ -216,6 +217,20 @@ class Watch:
         self._over.set()
         self._thread.join()
 
+    @contextmanager
+    def worker_held(self) -> Iterator[None]:
+        """Meanwhile the worker and its runs do nothing."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, sign: signal.Signals) -> None:
+        for group in (one.process.pid for one in self._server._children if one.name == WORKER):
+            with suppress(ProcessLookupError):
+                os.killpg(group, sign)
+
     def _look(self) -> None:
         while not self._over.wait(1):
             if WORKER not in self._server.alive():
@@ -234,7 +249,7 @@ def main() -> None:
         os.environ.update(server.client_env)
         server.create_pool(POOL, queues=("default",))
         with Watch(server) as watch:
-            rows = asyncio.run(measured(Path(scratch)))
+            rows = asyncio.run(measured(Path(scratch), watch))
         publish("waves", [*rows, beside("worker_restarts", "times", 1, ours=float(watch.restarts))])
 
 
