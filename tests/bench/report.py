@@ -14,6 +14,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+WIDE = 160
+"""Columns of a report: its names are long, and a number that is cut is none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -63,7 +66,7 @@ def publish(name: str, rows: list[Row]) -> None:
     table = Table(title=f"bench-{name} (medians)")
     for heading in ("measure", "value", "unit", "peer", "peer value", "ratio", "runs"):
         justify: Literal["left", "right"] = "left" if heading in ("measure", "unit", "peer") else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading == "measure", overflow="fold")
+        table.add_column(heading, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(
             row.measure,
@@ -74,7 +77,7 @@ def publish(name: str, rows: list[Row]) -> None:
             _shown(row.ratio),
             str(row.runs),
         )
-    Console().print(table)
+    Console(width=WIDE).print(table)
     target = Path(".bench") / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({"rows": [asdict(row) for row in rows], "host": host()}, indent=2) + "\n")
