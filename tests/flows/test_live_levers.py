@@ -308,7 +308,7 @@ def test_a_suspended_process_ends_at_its_next_task_and_its_work_is_not_done_twic
     action = SuspendRun(run_id=run_id, hold=timedelta(hours=1))
     delivery = yard.execute(action, mark, expected=yard.state_id(run_id))
     assert delivery.effect is Effect.DONE, delivery
-    (tmp_path / "go").touch()
+    (tmp_path / "go").write_text("suspended")
     # the process has gone when its worker says so, not when the state says Suspended
     yard.wait_for_worker(run_id, within=120)
     check = yard.kept(action, delivery, mark)
