@@ -104,13 +104,17 @@ async def crowd(client: Any, deployment_id: str) -> None:
     """Nothing; the thousand are overdue."""
     due = datetime.now(UTC) - timedelta(minutes=1)
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
-    for start in range(0, RUNS, 100):
+    made = 0
+    while made < RUNS:
         answer = await client._client.post(
             f"/deployments/{deployment_id}/create_flow_run/bulk",
-            json=[{"state": state}] * min(100, RUNS - start),
+            json=[{"state": state}] * min(50, RUNS - made),
             timeout=120,
         )
         answer.raise_for_status()
+        # Prefect answers 200 although its database was locked and none of them was made
+        made += sum(one["status"] == "CREATED" for one in answer.json()["results"])
+    print(f"{made} runs are due", flush=True)
 
 
 async def spread(lever: SpreadLever, action: SpreadRuns, mark: str) -> Delivery:
