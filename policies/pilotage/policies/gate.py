@@ -186,17 +186,9 @@ class Gate:
         # what denies blindly denies in every seating
         if firm := next((answer.firm for answer in real if answer.firm), ()):
             return _explained(bundle, Outcome.DENY, firm)
-        missing = self._cheapest(people, ask)
-        if isinstance(missing, RawAnswer):
-            if missing.errors:
-                return refused("!evaluation-error", bundle=bundle.hash, errors=missing.errors)
-            if not missing.deciding:
-                return refused("!default-deny", bundle=bundle.hash)
-            return _explained(bundle, Outcome.DENY, missing.deciding)
-        if missing is None:
-            return refused(
-                "!evaluation-error", bundle=bundle.hash, errors=("no set of approvals was accepted",)
-            )
+        missing = self._cheapest(bundle, people, ask)
+        if isinstance(missing, Verdict):
+            return missing
         if ledger.stage == "judge" and ledger.waiting_alike:
             return refused("!asked-already", bundle=bundle.hash)
         if ledger.stage == "judge" and ledger.waiting >= bundle.guardrails.max_waiting:
@@ -204,29 +196,39 @@ class Gate:
         asking = sorted({name for answer in real for name in answer.deciding})
         return replace(
             _explained(bundle, Outcome.NEEDS_APPROVAL, asking),
-            requirements=missing,
+            requirements=dict(missing),
             would_change=tuple(f"{count} more approval(s) by {role}" for role, count in missing.items()),
         )
 
     def _cheapest(
         self,
+        bundle: Bundle,
         people: Mapping[str, frozenset[str]],
         ask: Callable[[Sequence[Mapping[str, int]]], tuple[RawAnswer, ...]],
-    ) -> dict[str, int] | RawAnswer | None:
-        """The fewest seats still missing with which the engine allows it; what it answers when even all seats are
-        not enough; None when all are enough and yet no set of them was.
-        """
-        # a set that is full already was asked before, and refused
-        for turn, (missing, seats) in enumerate(seatings(self._roles, people, MOST_SEATS)):
-            # the first one is mostly enough; where it is not, whether any can be is asked before the many others
-            if turn == 1:
-                (saturated,) = ask([dict.fromkeys(self._roles, MOST_SEATS)])
-                if saturated.errors or not saturated.allowed:
-                    return saturated
+    ) -> Mapping[str, int] | Verdict:
+        """The fewest seats still missing with which the engine allows it, or the refusal where no seats are enough."""
+
+        def enough(seats: Mapping[str, int]) -> bool:
             (answer,) = ask([seats])
-            if answer.allowed and not answer.errors:
-                return dict(missing)
-        return None
+            return answer.allowed and not answer.errors
+
+        # a set that is full already was asked before, and refused
+        options = seatings(self._roles, people, MOST_SEATS)
+        # the first is mostly enough; where it is not, whether any can be is asked before the many others
+        for missing, seats in options[:1]:
+            if enough(seats):
+                return missing
+        (saturated,) = ask([dict.fromkeys(self._roles, MOST_SEATS)])
+        if saturated.errors:
+            return refused("!evaluation-error", bundle=bundle.hash, errors=saturated.errors)
+        if not saturated.allowed:
+            if not saturated.deciding:
+                return refused("!default-deny", bundle=bundle.hash)
+            return _explained(bundle, Outcome.DENY, saturated.deciding)
+        for missing, seats in options[1:]:
+            if enough(seats):
+                return missing
+        return refused("!evaluation-error", bundle=bundle.hash, errors=("no set of approvals was accepted",))
 
 
 def _refusal(
