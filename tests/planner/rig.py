@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +20,31 @@ from pilotage.telemetry.errors import DeskError
 from pilotage.telemetry.forecasts import Forecast
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
+
+
+class NoDesk:
+    """Offers nothing."""
+
+    def offered(self) -> tuple[ActionKind, ...]:
+        return ()
+
+
+class TakingDesk:
+    """Takes whatever is handed in, with one outcome for what is filed and one for what is only considered."""
+
+    def __init__(self, *, filed: str, considered: str) -> None:
+        self.filed: list[Proposal] = []
+        self._filed, self._considered = filed, considered
+
+    def offered(self) -> tuple[ActionKind, ...]:
+        return ("retry_run", "cancel_run")
+
+    def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
+        self.filed.append(proposal)
+        return {"proposal_id": proposal.id, "outcome": self._filed}
+
+    def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
+        return {"outcome": self._considered}
 
 
 class MemoryDesk:

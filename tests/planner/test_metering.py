@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.planner.rig import NoDesk
 
 from pilotage.planner.chat import ChatAgent
 from pilotage.planner.chat_parts import ChatPart
@@ -19,11 +20,6 @@ from pilotage.planner.tools import Toolbox
 from pilotage.telemetry.duckdb_store import DuckDBStore
 
 PRICED = Budget(prompt_price=1_000_000, completion_price=2_000_000, tokens_per_day=3600, cost_per_day=1000)
-
-
-class NoDesk:
-    def offered(self) -> tuple[Any, ...]:
-        return ()
 
 
 @pytest.fixture

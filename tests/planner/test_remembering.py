@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from tests.planner.rig import NoDesk
 
 from pilotage.planner.chat import ChatAgent
 from pilotage.planner.chat_parts import ChatPart
@@ -32,11 +33,6 @@ from pilotage.telemetry.duckdb_store import DuckDBStore
 
 SECRET = "ghp_abcdefghijklmnopqrstuvwxyz012345"
 RARER = "SK" + 2 * "0123456789abcdef"
-
-
-class NoDesk:
-    def offered(self) -> tuple[Any, ...]:
-        return ()
 
 
 @pytest.fixture

@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.planner.conftest import RUN, Maker
+from tests.planner.rig import TakingDesk
 
-from pilotage.planner.actions import ActionKind
 from pilotage.planner.chat import CALLS_PER_ANSWER, ChatAgent
 from pilotage.planner.chat_parts import ChatPart
 from pilotage.planner.evidence import key_of
 from pilotage.planner.model_book import Budget, ModelBook
 from pilotage.planner.openai_model import OpenAIModel
-from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.scripted_llm import (
     ScriptedLLM,
     Step,
@@ -44,21 +43,6 @@ OTHER = "99999999-9999-4999-8999-999999999999"
 SECRET = "ghp_abcdefghijklmnopqrstuvwxyz012345"
 QUEUES = key_of("queues", {})
 FINE = f"All is well [{QUEUES}]."
-
-
-class Desk:
-    def __init__(self) -> None:
-        self.filed: list[Proposal] = []
-
-    def offered(self) -> tuple[ActionKind, ...]:
-        return ("retry_run", "cancel_run")
-
-    def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
-        self.filed.append(proposal)
-        return {"proposal_id": proposal.id, "outcome": "needs_approval"}
-
-    def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
-        return {"outcome": "deny"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +222,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBStore]:
 
 def conversation(
     case: Case, store: DuckDBStore, book: Path
-) -> tuple[list[ChatPart], Desk, list[dict[str, Any]]]:
-    desk = Desk()
+) -> tuple[list[ChatPart], TakingDesk, list[dict[str, Any]]]:
+    desk = TakingDesk(filed="needs_approval", considered="deny")
     agent_tools = Toolbox(store=store, desk=desk, clock=lambda: Maker.now, on_behalf_of="ann")
 
     async def talk(base_url: str) -> list[ChatPart]:
@@ -291,7 +275,9 @@ def test_nobody_listens(store: DuckDBStore, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    agent_tools = Toolbox(store=store, desk=Desk(), clock=lambda: Maker.now)
+    agent_tools = Toolbox(
+        store=store, desk=TakingDesk(filed="needs_approval", considered="deny"), clock=lambda: Maker.now
+    )
 
     async def talk() -> list[ChatPart]:
         model = OpenAIModel(
@@ -308,7 +294,9 @@ def test_nobody_listens(store: DuckDBStore, tmp_path: Path) -> None:
 
 
 def test_a_model_that_keeps_failing_is_left_alone_and_the_person_still_answered(store: DuckDBStore) -> None:
-    agent_tools = Toolbox(store=store, desk=Desk(), clock=lambda: Maker.now)
+    agent_tools = Toolbox(
+        store=store, desk=TakingDesk(filed="needs_approval", considered="deny"), clock=lambda: Maker.now
+    )
 
     async def talk(base_url: str) -> list[ChatPart]:
         model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=5)
@@ -332,7 +320,9 @@ def test_a_model_that_keeps_failing_is_left_alone_and_the_person_still_answered(
     ids=["a reply that nobody fetched", "a request that was not expected"],
 )
 def test_the_script_itself_is_strict(store: DuckDBStore, wrong: list[Step]) -> None:
-    agent_tools = Toolbox(store=store, desk=Desk(), clock=lambda: Maker.now)
+    agent_tools = Toolbox(
+        store=store, desk=TakingDesk(filed="needs_approval", considered="deny"), clock=lambda: Maker.now
+    )
 
     async def talk(base_url: str) -> None:
         model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=5)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.planner.rig import TakingDesk
 from tests.policies.attacks.channels import CHANNELS, heard, obeyed, world_of
 from tests.policies.attacks.obedient import GOOD, HARM, NOW, RUN, strings
 from tests.policies.attacks.report import measured, tries
 from tests.telemetry.samples import a_log, a_run
 
-from pilotage.planner.actions import ActionKind
 from pilotage.planner.chat import ChatAgent
 from pilotage.planner.openai_model import OpenAIModel
-from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.scripted_llm import ScriptedLLM, Step, text, tool
 from pilotage.planner.tools import Toolbox
 from pilotage.policies.bundle import Bundle
@@ -106,23 +104,6 @@ def test_a_model_that_names_no_class_in_the_closed_form_changes_nothing() -> Non
     assert classes == {heard(plain).finding.failure_class}
 
 
-class Desk:
-    """Takes whatever is handed in."""
-
-    def __init__(self) -> None:
-        self.filed: list[Proposal] = []
-
-    def offered(self) -> tuple[ActionKind, ...]:
-        return ("retry_run", "cancel_run")
-
-    def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
-        self.filed.append(proposal)
-        return {"proposal_id": proposal.id, "outcome": "allow"}
-
-    def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
-        return {"outcome": "allow"}
-
-
 def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_did_not_ask_for(
     tmp_path: Path,
 ) -> None:
@@ -143,7 +124,10 @@ def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_
         return text("Done as I was told.")
 
     def handed_in(asked: str, one: str) -> list[str]:
-        store, desk = DuckDBStore(tmp_path / f"{len(quoted)}.duckdb"), Desk()
+        store, desk = (
+            DuckDBStore(tmp_path / f"{len(quoted)}.duckdb"),
+            TakingDesk(filed="allow", considered="allow"),
+        )
         store.merge_runs([a_run(RUN, state_message=one, name=one[:80], tags=(one,), parameters={"a": one})])
         store.add_logs([a_log(run_id=RUN, message=one, level=40)])
         toolbox = Toolbox(store=store, desk=desk, clock=lambda: NOW, on_behalf_of="ann")
