@@ -126,7 +126,10 @@ class EmbeddedPrefect:
         self._port = _free_port()
         server = self._spawn(
             "server",
-            ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)),
+            (
+                *("pilotage.flows.loop_safe_gc", "prefect"),
+                *("server", "start", "--host", "127.0.0.1", "--port", str(self._port)),
+            ),
             {
                 "PREFECT_SERVER_API_AUTH_STRING": self._auth,
                 "PREFECT_SERVER_UI_ENABLED": "true" if self._ui else "false",
