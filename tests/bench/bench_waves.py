@@ -1,8 +1,8 @@
-"""A thousand runs that wait for one limit, parked and released in waves, while others want to start in the same queue.
+"""A thousand runs that wait for one limit, parked and released in waves, while others want to start.
 
-A real worker, a real holder of the limit's one slot, and another deployment whose runs should start as on an idle
-server: how late they start is measured idle, beside the blocked thousand, while these are parked, and while waves come
-due. The lever's calls to Prefect are counted.
+A real worker, a real holder of the limit's one slot, and two other deployments whose runs should start as on an idle
+server: one in a queue of its own, one in the queue of the crowd. How late they start is measured idle, beside the
+blocked thousand, while these are parked, and while waves come due. The lever's calls to Prefect are counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,7 +41,7 @@ STARTS = int(os.environ.get("BENCH_STARTS", "6"))
 WAVE, EVERY = 100, timedelta(seconds=30)
 STARVED = 90.0
 """Seconds after which a start that does not come is counted as this late."""
-POOL, WORKER = "waves", "pilot-worker"
+POOL, WORKER, CROWDED, QUIET = "waves", "pilot-worker", "default", "others"
 FLOWS = """
 import time
 from prefect import flow
@@ -68,12 +68,13 @@ class CountingApi(PrefectApi):
         return await super()._send(method, route, none_on=none_on, **sent)
 
 
-async def deployed(client: Any, home: Path, flow: str, **more: Any) -> str:
+async def deployed(client: Any, home: Path, flow: str, queue: str = CROWDED, **more: Any) -> str:
     """The id of a deployment of one of the flows."""
     flow_id = await client.create_flow_from_name(flow)
     made = await client.create_deployment(
         flow_id=flow_id,
-        name="bench",
+        name=queue,
+        work_queue_name=queue,
         work_pool_name=POOL,
         path=str(home),
         entrypoint=f"flows.py:{flow}",
@@ -94,9 +95,23 @@ async def start_delay(api: PrefectApi, deployment_id: str) -> float:
     return STARVED
 
 
-async def delays(api: PrefectApi, deployment_id: str, many: int) -> list[float]:
+Delays = dict[str, list[float]]
+"""Seconds by where the run waited: in a queue of its own, or in the queue of the crowd."""
+
+
+async def once(api: PrefectApi, others: Mapping[str, str], found: Delays) -> None:
+    """Nothing; one run of each of the others has started, and its delay is among those found."""
+    waited = await asyncio.gather(*(start_delay(api, each) for each in others.values()))
+    for where, each in zip(others, waited, strict=True):
+        found.setdefault(where, []).append(each)
+
+
+async def delays(api: PrefectApi, others: Mapping[str, str], many: int) -> Delays:
     """The same, so many times."""
-    return [await start_delay(api, deployment_id) for _ in range(many)]
+    found: Delays = {}
+    for _ in range(many):
+        await once(api, others, found)
+    return found
 
 
 async def crowd(client: Any, deployment_id: str) -> None:
@@ -139,15 +154,19 @@ async def measured(home: Path) -> list[Row]:
         PatientApi.from_prefect_settings().opened() as asking,
         get_client() as client,
     ):
-        other = await deployed(client, home, "quick")
+        others = {
+            "own queue": await deployed(client, home, "quick", QUIET),
+            "queue of the crowd": await deployed(client, home, "quick"),
+        }
         blocked = await deployed(client, home, "blocked", concurrency_limit=1)
         holder = await client.create_flow_run_from_deployment(UUID(blocked), parameters={"seconds": 3600})
         while (await asking.run(str(holder.id))).state.name != "Running":
             await asyncio.sleep(0.2)
-        idle = await delays(asking, other, STARTS + 1)
+        await delays(asking, others, 1)  # which warms up
+        idle = await delays(asking, others, STARTS)
         say("idle", idle)
         await crowd(client, blocked)
-        before = await delays(asking, other, max(1, STARTS // 2))
+        before = await delays(asking, others, max(1, STARTS // 3))
         say("beside the blocked", before)
 
         action = SpreadRuns(
@@ -158,13 +177,13 @@ async def measured(home: Path) -> list[Row]:
             most=RUNS,
         )
         mark, lever = str(uuid4()), SpreadLever(api)
-        while_parking: list[float] = []
+        while_parking: Delays = {}
         parked_all = asyncio.Event()
 
         async def meanwhile() -> None:
             async with PatientApi.from_prefect_settings().opened() as own:
                 while not parked_all.is_set():
-                    while_parking.append(await start_delay(own, other))
+                    await once(own, others, while_parking)
 
         task = asyncio.create_task(meanwhile())
         calls, began = api.calls, time.monotonic()
@@ -176,29 +195,34 @@ async def measured(home: Path) -> list[Row]:
         say("while parking", while_parking)
         if check.judgement is not Judgement.VERIFIED:
             raise RuntimeError(f"the waves were not verified: {check}, {done}")
-        parked = await delays(asking, other, STARTS)
+        parked = await delays(asking, others, STARTS)
         say("while parked", parked)
         await asyncio.sleep(max(0.0, (action.first - datetime.now(UTC)).total_seconds()))
-        waves = await delays(asking, other, STARTS)
+        waves = await delays(asking, others, STARTS)
         say("while waves come", waves)
-    idle = idle[1:]  # the first warms up
-    median, peer = statistics.median(idle), "idle server"
-    found = [
-        ("others_start_beside_blocked", before),
-        ("others_start_while_parking", while_parking),
-        ("others_start_while_parked", parked),
-        ("others_start_while_waves_come", waves),
-    ]
+    situations = {
+        "beside_blocked": before,
+        "while_parking": while_parking,
+        "while_parked": parked,
+        "while_waves_come": waves,
+    }
+    medians = {where: statistics.median(each) for where, each in idle.items()}
     return [
         beside("runs_parked", "runs", 1, ours=float(done.after["moved"])),
         beside("runs_refused", "runs", 1, ours=float(done.after["refused"])),
         beside("park_time", "s", 1, ours=took),
         beside("park_calls_to_prefect", "calls", 1, ours=float(used)),
-        beside("others_start_idle", "s", len(idle), ours=median),
         *(
-            beside(name, "s", len(each), ours=statistics.median(each), peer=peer, theirs=median)
-            for name, each in found
-            if each
+            beside(
+                f"start_in_{where.replace(' ', '_')}_{when}",
+                "s",
+                len(each),
+                ours=statistics.median(each),
+                peer="idle server",
+                theirs=medians[where],
+            )
+            for when, found in situations.items()
+            for where, each in found.items()
         ),
     ]
 
@@ -229,15 +253,16 @@ class Watch:
                     self._server.start_worker(POOL, name=WORKER)
 
 
-def say(what: str, found: Sequence[float]) -> None:
+def say(what: str, found: Delays) -> None:
     """Nothing; the numbers are on the screen."""
-    print(f"{what}: {', '.join(f'{each:.1f}' for each in found)} s", flush=True)
+    for where, each in found.items():
+        print(f"{what}, {where}: {', '.join(f'{one:.1f}' for one in each)} s", flush=True)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as server:
         os.environ.update(server.client_env)
-        server.create_pool(POOL, queues=("default",))
+        server.create_pool(POOL, queues=(QUIET, CROWDED))
         with Watch(server) as watch:
             rows = asyncio.run(measured(Path(scratch)))
         publish("waves", [*rows, beside("worker_restarts", "times", 1, ours=float(watch.restarts))])

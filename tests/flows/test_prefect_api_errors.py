@@ -92,6 +92,12 @@ def test_a_busy_server_is_asked_until_it_answers() -> None:
     assert asyncio.run(api(lambda request: next(answers)).flow_name(RUN)) == "f"
 
 
+def test_a_write_that_lost_a_race_in_the_database_is_sent_again_as_often_as_it_takes() -> None:
+    lost = httpx.Response(503, json={"exception_message": "Service Unavailable"})
+    answers = iter([lost] * (2 * TRIES) + [httpx.Response(200, json={"name": "f"})])
+    assert asyncio.run(api(lambda request: next(answers)).flow_name(RUN)) == "f"
+
+
 def test_a_server_that_wants_csrf_tokens_gets_one() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/csrf-token"):

@@ -2,10 +2,11 @@
 cancel those that newer ones have superseded.
 
 Every run is moved or cancelled once, under our mark, by a guarded write of many at once, while the queues that hold
-due runs are held for some seconds: a worker that has one in hand would start it twice. Between two holds others have
-their turn. The waves are start times, so nobody has to be alive to release them. A process that dies in between
-leaves a note; whoever repeats the delivery goes on with the runs that have not been dealt with. Runs that became due
-after the note are not part of it.
+due runs are held: a worker that has one in hand would start it twice. They are held once for all: a thousand that are
+due would, between two holds, all be taken up again before anybody else's, and keep the server from answering. The waves
+are start times, so nobody has to be alive to release them. A process that dies in between leaves a note; whoever
+repeats the delivery goes on with the runs that have not been dealt with. Runs that became due after the note are not
+part of it.
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ from pilotage.telemetry.facts import StateType
 
 MOST = 1000
 """Runs that one delivery deals with."""
-CHUNK = 100
-"""Runs that are dealt with while the queues are held once; a second or two of writes."""
-BREATH = timedelta(seconds=2)
-"""From one hold to the next: others whose runs wait in the same queues are not to feel the crowd twice."""
+PATIENCE = timedelta(seconds=60)
+"""For a worker that was handed many runs to have proposed each of them: a dozen seconds for a thousand."""
 _TOLD = 40
 """Refusals that a receipt quotes."""
 
@@ -74,7 +73,6 @@ class WaitingRuns:
         self._notes = Notes(api)
         self._holds = QueueHolds(api)
         self._settle = settle
-        self._breath = min(BREATH, settle)
 
     async def execute(self, deployment_id: str, waves: Waves, *, mark: str, message: str) -> Delivery:
         """The delivery, with what became of the runs."""
@@ -97,10 +95,8 @@ class WaitingRuns:
         tally = _Tally(moved=len(ours))
         # what nobody wants goes first: a repetition then finds the same ones to keep
         work = [(run, None) for run in dropped] + list(zip(kept, slots, strict=True))
-        for start in range(0, len(work), CHUNK):
-            if start:
-                await asyncio.sleep(self._breath.total_seconds())
-            await self._deal(work[start : start + CHUNK], tally, mark=mark, message=message)
+        for start in range(0, len(work), MOST):
+            await self._deal(deployment_id, work[start : start + MOST], tally, mark=mark, message=message)
         await self._release_left(mark)
         told = tally.told(len(todo) + len(ours))
         await self._notes.write("waves", mark, {**note, "done": datetime.now(UTC).isoformat(), "told": told})
@@ -173,8 +169,24 @@ class WaitingRuns:
         ]
         return sum(marked(history, step_mark(back, run_id)) is not None for run_id, history in histories)
 
+    async def _stand_still(self, deployment_id: str) -> None:
+        """Nothing; no run of the deployment was proposed a state for the settling time, or patience is over.
+
+        Whoever had been handed runs before their queue was held has proposed them by then; beside a crowd that takes
+        a server a while.
+        """
+        over = datetime.now(UTC) + PATIENCE
+        before: set[tuple[str, str]] | None = None
+        while True:
+            now = {_proposed(run) for run in await self._scheduled(deployment_id)}
+            if now == before or datetime.now(UTC) > over:
+                return
+            before = now
+            await asyncio.sleep(self._settle.total_seconds())
+
     async def _deal(
         self,
+        deployment_id: str,
         work: Sequence[tuple[RunView, datetime | None]],
         tally: _Tally,
         *,
@@ -190,10 +202,9 @@ class WaitingRuns:
                 if await self._holds.hold(pool, queue, key):
                     held.append(key)
             if queues:
-                # whoever had been handed a run before the queue was held has made it Pending by then
-                await asyncio.sleep(self._settle.total_seconds())
+                await self._stand_still(deployment_id)
             if not await self._holds.stand(held):
-                await asyncio.sleep(self._settle.total_seconds())
+                await self._stand_still(deployment_id)
             for start, batch in batches(work):
                 await self._write(batch, start, tally, mark=_ours_is(mark), message=message)
         finally:
@@ -283,6 +294,11 @@ def _ours_is(mark: str) -> str:
 def _in_its_wave(run: RunView, waves: Waves) -> bool:
     # Prefect makes Late what it finds Scheduled and overdue, and our mark goes with it; the time of the wave stays
     return run.state.name == "Late" and run.next_start is not None and run.next_start >= waves.first
+
+
+def _proposed(run: RunView) -> tuple[str, str]:
+    # Prefect makes Late by itself what is overdue: nobody has such a run in hand
+    return run.id, "" if run.state.name in ("Scheduled", "Late") else run.state.id
 
 
 def _is_ours(run: RunView, mark: str) -> bool:
