@@ -39,6 +39,8 @@ RUNS = int(os.environ.get("BENCH_RUNS", "1000"))
 STARTS = int(os.environ.get("BENCH_STARTS", "6"))
 """How often the other deployment wants to start, in each of the four situations."""
 WAVE, EVERY = 100, timedelta(seconds=30)
+PARKED_BY = timedelta(minutes=5)
+"""The first wave, from when parking begins: by then the server is to be itself again."""
 STARVED = 90.0
 """Seconds after which a start that does not come is counted as this late."""
 POOL, WORKER, CROWDED, QUIET = "waves", "pilot-worker", "default", "others"
@@ -57,9 +59,15 @@ def blocked(seconds: float = 0.0):
 
 
 class CountingApi(PrefectApi):
-    """An API that counts what it asks."""
+    """An API that counts its calls, and the requests that these took where Prefect was too busy at first."""
 
-    calls = 0
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.calls = self.requests = 0
+        self._client.event_hooks = {"request": [self._requested]}
+
+    async def _requested(self, request: httpx.Request) -> None:
+        self.requests += 1
 
     async def _send(
         self, method: str, route: str, *, none_on: tuple[int, ...] = (), **sent: Any
@@ -104,6 +112,14 @@ async def once(api: PrefectApi, others: Mapping[str, str], found: Delays) -> Non
     waited = await asyncio.gather(*(start_delay(api, each) for each in others.values()))
     for where, each in zip(others, waited, strict=True):
         found.setdefault(where, []).append(each)
+
+
+async def calm(api: PrefectApi) -> None:
+    """Nothing; the queue of the crowd hands out one run at a time, or none."""
+    while not any(
+        each.name == CROWDED and (each.paused or each.limit == 1) for each in await api.queues(POOL)
+    ):
+        await asyncio.sleep(0.5)
 
 
 async def delays(api: PrefectApi, others: Mapping[str, str], many: int) -> Delays:
@@ -171,7 +187,7 @@ async def measured(home: Path) -> list[Row]:
 
         action = SpreadRuns(
             deployment_id=blocked,
-            first=datetime.now(UTC) + timedelta(minutes=2),
+            first=datetime.now(UTC) + PARKED_BY,
             wave=WAVE,
             every=EVERY,
             most=RUNS,
@@ -180,18 +196,21 @@ async def measured(home: Path) -> list[Row]:
         while_parking: Delays = {}
         parked_all = asyncio.Event()
 
-        async def meanwhile() -> None:
+        async def meanwhile(where: str, deployment_id: str) -> float:
             async with PatientApi.from_prefect_settings().opened() as own:
+                await calm(own)
+                took = time.monotonic() - began
                 while not parked_all.is_set():
-                    await once(own, others, while_parking)
+                    while_parking.setdefault(where, []).append(await start_delay(own, deployment_id))
+            return took
 
-        task = asyncio.create_task(meanwhile())
-        calls, began = api.calls, time.monotonic()
+        calls, requests, began = api.calls, api.requests, time.monotonic()
+        starting = asyncio.gather(*(meanwhile(*each) for each in others.items()))
         done = await spread(lever, action, mark)
-        took, used = time.monotonic() - began, api.calls - calls
+        took, calls, requests = time.monotonic() - began, api.calls - calls, api.requests - requests
         parked_all.set()
         check = await SpreadLever(asking).verify(action, done, mark=mark)
-        await task  # until the last one has started that was wanted meanwhile
+        calmed_after = min(await starting)  # until the last one has started that was wanted meanwhile
         say("while parking", while_parking)
         if check.judgement is not Judgement.VERIFIED:
             raise RuntimeError(f"the waves were not verified: {check}, {done}")
@@ -210,8 +229,10 @@ async def measured(home: Path) -> list[Row]:
     return [
         beside("runs_parked", "runs", 1, ours=float(done.after["moved"])),
         beside("runs_refused", "runs", 1, ours=float(done.after["refused"])),
+        beside("queue_calm_after", "s", 1, ours=calmed_after),
         beside("park_time", "s", 1, ours=took),
-        beside("park_calls_to_prefect", "calls", 1, ours=float(used)),
+        beside("park_calls_to_prefect", "calls", 1, ours=float(calls)),
+        beside("park_requests_to_prefect", "requests", 1, ours=float(requests)),
         *(
             beside(
                 f"start_in_{where.replace(' ', '_')}_{when}",

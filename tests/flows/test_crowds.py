@@ -13,6 +13,7 @@ import pytest
 from tests.flows.bench import Bench
 from tests.flows.conftest import Floor
 
+from pilotage.flows.levers import waves
 from pilotage.flows.levers.holding import QueueHolds
 from pilotage.flows.levers.marks import Notes
 from pilotage.flows.levers.reschedule import SAFE_DISTANCE, RescheduleLever
@@ -100,11 +101,11 @@ def test_a_crowd_is_spread_in_waves_once_and_taken_back_once(bench: Bench, mark:
     delivery = bench.execute(action, mark)
     assert delivery.effect is Effect.DONE, delivery
     assert delivery.after["moved"] == 5
-    waves = [first, first, first + MINUTE, first + MINUTE, first + 2 * MINUTE]
-    assert starts(bench, runs) == waves
+    in_waves = [first, first, first + MINUTE, first + MINUTE, first + 2 * MINUTE]
+    assert starts(bench, runs) == in_waves
     assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
     assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert starts(bench, runs) == waves
+    assert starts(bench, runs) == in_waves
     assert not queue_is_paused(bench)
     assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
     assert bench.undo(action, delivery, mark).effect is Effect.DONE
@@ -216,6 +217,62 @@ def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
     assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
 
 
+def test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back(
+    bench: Bench, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waves, "RUSH", 4)
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 4)
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
+    bench.with_api(lambda api: api.set_queue_limit(POOL, "default", 7))
+    seen: list[tuple[int | None, bool]] = []
+
+    class Dies(PrefectApi):
+        async def set_queue_paused(self, pool: str, queue: str, paused: bool) -> None:
+            (now,) = await self.queues(POOL)
+            seen.append((now.limit, paused))
+            raise KeyboardInterrupt
+
+        async def set_queue_limit(self, pool: str, queue: str, limit: int | None) -> None:
+            if limit != 1:
+                raise KeyboardInterrupt  # the dead restore nothing
+            await super().set_queue_limit(pool, queue, limit)
+
+    async def dying() -> None:
+        async with Dies.from_prefect_settings().opened() as api:
+            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(dying())
+    assert seen == [(1, True)]
+    assert bench.with_api(lambda api: api.queues(POOL))[0].limit == 1
+    delivery = bench.execute(action, mark)
+    assert delivery.after["moved"] == 4, delivery
+    assert starts(bench, runs) == [first, first, first + MINUTE, first + MINUTE]
+    (queue,) = bench.with_api(lambda api: api.queues(POOL))
+    assert (queue.limit, queue.paused) == (7, False)
+    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
+    bench.with_api(lambda api: api.set_queue_limit(POOL, "default", None))
+
+
+def test_a_calmed_queue_that_somebody_pauses_stays_paused(bench: Bench) -> None:
+    key = str(uuid4())
+
+    async def work(api: PrefectApi) -> None:
+        holds = QueueHolds(api)
+        assert await holds.calm(POOL, "default", key)
+        await api.set_queue_paused(POOL, "default", True)
+        assert not await holds.hold(POOL, "default", key)
+        assert not await holds.calm(POOL, "default", str(uuid4()))
+        await holds.release_all()
+        (queue,) = await api.queues(POOL)
+        assert (queue.limit, queue.paused) == (None, True)
+        await api.set_queue_paused(POOL, "default", False)
+
+    bench.with_api(work)
+
+
 def test_where_nothing_waits_nothing_is_done(bench: Bench, mark: str) -> None:
     deployment_id = deployment(bench)
     crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
@@ -225,9 +282,9 @@ def test_where_nothing_waits_nothing_is_done(bench: Bench, mark: str) -> None:
 
 def test_waves_fill_up_and_the_newest_are_kept() -> None:
     first = datetime(2027, 1, 1, tzinfo=UTC)
-    waves = Waves(first=first, wave=2, every=MINUTE)
-    assert free_slots(waves, 3, ()) == [first, first, first + MINUTE]
-    assert free_slots(waves, 2, (first, first, first)) == [first + MINUTE, first + MINUTE]
+    wanted = Waves(first=first, wave=2, every=MINUTE)
+    assert free_slots(wanted, 3, ()) == [first, first, first + MINUTE]
+    assert free_slots(wanted, 2, (first, first, first)) == [first + MINUTE, first + MINUTE]
     runs: list[Any] = ["oldest", "older", "newest"]
     assert superseded(runs, None) == (runs, [])
     assert superseded(runs, 1) == (runs[2:], runs[:2])

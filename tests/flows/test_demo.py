@@ -51,13 +51,13 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], st
         capture_output=True,
         text=True,
         check=False,
-        timeout=290,
+        timeout=390,
     )
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
     return json.loads(ran.stdout), ran.stderr, tmp
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_all_eight_incidents_end_as_they_should(played: tuple[dict[str, Any], str, Path]) -> None:
     result, progress, _ = played
     assert result["ok"] is True

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.states import Late
 from tests.flows.conftest import Floor
 
 from pilotage.flows.prefect_api import PrefectApi
@@ -67,6 +68,19 @@ def test_a_runs_facts_come_from_itself_its_deployment_and_its_pool(floor: Floor)
     assert datetime.now(UTC) - seen.read_at < timedelta(seconds=30)
     floor.do(lambda client: client.update_flow_run(UUID(run_id), job_variables={"memory_mb": 192}))
     assert facts(RetryRun(run_id=run_id)).memory_mb == 192
+
+
+@pytest.mark.prefect
+def test_a_run_that_is_late_is_known_by_the_state_that_it_was_in_before(floor: Floor) -> None:
+    due = datetime.now(UTC) + timedelta(hours=2)
+    run_id = floor.start("nightly-close/demo", at=due)
+    planned = facts(RetryRun(run_id=run_id))
+    assert planned.late_since_id == ""
+    # as Prefect does by itself to what is overdue
+    floor.do(lambda client: client.set_flow_run_state(UUID(run_id), Late(scheduled_time=due)))
+    late = facts(RetryRun(run_id=run_id))
+    assert (late.state_name, late.late_since_id) == ("Late", planned.state_id)
+    assert late.state_id != planned.state_id
 
 
 @pytest.mark.prefect

@@ -131,6 +131,10 @@ def test_a_target_that_moved_on_is_a_denial(gate: Gate, filed: Make, facts_of: M
     assert gate.judge(proposal, facts_of(proposal, state_id="s2"), JUDGE, now).policy_ids == (
         "!stale-target",
     )
+    late = facts_of(proposal, state_id="s2", state_name="Late", late_since_id="s1")
+    assert gate.judge(proposal, late, JUDGE, now).outcome is Outcome.ALLOW
+    other = facts_of(proposal, state_id="s3", state_name="Late", late_since_id="s2")
+    assert gate.judge(proposal, other, JUDGE, now).policy_ids == ("!stale-target",)
 
 
 def test_an_expired_proposal_is_a_denial(gate: Gate, filed: Make, facts_of: Make, now: datetime) -> None:

@@ -24,8 +24,8 @@ TRIES = 6
 FIRST_WAIT = 0.1
 INSIST = 30.0
 """Seconds in which a write that lost a race is sent again, which counts as no try. Prefect reads before it writes, and
-SQLite gives up at once when somebody else writes in between; beside a thousand due runs one in sixty gets through."""
-_RACE_WAIT = 0.2
+SQLite gives up at once when somebody else writes in between; beside a thousand due runs one in a hundred gets through."""
+_RACE_WAIT = 0.1
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 

@@ -66,6 +66,7 @@ class PrefectFacts:
             state_type=run.state.type.value,
             state_name=run.state.name,
             state_id=run.state.id,
+            late_since_id=await self._late_since(run),
             run_count=run.run_count,
             deployment_id=run.deployment_id,
             deployment_name=await self._full_name(deployment),
@@ -77,6 +78,13 @@ class PrefectFacts:
             paused=deployment.paused if deployment else False,
             **labelled(tags, run.tags),
         )
+
+    async def _late_since(self, run: RunView) -> str:
+        if run.state.name != "Late":
+            return ""
+        history = await self._api().history(run.id)
+        before = [state for state in history if state.name != "Late"]
+        return before[-1].id if before and history[-1].id == run.state.id else ""
 
     async def _death(self, run: RunView, tags: Sequence[str], now: datetime) -> Death:
         if run.state.type is not StateType.RUNNING:

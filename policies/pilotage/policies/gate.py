@@ -250,7 +250,7 @@ def _refusal(
     age = now - target.read_at
     if ledger.stage == "inject" and not -CLOCK_SKEW <= age <= bundle.guardrails.facts_max_age:
         return refused("!stale-facts", detail=f"{age.total_seconds():.1f} s old", bundle=bundle.hash)
-    if proposal.expected_state_id and proposal.expected_state_id != target.state_id:
+    if proposal.expected_state_id not in ("", target.state_id, target.late_since_id):
         return refused(
             "!stale-target", detail=f"it is {target.state_name or target.state_type}", bundle=bundle.hash
         )

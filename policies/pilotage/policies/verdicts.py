@@ -80,6 +80,8 @@ class TargetFacts:
     """Of a run; empty for queues and deployments."""
     state_name: str = ""
     state_id: str = ""
+    late_since_id: str = ""
+    """Of a run that Prefect itself has made Late since, the id of the state that it was in; nobody has touched it."""
     run_count: int = 0
     deployment_id: str = ""
     deployment_name: str = ""

@@ -31,7 +31,7 @@ from pilotage.telemetry.errors import DeskError, OrchestratorError
 
 SLOTS = 3
 """Concurrency limit of the demo's pool."""
-WITHIN = timedelta(seconds=200)
+WITHIN = timedelta(minutes=4)
 """How long the incidents may take before the demo gives up on them."""
 OUTAGE_ENDS_AFTER = 20.0
 """Seconds between scheduling the doomed run and the end of the warehouse's outage."""
@@ -54,7 +54,7 @@ PLANNER = {
     "minimum_notice": "PT12S",
     "hold_back": "PT25S",
     "starved_after": "PT5S",
-    "reserve_hold": "PT90S",
+    "reserve_hold": "PT3M",
 }
 """The demo is short, so a wait counts as long sooner than on a real server."""
 

@@ -30,6 +30,8 @@ from pilotage.telemetry.facts import StateType
 
 MOST = 1000
 """Runs that one delivery deals with."""
+RUSH = 100
+"""Due runs beside which Prefect may be too busy to pause a queue, so that it is calmed first."""
 PATIENCE = timedelta(seconds=60)
 """For a worker that was handed many runs to have proposed each of them: a dozen seconds for a thousand."""
 _TOLD = 40
@@ -196,11 +198,11 @@ class WaitingRuns:
         near = datetime.now(UTC) + SAFE_DISTANCE
         queues = {(run.pool, run.queue) for run, _ in work if run.queue and (run.next_start or near) <= near}
         held: list[str] = []
+        keys = {where: step_mark(mark, "/".join(where)) for where in sorted(queues)}
         try:
-            for pool, queue in sorted(queues):
-                key = step_mark(mark, f"{pool}/{queue}")
-                if await self._holds.hold(pool, queue, key):
-                    held.append(key)
+            if len(work) >= RUSH and any([await self._holds.calm(*each, key) for each, key in keys.items()]):
+                await self._stand_still(deployment_id)
+            held = [key for each, key in keys.items() if await self._holds.hold(*each, key)]
             if queues:
                 await self._stand_still(deployment_id)
             if not await self._holds.stand(held):
@@ -208,8 +210,8 @@ class WaitingRuns:
             for start, batch in batches(work):
                 await self._write(batch, start, tally, mark=_ours_is(mark), message=message)
         finally:
-            for each in held:
-                await self._holds.release(each)
+            for key in keys.values():
+                await self._holds.release(key)
 
     async def _write(
         self, batch: Sequence[RunView], start: datetime | None, tally: _Tally, *, mark: str, message: str
