@@ -12,6 +12,8 @@ from uuid import uuid4
 import pytest
 
 from pilotage.flows.injector import Injector, InjectorLimits, final_word
+from pilotage.flows.keyed import judge_held
+from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement, Receipt
 from pilotage.planner.actions import Action, NotifyOwner, ReserveSlot, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
@@ -59,10 +61,13 @@ class ScriptedFacts:
 
     clock: Callable[[], datetime]
     unknown: bool = False
+    gone: bool = False
 
     async def target(self, action: Action) -> TargetFacts:
         if self.unknown:
             raise OrchestratorError("Asking Prefect: no answer. Start it.", transient=True)
+        if self.gone:
+            raise OrchestratorError("Asking Prefect: it was deleted.")
         return TargetFacts(
             target=target_of(action),
             read_at=self.clock(),
@@ -160,24 +165,53 @@ def test_what_policy_allows_is_delivered_once_and_verified(bench: Bench) -> None
     assert bench.lever.executed == 1
 
 
-def test_without_facts_nothing_is_allowed_or_admitted(bench: Bench) -> None:
-    bench.facts.unknown = True
+def look_at_held(bench: Bench, tmp_path: Path) -> None:
+    switch = KillSwitch(tmp_path / "stop", bench.ledger, resume_votes=lambda: 2)
+    asyncio.run(judge_held(bench.injector, bench.ledger, switch))
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["Prefect is silent", "it was deleted"])
+def test_without_facts_nothing_is_allowed_or_admitted(bench: Bench, silent: bool) -> None:
+    bench.facts.unknown, bench.facts.gone = silent, not silent
     proposal_id = bench.judged(retry())
-    assert bench.ledger.status(proposal_id) == "denied"
+    status, refusal = ("held", "!unreachable") if silent else ("denied", "!missing-fact")
+    assert bench.ledger.status(proposal_id) == status
     verdict = asyncio.run(bench.injector.admit(proposal_id))
     assert verdict is not None
-    assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!missing-fact",))
+    assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, (refusal,))
+    assert bench.ledger.status(proposal_id) == status
     assert asyncio.run(bench.injector.deliver()) is False
 
 
-def test_facts_that_vanish_between_judging_and_admitting_stop_it(bench: Bench) -> None:
+@pytest.mark.parametrize("allowed_before", [False, True], ids=["judging", "admitting"])
+def test_what_only_prefects_silence_denied_is_judged_again_when_it_answers(
+    bench: Bench, tmp_path: Path, allowed_before: bool
+) -> None:
+    bench.facts.unknown = not allowed_before
     proposal_id = bench.judged(retry())
-    assert bench.ledger.status(proposal_id) == "allowed"
     bench.facts.unknown = True
-    verdict = asyncio.run(bench.injector.admit(proposal_id))
-    assert verdict is not None
-    assert verdict.outcome is Outcome.DENY
-    assert bench.lever.executed == 0
+    if allowed_before:
+        verdict = asyncio.run(bench.injector.admit(proposal_id))
+        assert verdict is not None
+        assert verdict.outcome is Outcome.DENY
+    assert bench.ledger.status(proposal_id) == "held"
+    steps = len(bench.ledger.story(proposal_id))
+    look_at_held(bench, tmp_path)
+    look_at_held(bench, tmp_path)
+    assert len(bench.ledger.story(proposal_id)) == steps  # a long silence is not told at every look
+    bench.facts.unknown = False
+    look_at_held(bench, tmp_path)
+    assert bench.ledger.status(proposal_id) == "allowed"
+    assert asyncio.run(bench.injector.admit(proposal_id)) is not None
+    assert asyncio.run(bench.injector.deliver()) is True
+    assert bench.lever.executed == 1
+
+
+def test_what_a_process_filed_and_did_not_live_to_judge_is_judged(bench: Bench, tmp_path: Path) -> None:
+    proposal_id = bench.filed(retry())
+    assert bench.ledger.status(proposal_id) == "filed"
+    look_at_held(bench, tmp_path)
+    assert bench.ledger.status(proposal_id) == "allowed"
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.SHADOW])

@@ -31,6 +31,7 @@ from pilotage.planner.actions import Action, ReserveSlot, RetryRun, hold_of
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate import Gate, LedgerFacts
 from pilotage.policies.ledgers import Ledger
+from pilotage.policies.refusals import refused
 from pilotage.policies.verdicts import FiledProposal, Mode, OutboxEntry, TargetFacts, Verdict
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -90,12 +91,22 @@ class Injector:
 
     async def judge(self, filed: FiledProposal) -> Verdict:
         """The verdict on a filed proposal, recorded. Changes nothing in Prefect."""
-        target = await self._look_up(filed.proposal.action)
+        target, silence = await self._look_up(filed.proposal.action)
+        return await self._judge(filed, target, silence)
+
+    async def judge_again(self, filed: FiledProposal) -> Verdict | None:
+        """The same for one that was held; None, and no further record, while Prefect cannot be asked."""
+        target, silence = await self._look_up(filed.proposal.action)
+        return None if silence else await self._judge(filed, target, silence)
+
+    async def _judge(
+        self, filed: FiledProposal, target: TargetFacts | None, silence: Verdict | None
+    ) -> Verdict:
         now = self._clock()
 
         def decide_and_record() -> Verdict:
             ledger = self._ledger.facts(filed, "judge", self._mode(), now, target)
-            verdict = self._gate.judge(filed, target, ledger, now)
+            verdict = silence or self._gate.judge(filed, target, ledger, now)
             self._ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, ledger)
             return verdict
 
@@ -103,11 +114,11 @@ class Injector:
 
     async def consider(self, filed: FiledProposal) -> tuple[Verdict, TargetFacts | None]:
         """The verdict if it were filed now, and the facts it rests on. Nothing is recorded."""
-        target = await self._look_up(filed.proposal.action)
+        target, silence = await self._look_up(filed.proposal.action)
         now = self._clock()
 
         def decide() -> Verdict:
-            return self._gate.judge(
+            return silence or self._gate.judge(
                 filed, target, self._ledger.facts(filed, "judge", self._mode(), now, target), now
             )
 
@@ -118,11 +129,11 @@ class Injector:
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None or self._stopped():
             return None
-        target = await self._look_up(filed.proposal.action)
+        target, silence = await self._look_up(filed.proposal.action)
         now = self._clock()
 
         def decide(stored: FiledProposal, ledger: LedgerFacts) -> Verdict:
-            return self._gate.judge(stored, target, ledger, now)
+            return silence or self._gate.judge(stored, target, ledger, now)
 
         return await asyncio.to_thread(self._ledger.admit, proposal_id, decide, self._mode(), now, target)
 
@@ -240,14 +251,17 @@ class Injector:
             case _:
                 return False
 
-    async def _look_up(self, action: Action) -> TargetFacts | None:
+    async def _look_up(self, action: Action) -> tuple[TargetFacts | None, Verdict | None]:
+        """The facts, or None; with the denial that passes where Prefect was silent, and not just without them."""
         try:
-            return await asyncio.wait_for(
+            found = await asyncio.wait_for(
                 _as_coroutine(self._facts.target(action)), FACTS_TIMEOUT.total_seconds()
             )
         except (OrchestratorError, TimeoutError) as exc:
             log.warning("facts of %s could not be had: %s", action.kind, exc)
-            return None
+            passing = isinstance(exc, TimeoutError) or exc.transient
+            return None, refused("!unreachable", detail=str(exc)[:200]) if passing else None
+        return found, None
 
     async def _fail(self, entry: OutboxEntry, why: str, *, transient: bool) -> None:
         again = transient and entry.attempts < self._limits.max_attempts

@@ -256,7 +256,7 @@ class KeyedProcess:
             )
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
-            "judging again": lambda: _judge_held(injector, ledger, kill_switch),
+            "judging again": lambda: judge_held(injector, ledger, kill_switch),
             "admitting": lambda: _admit_all(injector, ledger, switch.mode()),
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
@@ -326,6 +326,10 @@ class KeyedProcess:
                 await asyncio.wait_for(stop.wait(), 3600)
 
 
+_BEING_JUDGED = timedelta(seconds=30)
+"""So long after it was filed a proposal may be with the gate."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -339,14 +343,20 @@ def _watch_from(store: DuckDBStore) -> datetime:
     return max(first, _now() - LOOK_BACK)
 
 
-async def _judge_held(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
-    """Judges what only the kill switch had denied, once it is lifted."""
+async def judge_held(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
+    """Judges what only the kill switch or Prefect's silence had denied, once that is over.
+
+    Besides, what a process that died had filed and not judged.
+    """
     if kill_switch.stopped():
         return
-    for row in await asyncio.to_thread(ledger.proposals, "held", 100):
-        filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
-        if filed is not None:
-            await injector.judge(filed)
+    for status in ("held", "filed"):
+        for row in await asyncio.to_thread(ledger.proposals, status, 100):
+            filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
+            if filed is None or (status == "filed" and _now() - filed.filed_at < _BEING_JUDGED):
+                continue
+            if await injector.judge_again(filed) is None:
+                return  # nobody answers: the others are asked about next time
 
 
 async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode) -> None:

@@ -37,8 +37,8 @@ Status = Literal[
     "undone",
     "unknown",
 ]
-"""Where a proposal stands; `held` is one that only the kill switch denies, to be
-judged again when it is lifted; `replaced` one that a person edited, for good; `unknown` one never filed."""
+"""Where a proposal stands; `held` is one that only the kill switch denies, or Prefect's silence, to be
+judged again when that is over; `replaced` one that a person edited, for good; `unknown` one never filed."""
 OPEN: frozenset[Status] = frozenset({"filed", "held", "allowed", "needs_approval"})
 """Still open to votes."""
 EDITABLE: frozenset[Status] = OPEN | {"denied"}

@@ -13,6 +13,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     "!default-deny": ("no policy permits it", "a policy that permits it"),
     "!evaluation-error": ("a policy could not be evaluated, so nothing is allowed", "the error is corrected"),
     "!missing-fact": ("a fact that the decision needs is missing", "Prefect can be asked again"),
+    "!unreachable": (
+        "Prefect could not be asked about the target",
+        "Prefect answers: then it is judged again by itself",
+    ),
     "!stale-facts": ("the facts about the target are too old (guardrail facts_max_age)", "fresh facts"),
     "!stale-target": (
         "the target has moved on since this was proposed",

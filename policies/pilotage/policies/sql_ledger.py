@@ -46,8 +46,8 @@ _STATUS_OF: dict[Outcome, Status] = {
     Outcome.NEEDS_APPROVAL: "needs_approval",
     Outcome.DENY: "denied",
 }
-STOPPED = frozenset({"kill-switch", "!stopped"})
-"""Denials that end with the stop: what they alone deny is held, not refused for good."""
+PASSING = frozenset({"kill-switch", "!stopped", "!unreachable"})
+"""Denials that pass, with the stop or with Prefect's silence: what they alone deny is held, not refused for good."""
 _STATUS_OF_REFUSAL: dict[str, Status] = {"!expired": "expired", "!vetoed": "rejected"}
 ENDED: frozenset[Status] = frozenset({"replaced", "expired", "refused"})
 """What ended without an outbox row and without a veto, which `before_deciding` sees. It is never admitted."""
@@ -349,7 +349,7 @@ def _tell_of_breakers(
 
 
 def _status_of(verdict: Verdict) -> Status:
-    if verdict.policy_ids and STOPPED.issuperset(verdict.policy_ids):
+    if verdict.policy_ids and PASSING.issuperset(verdict.policy_ids):
         return "held"
     refusal = next((name for name in verdict.policy_ids if name in _STATUS_OF_REFUSAL), "")
     return _STATUS_OF_REFUSAL.get(refusal, _STATUS_OF[verdict.outcome])
