@@ -149,7 +149,13 @@ def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(be
         await api.set_queue_paused(POOL, "default", False)
         assert not await holds.stand([other])
         assert await paused()
+        # a hold that is taken again after its end was begun is a whole one
+        await holds.hold(POOL, "default", one)
+        await Notes(api).write("hold", one, {"pool": POOL, "queue": "default", "ending": True})
+        await holds.hold(POOL, "default", one)
         await holds.release(other)
+        assert await paused()
+        await holds.release(one)
         assert not await paused()
         await api.set_queue_paused(POOL, "default", True)
         assert not await holds.hold(POOL, "default", one)

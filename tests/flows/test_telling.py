@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
 from pilotage.flows.telling import action_in_words, as_markdown, label, readable, told
-from pilotage.planner.actions import ACTION
+from pilotage.planner.actions import ACTION, action_as_json, action_from_json
 
 
 def step(name: str, **detail: Any) -> dict[str, Any]:
@@ -111,3 +112,10 @@ def test_a_retry_tells_its_other_parameters_by_name_and_what_it_did_again() -> N
     assert action_in_words(action) == "retry the run in place with other day, dry"
     after = {"tasks": "load and what follows run again; extract taken from storage"}
     assert told(step("injected", effect="done", receipt={"after": after})) == f"done: {after['tasks']}"
+
+
+def test_a_start_in_another_zone_is_kept_and_told_in_utc() -> None:
+    run_id = "01234567-89ab-cdef-0123-456789abcdef"
+    asked = {"kind": "reschedule_run", "run_id": run_id, "start": "2026-05-01T12:00:00+02:00"}
+    action = action_as_json(action_from_json(json.dumps(asked)))
+    assert action_in_words(action) == "move its start to 2026-05-01 10:00:00 UTC"

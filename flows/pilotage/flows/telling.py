@@ -67,7 +67,7 @@ def action_in_words(action: Mapping[str, Any]) -> str:
         case "size_run":
             return f"let it start with {action.get('memory_mb')} MiB"
         case "reschedule_run":
-            return f"move its start to {str(action.get('start'))[:19].replace('T', ' ')}"
+            return f"move its start to {str(action.get('start'))[:19].replace('T', ' ')} UTC"
         case "reserve_slot":
             cap = f"cap queue {action.get('busy_queue')} at {action.get('limit')}"
             return f"{cap} so that {action.get('starved_queue')} gets a slot"

@@ -9,7 +9,7 @@ It is longer than a module should be because the union is closed: whoever reads 
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -35,6 +35,12 @@ def _canonical_uuid(value: str) -> str:
     return str(UUID(value))
 
 
+def _in_utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""Whatever zone it was told in, it is kept, hashed and shown in UTC."""
 PrefectId = Annotated[str, Field(min_length=32, max_length=36), AfterValidator(_canonical_uuid)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Span = Annotated[timedelta, Field(ge=timedelta(0), le=MAX_DELAY)]
@@ -109,7 +115,7 @@ class RescheduleRun(_Action):
 
     kind: Literal["reschedule_run"] = "reschedule_run"
     run_id: PrefectId
-    start: AwareDatetime
+    start: Moment
 
 
 class ReserveSlot(_Action):
@@ -377,7 +383,7 @@ class SpreadRuns(_Action):
 
     kind: Literal["spread_runs"] = "spread_runs"
     deployment_id: PrefectId
-    first: AwareDatetime
+    first: Moment
     """When the first wave is due: then, or when it is carried out where that is later."""
     wave: Annotated[int, Field(ge=1, le=200)]
     """Runs in one wave."""
@@ -393,7 +399,7 @@ class CatchUp(_Action):
     deployment_id: PrefectId
     keep: Annotated[int, Field(ge=1, le=1000)]
     """How many of the newest are run."""
-    first: AwareDatetime
+    first: Moment
     """When the first wave is due: then, or when it is carried out where that is later."""
     wave: Annotated[int, Field(ge=1, le=200)]
     every: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(hours=6))]

@@ -49,8 +49,8 @@ class QueueHolds:
         found = await self._queue(pool, queue)
         if found is not None and found.paused and not ours:
             return False
-        note = {name: value for name, value in notes.get(key, {}).items() if name != _ONLY_CALMED}
-        await self._notes.write("hold", key, {**note, "pool": pool, "queue": queue})
+        limit = {name: value for name, value in notes.get(key, {}).items() if name == _LIMIT}
+        await self._notes.write("hold", key, {"pool": pool, "queue": queue, **limit})
         await self._api.set_queue_paused(pool, queue, True)
         return True
 

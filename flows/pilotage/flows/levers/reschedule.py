@@ -63,9 +63,9 @@ class RescheduleLever:
             return Check(judgement=Judgement.FAILED, detail="the new time is not in the run's history")
         since = after(history, mark)
         begun = next((state for state in since if state.type is StateType.RUNNING), None)
-        detail = f"due at {action.start:%H:%M:%S}"
+        detail = f"due at {action.start:%H:%M:%S} UTC"
         if begun:
-            detail = f"started at {begun.at:%H:%M:%S}, {detail}"
+            detail = f"started at {begun.at.astimezone(UTC):%H:%M:%S}, {detail}"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=(since or (ours,))[-1].name)
 
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
