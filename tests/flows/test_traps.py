@@ -69,6 +69,25 @@ TRAPS = (
         ("flows/test_levers_on_prefect.py::test_a_resize_is_refused_where_the_pool_cannot_size_its_runs",),
     ),
     Trap(
+        "on SQLite a server that collects garbage on its event loop stands still",
+        (
+            "flows/test_loop_safe_gc.py::test_a_loop_that_collects_waits_for_a_lock_that_only_it_can_release",
+            "flows/test_loop_safe_gc.py::test_a_loop_whose_garbage_is_collected_beside_it_goes_on",
+        ),
+    ),
+    Trap(
+        "on SQLite a write that reads first is answered 503 at once",
+        (
+            "flows/test_prefect_api_errors.py::test_a_write_that_lost_a_race_in_the_database_is_sent_again_as_often_as_it_takes",
+        ),
+    ),
+    Trap(
+        "on SQLite a server that is asked to pause the queue of a crowd stands still",
+        (
+            "flows/test_crowds.py::test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back",
+        ),
+    ),
+    Trap(
         "a run cannot be moved to another queue",
         ("flows/test_steering_levers.py::test_a_waiting_run_is_moved_to_another_queue_and_back",),
     ),

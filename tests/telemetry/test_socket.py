@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -165,6 +166,24 @@ def test_a_second_owner_is_refused_and_a_dead_ones_socket_is_taken_over(
     again = StoreServer(owner, path)
     again.close()
     assert not path.exists()
+
+
+def test_an_owner_with_a_crowd_at_its_door_is_not_taken_for_dead(owner: DuckDBStore, state: Path) -> None:
+    path = state / "crowded.sock"
+    with contextlib.ExitStack() as open_sockets:
+        living = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+        living.bind(str(path))
+        living.listen(0)
+        for _ in range(50):
+            waiting = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            try:
+                waiting.connect(str(path))
+            except BlockingIOError:
+                break
+        with pytest.raises(StoreError, match="another process answers"):
+            StoreServer(owner, path)
+    assert path.exists()
 
 
 def test_many_readers_are_served_while_the_owner_writes(served: Path, owner: DuckDBStore) -> None:

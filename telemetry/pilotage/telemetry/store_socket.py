@@ -29,6 +29,8 @@ from pilotage.telemetry.stores import Store
 
 LONGEST_REQUEST = 1 << 20
 """Bytes: a statement and its parameters, not a way to load rows."""
+_WAITING_READERS = 128
+"""Readers that may be at the door at once; one more is told that the store is busy."""
 REPLY_TIMEOUT = 60.0
 """Seconds a reader waits for an answer: twice what the owner lets a statement run."""
 
@@ -85,6 +87,7 @@ class StoreServer:
         class Listener(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
             block_on_close = False
+            request_queue_size = _WAITING_READERS
 
         before = os.umask(0o177)  # mode 0600 from the first moment on
         try:
@@ -174,9 +177,11 @@ def _clear_stale(path: Path) -> None:
         probe.settimeout(2)
         try:
             probe.connect(str(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return
+        except OSError:
+            pass  # so many are waiting there that it takes no more: somebody lives
     raise StoreError(
         f"Serving the telemetry store on {path}: another process answers there. "
         "Stop that one first; one state directory has one owner."
