@@ -88,6 +88,17 @@ def starts(bench: Bench, runs: list[str]) -> list[datetime | None]:
     return [bench.floor.run(run_id).next_scheduled_start_time for run_id in runs]
 
 
+def dies_while_executing(bench: Bench, dies: type[PrefectApi], action: Action, mark: str) -> None:
+    """Nothing; a pilot whose API is of this kind has begun to execute the action, and died of it."""
+
+    async def dying() -> None:
+        async with dies.from_prefect_settings().opened() as api:
+            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(dying())
+
+
 def queue_is_paused(bench: Bench) -> bool:
     return bench.with_api(lambda api: api.queues(POOL))[0].paused
 
@@ -204,12 +215,7 @@ def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
                 raise KeyboardInterrupt  # the dead release nothing
             await super().set_queue_paused(pool, queue, paused)
 
-    async def dying() -> None:
-        async with Dies.from_prefect_settings().opened() as api:
-            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
-
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(dying())
+    dies_while_executing(bench, Dies, action, mark)
     assert queue_is_paused(bench)
     delivery = bench.execute(action, mark)
     assert delivery.effect is Effect.DONE, delivery
@@ -245,12 +251,7 @@ def test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_bac
                 raise KeyboardInterrupt  # the dead restore nothing
             await super().set_queue_limit(pool, queue, limit)
 
-    async def dying() -> None:
-        async with Dies.from_prefect_settings().opened() as api:
-            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
-
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(dying())
+    dies_while_executing(bench, Dies, action, mark)
     assert seen == [(1, True)]
     assert bench.with_api(lambda api: api.queues(POOL))[0].limit == 1
     delivery = bench.execute(action, mark)

@@ -198,7 +198,7 @@ class WaitingRuns:
         near = datetime.now(UTC) + SAFE_DISTANCE
         queues = {(run.pool, run.queue) for run, _ in work if run.queue and (run.next_start or near) <= near}
         held: list[str] = []
-        keys = {where: step_mark(mark, "/".join(where)) for where in sorted(queues)}
+        keys = {where: _hold_key(mark, *where) for where in sorted(queues)}
         try:
             if len(work) >= RUSH and any([await self._holds.calm(*each, key) for each, key in keys.items()]):
                 await self._stand_still(deployment_id)
@@ -240,7 +240,7 @@ class WaitingRuns:
     async def _release_left(self, mark: str) -> None:
         """Nothing; no queue is held any more by an earlier delivery that died when it had dealt with all runs."""
         for key, note in (await self._notes.of("hold")).items():
-            if key == step_mark(mark, f"{note.get('pool')}/{note.get('queue')}"):
+            if key == _hold_key(mark, str(note.get("pool")), str(note.get("queue"))):
                 await self._holds.release(key)
 
 
@@ -286,6 +286,11 @@ def batches(
 def _together(each: tuple[RunView, datetime | None]) -> tuple[datetime | None, bool, bool]:
     run, start = each
     return start, run.state.name == AWAITING_RETRY, not run.queue
+
+
+def _hold_key(mark: str, pool: str, queue: str) -> str:
+    """Under which one delivery holds one queue."""
+    return step_mark(mark, f"{pool}/{queue}")
 
 
 def _ours_is(mark: str) -> str:
