@@ -5,13 +5,13 @@ BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py
 
 # one of the flows' files goes with the rooms: then both halves of the suite take equally long
 TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
-DEMO := tests/flows/test_demo.py
-FLOWS := $(filter-out $(DEMO) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
+DEMO_TEST := tests/flows/test_demo.py
+FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
 .PHONY: .venv demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
-	$(BIN)/pilotage demo $(DEMO)
+	$(BIN)/pilotage demo
 
 test: .venv ## pass the tests: two halves side by side, then the demo, which has the machine to itself
 	$(MAKE) --no-print-directory -j2 test-flows test-rooms
@@ -21,10 +21,10 @@ test-flows: .venv
 	$(BIN)/python -m pytest $(FLOWS) $(PYTEST)
 
 test-rooms: .venv
-	$(BIN)/python -m pytest $(filter-out $(DEMO) $(FLOWS),$(TESTS)) $(PYTEST)
+	$(BIN)/python -m pytest $(filter-out $(DEMO_TEST) $(FLOWS),$(TESTS)) $(PYTEST)
 
 test-demo: .venv
-	$(BIN)/python -m pytest $(DEMO) $(PYTEST)
+	$(BIN)/python -m pytest $(DEMO_TEST) $(PYTEST)
 
 check: .venv ## style, types and architecture
 	$(BIN)/ruff check .

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,14 @@ def test_a_command_of_the_readme_exists_with_its_options(line: str) -> None:
 def test_a_make_target_of_the_readme_exists(line: str) -> None:
     target = line.split()[1]
     assert re.search(rf"^{re.escape(target)}\b.*:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_make_demo_runs_the_demo_and_hands_it_nothing() -> None:
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    recipe = subprocess.run(
+        ["make", "--dry-run", "demo"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True
+    )
+    assert recipe.stdout.splitlines()[-1] == ".venv/bin/pilotage demo"
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
