@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import psutil
 import pytest
 
 from pilotage.flows.embedded import POOL, EmbeddedPrefect
+
+os.environ["TZ"] = "UTC"  # words with times in them are the same on every machine
+time.tzset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

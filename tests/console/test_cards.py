@@ -34,28 +34,28 @@ ACTIONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     "reschedule_run": ({"run_id": RUN, "start": SOON}, [("start", "in 2 min", "2026-03-01 12:00:00 UTC")]),
     "reserve_slot": (
         {"pool": "p", "busy_queue": "busy", "starved_queue": "starved", "limit": 1, **HOLD},
-        [("limit of busy", "3", "1"), ("for", "-", "10m")],
+        [("limit of busy", "3", "1"), ("for", "-", "10 min")],
     ),
     "cancel_run": ({"run_id": RUN}, [("state", "Failed", "Cancelled")]),
     "cancel_tree": ({"run_id": RUN}, [("state", "Failed", "Cancelled, with all below it")]),
     "pause_deployment": (
         {"deployment_id": DEPLOYMENT, **HOLD},
-        [("schedules", "active", "paused"), ("for", "-", "10m")],
+        [("schedules", "active", "paused"), ("for", "-", "10 min")],
     ),
     "notify_owner": ({"run_id": RUN}, [("owner", "not told by this", "told, as error")]),
     "change_parameters": ({"run_id": RUN, "changes": ONE}, [("day", "sunday", "monday")]),
     "move_run": ({"run_id": RUN, "queue": "fast"}, [("queue", "busy", "fast")]),
     "set_priority": (
         {"pool": "p", "queue": "busy", "priority": 1, **HOLD},
-        [("rank", "2", "1"), ("for", "-", "10m")],
+        [("rank", "2", "1"), ("for", "-", "10 min")],
     ),
     "set_limit": (
         {"scope": "queue", "name": "busy", "pool": "p", "limit": 1, **HOLD},
-        [("limit", "3", "1"), ("for", "-", "10m")],
+        [("limit", "3", "1"), ("for", "-", "10 min")],
     ),
     "hold_queue": (
         {"pool": "p", "queue": "busy", **HOLD},
-        [("queue", "handing out runs", "paused"), ("for", "-", "10m")],
+        [("queue", "handing out runs", "paused"), ("for", "-", "10 min")],
     ),
     "release_queue": ({"pool": "p", "queue": "held"}, [("queue", "paused", "handing out runs")]),
     "raise_retries": ({"run_id": RUN, "retries": 3}, [("retries", "1", "3")]),
@@ -64,7 +64,7 @@ ACTIONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
         [("its remediation", "not started", "started beside it")],
     ),
     "send_directive": ({"run_id": RUN, "directive": "checkpoint"}, [("told to", "carry on", "checkpoint")]),
-    "suspend_run": ({"run_id": RUN, **HOLD}, [("state", "Failed", "Suspended"), ("for", "-", "10m")]),
+    "suspend_run": ({"run_id": RUN, **HOLD}, [("state", "Failed", "Suspended"), ("for", "-", "10 min")]),
     "resume_run": ({"run_id": RUN}, [("state", "Failed", "Scheduled")]),
     "mark_crashed": ({"run_id": RUN}, [("state", "Failed", "Crashed")]),
     "release_slot": (
@@ -80,11 +80,18 @@ ACTIONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
         [("day", "no answer", "monday"), ("state", "Failed", "Running")],
     ),
     "resolve_alert": ({"run_id": RUN}, [("owner", "told of the trouble", "told that it is over")]),
-    "spread_runs": (WAVES, [("its waiting runs", "all due at once", "2 at a time from 12:00 UTC, every 1m")]),
+    "spread_runs": (
+        WAVES,
+        [("its waiting runs", "all due at once", "2 at a time from 2026-03-01 12:00:00 UTC, every 1 min")],
+    ),
     "catch_up": (
         {**WAVES, "keep": 3},
         [
-            ("its overdue runs", "all due at once", "the newest 3, 2 at a time from 12:00 UTC, every 1m"),
+            (
+                "its overdue runs",
+                "all due at once",
+                "the newest 3, 2 at a time from 2026-03-01 12:00:00 UTC, every 1 min",
+            ),
             ("older ones", "waiting", "Cancelled"),
         ],
     ),

@@ -45,7 +45,7 @@ STEPS = {
     ),
     "proposed by editing": (
         step("proposed", proposal={"action": {"kind": "retry_run"}}, replaces="p-1"),
-        "retry the run in place, instead of p-1",
+        "retry the run in place at once, instead of p-1",
     ),
     "edit_refused": (
         step("edit_refused", verdict={"outcome": "deny", "reasons": ["it is replaced"]}),
@@ -104,12 +104,12 @@ def test_what_a_run_says_stays_text_in_prefects_artifact(text: str) -> None:
     assert html.count("<strong>") == 1
 
 
-def test_a_retry_tells_its_other_parameters_by_name_and_what_it_did_again() -> None:
+def test_a_retry_tells_its_other_parameters_and_what_it_did_again() -> None:
     action = {
         "kind": "retry_run",
         "changes": [{"name": "day", "value": "2026-11-02"}, {"name": "dry", "value": True}],
     }
-    assert action_in_words(action) == "retry the run in place with other day, dry"
+    assert action_in_words(action) == "retry the run in place at once, with day='2026-11-02', dry=True"
     after = {"tasks": "load and what follows run again; extract taken from storage"}
     assert told(step("injected", effect="done", receipt={"after": after})) == f"done: {after['tasks']}"
 

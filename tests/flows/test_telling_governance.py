@@ -26,10 +26,10 @@ TRUST = {
 }
 BUNDLE = {"bundle": "0123456789abcdef" * 4}
 STEPS: dict[str, tuple[dict[str, Any], str]] = {
-    "glass_broken": ({"grant": GRANT}, "GLASS BROKEN by ada, retry_run on run:*, until 2027-03-01 12:10: outage"),
+    "glass_broken": ({"grant": GRANT}, "GLASS BROKEN by ada, retry_run on run:*, until 2027-03-01 12:10 UTC: outage"),
     "glass_review": ({"grant": GRANT}, "look at what was done under it: ada"),
     "glass_refused": ({"grant": GRANT, **NO}, "a grant says why"),
-    "delegated": ({"delegation": LENT}, "bob votes for ann until 2027-03-01 20:00: holiday"),
+    "delegated": ({"delegation": LENT}, "bob votes for ann until 2027-03-01 20:00 UTC: holiday"),
     "delegation_refused": ({"delegation": LENT, **NO}, "refused that bob votes for ann"),
     "delegation_ended": ({"ended": 2}, "2 delegation(s) taken back"),
     "promoted": (TRUST, "earned to demoted"),
@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[dict[str, Any], str]] = {
     "autonomy_set": (TRUST, "it ended FAILED"),
     "mode_set": ({"mode": "shadow", "reason": "drill"}, "mode shadow: drill"),
     "command_refused": ({"command": "set_mode", **NO}, "set_mode: a grant says why"),
-    "escalated": ({"to": "admin", "waited_since": "2027-03-01T12:00:00"}, "since 2027-03-01 12:00: every admin"),
+    "escalated": ({"to": "admin", "waited_since": "2027-03-01T12:00:00"}, "since 2027-03-01 12:00 UTC: every admin"),
     "replaced": ({"by": "p-2"}, "edited; p-2 takes its place"),
     "policy_published": (
         {**BUNDLE, "replaces": "f" * 64, "how": "votes"}, "0123456789ab in force instead of ffffffffffff"

@@ -105,7 +105,7 @@ def break_glass(
             return
         OUT.print(
             harmless(
-                f"GLASS BROKEN by {found['holder']} until {when(found['until'])} UTC ({found['id']}): "
+                f"GLASS BROKEN by {found['holder']} until {when(found['until'])} ({found['id']}): "
                 f"{joined(kind)} on {joined(target)}. It lifts no approval, no kill switch and no hands-off. "
                 f"End it with `pilotage mend-glass {found['id']}`."
             )
@@ -146,7 +146,7 @@ def delegate(
             said = f"{found['ended']} delegation(s) ended"
         else:
             found = caller.ask("delegate", to=to, hours=hours, reason=reason)
-            said = f"{found['taker']} votes for {found['giver']} until {when(found['until'])} UTC"
+            said = f"{found['taker']} votes for {found['giver']} until {when(found['until'])}"
         if as_json:
             print_json(found)
         else:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from pilotage.telemetry import times
 
 PIPE_WIDTH = 124
 """Columns where there is no terminal to ask: wide enough for a table in a log or a README."""
@@ -48,8 +51,12 @@ def harmless(value: object, *, limit: int = 400) -> Text:
 
 def print_json(value: object) -> None:
     """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=True)
+    json.dump(value, sys.stdout, indent=2, default=_plain, ensure_ascii=True)
     sys.stdout.write("\n")
+
+
+def _plain(value: object) -> str:
+    return times.iso(value) if isinstance(value, datetime) else str(value)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
@@ -93,9 +100,8 @@ def fail(message: str, *, kind: str, as_json: bool) -> None:
 
 
 def when(text: Any) -> str:
-    """Day and time of an ISO timestamp, to the second, in UTC as the ledger keeps it."""
-    raw = str(text or "")
-    return raw[5:19].replace("T", " ") if len(raw) >= 19 else raw
+    """Return day and time of an ISO timestamp to the second, local with its zone; empty for none."""
+    return times.short(text or None)
 
 
 def where_of(proposal: Mapping[str, Any]) -> str:

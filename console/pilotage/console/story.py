@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pilotage.console.shown import OUT, harmless
 from pilotage.flows.telling import label, readable, told
+from pilotage.telemetry import times
 
 STYLES = {
     "found": "bold",
@@ -37,17 +38,17 @@ def story_table(steps: Sequence[dict[str, Any]]) -> Table:
         table.add_column(column, overflow="fold", justify="right" if column == "+s" else "left")
     start = datetime.fromisoformat(str(steps[0]["at"]))
     shown = ""
-    for step, times in readable(steps):
+    for step, count in readable(steps):
         at = datetime.fromisoformat(str(step["at"]))
         if step["proposal_id"] != shown and shown:
             table.add_section()
         shown = step["proposal_id"]
         table.add_row(
-            f"{at:%H:%M:%S}",
+            times.local(at, "%H:%M:%S"),
             f"{(at - start).total_seconds():.1f}",
             Text(label(step), style=STYLES.get(label(step), "")),
             harmless(step.get("actor")),
-            harmless(told(step) + (f" (said {times} times)" if times > 1 else ""), limit=1200),
+            harmless(told(step) + (f" (said {count} times)" if count > 1 else ""), limit=1200),
         )
     return table
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pilotage.telemetry import times
+
 
 def governed(step: str, detail: Mapping[str, Any]) -> str | None:
     """The sentence, or None for a step that is not of this kind."""
@@ -81,4 +83,4 @@ def _list(values: Sequence[str] | None) -> str:
 
 
 def _time(text: object) -> str:
-    return str(text or "")[:16].replace("T", " ")
+    return times.local(text, "%Y-%m-%d %H:%M") if text else ""

@@ -17,7 +17,8 @@ from pilotage.policies.verdicts import FiledProposal, Identity
 def amended(filed: FiledProposal, action: Action, editor: Identity, now: datetime) -> FiledProposal:
     """The edited proposal, to be filed and judged from nothing; the same edit by the same person is the same one.
 
-    It lives as long as the old one would have, is about the same incident, and rests on the same state.
+    It lives as long as the old one would have, is about the same incident, and rests on the same state. What was
+    found stays in its case; what the proposer said of the old action goes, since it is not true of this one.
     """
     old = filed.proposal
     told: dict[str, Any] = {"amends": filed.digest, "action": action_as_json(action), "editor": editor.name}
@@ -33,7 +34,7 @@ def amended(filed: FiledProposal, action: Action, editor: Identity, now: datetim
     )
     return FiledProposal(
         proposal=proposal,
-        case=filed.case,
+        case=filed.case.model_copy(update={"expected_effect": "", "alternatives": (), "explanation": ""}),
         proposer=editor,
         digest=digest_of(proposal, editor),
         filed_at=now,

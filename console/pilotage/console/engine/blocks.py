@@ -2,7 +2,7 @@
 
 A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart"|"timeline"|"raw", …}`. A cell is a string, a number,
 `{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `queue:POOL/QUEUE`, `proposal:ID`, `incident:ID` or `thread:ID`,
-which skins turn into a link, or `{"text", "at"}`: a moment, `text` in UTC and `at` for whoever shows another time zone.
+which skins turn into a link, or `{"text", "at"}`: a moment, `text` local with its zone, `at` in ISO 8601.
 `{"kind": "card", "card"}` is a proposal: the engine writes it down as an event of its own.
 """
 

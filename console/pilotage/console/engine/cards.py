@@ -1,7 +1,9 @@
 """A proposal as a person decides on it: one value for every skin, made from what the desk says.
 
 Nothing in it is the caller's own claim: kind, target, verdict and digest come from the ledger, the chance of
-failing from the calibrated forecast, never from a language model.
+failing from the calibrated forecast, never from a language model. What is said of the action is made from the action
+that the digest covers; words of the proposer are kept apart, and dropped where they are about an action that a person
+edited since.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilotage.console.engine.changes import changes_of
-from pilotage.flows.telling import action_in_words
+from pilotage.flows.telling import action_in_words, said_of_it
 
 Card = dict[str, Any]
 
@@ -50,6 +52,7 @@ def card_of(
     action, case = proposal.get("action") or {}, proposal.get("case") or {}
     verdict, facts = proposal.get("verdict") or {}, proposal.get("target_facts") or {}
     outcome, filed = proposal.get("outcome") or {}, proposal.get("proposal") or {}
+    said = said_of_it(case, proposal.get("replaces") or "")
     return {
         "proposal_id": proposal["proposal_id"],
         "digest": proposal["digest"],
@@ -67,12 +70,12 @@ def card_of(
         "changes": changes_of(action, facts, known.get("before") or {}),
         "touches": dict(known.get("touches") or {}),
         "takes": known.get("takes", ""),
-        "effect": case.get("expected_effect", ""),
+        "proposer_says": said["expected_effect"],
         "failure_class": case.get("failure_class", ""),
         "found_by": case.get("rule_id") or case.get("found_by", ""),
         "notes": list(case.get("notes") or ()),
-        "alternatives": list(case.get("alternatives") or ()),
-        "explanation": case.get("explanation", ""),
+        "alternatives": list(said["alternatives"]),
+        "explanation": said["explanation"],
         "p_fail": case.get("p_fail"),
         "forecast_model": case.get("forecast_model", ""),
         "forecast_reasons": list(case.get("forecast_reasons") or ()),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pilotage.telemetry import incidents
+from pilotage.flows.telling import span_of, waves_in_words
+from pilotage.telemetry import incidents, times
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.stores import Store
 
@@ -79,7 +80,8 @@ def _running(before: Known) -> object:
 
 
 def _held(action: Known) -> Change:
-    return _change("for", "-", str(action.get("hold", "")).removeprefix("PT").lower())
+    length = span_of(action.get("hold"))
+    return _change("for", "-", times.span(length) if length is not None else action.get("hold"))
 
 
 def _resize(action: Known, facts: Known, before: Known) -> list[Change]:
@@ -90,7 +92,7 @@ def _resize(action: Known, facts: Known, before: Known) -> list[Change]:
 def _reschedule(action: Known, facts: Known, before: Known) -> list[Change]:
     left = facts.get("seconds_to_start")
     was = "" if left is None else f"in {in_words(left)}" if left >= 0 else f"{in_words(-left)} ago"
-    return [_change("start", was, f"{str(action.get('start'))[:19].replace('T', ' ')} UTC")]
+    return [_change("start", was, times.local(action.get("start")))]
 
 
 def _parameters(action: Known, facts: Known, before: Known) -> list[Change]:
@@ -104,11 +106,6 @@ def _parameters(action: Known, facts: Known, before: Known) -> list[Change]:
 def _reserve(action: Known, facts: Known, before: Known) -> list[Change]:
     cap = _change(f"limit of {action.get('busy_queue')}", _limit(before), action.get("limit"))
     return [cap, _held(action)]
-
-
-def _waves(action: Known) -> str:
-    first, every = str(action.get("first"))[11:16], str(action.get("every")).removeprefix("PT").lower()
-    return f"{action.get('wave')} at a time from {first} UTC, every {every}"
 
 
 def _answers(action: Known, facts: Known, before: Known) -> list[Change]:
@@ -157,9 +154,9 @@ TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
     ],
     "answer_run": _answers,
     "resolve_alert": lambda a, f, b: [_change("owner", "told of the trouble", "told that it is over")],
-    "spread_runs": lambda a, f, b: [_change("its waiting runs", "all due at once", _waves(a))],
+    "spread_runs": lambda a, f, b: [_change("its waiting runs", "all due at once", waves_in_words(a))],
     "catch_up": lambda a, f, b: [
-        _change("its overdue runs", "all due at once", f"the newest {a.get('keep')}, {_waves(a)}"),
+        _change("its overdue runs", "all due at once", f"the newest {a.get('keep')}, {waves_in_words(a)}"),
         _change("older ones", "waiting", "Cancelled"),
     ],
 }

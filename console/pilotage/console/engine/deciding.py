@@ -14,6 +14,7 @@ from pilotage.console.engine.setting import Setting
 from pilotage.console.shown import joined, where_of
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.telling import action_in_words
+from pilotage.telemetry import times
 from pilotage.telemetry.errors import DeskError
 
 _ID = re.compile(r"p-[0-9a-f]{12}")
@@ -152,8 +153,8 @@ def snooze(s: Setting, rest: str) -> list[Block]:
     s.log.append(s.thread, "snoozed", s.caller.name, {"proposal_id": proposal_id, "until": until.isoformat()})
     return [
         text(
-            f"{proposal_id} is out of your inbox until {until:%H:%M} UTC. It expires all the same at "
-            f"{str(row['expires_at'])[11:16]}, and others still see it."
+            f"{proposal_id} is out of your inbox until {times.local(until, '%H:%M')}. It expires all the same at "
+            f"{times.local(row['expires_at'], '%H:%M')}, and others still see it."
         )
     ]
 

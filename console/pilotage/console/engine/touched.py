@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from pilotage.console.engine.changes import in_words
+from pilotage.telemetry import times
 from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.incidents import upcoming_runs, waiting_runs
 from pilotage.telemetry.many_runs import last_ended, running, task_runs_of
@@ -74,7 +75,7 @@ def _in_waves(runs: Sequence[RunFact], action: Named) -> Becomes:
     first = datetime.fromisoformat(str(action["first"]))
     every, wave = _span(action["every"]), int(action["wave"])
     for n, one in enumerate(runs):
-        yield one, f"starts {first + every * (n // wave):%H:%M:%S} UTC"
+        yield one, f"starts {times.local(first + every * (n // wave), '%H:%M:%S')}"
 
 
 def _spread(store: Store, action: Named, now: datetime) -> Becomes:

@@ -14,6 +14,7 @@ from rich.text import Text
 from pilotage.console.engine.cards import Card
 from pilotage.console.shown import COLOURS, harmless, when
 from pilotage.console.terminal.timelines import drawn as drawn_timeline
+from pilotage.telemetry import times
 
 LONGEST = 4000
 """Characters of one paragraph."""
@@ -64,14 +65,14 @@ def pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
     grid.add_column(style="bold", no_wrap=True, max_width=28)
     grid.add_column(overflow="fold")
     for key, value in values.items():
-        grid.add_row(harmless(_headed(str(key), [value])), cell(value))
+        grid.add_row(harmless(key), cell(value))
     return Group(_title(title), grid)
 
 
 def table(block: Mapping[str, Any], width: int) -> RenderableType:
     """A table; one record below the other where the columns would have less room than their words need."""
     rows = block["rows"]
-    columns = [_headed(name, [row[at] for row in rows]) for at, name in enumerate(block["columns"])]
+    columns = [str(name) for name in block["columns"]]
     if not rows:
         return Group(_title(block["title"]), harmless(block.get("empty", "")))
     if _needed(columns, rows) > width:
@@ -84,11 +85,6 @@ def table(block: Mapping[str, Any], width: int) -> RenderableType:
     for row in rows:
         shown.add_row(*(cell(value) for value in row))
     return shown
-
-
-def _headed(name: str, cells: Sequence[Any]) -> str:
-    """The column's name, with the time zone where moments stand below it."""
-    return f"{name} (UTC)" if any(isinstance(each, Mapping) and "at" in each for each in cells) else name
 
 
 def _needed(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
@@ -126,7 +122,7 @@ def story(block: Mapping[str, Any]) -> RenderableType:
     shown.add_column(overflow="fold", ratio=1)
     for step in block["steps"]:
         shown.add_row(
-            harmless(str(step["at"])[11:19]),
+            harmless(times.local(step["at"], "%H:%M:%S")),
             _bold(harmless(step["step"], limit=20)),
             harmless(step["actor"], limit=30),
             harmless(step["words"], limit=1200),
@@ -152,7 +148,7 @@ def chart(block: Mapping[str, Any]) -> RenderableType:
 
 def card(value: Card) -> RenderableType:
     """A proposal with all that a person decides on."""
-    head = harmless(f"{value['proposal_id']}  {value['words']}")
+    head = harmless(f"{value['proposal_id']}  {value['words']}", limit=LONGEST)
     head.stylize("bold")
     changes = [f"{one['what']}: {one['before']} → {one['after']}" for one in value["changes"]]
     chance = (
@@ -166,7 +162,7 @@ def card(value: Card) -> RenderableType:
         ("changes", "; ".join(changes)),
         ("does", value["does"]),
         ("concerns", _concerned(value.get("touches") or {})),
-        ("expected", value["effect"]),
+        ("claimed", value["proposer_says"]),
         ("takes", value.get("takes", "")),
         ("found", " by ".join(part for part in (value["failure_class"], value["found_by"]) if part)),
         ("p(fail)", "; ".join([chance, *value["forecast_reasons"]]) if chance else "no forecast"),
@@ -186,7 +182,7 @@ def card(value: Card) -> RenderableType:
             "proposed",
             f"by {value['proposer']}" + (f" for {value['on_behalf_of']}" if value["on_behalf_of"] else ""),
         ),
-        ("expires", f"{when(value['expires_at'])} UTC" if value["open"] else ""),
+        ("expires", when(value["expires_at"]) if value["open"] else ""),
         ("edit of", value.get("replaces", "")),
         ("not taken", "; ".join(value["alternatives"])),
         ("stands", f"{value['status']}: {value.get('standing', '')}"),
@@ -197,7 +193,9 @@ def card(value: Card) -> RenderableType:
     grid.add_column(overflow="fold")
     for name, told in rows:
         if told:
-            grid.add_row(name, _coloured(harmless(told, limit=900), value, name))
+            grid.add_row(
+                name, _coloured(harmless(told, limit=LONGEST if name == "changes" else 900), value, name)
+            )
     return Group(Text.assemble(("▌ ", "cyan"), head), Padding(grid, (0, 0, 0, 2)))
 
 

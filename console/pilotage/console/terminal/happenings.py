@@ -11,6 +11,7 @@ from rich.text import Text
 from pilotage.console.engine.events import Event
 from pilotage.console.shown import COLOURS, harmless
 from pilotage.console.terminal.drawing import banner, card, drawn, paragraphs
+from pilotage.telemetry import times
 
 WHO = {
     "model": "the language model",
@@ -48,11 +49,12 @@ def shown(
         case "card":
             return changed(payload["card"]) if card_id(event) in known else card(payload["card"])
         case "step":
-            words = f"{str(payload['at'])[11:19]} {payload['step']} by {event.by}: {payload['words']}"
+            at = times.local(payload["at"], "%H:%M:%S")
+            words = f"{at} {payload['step']} by {event.by}: {payload['words']}"
             return Text.assemble(("◆ ", "magenta"), harmless(words, limit=600))
         case "snoozed":
-            until = str(payload["until"])[11:16]
-            return harmless(f"{event.by} put {payload['proposal_id']} off until {until} UTC")
+            until = times.clock_time(payload["until"])
+            return harmless(f"{event.by} put {payload['proposal_id']} off until {until}")
         case "error":
             return Text.assemble(("error: ", "bold red"), harmless(payload["text"], limit=2000))
         case "notice":

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pilotage.console.shown import harmless
+from pilotage.telemetry import times
 
 LABEL = 16
 """Columns of a lane's name."""
@@ -66,9 +67,10 @@ def drawn(block: Mapping[str, Any], width: int) -> RenderableType:
         label.pad_right(max(0, LABEL - label.cell_len))
         lines.append(Text.assemble(label, " ", *signs))
     legend = Text("  ").join(Text.assemble(sign, " ", harmless(state)) for state, sign in seen.items())
-    axis = f"{first:%H:%M:%S}{f'{last:%H:%M:%S} UTC'.rjust(max(1, room - 8))}"
+    left, right = (times.local(at, "%H:%M:%S") for at in (first, last))
+    axis = f"{left}{right.rjust(max(1, room - len(left)))}"
     return Group(title, *lines, Text(" " * (LABEL + 1) + axis, style="dim"), legend)
 
 
 def _moment(text: object) -> datetime | None:
-    return datetime.fromisoformat(str(text)) if text else None
+    return times.parsed(text) if text else None

@@ -17,6 +17,7 @@ from pilotage.flows.levers.retry import settled
 from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import DeploymentView, RunView, moment
 from pilotage.flows.receipts import Effect
+from pilotage.telemetry import times
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
@@ -110,11 +111,9 @@ class EditedRuns:
             if run is None:
                 if expected > datetime.now(UTC):
                     # made here it would be there twice once the schedule makes its own
-                    return {
-                        "lost": f"its schedule has made no run again for {expected:%Y-%m-%d %H:%M:%S} UTC"
-                    }
+                    return {"lost": f"its schedule has made no run again for {times.local(expected)}"}
                 if due <= datetime.now(UTC) + _NEAR:
-                    return {"lost": f"it was due at {due:%Y-%m-%d %H:%M:%S} UTC, which has passed"}
+                    return {"lost": f"it was due at {times.local(due)}, which has passed"}
                 run = await self._made_for_it(deployment_id, due, changed, str(note["name"]), key)
             if run.state.type is not StateType.SCHEDULED:
                 return {"lost": f"the run that was made for its time is {run.state.name} already"}
@@ -126,9 +125,7 @@ class EditedRuns:
             # its words may quote a value
             return {"lost": "Prefect refused it; its server's log says why"}
         kept = {"run_id": run.id}
-        return (
-            {**kept, "lost": f"its start at {due:%Y-%m-%d %H:%M:%S} UTC: {not_moved}"} if not_moved else kept
-        )
+        return {**kept, "lost": f"its start at {times.local(due)}: {not_moved}"} if not_moved else kept
 
     async def _made_anew(self, deployment_id: str, expected: datetime, schedule: str) -> RunView | None:
         """The run that the schedule has made again for the same time, or None."""

@@ -19,6 +19,7 @@ from pilotage.flows.prefect_api import PrefectApi
 from pilotage.flows.prefect_views import RunView, StateView, moment
 from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
 from pilotage.planner.actions import Action, RescheduleRun
+from pilotage.telemetry import times
 from pilotage.telemetry.facts import StateType
 
 SAFE_DISTANCE = timedelta(seconds=30)
@@ -63,9 +64,9 @@ class RescheduleLever:
             return Check(judgement=Judgement.FAILED, detail="the new time is not in the run's history")
         since = after(history, mark)
         begun = next((state for state in since if state.type is StateType.RUNNING), None)
-        detail = f"due at {action.start:%H:%M:%S} UTC"
+        detail = f"due at {times.local(action.start, '%H:%M:%S')}"
         if begun:
-            detail = f"started at {begun.at.astimezone(UTC):%H:%M:%S}, {detail}"
+            detail = f"started at {times.local(begun.at, '%H:%M:%S')}, {detail}"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=(since or (ours,))[-1].name)
 
     async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
