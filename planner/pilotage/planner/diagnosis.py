@@ -24,7 +24,8 @@ LOGS_READ = 200
 """The newest lines of a run that are looked at."""
 
 _SPOKEN = re.compile(
-    r"(?:exception[:.]|failed:)\s+(?:[a-z_]\w*\.)*(?P<type>[A-Za-z_]\w*)(?=:|\s*\(|\s*$)", re.MULTILINE
+    r"(?:exception[:.]|failed:|failed with error:)\s+(?:[a-z_]\w*\.)*(?P<type>[A-Za-z_]\w*)(?=:|\s*\(|\s*$)",
+    re.MULTILINE,
 )
 """Prefect's own sentence: `Flow run encountered an exception: ValueError: bad`."""
 _TRACED = re.compile(

@@ -201,7 +201,8 @@ FAILURE_RULES: tuple[FailureRule, ...] = (
     FailureRule(
         id="submission-failed", failure_class=F.INFRASTRUCTURE, because="the infrastructure could not be created",
         state_types=CRASHED,
-        text=_text(r"flow run could not be submitted to infrastructure", r"infrastructure (?:could not|failed to)"),
+        text=_text(r"flow run could not be submitted to infrastructure", r"failed to submit flow run to infrastructure",
+                   r"infrastructure (?:could not|failed to)"),
     ),
     # -- the network under it
     FailureRule(
