@@ -22,8 +22,8 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PILOTAGE_CONFIG", "")  # restored when the test ends, whatever load_settings sets
 
 
-def test_a_strangers_server_is_only_shadowed() -> None:
-    assert load_settings().mode is Mode.SHADOW
+def test_the_mode_is_kept_unless_a_start_is_given_one() -> None:
+    assert load_settings().mode is None
 
 
 def test_flags_win_over_environment_over_file_over_defaults(
@@ -61,6 +61,19 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "pilotage.toml").write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_settings()
+
+
+def test_a_wrong_setting_is_blamed_on_where_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pilotage.toml").write_text("retention_days = 0\n")
+    monkeypatch.setenv("PILOTAGE_LOOP__TICK", "soon")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(mode="yolo")
+    parts = {part.partition("`")[2].partition("`")[0]: part for part in str(caught.value).split("; ")}
+    assert "the flag --mode" in parts["mode"]
+    assert "PILOTAGE_LOOP__TICK" in parts["loop.tick"]
+    assert str(tmp_path / "pilotage.toml") in parts["retention_days"]
 
 
 def test_a_missing_settings_file_is_an_error(tmp_path: Path) -> None:

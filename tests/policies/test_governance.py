@@ -150,6 +150,40 @@ def test_after_a_restart_the_stricter_of_what_is_configured_and_asked_holds(
     assert (again.held_back is not None) == (holds != configured)
 
 
+def start(ledger: SqlLedger, configured: str | None, now: datetime) -> ModeSwitch:
+    switch = ModeSwitch(ledger, Mode(configured) if configured else None, lambda: now)
+    switch.begin()
+    return switch
+
+
+def test_the_first_start_is_in_shadow(ledger: SqlLedger, now: datetime) -> None:
+    first = start(ledger, None, now)
+    assert first.mode() is Mode.SHADOW
+    assert "first start" in first.source
+
+
+@pytest.mark.parametrize("mode", ["observe", "shadow", "approve", "auto"])
+def test_a_plain_start_goes_on_in_the_mode_that_was_given_or_set(
+    ledger: SqlLedger, now: datetime, filed: Make, mode: str
+) -> None:
+    start(ledger, mode, now)
+    ledger.file(filed())
+    again = start(ledger, None, now)
+    assert again.mode().value == mode
+    assert again.source == "kept from the last start"
+    assert ledger.status(filed().proposal.id) == "filed"  # nothing lapses by a restart
+    again.ask(Mode.APPROVE, "adam", "quarter end")
+    assert start(ledger, None, now).mode() is Mode.APPROVE
+
+
+def test_a_plain_start_after_a_stricter_one_does_not_go_back_to_what_was_set_before(
+    ledger: SqlLedger, now: datetime
+) -> None:
+    start(ledger, "shadow", now).ask(Mode.AUTO, "adam", "")
+    start(ledger, "approve", now)
+    assert start(ledger, None, now).mode() is Mode.APPROVE
+
+
 def test_only_an_admin_sets_autonomy_and_never_to_earned(governance: Governance, ledger: SqlLedger) -> None:
     with pytest.raises(DeskRefusal, match=r"you are ann \(approver\); admin is needed"):
         asyncio.run(governance.set_autonomy(ANN, "retry_run", "d", "demoted"))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,30 @@ def test_an_unreachable_server_is_a_transient_error_that_says_what_to_do(prefect
 def test_a_refused_key_is_no_transient_error(prefect_server: Any) -> None:
     with pytest.raises(OrchestratorError, match=r"refused the key.*PREFECT_API_AUTH_STRING") as refused:
         asyncio.run(check_with(PREFECT_API_AUTH_STRING="admin:wrong"))  # type: ignore[arg-type]
+    assert not refused.value.transient
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>a page of somebody else</html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_page_instead_of_an_api_is_called_that() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Page) as page:
+        serving = threading.Thread(target=page.serve_forever, daemon=True)
+        serving.start()
+        try:
+            url = f"http://127.0.0.1:{page.server_port}/api"
+            with pytest.raises(OrchestratorError, match=r"no Prefect API.*PREFECT_API_URL") as refused:
+                asyncio.run(check_with(PREFECT_API_URL=url))  # type: ignore[arg-type]
+        finally:
+            page.shutdown()
+            serving.join()
     assert not refused.value.transient
 
 

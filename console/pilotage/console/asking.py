@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotage.flows.desk_client import DeskClient, DeskRefusal, token_for
-from pilotage.flows.places import Places, places
+from pilotage.flows.desk_client import DeskClient, DeskRefusal, TokenMissing, token_for, token_path
+from pilotage.flows.places import Places, places, runner_of
 from pilotage.telemetry.errors import DeskError
 
 OFFLINE = frozenset(
@@ -36,20 +36,33 @@ class Asker:
     def ask(self, op: str, **arguments: Any) -> Any:
         """The answer of the desk, or of the files when nobody is at the desk and the question only reads.
 
-        Raises DeskRefusal when the answer is no, DeskError when there is neither desk nor file.
+        Raises DeskRefusal when the answer is no, TokenMissing when nothing proves who asks, DeskError when there is
+        neither desk nor file.
         """
+        offline = op in OFFLINE and self.where.ledger.exists()
         try:
-            return DeskClient(self.where.desk_socket, token_for(self.where, self.token_file)).call(
-                op, **arguments
-            )
-        except DeskRefusal:
+            token = token_for(self.where, self.token_file)
+        except TokenMissing:
+            # the files of an installation at rest are read by whoever may open them
+            if not offline or runner_of(self.where) is not None:
+                raise
+            return self._from_files(op, **arguments)
+        try:
+            return DeskClient(self.where.desk_socket, token).call(op, **arguments)
+        except DeskRefusal as exc:
+            if exc.kind == "unknown-identity":
+                path = token_path(self.where, self.token_file)
+                raise DeskRefusal(exc.kind, f"{exc} The token that you sent is in {path}.") from exc
             raise
         except DeskError:
-            if op not in OFFLINE or not self.where.ledger.exists():
+            if not offline:
                 raise
-            from pilotage.flows.files_at_rest import FilesAtRest  # start-up time: SQLAlchemy
+            return self._from_files(op, **arguments)
 
-            return FilesAtRest(self.where).answer(op, **arguments)
+    def _from_files(self, op: str, **arguments: Any) -> Any:
+        from pilotage.flows.files_at_rest import FilesAtRest  # start-up time: SQLAlchemy
+
+        return FilesAtRest(self.where).answer(op, **arguments)
 
 
 def asker(state_dir: Path | None, token_file: Path | None) -> Asker:

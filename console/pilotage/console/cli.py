@@ -58,12 +58,15 @@ talk_cli.join(app)
 def up(
     state_dir: StateDir = None,
     mode: Annotated[
-        str | None, typer.Option(help="observe, shadow, approve or auto.", show_default="shadow")
+        str | None,
+        typer.Option(
+            help="observe, shadow, approve or auto.", show_default="as at the last start; the first is shadow"
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch the Prefect server of the active profile. Shadow mode unless you say otherwise: nothing is injected."""
+    """Watch the Prefect server of the active profile, in the mode of the last start; in shadow nothing is injected."""
     with told(as_json):
         if mode is not None:
             a_mode(mode, "--mode")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pilotage.console.options import AsJson, StateDir, told
-from pilotage.console.shown import OUT, harmless, print_json, when
+from pilotage.console.shown import ERR, OUT, harmless, joined, print_json, print_table, when
 from pilotage.telemetry.errors import ConfigError
 
 app = typer.Typer(help="People who may look, propose, vote and stop.", no_args_is_help=True)
@@ -26,25 +26,80 @@ def users_add(
     state_dir: StateDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a person to the users file, and show their token once."""
-    import os
+    """Add a person to the users file, and show their token once. The first one comes with an admin."""
+    from pilotage.flows.controller.owner import add_person
+    from pilotage.flows.places import places
 
+    with told(as_json):
+        token, admin = add_person(places(state_dir), name, role, team or ())
+        if token_to is not None:
+            _write_token(token_to, token)
+        shown = str(token_to) if token_to else token
+        if as_json:
+            extra = {"admin": admin.name, "admin_token_file": str(admin.token_file)} if admin else {}
+            print_json({"name": name, "roles": role, "token_file" if token_to else "token": shown, **extra})
+            return
+        if admin:
+            ERR.print(harmless(admin.as_text()), soft_wrap=True)
+        OUT.print(harmless(f"{name} ({', '.join(role)}): {shown}"))
+
+
+@app.command("list")
+def users_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
+    """Everybody who may ask or vote, with their roles and how they prove who they are."""
     from pilotage.flows.places import places
     from pilotage.policies.identities import IdentityBook
 
     with told(as_json):
         where = places(state_dir)
-        where.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        token = IdentityBook(where.users).add(name, roles=tuple(role), teams=tuple(team or ()))
-        if token_to is not None:
-            descriptor = os.open(token_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(token + "\n")
-        shown = str(token_to) if token_to else token
+        people = IdentityBook(where.users).people()
         if as_json:
-            print_json({"name": name, "roles": role, "token_file" if token_to else "token": shown})
-        else:
-            OUT.print(harmless(f"{name} ({', '.join(role)}): {shown}"))
+            print_json(
+                [
+                    {
+                        "name": person.identity.name,
+                        "kind": person.identity.kind,
+                        "roles": sorted(person.identity.roles),
+                        "teams": sorted(person.identity.teams),
+                        "password": person.has_password,
+                        "tokens": {label: until.isoformat() for label, until in person.tokens.items()},
+                    }
+                    for person in people
+                ]
+            )
+            return
+        print_table(
+            "Users",
+            ("name", "roles", "teams", "password", "further tokens"),
+            (
+                (
+                    person.identity.name,
+                    joined(sorted(person.identity.roles)),
+                    joined(sorted(person.identity.teams)),
+                    "set" if person.has_password else "none",
+                    joined(
+                        f"{label} until {when(until.isoformat())}" for label, until in person.tokens.items()
+                    ),
+                )
+                for person in people
+            ),
+            empty=f"Nobody is in {where.users}. The first `pilotage up` makes you an admin.",
+        )
+
+
+@app.command("remove")
+def users_remove(
+    name: Annotated[str, typer.Argument(help="Who.")],
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a person and all their tokens, at once. The last admin stays."""
+    from pilotage.flows.places import places
+    from pilotage.policies.identities import IdentityBook
+
+    with told(as_json):
+        IdentityBook(places(state_dir).users).remove(name)
+        print_json({"removed": name}) if as_json else OUT.print(harmless(f"{name} is removed"))
 
 
 @app.command("password")
@@ -99,3 +154,15 @@ def _first_line(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"Reading the password from {path}: {exc}. Name a readable text file.") from exc
     return text.split("\n", 1)[0]
+
+
+def _write_token(path: Path, token: str) -> None:
+    from pilotage.flows.controller.owner import write_token
+
+    try:
+        write_token(path, token)
+    except OSError as exc:
+        raise ConfigError(
+            f"Writing the token to {path}: {exc.strerror}. It is shown nowhere else: remove the person with "
+            "`pilotage users remove` and add them again with a path that can be written."
+        ) from exc

@@ -64,7 +64,7 @@ async def _start_agent(
     return process, output
 
 
-async def _end(process: asyncio.subprocess.Process, *, grace: float = 5.0) -> None:
+async def _end(process: asyncio.subprocess.Process, *, grace: float = 0.7) -> None:
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):

@@ -101,7 +101,8 @@ class DeskServer:
         if caller is None:
             return _no(
                 "unknown-identity",
-                "Checking your token: nobody has it. Ask an admin for `pilotage users add`.",
+                "Checking your token: nobody has it, or it has run out. See `pilotage users list`; an admin makes "
+                "one with `pilotage users add`.",
             )
         operation = self._operations.get(op)
         if operation is None:

@@ -31,6 +31,10 @@ class DeskRefusal(DeskError):
         self.kind = kind
 
 
+class TokenMissing(DeskError):
+    """There is no token to prove who asks; whether anybody could answer was not tried."""
+
+
 class DeskClient:
     """Asks the keyed process, in the name of whoever the token belongs to."""
 
@@ -52,21 +56,19 @@ class DeskClient:
                 connection.sendall(request)
                 with connection.makefile("rb") as lines:
                     line = lines.readline(MAX_LINE)
-        except (FileNotFoundError, ConnectionRefusedError) as exc:
-            raise DeskError(
-                f"Asking the desk at {self._path}: nobody answers there. Start it with `pilotage up`.",
-                transient=True,
-            ) from exc
         except OSError as exc:
-            raise DeskError(
-                f"Asking the desk at {self._path}: {exc}. Look whether `pilotage up` is alive.",
-                transient=True,
-            ) from exc
+            raise _unreachable(self._path, exc, self._timeout) from exc
         if not line:
             raise DeskError(
                 f"Asking the desk for {op}: it hung up. Look at the output of `pilotage up`.", transient=True
             )
-        reply = json.loads(line)
+        try:
+            reply = json.loads(line)
+        except ValueError as exc:
+            raise DeskError(
+                f"Asking {self._path} for {op}: its answer is not a whole line of JSON. "
+                "Is what runs there a `pilotage up` of this version?"
+            ) from exc
         if reply.get("ok"):
             return reply["result"]
         error = reply.get("error", {})
@@ -86,18 +88,52 @@ class DeskClient:
         return tuple(self.call("offered"))
 
 
+def _unreachable(path: Path, exc: OSError, timeout: float) -> DeskError:
+    """Why nobody answered at this socket, told apart by what the system says."""
+    asking = f"Asking the desk at {path}"
+    match exc:
+        case FileNotFoundError() if not path.parent.is_dir():
+            found = f"there is no directory {path.parent}. Name the right one with --state-dir or PILOTAGE_STATE_DIR."
+        case FileNotFoundError() | ConnectionRefusedError():
+            found = "nobody answers there. Start it with `pilotage up`."
+        case PermissionError():
+            found = (
+                f"this user may not open it ({exc.strerror}). Ask as the user who runs `pilotage up`, or use the "
+                "page of `pilotage serve`."
+            )
+        case TimeoutError():
+            found = f"it took the question and did not answer within {timeout:.0f} s. Look at the output of `pilotage up`."
+        case _:
+            found = f"{exc}. Look whether `pilotage up` is alive."
+    return DeskError(f"{asking}: {found}", transient=not isinstance(exc, PermissionError))
+
+
 def token_for(where: Places, token_file: Path | None = None) -> str:
     """The caller's token: from the file given, from `PILOTAGE_TOKEN_FILE`, or from the state directory.
 
-    A token proves who one is; nothing else does. Raises DeskError when there is none to read.
+    A token proves who one is; nothing else does. Raises TokenMissing when there is none to read.
     """
-    named = os.environ.get("PILOTAGE_TOKEN_FILE")
-    path = token_file or (Path(named).expanduser() if named else where.token)
+    path = token_path(where, token_file)
+    reading = f"Reading your token from {path}"
+    advice = (
+        "Name your own file with --token-file or PILOTAGE_TOKEN_FILE; an admin makes one with "
+        "`pilotage users add NAME --role ROLE --token-to FILE`."
+    )
     try:
-        return path.read_text().strip()
+        token = path.read_text().strip()
+    except FileNotFoundError as exc:
+        first = "" if where.users.exists() else "The first `pilotage up` makes one; or name its --state-dir. "
+        raise TokenMissing(f"{reading}: there is no such file. {first}{advice}") from exc
     except OSError as exc:
-        raise DeskError(
-            f"Reading your token from {path}: {exc.strerror}. "
-            "Start `pilotage up` once, name its directory with --state-dir, "
-            "or your own file with --token-file or PILOTAGE_TOKEN_FILE."
-        ) from exc
+        raise TokenMissing(f"{reading}: {exc.strerror}. {advice}") from exc
+    except UnicodeDecodeError as exc:
+        raise TokenMissing(f"{reading}: it holds no text. {advice}") from exc
+    if not token:
+        raise TokenMissing(f"{reading}: it is empty. {advice}")
+    return token
+
+
+def token_path(where: Places, token_file: Path | None = None) -> Path:
+    """Which file the caller's token is read from."""
+    named = os.environ.get("PILOTAGE_TOKEN_FILE")
+    return token_file or (Path(named).expanduser() if named else where.token)

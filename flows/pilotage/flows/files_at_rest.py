@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +10,7 @@ from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.ledger_at_rest import reading_ledger
 from pilotage.flows.operations import known_status, unknown_proposal, unknown_subject
-from pilotage.flows.places import Places
+from pilotage.flows.places import Places, runner_of
 from pilotage.flows.publishing import bundle_kept, policies_as_json
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import DeskError
@@ -75,14 +74,8 @@ class FilesAtRest:
                 raise DeskError(f"Asking for {op}: nobody is at the desk. Start `pilotage up`.")
 
     def _nobody_home(self) -> None:
-        if not self._places.lock.exists():
-            return
-        with self._places.lock.open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise DeskError(
-                    f"Reading {self._places.root}: process {file.read().strip()} runs `pilotage up` here "
-                    "but its desk does not answer. Look at its output, or stop it."
-                ) from exc
-            fcntl.flock(file, fcntl.LOCK_UN)
+        if pid := runner_of(self._places):
+            raise DeskError(
+                f"Reading {self._places.root}: process {pid} runs `pilotage up` here "
+                "but its desk does not answer: it is starting, waits for Prefect, or hangs. Its output says which."
+            )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import getpass
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -19,6 +18,9 @@ from typing import Any
 from pilotage.flows.agent_keeping import keep_agent
 from pilotage.flows.announce import Announcer
 from pilotage.flows.chronicle import Chronicle
+from pilotage.flows.controller.owner import ensure_admin
+from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
+from pilotage.flows.controller.state_directory import prepare_state_directory
 from pilotage.flows.desk import DeskServer
 from pilotage.flows.doorkeeper import Doorkeeper
 from pilotage.flows.governance import Governance, Housekeeping
@@ -61,8 +63,11 @@ AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 @contextlib.contextmanager
 def only_one(places: Places) -> Iterator[None]:
-    """Holds the state directory's lock. Raises ConfigError naming the process that has it."""
-    places.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Holds the state directory's lock. Raises ConfigError naming the process that has it.
+
+    The directory is made ready for it before; ConfigError too when it cannot be.
+    """
+    prepare_state_directory(places.root)
     with places.lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,16 +82,6 @@ def only_one(places: Places) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def first_identity(book: IdentityBook, places: Places) -> None:
-    """Makes the owner of an empty installation an admin, with a token only this user can read."""
-    if places.users.exists():
-        return
-    token = book.add(getpass.getuser(), roles=("admin", "operator"), teams=())
-    descriptor = os.open(places.token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(token + "\n")
 
 
 class KeyedProcess:
@@ -106,7 +101,8 @@ class KeyedProcess:
             stack.enter_context(only_one(places))
             configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
             book = IdentityBook(places.users)
-            first_identity(book, places)
+            if made := ensure_admin(book, places):
+                self._say(made.as_text())
             store = DuckDBStore(places.telemetry)
             stack.callback(store.close)
             ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
@@ -129,7 +125,10 @@ class KeyedProcess:
                     f"the published policies {bundle.hash[:12]} do not fit this version, so everything is denied "
                     f"({why}); run `pilotage policy publish` with ones that do"
                 )
-            server = await check_server()
+            server = await unless_stopped(stop, check_server())
+            if server is None:
+                self._say("stopped")
+                return
             self._say(f"Prefect {server.version} at {server.api_url}")
             reader = StoreServer(store, places.store_socket)
             stack.callback(reader.close)
@@ -245,11 +244,13 @@ class KeyedProcess:
         token = book.lend(AGENT)
         # a process that died while it moved a due run may have left its queue on hold
         writing = switch.mode() in (Mode.APPROVE, Mode.AUTO)
-        freed = await RescheduleLever(api).release_all() if writing else 0
+        freed = await unless_stopped(stop, RescheduleLever(api).release_all()) if writing else 0
         if freed:
             self._say(f"released {freed} queue(s) that a process before us had left on hold")
-        self._say(f"mode {switch.mode().value}, policies {bundle.hash}, state in {places.root}")
-        if switch.held_back is not None:
+        self._say(
+            f"mode {switch.mode().value} ({switch.source}), policies {bundle.hash}, state in {places.root}"
+        )
+        if switch.held_back is not None and settings.mode is not None:
             self._say(
                 f"configured is mode {settings.mode.value}, but a person asked for {switch.held_back.value}; "
                 f"`pilotage mode set {settings.mode.value}` takes that back"
@@ -290,12 +291,9 @@ class KeyedProcess:
                     raise InvariantError(f"the {task.get_name()} ended by itself")
         finally:
             stop.set()
-            _, late = await asyncio.wait(tasks, timeout=10)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            with contextlib.suppress(AdapterError):
-                await chronicle.catch_up()
+            await end_tasks(tasks)
+            with contextlib.suppress(AdapterError, TimeoutError):
+                await asyncio.wait_for(chronicle.catch_up(), CANCEL_WITHIN)
             await desk.close()
             self._say("stopped")
 

@@ -1,7 +1,8 @@
-"""How far the loop may go: what is configured, what a person asked for, and what a start makes of both.
+"""How far the loop may go: what a start makes of the settings, of the last start and of what a person asked for.
 
-A person's word changes the mode at once. After a restart the stricter of that word and the configured mode
-holds, so that neither a reboot nor an old setting ever goes further than somebody wanted.
+The mode is kept in the ledger. A start without a mode goes on in the one before, the first one in shadow. A start
+with a mode (flag, environment or settings file) takes that, but never goes further than what an admin asked for
+last by `pilotage mode set`: neither a reboot nor an old setting ever goes further than somebody wanted.
 """
 
 from __future__ import annotations
@@ -12,17 +13,31 @@ from datetime import datetime
 from pilotage.policies.ledgers import Ledger
 from pilotage.policies.verdicts import Mode
 
+FIRST = Mode.SHADOW
+"""The mode of an installation that was never given one: everything is judged, nothing is done."""
+
 
 class ModeSwitch:
     """The mode in force."""
 
-    def __init__(self, ledger: Ledger, configured: Mode, clock: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, configured: Mode | None, clock: Callable[[], datetime]) -> None:
+        """`configured` is what this start was given, None when it was given nothing."""
         self._ledger = ledger
         self._clock = clock
-        asked = ledger.asked_mode()
-        self._mode = configured if asked is None else Mode.strictest(configured, asked)
-        self.held_back = asked if asked is not None and self._mode is not configured else None
+        asked, kept = ledger.asked_mode(), ledger.mode()
+        wanted = configured or kept or FIRST
+        self._mode = wanted if asked is None else Mode.strictest(wanted, asked)
+        self.held_back = asked if asked is not None and configured not in (None, self._mode) else None
         """What a person asked for, when it is stricter than what is configured."""
+        match configured, kept:
+            case None, None:
+                self.source = "the first start is always in shadow"
+            case None, _:
+                self.source = "kept from the last start"
+            case _ if self.held_back is not None:
+                self.source = "what a person asked for"
+            case _:
+                self.source = "as this start was told"
 
     def mode(self) -> Mode:
         """The mode in force."""

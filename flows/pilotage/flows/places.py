@@ -6,6 +6,7 @@ One directory holds all state. Which one, first match wins: the caller's argumen
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tomllib
 from dataclasses import dataclass
@@ -96,6 +97,27 @@ def places(state_dir: Path | str | None = None) -> Places:
     """
     chosen = state_dir or os.environ.get("PILOTAGE_STATE_DIR") or _from_config(Path.cwd() / CONFIG_NAME)
     return Places(root=Path(chosen or Path.home() / ".pilotage").expanduser().absolute())
+
+
+def runner_of(places: Places) -> str | None:
+    """Return the process id of the `pilotage up` that holds this state directory, or None when none does.
+
+    Raises ConfigError when its lock file cannot be opened by this user.
+    """
+    try:
+        with places.lock.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+            fcntl.flock(file, fcntl.LOCK_UN)
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise ConfigError(
+            f"Reading {places.lock}: {exc.strerror}. Ask as the user who runs `pilotage up` there."
+        ) from exc
 
 
 def _from_config(path: Path) -> str | None:

@@ -8,7 +8,7 @@ Prefect's own connection comes from the active Prefect profile and its variables
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=lambda: places().root)
     """One directory for telemetry, ledger, users and sockets."""
-    mode: Mode = Mode.SHADOW
-    """observe, shadow, approve or auto."""
+    mode: Mode | None = None
+    """observe, shadow, approve or auto; empty to go on in the mode of the last start, which is shadow at first."""
     policies: Path | None = None
     """A directory with your own Cedar bundle; empty for the shipped one."""
     guardrails: Path | None = None
@@ -155,15 +155,26 @@ def load_settings(*, config: Path | None = None, **flags: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as exc:
-        source = _config_file() or "the environment and flags"
-        raise ConfigError(f"Reading settings from {source}: " + "; ".join(_complaints(exc))) from exc
+        raise ConfigError("Reading settings: " + "; ".join(_complaints(exc, given))) from exc
     except ValueError as exc:  # the TOML itself
         raise ConfigError(f"Reading settings from {_config_file()}: {exc}. Mend that line.") from exc
 
 
-def _complaints(error: ValidationError) -> Iterator[str]:
+def _complaints(error: ValidationError, flags: Mapping[str, Any]) -> Iterator[str]:
     valid = ", ".join(Settings.model_fields)
-    for one in error.errors(include_url=False, include_input=False):
-        key = ".".join(str(part) for part in one["loc"])
-        hint = f" Valid keys are: {valid}." if one["type"] == "extra_forbidden" else ""
-        yield f"`{key}`: {one['msg']}.{hint}"
+    for each in error.errors(include_url=False, include_input=False):
+        keys = [str(part) for part in each["loc"]]
+        hint = f" Valid keys are: {valid}." if each["type"] == "extra_forbidden" else ""
+        yield f"`{'.'.join(keys)}` of {_source(keys, flags)}: {each['msg']}.{hint}"
+
+
+def _source(keys: Sequence[str], flags: Mapping[str, Any]) -> str:
+    """Where a value came from, by the order of precedence: the flag, the variable or the file to correct."""
+    if keys and keys[0] in flags:
+        return f"the flag --{keys[0].replace('_', '-')}"
+    set_variables = {name.upper() for name in os.environ}
+    for depth in range(len(keys), 0, -1):
+        name = ("PILOTAGE_" + "__".join(keys[:depth])).upper()
+        if name in set_variables:
+            return f"the environment's {name}"
+    return str(_config_file() or "the environment and flags")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pilotage.flows.controller.shutdown import run_until_signal
 from pilotage.flows.keyed import KeyedProcess
-from pilotage.flows.settings import Settings, load_settings
+from pilotage.flows.settings import load_settings
 
 
 def run_up(
@@ -24,12 +25,5 @@ def run_up(
     for loud in ("pilotage", "pilotage.telemetry"):
         logging.getLogger(loud).setLevel(logging.INFO)
     settings = load_settings(config=config, state_dir=state_dir, mode=mode)
-    asyncio.run(_until_signal(settings, say))
-
-
-async def _until_signal(settings: Settings, say: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
-    await KeyedProcess(settings, say=say).run(stop)
+    os.umask(0o077)  # journals of the databases, logs and sockets too are this user's alone
+    asyncio.run(run_until_signal(KeyedProcess(settings, say=say).run))

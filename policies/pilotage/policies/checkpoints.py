@@ -81,6 +81,7 @@ def written(checkpoint: Checkpoint, signer: Signer, directory: Path) -> Path:
             f"writing a checkpoint to {directory}: {exc}; name a directory that can be written"
         ) from exc
     try:
+        os.fchmod(descriptor, 0o644)  # for others to compare with, whatever this process keeps to itself
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(signed(checkpoint, signer))
             file.flush()

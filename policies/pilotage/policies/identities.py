@@ -63,6 +63,17 @@ class _Key:
     token_sha256: str
     roles: frozenset[str] | None = None
     until: datetime | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """One entry of the users file, without its secrets."""
+
+    identity: Identity
+    has_password: bool
+    tokens: Mapping[str, datetime]
+    """When each further token ends, by its label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +187,38 @@ class IdentityBook:
             self._refresh()
         return token
 
+    def give_roles(self, name: str, roles: Collection[str]) -> None:
+        """Give a person these roles besides those they have. Raises ConfigError for an unknown name."""
+        with self._lock:
+            self._edit(
+                name, lambda section: section.__setitem__("roles", sorted({*section["roles"], *roles}))
+            )
+
+    def remove(self, name: str) -> None:
+        """Remove a person with all their tokens. Raises ConfigError for an unknown name and for the last admin."""
+        with self._lock:
+            self._refresh()
+            admins = [each for each, known in self._known.items() if Role.ADMIN in known.identity.roles]
+            if admins == [name]:
+                raise ConfigError(
+                    f"removing {name} from {self._path}: {name} is the only admin. "
+                    "Add another first: `pilotage users add NAME --role admin`."
+                )
+            self._edit(name, lambda section: None, keep=False)
+
+    def people(self) -> tuple[Person, ...]:
+        """Everybody in the users file, by name, with how each can prove who they are."""
+        with self._lock:
+            self._refresh()
+            return tuple(
+                Person(
+                    identity=known.identity,
+                    has_password=known.password is not None,
+                    tokens={key.label: key.until for key in known.keys if key.until is not None},
+                )
+                for _, known in sorted(self._known.items())
+            )
+
     def lend(self, identity: Identity) -> str:
         """A token for this identity that is held in memory only and ends with the process."""
         if (identity.kind == "agent") != (Role.AGENT in identity.roles):
@@ -250,8 +293,8 @@ class IdentityBook:
         except OSError as exc:
             raise ConfigError(f"writing users {self._path}: {exc}; make it writable to this user") from exc
 
-    def _edit(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-        """Changes one person's section and writes the file anew, whole or not at all."""
+    def _edit(self, name: str, change: Callable[[dict[str, Any]], None], *, keep: bool = True) -> None:
+        """Change one person's section, or drop it unless `keep`, and write the file anew, whole or not at all."""
         self._refresh()
         if name not in self._known:
             raise ConfigError(
@@ -259,6 +302,8 @@ class IdentityBook:
             )
         sections = tomllib.loads(self._path.read_text())["users"]
         change(sections[name])
+        if not keep:
+            del sections[name]
         text = "\n".join(_section(each, content) for each, content in sections.items())
         _parsed(text.encode(), self._path)
         draft = self._path.with_name(f".{self._path.name}.new")
@@ -316,8 +361,14 @@ def _known(name: str, section: object, path: Path) -> _Known:
 
 def _keys(name: str, entry: _Entry) -> tuple[_Key, ...]:
     scoped = (
-        _Key(name=name, token_sha256=each.token_sha256, roles=frozenset(each.roles), until=each.until)
-        for each in entry.tokens.values()
+        _Key(
+            name=name,
+            token_sha256=each.token_sha256,
+            roles=frozenset(each.roles),
+            until=each.until,
+            label=label,
+        )
+        for label, each in entry.tokens.items()
     )
     return (_Key(name=name, token_sha256=entry.token_sha256), *scoped)
 

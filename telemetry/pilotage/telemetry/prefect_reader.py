@@ -6,6 +6,7 @@ never looked at here. Foreign errors become ours in `_translated` and nowhere el
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -55,6 +56,16 @@ def _translated(doing: str, exc: Exception) -> OrchestratorError:
             todo = "It is asked again." if busy else "Check that this is the API of a Prefect 3 server."
             found = redact(exc.response.text[:200])
             return OrchestratorError(f"{doing}: HTTP {status} {found}. {todo}", transient=busy)
+        case httpx.ConnectError() if "CERTIFICATE" in str(exc).upper():
+            return OrchestratorError(
+                f"{doing}: the server is there, but its certificate is not trusted ({redact(str(exc))}). "
+                "Set PREFECT_API_SSL_CERT_FILE to the authority that signed it."
+            )
+        case json.JSONDecodeError():
+            return OrchestratorError(
+                f"{doing}: what answers there is no Prefect API, for its answer is not JSON. "
+                "Correct PREFECT_API_URL; the address of a server of your own ends in /api."
+            )
         case httpx.TransportError() | OSError():
             found = redact(str(exc)) or type(exc).__name__
             return OrchestratorError(
@@ -81,6 +92,11 @@ def _api_url() -> str:
             "Set PREFECT_API_URL, or `prefect profile use` one that has."
         )
     return str(url)
+
+
+def api_address() -> str:
+    """Return the address of the active profile, without a password. Raises OrchestratorError when there is none."""
+    return redact(_api_url())
 
 
 class PrefectReader:
