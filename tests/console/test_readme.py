@@ -32,6 +32,32 @@ COMMANDS = sorted(
 TRANSCRIPT = README.partition("<!-- transcript begins -->")[2].partition("<!-- transcript ends -->")[0]
 
 
+def ci_commands(readme: Path) -> subprocess.CompletedProcess[str]:
+    """What CI takes out of a README."""
+    script = ROOT / ".ci" / "readme-commands"
+    return subprocess.run([script, readme], capture_output=True, text=True, check=False)
+
+
+def test_ci_runs_exactly_the_two_commands_of_the_readme() -> None:
+    section = README.partition("## Two commands\n")[2].partition("\n## ")[0]
+    block = section.split("```")[1].strip().splitlines()
+    assert ci_commands(ROOT / "README.md").stdout.splitlines() == block == ["make demo", "make test"]
+    assert ".ci/readme-commands README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize(
+    "readme",
+    ["# pilotage\n```\nmake demo\n```\n", "## Two commands\n\n## Next\n```\nmake demo\n```\n"],
+    ids=["no heading", "no block under the heading"],
+)
+def test_ci_fails_when_the_readme_shows_no_commands(readme: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(readme)
+    ran = ci_commands(tmp_path / "README.md")
+    assert ran.returncode != 0
+    assert "Two commands" in ran.stderr
+    assert ran.stdout == ""
+
+
 def test_the_readme_shows_commands() -> None:
     assert len(COMMANDS) >= 15
 
