@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--version"],
         ["status"],
         ["incidents"],
         ["proposals"],
@@ -64,3 +66,10 @@ def test_a_local_command_imports_nothing_heavy(arguments: list[str], tmp_path: P
     )
     loaded = set(json.loads(ran.stdout.splitlines()[-1]))
     assert not HEAVY & loaded
+
+
+def test_the_version_is_that_of_the_installed_distribution() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pilotage.console", "--version"], capture_output=True, text=True, check=True
+    )
+    assert f"pilotage {version('pilotage')}, prefect {version('prefect')}" in ran.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +43,6 @@ from pilotage.telemetry.errors import ConfigError, PilotageError
 
 app = typer.Typer(
     name="pilotage",
-    help="An adaptive pilot for Prefect: it forecasts failures, proposes remediation, and acts only within policy.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,6 +53,24 @@ app.add_typer(policy_cli.app, name="policy")
 publish_cli.join(policy_cli.app)
 bundles_cli.join(policy_cli.app)
 talk_cli.join(app)
+
+
+def _show_version(asked: bool) -> None:
+    """Print the installed versions on one line and end."""
+    if asked:
+        versions = ", ".join(f"{name} {version(name)}" for name in ("pilotage", "prefect"))
+        OUT.print(f"{versions}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """An adaptive pilot for Prefect: it forecasts failures, proposes remediation, and acts only within policy."""
 
 
 @app.command()
