@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import httpx
 
+from pilotage.flows.dev import fork_server
 from pilotage.telemetry.errors import OrchestratorError
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -33,7 +34,7 @@ POOL = "pilotage"
 QUEUES = ("high", "default", "low")
 """In order of priority: the first is served first."""
 
-_START_WITHIN = timedelta(seconds=120)
+_START_WITHIN = timedelta(seconds=240)
 """A server starts in about 8 s on two idle cores; a busy machine has been seen to need a minute."""
 _STOP_WITHIN = 8.0
 """Seconds that a process group gets between SIGTERM and SIGKILL."""
@@ -43,7 +44,9 @@ _TRIES = 6
 
 
 @dataclass(slots=True, kw_only=True)
-class _Child:
+class Child:
+    """A process that was started here, with its log."""
+
     name: str
     process: subprocess.Popen[bytes]
     log: Path
@@ -57,16 +60,26 @@ class EmbeddedPrefect:
     """A Prefect server of our own, as a context manager.
 
     `home` is the directory for its database, logs and profiles; `ui` serves Prefect's UI as well, and
-    `settings` are more `PREFECT_*` variables for the server and everything that talks to it.
+    `settings` are more `PREFECT_*` variables for the server and everything that talks to it. With `preload`
+    flow runs of the pools and modules that are run here are forked from a process that has imported Prefect.
     """
 
-    def __init__(self, home: Path, *, ui: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        ui: bool = False,
+        settings: Mapping[str, str] | None = None,
+        preload: bool = False,
+    ) -> None:
         self.home = home
         self.log_directory = home / "logs"
         self._ui = ui
+        self._fork_socket = home / "fork.sock"
+        self._preload = preload and fork_server.available(self._fork_socket)
         self._settings = dict(settings or {})
         self._auth = f"pilotage:{secrets.token_urlsafe(24)}"
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._port = 0
 
     @property
@@ -138,6 +151,10 @@ class EmbeddedPrefect:
                 "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}",
             },
         )
+        if self._preload:
+            # no thread may run where forks are made: it looks after its starter itself
+            watched = ("pilotage.flows.dev.fork_server", str(os.getpid()), str(self._fork_socket))
+            self._spawn("fork-server", watched, {}, tethered=False)
         deadline = time.monotonic() + _START_WITHIN.total_seconds()
         while not self._answers():
             if server.process.poll() is not None:
@@ -159,6 +176,9 @@ class EmbeddedPrefect:
     ) -> None:
         """Nothing; the process pool exists with our job template and these queues, first served first."""
         template: dict[str, Any] = json.loads((SHIPPED / "pool.json").read_text())
+        if self._preload:
+            command = fork_server.shell_command(self._fork_socket, "prefect.engine")
+            template["variables"]["properties"]["command"]["default"] = command
         body: dict[str, Any] = {"name": name, "type": "process", "base_job_template": template}
         if concurrency_limit is not None:
             body["concurrency_limit"] = concurrency_limit
@@ -171,7 +191,13 @@ class EmbeddedPrefect:
 
     def start_worker(self, pool: str = POOL, *, name: str = "pilot-worker") -> Path:
         """The worker's log; the pool shows it online. It polls every second and cancels pending runs."""
-        worker = self._spawn(
+        worker = self.launch_worker(pool, name=name)
+        self.await_worker(worker, pool)
+        return worker.log
+
+    def launch_worker(self, pool: str = POOL, *, name: str = "pilot-worker") -> Child:
+        """Return a worker's process, which starts by itself meanwhile; see `await_worker`."""
+        return self._spawn(
             name,
             ("prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name),
             {
@@ -182,12 +208,15 @@ class EmbeddedPrefect:
                 "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "2",
             },
         )
+
+    def await_worker(self, worker: Child, pool: str = POOL) -> None:
+        """Return when the pool shows the worker online. Raises OrchestratorError with the end of its log."""
         deadline = time.monotonic() + _START_WITHIN.total_seconds()
         with httpx.Client(base_url=self.api_url, auth=self._basic(), timeout=60) as client:
             while True:
                 answer = client.post(f"/work_pools/{pool}/workers/filter", json={})
-                if answer.is_success and any(each["name"] == name for each in answer.json()):
-                    return worker.log
+                if answer.is_success and any(each["name"] == worker.name for each in answer.json()):
+                    return
                 if worker.process.poll() is not None or time.monotonic() > deadline:
                     raise OrchestratorError(
                         f"Starting a worker for pool {pool!r}: it did not come online. "
@@ -199,10 +228,29 @@ class EmbeddedPrefect:
         self, *arguments: str, cwd: Path | None = None, within: timedelta = timedelta(seconds=180)
     ) -> str:
         """What `prefect ARGUMENTS…` printed. Raises OrchestratorError with that text when it fails."""
+        return self.run_module("prefect", *arguments, cwd=cwd, within=within)
+
+    def run_module(
+        self,
+        module: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        within: timedelta = timedelta(seconds=180),
+    ) -> str:
+        """Return what `python -m MODULE ARGUMENTS…` printed. Raises OrchestratorError with that text when it fails.
+
+        `env` holds variables beside those with which every process here talks to the server.
+        """
+        command = (
+            fork_server.command(self._fork_socket, module, *arguments)
+            if self._preload
+            else [sys.executable, "-m", module, *arguments]
+        )
         ran = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            command,
             cwd=cwd or self.home,
-            env=self.env,
+            env={**self.env, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -212,7 +260,7 @@ class EmbeddedPrefect:
         )
         if ran.returncode != 0:
             raise OrchestratorError(
-                f"Running `prefect {' '.join(arguments)}`: it ended with code {ran.returncode}:\n"
+                f"Running `{module} {' '.join(arguments)}`: it ended with code {ran.returncode}:\n"
                 + "\n".join(ran.stdout.splitlines()[-_TAIL_LINES:])
             )
         return ran.stdout
@@ -230,12 +278,19 @@ class EmbeddedPrefect:
         """Names of the processes that are running."""
         return tuple(child.name for child in self._children if child.process.poll() is None)
 
-    def _spawn(self, name: str, command: Sequence[str], more: Mapping[str, str]) -> _Child:
+    def processes(self) -> dict[str, int]:
+        """Return the process ids of what was started here, by name."""
+        return {child.name: child.process.pid for child in self._children}
+
+    def _spawn(
+        self, name: str, command: Sequence[str], more: Mapping[str, str], *, tethered: bool = True
+    ) -> Child:
+        tether = ("-m", "pilotage.flows.tethered", str(os.getpid())) if tethered else ("-m",)
         self.log_directory.mkdir(parents=True, exist_ok=True)
         log = self.log_directory / f"{name}.log"
         with log.open("ab") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pilotage.flows.tethered", str(os.getpid()), *command],
+                [sys.executable, *tether, *command],
                 cwd=self.home,
                 env={**self.env, **more},
                 stdin=subprocess.DEVNULL,
@@ -243,7 +298,7 @@ class EmbeddedPrefect:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        child = _Child(name=name, process=process, log=log)
+        child = Child(name=name, process=process, log=log)
         self._children.append(child)
         return child
 
