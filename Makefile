@@ -5,6 +5,7 @@ BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py
 
 # one of the flows' files goes with the rooms: then both halves of the suite take equally long
 TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
+# it mostly waits, so it runs beside both
 DEMO_TEST := tests/flows/test_demo.py
 FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
@@ -13,9 +14,8 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
 
-test: .venv ## pass the tests: two halves side by side, then the demo, which has the machine to itself
-	$(MAKE) --no-print-directory -j2 test-flows test-rooms
-	$(MAKE) --no-print-directory test-demo
+test: .venv ## pass the tests: two halves and the demo, side by side
+	$(MAKE) --no-print-directory -j3 test-flows test-rooms test-demo
 
 test-flows: .venv
 	$(BIN)/python -m pytest $(FLOWS) $(PYTEST)

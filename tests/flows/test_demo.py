@@ -20,6 +20,8 @@ import pytest
 CASES = {1, 2, 3, 4, 5, 6, 7, 8}
 ROW = {"case", "run_id", "failure_class", "forecast", "action", "verdict", "policy_ids", "outcome"} | {
     "seconds_to_recovery",
+    "ended_after",
+    "waits_for",
     "ok",
 }
 DEAD_MODEL = {"PILOTAGE_LLM__BASE_URL": "http://127.0.0.1:9/v1", "PILOTAGE_LLM__MODEL": "nobody"}
@@ -51,13 +53,13 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], st
         capture_output=True,
         text=True,
         check=False,
-        timeout=390,
+        timeout=1500,
     )
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
     return json.loads(ran.stdout), ran.stderr, tmp
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1600)  # however busy the machine is: the demo knows itself when to give up
 def test_all_eight_incidents_end_as_they_should(played: tuple[dict[str, Any], str, Path]) -> None:
     result, progress, _ = played
     assert result["ok"] is True
@@ -65,6 +67,15 @@ def test_all_eight_incidents_end_as_they_should(played: tuple[dict[str, Any], st
     assert all(set(row) >= ROW for row in result["incidents"])
     assert [row for row in result["incidents"] if not row["ok"]] == []
     assert "pilotage is aboard" in progress
+
+
+def test_it_says_where_the_time_went(played: tuple[dict[str, Any], str, Path]) -> None:
+    spent = played[0]["time"]
+    assert sum(spent["phases"].values()) == pytest.approx(spent["seconds"], rel=0.2)
+    assert spent["slowness"] >= 1
+    assert {"server", "fork-server", "pilot-worker"} <= set(spent["cpu_seconds"])
+    last = max(row["ended_after"] for row in played[0]["incidents"])
+    assert 0 < last <= spent["phases"]["tell the stories"]
 
 
 def test_each_incident_shows_what_it_is_there_to_show(played: tuple[dict[str, Any], str, Path]) -> None:
@@ -109,7 +120,7 @@ def test_interrupted_it_stops_everything_that_it_started(tmp_path: Path) -> None
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize("arguments", [(), ("--llm", "scripted")], ids=["no model", "scripted model"])
 def test_with_and_without_a_model_the_outcomes_are_the_same(
     tmp_path: Path, arguments: tuple[str, ...]

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Literal
 
+from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from pilotage.console.shown import ERR, OUT, harmless, joined, print_json, print_pairs
+from pilotage.console.shown import ERR, OUT, harmless, joined, print_json
 from pilotage.flows.demo.stage import Stage
 
 FIELDS = (
@@ -32,6 +33,8 @@ FIELDS = (
     "injected",
     "outcome",
     "seconds_to_recovery",
+    "ended_after",
+    "waits_for",
     "ok",
 )
 
@@ -55,20 +58,30 @@ def show_demo(*, llm: str | None, keep: bool, as_json: bool) -> bool:
                 stage.set_up()
                 rows = stage.play()
                 ok = all(row["ok"] for row in rows)
+                seconds = time.monotonic() - began
+                time_spent = {
+                    "seconds": round(seconds, 1),
+                    "phases": {name: round(spent, 1) for name, spent in stage.phases.seconds.items()},
+                    "cpu_seconds": stage.cpu_seconds(),
+                    "slowness": round(stage.patience.slowness, 1),
+                }
                 spinner.stop()
                 if as_json:
-                    print_json({"incidents": [{key: row[key] for key in FIELDS} for row in rows], "ok": ok})
+                    result = {"incidents": [{key: row[key] for key in FIELDS} for row in rows], "ok": ok}
+                    print_json(
+                        {**result, "time": time_spent, **({"left_running": stage.urls()} if keep else {})}
+                    )
                 else:
                     OUT.print(result_table(rows))
-                    seconds = time.monotonic() - began
                     OUT.print(
                         f"{sum(1 for row in rows if row['ok'])} of {len(rows)} ended as they should, in {seconds:.0f} s."
                     )
+                    OUT.print(time_table(rows, time_spent))
                     OUT.print("Runs, in the order of the table (the server lives on with --keep):")
                     for url in dict.fromkeys(row["run_url"] for row in rows):
                         OUT.print(harmless(f"  {url}"))
                 if keep:
-                    _keep(stage)
+                    _keep(stage, OUT if not as_json else ERR)
             finally:
                 spinner.stop()
                 stage.take_down()
@@ -114,16 +127,37 @@ def result_table(rows: list[dict[str, Any]]) -> Table:
             diagnosis,
             "" if row["forecast"] is None else f"{row['forecast']:.2f}",
             verdict,
-            Text.assemble(harmless(row["injected"]), " → ", harmless(row["outcome"])),
+            Text.assemble(
+                harmless(row["injected"]),
+                " → ",
+                harmless(row["outcome"]),
+                harmless(f"\nwaits for {row['waits_for']}" if row["waits_for"] else ""),
+            ),
             "" if row["seconds_to_recovery"] is None else f"{row['seconds_to_recovery']:.0f}",
         )
     return table
 
 
-def _keep(stage: Stage) -> None:
+def time_table(rows: list[dict[str, Any]], spent: dict[str, Any]) -> Table:
+    """Return where the time went: seconds by phase, the story that ended last, and CPU seconds by process."""
+    table = Table(title="Where the time went", title_justify="left", header_style="bold")
+    table.add_column("phase")
+    table.add_column("s", justify="right")
+    for name, seconds in spent["phases"].items():
+        table.add_row(name, f"{seconds:.0f}")
+    ended = [row for row in rows if row["ended_after"] is not None]
+    for row in sorted(ended, key=lambda row: float(row["ended_after"]))[-3:]:
+        table.add_row(harmless(f"  {row['title']} ended after"), f"{row['ended_after']:.0f}")
+    for name, seconds in spent["cpu_seconds"].items():
+        table.add_row(f"CPU of {name}", f"{seconds:.0f}")
+    return table
+
+
+def _keep(stage: Stage, console: Console) -> None:
     """Waits, with everything running, until the person has seen enough."""
-    OUT.print()
-    print_pairs("Left running; Ctrl-C stops everything", stage.urls())
+    console.print("\nLeft running; Ctrl-C stops everything")
+    for name, value in stage.urls().items():
+        console.print(harmless(f"  {name}: {value}"), soft_wrap=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             signal.pause()

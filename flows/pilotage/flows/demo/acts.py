@@ -189,9 +189,11 @@ def row_of(
         "injected": "",
         "outcome": "never proposed",
         "seconds_to_recovery": None,
+        "waits_for": "",
         "ok": False,
     }
     if sighting is None:
+        row["waits_for"] = waits_for(act, None, run=run)
         return row
     detail, story = sighting.detail, sighting.story
     case = detail["case"]
@@ -225,4 +227,34 @@ def row_of(
         and (not act.run_must_end or run.get("state_type") == act.run_must_end)
         and (act.verdict != "needs_approval" or bool(row["approved_by"]))
     )
+    if not row["ok"]:
+        row["waits_for"] = waits_for(act, sighting, run=run)
     return row
+
+
+NEXT: Mapping[str, str] = {
+    "filed": "the verdict on {action}",
+    "needs_approval": "a person's approval of {action}",
+    "allowed": "{action} to be admitted",
+    "admitted": "{action} to be delivered to Prefect",
+    "delivered": "{action} to be verified",
+    "verified": "{action} to be taken back, once nothing waits for it any more",
+}
+"""What comes next for a proposal by its status."""
+
+
+def waits_for(act: Act, sighting: Sighting | None, *, run: Mapping[str, Any]) -> str:
+    """Return what an act that has not ended as it should waits for, or what went wrong with it."""
+    where = f"its run is {run['state_name']}" if run.get("state_name") else "its run is not there yet"
+    if not run:
+        return "the first attempts of the other runs to end, after which its own run is started"
+    if sighting is None:
+        return f"a proposal of {act.action}; {where}"
+    verdict, status = first_verdict(sighting.story).get("outcome", ""), str(sighting.detail["status"])
+    if verdict and verdict != act.verdict:
+        return f"nothing: the verdict on {act.action} was {verdict}, not {act.verdict}"
+    if status in act.statuses:
+        return f"its run to end {act.run_must_end}; {where}" if act.run_must_end else "nothing: see its story"
+    if status in NEXT:
+        return f"{NEXT[status].format(action=act.action)}; {where}"
+    return f"nothing: {act.action} ended {status}"

@@ -22,6 +22,8 @@ from typing import Any
 
 from pilotage.flows.demo.acts import ACTS, Act, Sighting, belongs, row_of
 from pilotage.flows.demo.bridge import Bridge
+from pilotage.flows.demo.patience import FIRST_RUN, HISTORY, SERVER_START, Patience
+from pilotage.flows.demo.spending import Phases, cpu_seconds
 from pilotage.flows.demo.world import World
 from pilotage.flows.desk_client import DeskClient
 from pilotage.flows.embedded import EmbeddedPrefect
@@ -31,10 +33,18 @@ from pilotage.telemetry.errors import DeskError, OrchestratorError
 
 SLOTS = 3
 """Concurrency limit of the demo's pool."""
-WITHIN = timedelta(minutes=4)
-"""How long the incidents may take before the demo gives up on them."""
-OUTAGE_ENDS_AFTER = 20.0
-"""Seconds between scheduling the doomed run and the end of the warehouse's outage."""
+CROWD = 2 * SLOTS
+"""Long reports that take the slots, so that two rounds of them stand before the queue that is served last."""
+LONG_REPORT = timedelta(seconds=7)
+DOOMED_AFTER = timedelta(seconds=18)
+"""From the start of the incidents to the time for which the doomed run is scheduled."""
+OUTAGE_ENDS_AFTER = timedelta(seconds=10)
+"""From the start of the incidents to the end of the warehouse's outage."""
+DEADLINE_AFTER = timedelta(minutes=2)
+"""These four, and the planner's waits below, are for two idle cores; a slower machine gets more of each."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the runs and proposals."""
 
 SETTINGS = """\
 mode = "auto"
@@ -48,13 +58,13 @@ tick = "PT0.5S"
 {planner}
 """
 
-PLANNER = {
-    "retry_delay": "PT1S",
-    "dependency_delay": "PT10S",
-    "minimum_notice": "PT12S",
-    "hold_back": "PT25S",
-    "starved_after": "PT5S",
-    "reserve_hold": "PT3M",
+PLANNER: Mapping[str, timedelta] = {
+    "retry_delay": timedelta(seconds=1),
+    "dependency_delay": timedelta(seconds=5),
+    "minimum_notice": timedelta(seconds=8),
+    "hold_back": timedelta(seconds=8),
+    "starved_after": timedelta(seconds=3),
+    "reserve_hold": timedelta(minutes=3),
 }
 """The demo is short, so a wait counts as long sooner than on a real server."""
 
@@ -67,6 +77,8 @@ class Stage:
     llm_url: str = ""
     runs: dict[str, str] = field(default_factory=dict)
     """Run ids by key, as `Act.run_key` names them."""
+    phases: Phases = field(default_factory=Phases)
+    patience: Patience = field(default_factory=Patience)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _prefect: EmbeddedPrefect | None = None
     _world: World | None = None
@@ -96,48 +108,84 @@ class Stage:
     def set_up(self) -> None:
         """Everything runs when it returns: server, worker, history, `pilotage up`, two people with tokens."""
         root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pilotage-")))
-        self._world = self._stack.enter_context(World())
+        phase = self.phases.phase
+        world = self._world = self._stack.enter_context(World())
         self.say("starting a Prefect server of our own")
-        self._prefect = self._stack.enter_context(EmbeddedPrefect(root / "prefect", ui=True))
-        self.say(f"Prefect answers at {self._prefect.ui_url}")
-        self._prefect.create_pool(concurrency_limit=SLOTS)
-        self._prefect.deploy_shipped()
+        with phase("start the Prefect server"):
+            prefect = self._prefect = EmbeddedPrefect(root / "prefect", ui=True, preload=True)
+            self._stack.enter_context(prefect)
+        self.patience.learn(self.phases.seconds["start the Prefect server"], idle=SERVER_START)
+        self.say(f"Prefect answers at {prefect.ui_url}")
+        with phase("deploy nine flows"):
+            prefect.create_pool(concurrency_limit=SLOTS)
+            worker = prefect.launch_worker()
+            prefect.deploy_shipped()
         self.say("nine flows are deployed; running eleven of their runs for a history")
-        self._run("pilotage.flows.demo.warm_up", self._world.url)
-        self._places = Places(root=root / "state")
-        self._people()
-        self._write_settings()
-        self._start_up()
-        self._prefect.start_worker()
-        self.say("a process worker is online")
-        self._wait_for_desk()
+        with phase("run a history"):
+            quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL"}
+            prefect.run_module("pilotage.flows.demo.warm_up", world.url, env=quiet)
+        self.patience.learn(self.phases.seconds["run a history"], idle=HISTORY)
+        with phase("start `pilotage up`"):
+            self._places = Places(root=root / "state")
+            self._people()
+            self._write_settings()
+            self._start_up()
+            prefect.await_worker(worker)
+            self.say("a process worker is online")
+            self._wait_for_desk()
         self.say("pilotage is aboard, in auto mode, with " + (self._model() or "no language model"))
 
     def play(self) -> list[dict[str, Any]]:
         """The rows of the result; see `acts.row_of`."""
-        with Bridge(self.prefect.api_url, self.prefect.auth_string) as bridge:
-            self._open_incidents(bridge)
-            deadline = time.monotonic() + WITHIN.total_seconds()
-            rows: list[dict[str, Any]] = []
-            told: dict[str, str] = {}
-            crowd = False
-            while time.monotonic() < deadline:
-                if self._up is not None and self._up.poll() is not None:
-                    raise OrchestratorError(
-                        f"Watching `pilotage up`: it ended with code {self._up.returncode}:\n{self._up_log()}"
-                    )
-                if time.monotonic() > self._outage_ends and self._world is not None:
-                    self._world.end_outage()
-                    self._outage_ends = float("inf")
-                    self.say("the warehouse is repaired")
-                rows = self._look(bridge, told)
-                if not crowd and self._first_attempts_ended(bridge):
-                    self._crowd_the_queues(bridge)
-                    crowd = True
-                if all(row["ok"] for row in rows):
-                    break
-                time.sleep(0.5)
-            return rows
+        with (
+            Bridge(self.prefect.api_url, self.prefect.auth_string) as bridge,
+            self.phases.phase("tell the stories"),
+        ):
+            return self._play(bridge)
+
+    def _play(self, bridge: Bridge) -> list[dict[str, Any]]:
+        self._open_incidents(bridge)
+        began = time.monotonic()
+        self.patience.begin()
+        told: dict[str, str] = {}
+        ended: dict[tuple[int, str], float] = {}
+        crowd = first = False
+        while True:
+            if self._up is not None and self._up.poll() is not None:
+                raise OrchestratorError(
+                    f"Watching `pilotage up`: it ended with code {self._up.returncode}:\n{self._up_log()}"
+                )
+            since = time.monotonic() - began
+            if since > self._outage_ends and self._world is not None:
+                self._world.end_outage()
+                self._outage_ends = float("inf")
+                self.say("the warehouse is repaired")
+            runs = {key: bridge.run(run_id) for key, run_id in self.runs.items()}
+            rows = self._look(runs, told)
+            if not first and any(_ended_once(run) for run in runs.values()):
+                first = True
+                self.patience.learn(since, idle=FIRST_RUN)
+            if not crowd and all(_ended_once(run) for key, run in runs.items() if key != "at_risk"):
+                self._crowd_the_queues(bridge)
+                crowd = True
+            for row in rows:
+                if row["ok"]:
+                    ended.setdefault((row["case"], row["title"]), round(since, 1))
+                row["ended_after"] = ended.get((row["case"], row["title"]))
+            if all(row["ok"] for row in rows):
+                return rows
+            states = {key: (run["state_name"], run["run_count"]) for key, run in runs.items()}
+            if self.patience.has_run_out((dict(told), states)):
+                for row in rows:
+                    if row["waits_for"]:
+                        self.say(f"{row['title']}: not ended; it waits for {row['waits_for']}")
+                return rows
+            time.sleep(LOOK_EVERY)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU seconds so far, by process."""
+        up = {"pilotage up and its agent": self._up.pid} if self._up is not None else {}
+        return cpu_seconds({**self.prefect.processes(), **up})
 
     def take_down(self) -> None:
         """Nothing of the demo is left: processes, sockets, files."""
@@ -164,9 +212,11 @@ class Stage:
         key = secrets.token_hex(4)
         start = bridge.start
         self.runs["at_risk"] = start(
-            "sync-warehouse", parameters={"source_url": f"{world}/warehouse"}, after=timedelta(seconds=35)
+            "sync-warehouse",
+            parameters={"source_url": f"{world}/warehouse"},
+            after=self.patience.scaled(DOOMED_AFTER),
         )
-        self._outage_ends = time.monotonic() + OUTAGE_ENDS_AFTER
+        self._outage_ends = self.patience.scaled(OUTAGE_ENDS_AFTER).total_seconds()
         self.runs["transient"] = start("fetch-quotes", parameters={"source_url": f"{world}/quotes/{key}"})
         self.runs["credentials"] = start("push-ledger", parameters={"source_url": f"{world}/ledger"})
         self.runs["killed"] = start("settle-trades", parameters={"die_once": True})
@@ -176,28 +226,21 @@ class Stage:
         self.say("seven runs are on their way, each with a fault of its own")
 
     def _crowd_the_queues(self, bridge: Bridge) -> None:
-        for _ in range(SLOTS + 1):
-            bridge.start("long-report", parameters={"seconds": 10.0})
+        seconds = self.patience.scaled(LONG_REPORT).total_seconds()
+        for _ in range(CROWD):
+            bridge.start("long-report", parameters={"seconds": seconds})
         bridge.start("quick-report", parameters={"seconds": 0.5})
-        deadline = (datetime.now(UTC) + timedelta(minutes=2)).isoformat(timespec="seconds")
+        deadline = (datetime.now(UTC) + self.patience.scaled(DEADLINE_AFTER)).isoformat(timespec="seconds")
         self.runs["deadline"] = bridge.start(
             "quick-report", parameters={"seconds": 0.5}, tags=(f"deadline:{deadline}",)
         )
         self.say("the queue `high` takes every slot; two runs wait in `low`, the last with a near deadline")
 
-    def _first_attempts_ended(self, bridge: Bridge) -> bool:
-        """Whether the seven runs have let go of their slots once, so that the queues can be crowded."""
-        return all(
-            run["run_count"] > 1 or run["state_type"] in ("FAILED", "CRASHED", "COMPLETED")
-            for run in (bridge.run(run_id) for key, run_id in self.runs.items() if key != "at_risk")
-        )
-
-    def _look(self, bridge: Bridge, told: dict[str, str]) -> list[dict[str, Any]]:
+    def _look(self, runs: Mapping[str, Mapping[str, Any]], told: dict[str, str]) -> list[dict[str, Any]]:
         desk = self._desk("ann")
         details = [
             desk.call("proposal", proposal_id=row["proposal_id"]) for row in desk.call("proposals", limit=200)
         ]
-        runs = {key: bridge.run(run_id) for key, run_id in self.runs.items()}
         for detail in details:
             self._tell(told, detail)
             if detail["status"] == "needs_approval" and not detail["votes"]:
@@ -265,8 +308,9 @@ class Stage:
 
     def _write_settings(self) -> None:
         world = self._world.url if self._world else ""
+        waits = {key: self.patience.scaled(wait).total_seconds() for key, wait in PLANNER.items()}
         text = SETTINGS.format(
-            world=world, planner="\n".join(f'{key} = "{value}"' for key, value in PLANNER.items())
+            world=world, planner="\n".join(f'{key} = "PT{seconds:.0f}S"' for key, seconds in waits.items())
         )
         if self.llm_url:
             text += f'\n[llm]\nbase_url = "{self.llm_url}"\napi_key = "scripted"\nmodel = "scripted"\ntimeout = "PT5S"\n'
@@ -299,7 +343,7 @@ class Stage:
             )
 
     def _wait_for_desk(self) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + self.patience.scaled(timedelta(seconds=90)).total_seconds()
         while True:
             try:
                 if self._desk("pat").call("status")["collector"].get("connected"):
@@ -321,16 +365,7 @@ class Stage:
     def _desk(self, name: str) -> DeskClient:
         return DeskClient(self.places.desk_socket, self._tokens[name])
 
-    def _run(self, module: str, *arguments: str) -> None:
-        ran = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            env={**self.prefect.env, "PREFECT_LOGGING_LEVEL": "CRITICAL"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ran.returncode != 0:
-            raise OrchestratorError(
-                f"Running {module}: it ended with code {ran.returncode}:\n{ran.stderr[-2000:]}"
-            )
+
+def _ended_once(run: Mapping[str, Any]) -> bool:
+    """Return whether the run has let go of its slot once."""
+    return run["run_count"] > 1 or run["state_type"] in ("FAILED", "CRASHED", "COMPLETED")
