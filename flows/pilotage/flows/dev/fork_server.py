@@ -241,7 +241,8 @@ def main() -> None:
     """Preload, then listen at the path in the second argument."""
     parent, path = int(sys.argv[1]), Path(sys.argv[2])
     for name in PRELOADED:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # another version of Prefect may have no such module: no harm
+            importlib.import_module(name)
     if threading.active_count() != 1:
         raise SystemExit(f"Forking would lose threads: {[each.name for each in threading.enumerate()]}")
     gc.collect()
