@@ -321,8 +321,8 @@ def test_a_run_is_found_by_its_name_and_by_the_beginning_of_its_id(port: Harbour
         assert facts["because"] == "3 in a row"
         assert floor in blocks(say(port, f"/forecast {words}"))[0]["title"]
     port.failed_run()
-    assert "2 are called so" in problem(say(port, "/why brave-otter"))
-    assert "telemetry has none" in problem(say(port, "/why brave-badger"))
+    assert "2 fit" in problem(say(port, "/why brave-otter"))
+    assert "there is none" in problem(say(port, "/why brave-badger"))
 
 
 def test_a_run_about_which_nothing_was_decided_has_its_facts_and_no_error(port: Harbour, floor: str) -> None:

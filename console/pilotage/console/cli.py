@@ -237,7 +237,10 @@ def reject(
 @app.command()
 def why(
     subject: Annotated[
-        str, typer.Argument(help="A flow run's id, a proposal's (p-…) or an incident's (i-…).")
+        str,
+        typer.Argument(
+            help="A proposal (p-…), an incident (i-…), a flow run or a deployment, by its id or name."
+        ),
     ],
     state_dir: StateDir = None,
     token_file: TokenFile = None,
@@ -372,13 +375,13 @@ def _vote(
         caller = asker(state_dir, token_file)
         seen = caller.ask("proposal", proposal_id=proposal)
         found = caller.ask(
-            "vote", proposal_id=proposal, digest=seen["digest"], decision=decision, reason=reason
+            "vote", proposal_id=seen["proposal_id"], digest=seen["digest"], decision=decision, reason=reason
         )
         if as_json:
             print_json(found)
         else:
             print_pairs(
-                f"{decision}: {proposal}",
+                f"{decision}: {found['proposal_id']}",
                 {
                     "action": found["kind"],
                     "on": where_of(found),

@@ -52,7 +52,8 @@ def amend(
 
     with told(as_json):
         caller = asker(state_dir, token_file)
-        action = dict(caller.ask("proposal", proposal_id=proposal)["action"])
+        seen = caller.ask("proposal", proposal_id=proposal)
+        proposal, action = seen["proposal_id"], dict(seen["action"])
         for one in set_:
             key, equals, value = one.partition("=")
             if not equals or key not in action or key == "kind":
@@ -113,7 +114,7 @@ def break_glass(
 
 
 def mend_glass(
-    grant: Annotated[str, typer.Argument(help="The grant's id, g-….")],
+    grant: Annotated[str, typer.Argument(help="The grant's id, g-…; its beginning will do.")],
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -124,7 +125,7 @@ def mend_glass(
         if as_json:
             print_json(found)
         else:
-            OUT.print(harmless(f"{grant} {'ended' if found['ended'] else 'stood no more'}"))
+            OUT.print(harmless(f"{found['grant']} {'ended' if found['ended'] else 'stood no more'}"))
 
 
 def delegate(

@@ -24,7 +24,7 @@ TokenFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The same for a program, on standard output.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
-Proposal = Annotated[str, typer.Argument(help="The proposal's id, p-….")]
+Proposal = Annotated[str, typer.Argument(help="The proposal's id, p-…; its beginning will do.")]
 
 MODES = ("observe", "shadow", "approve", "auto")
 """The modes by name; a test holds them against `verdicts.Mode`, which costs too much to import here."""

@@ -317,11 +317,13 @@ def _wanted(
 
 
 def _past(state_dir: Path | None, since: Any, proposal: str) -> Iterator[Any]:
+    from pilotage.flows.api.resolve import Resolver
     from pilotage.flows.ledger_at_rest import reading_ledger  # start-up time: SQLAlchemy
     from pilotage.flows.places import places
 
     with reading_ledger(places(state_dir)) as ledger:
-        yield from ledger.decisions(since, proposal)
+        wanted = Resolver(ledger).resolve(proposal, "proposal") if proposal else ""
+        yield from ledger.decisions(since, wanted)
 
 
 def _decisions_of(proposal: str, bundle: Bundle, state_dir: Path | None) -> list[dict[str, Any]]:

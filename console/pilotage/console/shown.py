@@ -96,7 +96,10 @@ def fail(message: str, *, kind: str, as_json: bool) -> None:
     if as_json:
         print_json({"ok": False, "error": {"kind": kind, "message": message}})
     else:
-        ERR.print(Text.assemble(("error: ", "bold red"), harmless(message, limit=2000)))
+        first, *rest = message.splitlines() or [""]
+        ERR.print(Text.assemble(("error: ", "bold red"), harmless(first, limit=2000)))
+        for line in rest:
+            ERR.print(harmless(line))
 
 
 def when(text: Any) -> str:

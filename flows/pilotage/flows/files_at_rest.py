@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.kill_switch import KillSwitch
 from pilotage.flows.ledger_at_rest import reading_ledger
@@ -14,6 +18,13 @@ from pilotage.flows.places import Places, runner_of
 from pilotage.flows.publishing import bundle_kept, policies_as_json
 from pilotage.policies.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.stores import Store
+
+_MEANT: Mapping[str, tuple[tuple[str, Kind], ...]] = {
+    "proposal": (("proposal_id", "proposal"),),
+    "why": (("subject", "subject"),),
+}
+"""Arguments that people may give as a short id or a name."""
 
 
 class FilesAtRest:
@@ -29,7 +40,18 @@ class FilesAtRest:
         """
         self._nobody_home()
         with reading_ledger(self._places) as ledger:
+            with ExitStack() as opened:
+                for key, kind in _MEANT.get(op, ()):
+                    names = Resolver(ledger, partial(self._telemetry, opened))
+                    arguments[key] = names.resolve(arguments[key], kind)
             return self._answer(ledger, op, **arguments)
+
+    def _telemetry(self, opened: ExitStack) -> Store:
+        from pilotage.telemetry import connect  # start-up time: duckdb, and only for names of runs
+
+        store = connect(self._places.root)
+        opened.callback(store.close)
+        return store
 
     def _answer(self, ledger: SqlLedger, op: str, **arguments: Any) -> Any:
         match op:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pilotage.flows.api.resolve import LEAST, Named, Resolver, only
 from pilotage.flows.desk import PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.mode_switch import ModeSwitch
@@ -52,6 +53,7 @@ class Governance:
         standing: Callable[[str], Identity | None],
     ) -> None:
         self._ledger = ledger
+        self._names = Resolver(ledger)
         self._gate = gate
         self._judge = judge
         self._switch = mode
@@ -76,6 +78,7 @@ class Governance:
 
     async def amend(self, caller: Identity, proposal_id: str, action: dict[str, Any]) -> dict[str, Any]:
         """Files the edited action as the caller's own proposal, judged from nothing; the old one is replaced."""
+        proposal_id = await asyncio.to_thread(self._names.resolve, proposal_id, "proposal")
         old = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if old is None:
             raise DeskRefusal(
@@ -120,6 +123,7 @@ class Governance:
         verdict = self._gate.judge_command(caller, "stop", mode=self._mode(), now=self._clock())
         if verdict.outcome is not Outcome.ALLOW:
             raise await self._refused("mend_glass", "Mending the glass", caller, verdict, "stop")
+        grant_id = await asyncio.to_thread(self._names.resolve, grant_id, "grant")
         ended = await asyncio.to_thread(self._ledger.mend_glass, grant_id, caller.name, self._clock())
         return {"grant": grant_id, "ended": ended}
 
@@ -170,7 +174,7 @@ class Governance:
             raise DeskRefusal(
                 "bad-request", f"Setting autonomy of {kind!r}: valid are {', '.join(get_args(ActionKind))}."
             )
-        meant = next((row["scope"] for row in known if row["deployment"] == scope), scope)
+        meant = _scope_meant(scope, {str(row["scope"]): str(row["deployment"] or "") for row in known})
         change = await asyncio.to_thread(
             self._ledger.set_autonomy, kind, meant, to, caller.name, reason[:500], now
         )
@@ -208,6 +212,16 @@ class Governance:
     def _refusal(self, what: str, caller: Identity, verdict: Verdict, command: str) -> DeskRefusal:
         now = self._clock()
         return refusal(what, caller, verdict, self._gate, command, mode=self._mode(), now=now)
+
+
+def _scope_meant(words: str, deployment_by_scope: Mapping[str, str]) -> str:
+    """The scope that the words name: its deployment, or the beginning of its id; what nothing is known of is itself."""
+    found = [
+        Named(id=scope, words=name)
+        for scope, name in sorted(deployment_by_scope.items())
+        if words == name or (len(words) >= LEAST and scope.startswith(words))
+    ]
+    return only(words, "deployment", found) if found else words
 
 
 class Housekeeping:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
+from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.desk import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.injector import Injector
@@ -88,6 +89,7 @@ class Operations:
         self._gate = gate
         self._injector = injector
         self._store = store
+        self._names = Resolver(ledger, lambda: store)
         self._kill_switch = kill_switch
         self._mode = mode
         self._clock = clock
@@ -107,6 +109,7 @@ class Operations:
             "incidents": Operation(run=self.incidents, roles=READERS),
             "proposals": Operation(run=self.proposals, roles=READERS),
             "proposal": Operation(run=self.proposal, roles=READERS),
+            "resolve": Operation(run=self.resolve, roles=READERS),
             "why": Operation(run=self.why, roles=READERS),
             "audit_verify": Operation(run=self.audit_verify, roles=READERS),
             "vote": Operation(run=self.vote, roles=PEOPLE),
@@ -218,13 +221,27 @@ class Operations:
 
     async def proposal(self, caller: Identity, proposal_id: str) -> dict[str, Any]:
         """One proposal with its digest, status and last verdict."""
+        proposal_id = await self._proposal_id(proposal_id)
         row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
         if row is None:
             raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
         return row
 
+    async def resolve(self, caller: Identity, words: str, kind: str) -> dict[str, str]:
+        """The id that the words stand for: `{kind, id}`. Refused with a list when several fit."""
+        if kind not in get_args(Kind):
+            raise DeskRefusal(
+                "bad-request", f"Looking for a {kind!r}: valid are {', '.join(get_args(Kind))}."
+            )
+        wanted = cast("Kind", kind)
+        return {"kind": kind, "id": await asyncio.to_thread(self._names.resolve, words, wanted)}
+
+    async def _proposal_id(self, words: str) -> str:
+        return await asyncio.to_thread(self._names.resolve, words, "proposal")
+
     async def why(self, caller: Identity, subject: str) -> list[dict[str, Any]]:
         """Every row about a run, proposal or incident, in order of time."""
+        subject = await asyncio.to_thread(self._names.resolve, subject, "subject")
         steps = await asyncio.to_thread(self._ledger.story, subject)
         if not steps:
             raise DeskRefusal("unknown-subject", unknown_subject(subject))
@@ -240,6 +257,7 @@ class Operations:
                 answer = decision
             case _:
                 raise DeskRefusal("bad-request", f"Voting {decision!r}: valid are approve and reject.")
+        proposal_id = await self._proposal_id(proposal_id)
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
             raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
@@ -264,6 +282,7 @@ class Operations:
 
     async def undo(self, caller: Identity, proposal_id: str, reason: str = "") -> dict[str, Any]:
         """Takes back what a proposal changed, where there is a way."""
+        proposal_id = await self._proposal_id(proposal_id)
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
             raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))

@@ -269,6 +269,14 @@ class Ledger(Protocol):
         """One proposal as plain JSON, or None."""
         ...
 
+    def beginning(self, kind: str, id_begin: str) -> list[dict[str, str]]:
+        """The proposals, incidents, grants or runs (`kind`) whose id begins so: `{id, what, status, at}`."""
+        ...
+
+    def incidents_on(self, deployment_id: str) -> list[dict[str, str]]:
+        """The incidents of one deployment's runs: `{id, what, status, at}`, newest first."""
+        ...
+
     def approvers(self, proposal_id: str) -> tuple[str, ...]:
         """Who approved it, in the order of their votes."""
         ...

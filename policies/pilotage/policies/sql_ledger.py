@@ -228,6 +228,16 @@ class SqlLedger(
         with self.reading(f"reading {proposal_id}") as connection:
             return sql_views.one_proposal(connection, proposal_id)
 
+    def beginning(self, kind: str, id_begin: str) -> list[dict[str, str]]:
+        """The proposals, incidents, grants or runs whose id begins so: `{id, what, status, at}`, newest first."""
+        with self.reading(f"looking for {kind} {id_begin}") as connection:
+            return sql_views.ids_beginning(connection, kind, id_begin)
+
+    def incidents_on(self, deployment_id: str) -> list[dict[str, str]]:
+        """The incidents of one deployment's runs: `{id, what, status, at}`, newest first."""
+        with self.reading(f"looking for incidents of {deployment_id}") as connection:
+            return sql_views.incidents_on(connection, deployment_id)
+
     def approvers(self, proposal_id: str) -> tuple[str, ...]:
         """Who approved it, in the order of their votes."""
         row = self.proposal(proposal_id)

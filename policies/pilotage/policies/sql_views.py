@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pilotage.policies.json_values import moment
-from pilotage.policies.ledger_schema import audit, outcomes, proposals, verdicts, votes
+from pilotage.policies.ledger_schema import audit, grants, outcomes, proposals, verdicts, votes
 from pilotage.policies.sql_rows import NOTIFY, dicts
 
 INCIDENT_STATUS: tuple[tuple[str, frozenset[str]], ...] = (
@@ -31,6 +31,62 @@ def one_proposal(connection: sa.Connection, proposal_id: str) -> dict[str, Any] 
     """The proposal with its last verdict and its votes, or None."""
     rows = dicts(connection.execute(sa.select(proposals).where(proposals.c.id == proposal_id)))
     return next(iter(_described(connection, rows)), None)
+
+
+def ids_beginning(
+    connection: sa.Connection, kind: str, beginning: str, limit: int = 100
+) -> list[dict[str, str]]:
+    """The proposals, incidents, grants or runs (`kind`) whose id begins so: `{id, what, status, at}`, newest first."""
+    match kind:
+        case "grant":
+            rows = connection.execute(
+                sa.select(grants.c.id, grants.c.holder, grants.c.reason, grants.c.since)
+                .where(grants.c.id.startswith(beginning, autoescape=True))
+                .order_by(grants.c.since.desc())
+                .limit(limit)
+            )
+            return [
+                {"id": r.id, "what": f"{r.holder}: {r.reason}", "status": "", "at": r.since} for r in rows
+            ]
+        case "proposal":
+            return _named(
+                connection, proposals.c.id, proposals.c.id.startswith(beginning, autoescape=True), limit
+            )
+        case "incident":
+            column = proposals.c.incident_id
+        case _:
+            column = proposals.c.run_id
+    return _named(connection, column, column.startswith(beginning, autoescape=True), limit)
+
+
+def incidents_on(connection: sa.Connection, deployment_id: str, limit: int = 100) -> list[dict[str, str]]:
+    """The incidents of one deployment's runs: `{id, what, status, at}`, newest first."""
+    return _named(connection, proposals.c.incident_id, proposals.c.deployment_id == deployment_id, limit)
+
+
+def _named(
+    connection: sa.Connection, column: sa.Column[str], wanted: sa.ColumnElement[bool], limit: int
+) -> list[dict[str, str]]:
+    rows = connection.execute(
+        sa.select(
+            column.label("id"), proposals.c.filed_at, proposals.c.kind, proposals.c.target, proposals.c.status
+        )
+        .where(wanted)
+        .order_by(proposals.c.filed_at.desc(), proposals.c.id)
+    )
+    newest: dict[str, dict[str, str]] = {}
+    for row in rows:
+        about = {
+            "id": row.id,
+            "what": f"{row.kind} on {row.target}",
+            "status": row.status,
+            "at": row.filed_at,
+        }
+        newest.setdefault(row.id, about)
+        if len(newest) == limit:
+            break
+    newest.pop("", None)
+    return list(newest.values())
 
 
 def entries_after(connection: sa.Connection, after: int, limit: int) -> list[dict[str, Any]]:

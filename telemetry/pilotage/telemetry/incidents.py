@@ -41,6 +41,28 @@ def latest_runs(store: Store, words: str = "", limit: int = 30) -> list[RunFact]
     )
 
 
+MOST_CALLED = 200
+"""Runs or deployments of one name that are read; more are not told apart by reading on."""
+
+
+def runs_called(store: Store, name: str, id_begin: str = "") -> list[RunFact]:
+    """Return the runs of that name, or whose id begins with `id_begin` where it is not empty; newest first."""
+    return _runs(
+        store,
+        "name = ? OR (? <> '' AND starts_with(run_id, ?)) ORDER BY updated DESC, run_id LIMIT ?",
+        [name, id_begin, id_begin, MOST_CALLED],
+    )
+
+
+def deployments_called(store: Store, name: str, id_begin: str = "") -> list[DeploymentFact]:
+    """Return the deployments called `name` or `flow/name`, or whose id begins with `id_begin` where it is not empty."""
+    sql = (
+        "SELECT * FROM deployments WHERE name = ? OR concat(flow_name, '/', name) = ? "
+        "OR (? <> '' AND starts_with(deployment_id, ?)) ORDER BY flow_name, name LIMIT ?"
+    )
+    return facts_from_rows(DeploymentFact, store.rows(sql, [name, name, id_begin, id_begin, MOST_CALLED]))
+
+
 def upcoming_runs(store: Store, now: datetime, horizon: timedelta) -> list[RunFact]:
     """The SCHEDULED runs that start in [now, now + horizon], soonest first."""
     return _runs(

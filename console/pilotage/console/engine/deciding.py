@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
 from pilotage.console.engine.blocks import Block, card, link, moment, pairs, table, text
 from pilotage.console.engine.editing import edited, span
+from pilotage.console.engine.naming import SHORT_PROPOSAL, proposal_meant
 from pilotage.console.engine.seeing import INBOX
 from pilotage.console.engine.setting import Setting
 from pilotage.console.shown import joined, where_of
@@ -17,7 +17,6 @@ from pilotage.flows.telling import action_in_words
 from pilotage.telemetry import times
 from pilotage.telemetry.errors import DeskError
 
-_ID = re.compile(r"p-[0-9a-f]{12}")
 INJECTED = ("delivered", "verified", "failed")
 """Standings of what has changed something in Prefect and was not taken back."""
 TOLD = frozenset({"notify_owner", "resolve_alert"})
@@ -59,6 +58,7 @@ def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list
 
 def vote(s: Setting, proposal_id: str, decision: str, reason: str) -> Any:
     """The desk's row after the vote on the text that was shown in this conversation, or on what the desk has now."""
+    proposal_id = proposal_meant(s, proposal_id)
     shown = s.log.last_card(s.thread, proposal_id)
     digest = shown["digest"] if shown else s.desk.call("proposal", proposal_id=proposal_id)["digest"]
     return s.desk.call("vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason)
@@ -79,7 +79,8 @@ def _chosen(s: Setting, rest: str, decision: str) -> tuple[list[str], str]:
         words = words[1:]
         out: list[str] = []
         if words[:1] == ["but"]:
-            out, words = _leading(words[1:])
+            named, words = _leading(words[1:])
+            out = [proposal_meant(s, each) for each in named]
         wanted = [each for each in _seen(s) if each not in out]
         if not wanted:
             raise DeskRefusal(
@@ -94,7 +95,9 @@ def _chosen(s: Setting, rest: str, decision: str) -> tuple[list[str], str]:
 
 
 def _leading(words: list[str]) -> tuple[list[str], list[str]]:
-    count = next((n for n, word in enumerate(words) if not _ID.fullmatch(word.rstrip(","))), len(words))
+    count = next(
+        (n for n, word in enumerate(words) if not SHORT_PROPOSAL.fullmatch(word.rstrip(","))), len(words)
+    )
     return list(dict.fromkeys(word.rstrip(",") for word in words[:count])), words[count:]
 
 
@@ -116,9 +119,10 @@ def _refs(rows: Iterable[Iterable[Any]]) -> Iterable[str]:
 
 def edit(s: Setting, rest: str) -> list[Block]:
     """Hands in the changed action as the caller's own proposal, judged from nothing."""
-    (proposal_id, *_), _ = _one(rest, "/edit ID field=value")
-    old = s.desk.call("proposal", proposal_id=proposal_id)
-    action = edited(old["action"], rest.strip()[len(proposal_id) :], s.clock())
+    (given, *_), _ = _one(rest, "/edit ID field=value")
+    old = s.desk.call("proposal", proposal_id=given)
+    proposal_id = old["proposal_id"]
+    action = edited(old["action"], rest.strip().removeprefix(given), s.clock())
     row = s.desk.call("amend", proposal_id=proposal_id, action=action)
     words = (
         f"{row['proposal_id']} is yours and takes the place of {proposal_id}. It is judged from nothing: "
@@ -139,16 +143,18 @@ def ask(s: Setting, rest: str) -> str:
 
     It names ids only: the agent hands in what a person's own words ask for, and the proposal's words are not theirs.
     """
-    (proposal_id, *_), words = _one(rest, "/ask ID QUESTION")
-    row = s.desk.call("proposal", proposal_id=proposal_id)
+    (given, *_), words = _one(rest, "/ask ID QUESTION")
+    row = s.desk.call("proposal", proposal_id=given)
+    proposal_id = row["proposal_id"]
     about = f"run {row['run_id']}" if row.get("run_id") else f"incident {row['incident_id']}"
     return f"{' '.join(words) or 'why?'} (about {proposal_id}, {about})"
 
 
 def snooze(s: Setting, rest: str) -> list[Block]:
     """Puts a proposal out of the caller's inbox for a while."""
-    (proposal_id, *_), words = _one(rest, "/snooze ID 2h")
-    row = s.desk.call("proposal", proposal_id=proposal_id)
+    (given, *_), words = _one(rest, "/snooze ID 2h")
+    row = s.desk.call("proposal", proposal_id=given)
+    proposal_id = row["proposal_id"]
     until = s.clock() + span(words[0] if words else "1h")
     s.log.append(s.thread, "snoozed", s.caller.name, {"proposal_id": proposal_id, "until": until.isoformat()})
     return [
@@ -176,7 +182,7 @@ def undo(s: Setting, rest: str) -> list[Block]:
     (proposal_id, *_), words = _one(rest, "/undo ID")
     found = s.desk.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
     done = text(f"{found['proposal_id']}: {found['effect']} {found['reason']}".strip())
-    return [done, card(s.card(proposal_id))]
+    return [done, card(s.card(found["proposal_id"]))]
 
 
 def _undoable(s: Setting) -> list[Block]:

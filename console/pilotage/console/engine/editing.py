@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, get_args
@@ -55,14 +55,20 @@ def edited(action: Mapping[str, Any], words: str, now: datetime) -> dict[str, An
     return typed_action(changed)
 
 
-def action_in(words: str, now: datetime) -> dict[str, Any]:
-    """The action that `KIND field=value …` stands for. Raises DeskRefusal telling what is missing."""
+def action_in(
+    words: str, now: datetime, meant: Mapping[str, Callable[[str], str]] | None = None
+) -> dict[str, Any]:
+    """The action that `KIND field=value …` stands for; `meant` turns a name given for a field into an id.
+
+    Raises DeskRefusal telling what is missing.
+    """
     kind, _, rest = words.strip().partition(" ")
     if kind not in schemas():
         raise DeskRefusal("invalid", f"Reading {kind!r}: it is no action. Valid are {', '.join(schemas())}.")
     properties: Mapping[str, Any] = schemas()[kind]["properties"]
     short = {"run": "run_id", "deployment": "deployment_id"}
     given = {short.get(name, name): value for name, value in _pairs(rest)}
+    given |= {name: find(given[name]) for name, find in (meant or {}).items() if name in given}
     if strange := sorted(set(given) - set(properties)):
         raise DeskRefusal(
             "invalid",

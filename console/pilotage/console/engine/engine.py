@@ -158,9 +158,9 @@ class Engine:
 
     async def snooze(self, caller: Caller, proposal_id: str, minutes: int) -> Event:
         """Writes down that the caller wants to see a card later; it goes on to expire."""
-        await self.ask(caller, "proposal", proposal_id=proposal_id)  # it must be there
+        row = await self.ask(caller, "proposal", proposal_id=proposal_id)  # it must be there
         until = datetime.now(UTC) + timedelta(minutes=minutes)
-        said = {"proposal_id": proposal_id, "until": until.isoformat()}
+        said = {"proposal_id": row["proposal_id"], "until": until.isoformat()}
         return await asyncio.to_thread(self.log.append, FLOOR, "snoozed", caller.name, said)
 
     # -- one turn

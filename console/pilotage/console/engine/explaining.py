@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from pilotage.console.engine.beside import known_beside
 from pilotage.console.engine.blocks import Block, link, moment, pairs, story, table, text
 from pilotage.console.engine.changes import Change, changes_of
 from pilotage.console.engine.editing import action_in
-from pilotage.console.engine.naming import is_ours, run_meant
+from pilotage.console.engine.naming import deployment_meant, is_ours, proposal_meant, run_meant, subject_meant
 from pilotage.console.engine.seeing import run_facts, subject_of
 from pilotage.console.engine.setting import Setting
 from pilotage.console.shown import joined
@@ -48,8 +49,8 @@ def audit(s: Setting, rest: str) -> list[Block]:
 
 def why(s: Setting, rest: str) -> list[Block]:
     """The story of a subject; of a proposal also what else was thought of."""
-    subject = _subject(rest, "/why")
-    subject = subject if is_ours(subject) else run_meant(s, subject)
+    _subject(rest, "/why")
+    subject = subject_meant(s, rest.strip())
     try:
         steps = s.desk.call("why", subject=subject)
     except DeskRefusal as refusal:
@@ -113,7 +114,7 @@ def _lines(values: Iterable[Any]) -> str:
 
 def evidence(s: Setting, rest: str) -> list[Block]:
     """What a proposal rests on: references, what they say, and the facts that the gate saw."""
-    row = s.desk.call("proposal", proposal_id=_subject(rest, "/evidence"))
+    row = s.desk.call("proposal", proposal_id=proposal_meant(s, _subject(rest, "/evidence")))
     card = s.card(row)
     return [
         pairs(
@@ -143,7 +144,12 @@ def evidence(s: Setting, rest: str) -> list[Block]:
 def simulate(s: Setting, rest: str) -> list[Block]:
     """What would become of a proposal or an action now; nothing is handed in."""
     words = rest.strip()
-    action = s.card(words.split()[0])["action"] if words.startswith("p-") else action_in(words, s.clock())
+    if words.startswith("p-"):
+        action = s.card(proposal_meant(s, words.split()[0]))["action"]
+    else:
+        action = action_in(
+            words, s.clock(), {"run_id": partial(run_meant, s), "deployment_id": partial(deployment_meant, s)}
+        )
     lever = s.desk.call("levers").get(action["kind"], {})
     verdict = s.looks.what_if(action)
     if "error" in verdict:

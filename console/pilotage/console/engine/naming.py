@@ -1,4 +1,4 @@
-"""What people call a run: by its id, by the beginning of it, or by its name."""
+"""What people call a proposal or a run in the chat, as its whole id: the desk resolves it."""
 
 from __future__ import annotations
 
@@ -6,42 +6,40 @@ import re
 
 from pilotage.console.engine.setting import Setting
 from pilotage.flows.desk_client import DeskRefusal
-from pilotage.telemetry.incidents import latest_runs
 
+SHORT_PROPOSAL = re.compile(r"p-[0-9a-f]{4,12}", re.IGNORECASE)
+"""A proposal's id, whole or cut short."""
+_PROPOSAL = re.compile(r"p-[0-9a-f]{12}")
 _RUN = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _OURS = re.compile(r"[pi]-[0-9a-f]{12}")
-LEAST = 6
-"""Characters of an id that name a run."""
-MOST = 200
 
 
 def is_ours(words: str) -> bool:
-    """Whether it is the id of a proposal or an incident."""
+    """Whether it is the whole id of a proposal or an incident."""
     return _OURS.fullmatch(words) is not None
 
 
 def run_meant(s: Setting, words: str) -> str:
-    """The id of the run that these words name: an id, its beginning, or the name of one run.
+    """Return the id of the run that these words name. Raises DeskRefusal when there is no such run, or several."""
+    return words if _RUN.fullmatch(words) else _resolved(s, words, "run")
 
-    Raises DeskRefusal when telemetry has no such run, or several.
-    """
-    if _RUN.fullmatch(words):
-        return words
-    found = latest_runs(s.looks.store, words, MOST) if words else []
-    named = [
-        one for one in found if one.name == words or (len(words) >= LEAST and one.run_id.startswith(words))
-    ]
-    match named:
-        case [one]:
-            return one.run_id
-        case []:
-            raise DeskRefusal(
-                "unknown-run",
-                f"Looking for run {words!r}: telemetry has none. Say /runs for those it has.",
-            )
-        case many:
-            ids = ", ".join(one.run_id for one in many[:5])
-            raise DeskRefusal(
-                "unknown-run",
-                f"Looking for run {words!r}: {len(many)} are called so. Name one by its id: {ids}.",
-            )
+
+def proposal_meant(s: Setting, words: str) -> str:
+    """Return the id of the proposal whose id begins so. Raises DeskRefusal when there is none, or several."""
+    return words if _PROPOSAL.fullmatch(words) else _resolved(s, words, "proposal")
+
+
+def deployment_meant(s: Setting, words: str) -> str:
+    """Return the id of the deployment that these words name. Raises DeskRefusal when there is none, or several."""
+    return words if _RUN.fullmatch(words) else _resolved(s, words, "deployment")
+
+
+def subject_meant(s: Setting, words: str) -> str:
+    """Return the id of the proposal, incident or run that is meant; a deployment stands for its only incident."""
+    return words if _OURS.fullmatch(words) or _RUN.fullmatch(words) else _resolved(s, words, "subject")
+
+
+def _resolved(s: Setting, words: str, kind: str) -> str:
+    if not words:
+        raise DeskRefusal(f"unknown-{kind}", f"Looking for a {kind}: none is named. Give its id or its name.")
+    return str(s.desk.call("resolve", words=words, kind=kind)["id"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pilotage.console.engine.blocks import Block, card, link, moment, pairs, raw, table, text
+from pilotage.console.engine.naming import proposal_meant
 from pilotage.console.engine.seeing import model_in_words
 from pilotage.console.engine.setting import Setting
 from pilotage.console.shown import joined
@@ -16,7 +17,7 @@ def show(s: Setting, rest: str) -> list[Block]:
     """The raw result of the newest look-up with that number, or the card of a proposal."""
     wanted = rest.strip()
     if wanted.startswith("p-"):
-        return [card(s.card(wanted))]
+        return [card(s.card(proposal_meant(s, wanted)))]
     for event in s.log.newest(s.thread, "tool_result", limit=500):
         if str(event.payload.get("n")) == wanted:
             told = {key: event.payload.get(key) for key in ("tool", "seconds", "result")}

@@ -56,7 +56,7 @@ def shown(
             until = times.clock_time(payload["until"])
             return harmless(f"{event.by} put {payload['proposal_id']} off until {until}")
         case "error":
-            return Text.assemble(("error: ", "bold red"), harmless(payload["text"], limit=2000))
+            return Text.assemble(("error: ", "bold red"), paragraphs(payload["text"]))
         case "notice":
             return banner(str(payload["text"]), bad=bool(payload.get("stopped")))
         case _:

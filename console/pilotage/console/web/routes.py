@@ -235,7 +235,7 @@ async def _vote(
     if seen["digest"] != digest or not seen["open"]:
         why = f"it is {seen['status']} now" if seen["digest"] == digest else "it is another one by now"
         raise Refusal(409, "stale", f"Answering {proposal_id}: {why}. Look at it again.")
-    return await engine.decide(caller, proposal_id, digest, decision, reason)
+    return await engine.decide(caller, seen["proposal_id"], digest, decision, reason)
 
 
 @router.post("/proposals/{proposal_id}/edit", status_code=201)

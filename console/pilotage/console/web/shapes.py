@@ -11,7 +11,7 @@ from pilotage.console.engine.engine import LONGEST_MESSAGE
 from pilotage.console.engine.events import Event, Thread
 
 ThreadId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,80}$")]
-ProposalId = Annotated[str, Field(pattern=r"^p-[0-9a-f]{12}$")]
+ProposalId = Annotated[str, Field(pattern=r"^p-[0-9a-f]{4,12}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Reason = Annotated[str, Field(max_length=500)]
 _Block = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What the controller answers to people and their programs."""
