@@ -26,6 +26,7 @@ from pilotage.console.options import (
     a_mode,
     told,
 )
+from pilotage.console.render import statuses
 from pilotage.console.shown import (
     ERR,
     OUT,
@@ -121,8 +122,21 @@ def demo(
 
 
 @app.command()
-def status(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+def status(
+    legend: Annotated[bool, typer.Option("--legend", help="Instead: what every status word means.")] = False,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Mode, kill switch, collector and how many proposals stand where."""
+    if legend:
+        words = statuses.legend()
+        if as_json:
+            print_json(words)
+        else:
+            rows = [(one["group"], one["status"], one["means"]) for one in words]
+            print_table("Statuses", ("of", "status", "which means"), rows, empty="")
+        return
 
     def show(found: dict[str, Any]) -> None:
         collector = found.get("collector") or {}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilotage.console.engine.changes import changes_of
+from pilotage.console.render.statuses import PROPOSAL
 from pilotage.flows.telling import action_in_words, said_of_it
 
 Card = dict[str, Any]
@@ -20,23 +21,6 @@ WAITING = frozenset({"filed", "needs_approval", "held"})
 """Standings in which a person's answer still counts."""
 UNDER_WAY = frozenset({"allowed", "admitted", "delivered"})
 """Standings that change without anybody."""
-STANDING: Mapping[str, str] = {
-    "filed": "handed in, not judged yet",
-    "needs_approval": "waits for a person",
-    "held": "held back; judged again when what holds it is gone",
-    "allowed": "policy would let it pass; nothing is injected in shadow",
-    "denied": "policy says no, whoever approves",
-    "admitted": "on its way to Prefect",
-    "delivered": "injected; its promise is being checked",
-    "verified": "injected, and the promise was kept",
-    "undone": "taken back",
-    "failed": "given up, or its promise was not kept",
-    "refused": "refused when it was to be injected",
-    "expired": "expired before anybody decided",
-    "rejected": "rejected by a person",
-    "replaced": "edited by a person; the edit took its place",
-}
-"""Each standing in words."""
 
 
 def card_of(
@@ -107,7 +91,7 @@ def card_of(
 def _standing(proposal: Mapping[str, Any]) -> str:
     if proposal.get("replaced_by"):
         return f"edited by a person; {proposal['replaced_by']} took its place"
-    return STANDING.get(proposal["status"], proposal["status"])
+    return PROPOSAL.get(proposal["status"], proposal["status"])
 
 
 def who_may(proposal: Mapping[str, Any]) -> list[str]:

@@ -21,8 +21,8 @@ def _help(s: Setting, rest: str) -> list[Block]:
 COMMANDS: Mapping[str, Command] = {
     # seeing
     "status": Command(
-        usage="/status",
-        help="mode, kill switch, what runs, waits and went wrong, counts",
+        usage="/status [legend]",
+        help="mode, kill switch, what runs, waits and went wrong, counts; legend: every status word",
         run=seeing.status,
         reads=True,
     ),

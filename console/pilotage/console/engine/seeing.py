@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.console.engine.blocks import Block, chart, link, moment, pairs, table, text, timeline
-from pilotage.console.engine.cards import STANDING
 from pilotage.console.engine.naming import run_meant
 from pilotage.console.engine.setting import Setting
+from pilotage.console.render.statuses import PROPOSAL, legend
 from pilotage.console.shown import joined, where_of
 from pilotage.flows.desk_client import DeskRefusal
 from pilotage.flows.telling import action_in_words
@@ -27,11 +27,14 @@ DAY = timedelta(days=1)
 
 
 def status(s: Setting, rest: str) -> list[Block]:
-    """Mode, kill switch, collector, and how many proposals stand where."""
+    """Mode, kill switch, collector, and how many proposals stand where; with `legend`, what every status means."""
+    if rest.strip().lstrip("-") == "legend":
+        rows = [(one["group"], one["status"], one["means"]) for one in legend()]
+        return [table("Statuses", ("of", "status", "which means"), rows, empty="")]
     found = s.desk.call("status")
     collector = found.get("collector") or {}
     stands = [
-        (name, count, STANDING.get(name, ""))
+        (name, count, PROPOSAL.get(name, ""))
         for name, count in sorted((found.get("proposals") or {}).items())
     ]
     return [
