@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pilotage.flows.embedded import POOL, EmbeddedPrefect
+from pilotage.flows.dev.embedded import POOL, EmbeddedPrefect
 
 os.environ["TZ"] = "UTC"  # words with times in them are the same on every machine
 time.tzset()

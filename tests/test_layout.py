@@ -77,7 +77,7 @@ def test_one_adapter_imports_a_technology_and_no_other_file(technology: str) -> 
 
 def test_only_the_collector_of_the_telemetry_room_knows_prefect() -> None:
     users = {
-        path.name
+        str(path.relative_to(ROOT / "telemetry"))
         for path in SOURCES
         if path.is_relative_to(ROOT / "telemetry") and "prefect" in imports_of(path)
     }
@@ -85,7 +85,7 @@ def test_only_the_collector_of_the_telemetry_room_knows_prefect() -> None:
 
 
 def test_the_shipped_flows_import_nothing_of_pilotage() -> None:
-    shipped = ROOT / "flows" / "pilotage" / "flows" / "shipped"
+    shipped = ROOT / "flows" / "pilotage" / "flows" / "examples"
     assert [path.name for path in shipped.glob("*.py") if "pilotage" in imports_of(path)] == []
 
 

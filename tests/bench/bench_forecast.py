@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, in_turn, publish
 
-from pilotage.telemetry.champion import SCORED, chosen, clipped, log_loss
-from pilotage.telemetry.features import EWMA_COLUMN, NAMES, Frame, History, Vector, replay
-from pilotage.telemetry.sklearn_forecaster import SLICE_RATE, LogisticModel, slice_attempts
+from pilotage.telemetry.forecast.features import EWMA_COLUMN, NAMES, Frame, History, Vector, replay
+from pilotage.telemetry.forecast.logistic import SLICE_RATE, LogisticModel, slice_attempts
+from pilotage.telemetry.forecast.selection import SCORED, chosen, clipped, log_loss
 
 RUNS = 5
 SCORES: dict[str, Callable[[Vector, Vector], float]] = {

@@ -29,8 +29,8 @@ from tests.bench.report import Row, beside, publish
 from tests.conftest import PrefectServer
 from tests.flows.yard import TARGETS, Target, Yard, tidy
 
-from pilotage.flows.embedded import EmbeddedPrefect
-from pilotage.planner.actions import Action, LaunchRemediation, ResizeRun, RetryRun
+from pilotage.flows.dev.embedded import EmbeddedPrefect
+from pilotage.planner.actions.types import Action, LaunchRemediation, ResizeRun, RetryRun
 
 RACES = int(os.environ.get("BENCH_RACES", "15"))
 FEW = max(1, RACES // 3)
@@ -114,7 +114,7 @@ class Pilot:
         """The proposal that was carried out."""
         from pilotage.planner.proposals import CaseFile, Proposal
         from pilotage.policies.digests import digest_of
-        from pilotage.policies.verdicts import FiledProposal, Identity
+        from pilotage.policies.types import FiledProposal, Identity
 
         planner = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
         proposal = Proposal(
@@ -305,15 +305,15 @@ async def measure(yard: Yard, home: Path, rows: list[Row]) -> None:
     """Nothing; the rows are added as they are measured."""
     from prefect.client.orchestration import get_client
 
-    from pilotage.flows.announce import Announcer
-    from pilotage.flows.injector import Injector
+    from pilotage.flows.execution.injector import Injector
     from pilotage.flows.levers import build_levers
-    from pilotage.flows.prefect_api import PrefectApi
-    from pilotage.flows.prefect_facts import PrefectFacts
-    from pilotage.policies.bundle import Bundle
-    from pilotage.policies.gate import Gate
-    from pilotage.policies.sql_ledger import SqlLedger
-    from pilotage.policies.verdicts import Mode
+    from pilotage.flows.notify.notifier import Announcer
+    from pilotage.flows.prefect.api import PrefectApi
+    from pilotage.flows.prefect.target_facts import PrefectFacts
+    from pilotage.policies.cedar.bundle import Bundle
+    from pilotage.policies.gate.gate import Gate
+    from pilotage.policies.ledger.sql_ledger import SqlLedger
+    from pilotage.policies.types import Mode
 
     async def never_drained(pool: str, queue: str) -> bool:
         return False

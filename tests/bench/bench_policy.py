@@ -28,16 +28,16 @@ import cedarpy
 from tests.bench.many_decisions import filled
 from tests.bench.report import Row, beside, in_turn, publish
 
-from pilotage.planner.actions import RetryRun, target_of
+from pilotage.planner.actions.types import RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import Bundle
-from pilotage.policies.cedar_engine import CedarEngine, policies_as_json, policies_as_text
+from pilotage.policies.cedar.bundle import Bundle
+from pilotage.policies.cedar.engine import CedarEngine, policies_as_json, policies_as_text
+from pilotage.policies.cedar.protocol import EngineRequest, Entity, RawAnswer, Uid
 from pilotage.policies.digests import digest_of
-from pilotage.policies.engines import EngineRequest, Entity, RawAnswer, Uid
-from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.replaying import replayed_rows
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.replay.parallel import replayed_rows
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
 
 RUNS = 7
 DECISIONS = 200

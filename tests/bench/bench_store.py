@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import beside, in_turn, publish
 
-from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.facts import EventFact
-from pilotage.telemetry.store_socket import SocketStore, StoreServer
+from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.store.socket import SocketStore, StoreServer
 
 EVENTS = 20_000
 BATCH = 1_000

@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.report import Row, beside, publish
 from tests.flows.yard import PatientApi
 
-from pilotage.flows.embedded import EmbeddedPrefect
-from pilotage.flows.levers.spread import SpreadLever
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.receipts import Delivery, Judgement
-from pilotage.planner.actions import SpreadRuns
+from pilotage.flows.dev.embedded import EmbeddedPrefect
+from pilotage.flows.execution.receipts import Delivery, Judgement
+from pilotage.flows.levers.spread_runs import SpreadLever
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import SpreadRuns
 from pilotage.telemetry.errors import OrchestratorError
 
 RUNS = int(os.environ.get("BENCH_RUNS", "1000"))

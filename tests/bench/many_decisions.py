@@ -11,7 +11,7 @@ import random
 from datetime import datetime, timedelta
 from typing import Any
 
-from pilotage.planner.actions import (
+from pilotage.planner.actions.types import (
     Action,
     CancelRun,
     NotifyOwner,
@@ -22,15 +22,15 @@ from pilotage.planner.actions import (
     target_of,
 )
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import Bundle
-from pilotage.policies.counted import Autonomy
+from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of
-from pilotage.policies.gate import Gate, LedgerFacts
+from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.json_values import timestamp
-from pilotage.policies.ledger_schema import proposals, verdicts
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.sql_rows import as_text, proposal_row
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, TargetFacts
+from pilotage.policies.ledger.rows import as_text, proposal_row
+from pilotage.policies.ledger.schema import proposals, verdicts
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.ledger_facts import Autonomy
+from pilotage.policies.types import FiledProposal, Identity, Mode, TargetFacts
 
 SITUATIONS = 3000
 IN_ONE_TRANSACTION = 5000

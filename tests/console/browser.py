@@ -179,7 +179,13 @@ class Serving:
 def serving(ship: Aboard, env: Mapping[str, str], who: str = "pat") -> Iterator[Serving]:
     """`pilotage serve` on a free port, in the name of one person, without any key to Prefect."""
     log = ship.places.root / "serve.log"
-    command = [sys.executable, "-m", "pilotage.flows.tethered", str(os.getpid()), "pilotage.console"]
+    command = [
+        sys.executable,
+        "-m",
+        "pilotage.flows.dev.supervised_child",
+        str(os.getpid()),
+        "pilotage.console",
+    ]
     places = {
         "PILOTAGE_STATE_DIR": str(ship.places.root),
         "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),

@@ -19,34 +19,34 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from pilotage.console.engine.crews import caller_with, crew_of
-from pilotage.console.engine.engine import Engine
-from pilotage.console.engine.event_log import EventLog
-from pilotage.console.engine.watcher import Watcher
+from pilotage.console.session.engine import Engine
+from pilotage.console.session.follower import Watcher
+from pilotage.console.session.log import EventLog
+from pilotage.console.session.services import caller_with, crew_of
 from pilotage.console.web.app import create_app
 from pilotage.console.web.sessions import Sessions
-from pilotage.flows.credentials import PREFECT_KEYS
-from pilotage.flows.desk import DeskServer
-from pilotage.flows.desk_client import DeskClient
-from pilotage.flows.doorkeeper import Doorkeeper
-from pilotage.flows.governance import Governance
-from pilotage.flows.injector import Injector, InjectorLimits
-from pilotage.flows.kill_switch import KillSwitch
-from pilotage.flows.mode_switch import ModeSwitch
-from pilotage.flows.operations import Operations
-from pilotage.flows.places import Places
-from pilotage.flows.readouts import Readouts
-from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
-from pilotage.planner.actions import Action, RetryRun, target_of
+from pilotage.flows.api.admin import Governance
+from pilotage.flows.api.client import DeskClient
+from pilotage.flows.api.login import Doorkeeper
+from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.queries import Readouts
+from pilotage.flows.api.server import DeskServer
+from pilotage.flows.config.credentials import PREFECT_KEYS
+from pilotage.flows.config.paths import Places
+from pilotage.flows.execution.injector import Injector, InjectorLimits
+from pilotage.flows.execution.kill_switch import KillSwitch
+from pilotage.flows.execution.mode import ModeSwitch
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.planner.actions.types import Action, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import Bundle
-from pilotage.policies.gate import Gate
-from pilotage.policies.identities import IdentityBook
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import Identity, Mode, TargetFacts
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.policies.cedar.bundle import Bundle
+from pilotage.policies.gate.gate import Gate
+from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import Identity, Mode, TargetFacts
 from pilotage.telemetry.facts import LogLine, RunFact, StateType
-from pilotage.telemetry.store_socket import StoreServer
+from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.store.socket import StoreServer
 
 AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 PEOPLE = {"pat": ("operator", "admin"), "ann": ("approver",), "vic": ("viewer",)}

@@ -16,25 +16,25 @@ from uuid import uuid4
 
 from typer.testing import CliRunner
 
-from pilotage.console.cli import app
-from pilotage.flows.desk import DeskServer
-from pilotage.flows.desk_client import DeskClient
-from pilotage.flows.governance import Governance
-from pilotage.flows.injector import Injector
-from pilotage.flows.kill_switch import KillSwitch
-from pilotage.flows.mode_switch import ModeSwitch
-from pilotage.flows.operations import Operations
-from pilotage.flows.places import Places
-from pilotage.flows.publishing import Publishing, begin_with
-from pilotage.flows.vouching import signer_of
-from pilotage.planner.actions import Action, RetryRun, target_of
+from pilotage.console.cli.main import app
+from pilotage.flows.api.admin import Governance
+from pilotage.flows.api.client import DeskClient
+from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.publishing import Publishing, begin_with
+from pilotage.flows.api.server import DeskServer
+from pilotage.flows.config.paths import Places
+from pilotage.flows.controller.checkpoints import signer_of
+from pilotage.flows.execution.injector import Injector
+from pilotage.flows.execution.kill_switch import KillSwitch
+from pilotage.flows.execution.mode import ModeSwitch
+from pilotage.planner.actions.types import Action, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
-from pilotage.policies.gate import Gate
-from pilotage.policies.identities import IdentityBook
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import Identity, Mode, TargetFacts
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.gate.gate import Gate
+from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import Identity, Mode, TargetFacts
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 ONE_CASE = "- {case: a retry, outcome: allow, by_policies: [agent-retries]}\n"
 PEOPLE = {

@@ -15,9 +15,9 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from tests.console.harbour import Harbour
 
-from pilotage.console.mcp_server import mcp_server
-from pilotage.flows.chat_session import toolbox
-from pilotage.planner.tools import PROPOSING, READING
+from pilotage.console.mcp import mcp_server
+from pilotage.flows.agent.chat import toolbox
+from pilotage.planner.chat.tools import PROPOSING, READING
 
 
 @asynccontextmanager

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
-from pilotage.console.cli import app
-from pilotage.console.demo_view import COLUMNS
-from pilotage.flows.demo.acts import ACTS
+from pilotage.console.cli.demo import COLUMNS
+from pilotage.console.cli.main import app
+from pilotage.flows.demo.scenarios import ACTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

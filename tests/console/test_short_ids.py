@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 from tests.console.harbour import Harbour
-from tests.console.test_commands import blocks, cards, problem, say
+from tests.console.session.test_commands import blocks, cards, problem, say
 from typer.testing import CliRunner
 
-from pilotage.console.cli import app
+from pilotage.console.cli.main import app
+from pilotage.flows.api.client import DeskRefusal
 from pilotage.flows.api.resolve import Named, only
-from pilotage.flows.desk_client import DeskRefusal
-from pilotage.flows.places import Places
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.flows.config.paths import Places
 from pilotage.telemetry.facts import DeploymentFact
-from pilotage.telemetry.incidents import run
+from pilotage.telemetry.queries.runs import run
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 
 def cli(port: Harbour, who: str, *arguments: str) -> tuple[int, str]:

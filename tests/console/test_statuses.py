@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from pilotage.console.cli import app
+from pilotage.console.cli.main import app
 from pilotage.console.render.statuses import (
     AUTONOMY,
     EFFECT,
@@ -25,11 +25,11 @@ from pilotage.console.render.statuses import (
     as_markdown,
     legend,
 )
-from pilotage.flows.receipts import Effect, Judgement
-from pilotage.policies.counted import Autonomy
-from pilotage.policies.ledgers import Status
-from pilotage.policies.sql_views import INCIDENT_STATUS
-from pilotage.policies.verdicts import Mode, Outcome
+from pilotage.flows.execution.receipts import Effect, Judgement
+from pilotage.policies.ledger.protocol import Status
+from pilotage.policies.ledger.views import INCIDENT_STATUS
+from pilotage.policies.ledger_facts import Autonomy
+from pilotage.policies.types import Mode, Outcome
 
 ROOT = Path(__file__).parents[2]
 

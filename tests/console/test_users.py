@@ -13,10 +13,10 @@ import pytest
 from tests.console.quay import Quay, quay
 from typer.testing import CliRunner
 
-from pilotage.console.cli import app
+from pilotage.console.cli.main import app
+from pilotage.flows.config.paths import Places
 from pilotage.flows.controller.owner import ensure_admin, owner_name
-from pilotage.flows.places import Places
-from pilotage.policies.identities import IdentityBook
+from pilotage.policies.identity.users import IdentityBook
 from pilotage.telemetry.errors import ConfigError
 
 

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from rich.console import Console
 from tests.console.harbour import Harbour
 
-from pilotage.console.engine.cards import card_of
-from pilotage.console.engine.editing import edited
-from pilotage.console.terminal.drawing import card as drawn_card
-from pilotage.flows.telling import told as in_words
-from pilotage.planner.actions import (
+from pilotage.console.session.cards import card_of
+from pilotage.console.session.forms import edited
+from pilotage.console.tui.drawing import card as drawn_card
+from pilotage.flows.notify.describe import told as in_words
+from pilotage.planner.actions.types import (
     ACTION,
     Action,
     Directive,
@@ -30,9 +30,9 @@ from pilotage.planner.actions import (
     action_as_json,
 )
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.amending import amended
 from pilotage.policies.digests import digest_of
-from pilotage.policies.verdicts import FiledProposal, Identity
+from pilotage.policies.ledger.amending import amended
+from pilotage.policies.types import FiledProposal, Identity
 
 KINDS: dict[str, type[BaseModel]] = {
     model.model_fields["kind"].default: model for model in get_args(get_args(Action)[0])

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import psutil
 
-from pilotage.flows.desk_client import DeskClient
-from pilotage.flows.places import Places
-from pilotage.policies.identities import IdentityBook
+from pilotage.flows.api.client import DeskClient
+from pilotage.flows.config.paths import Places
+from pilotage.policies.identity.users import IdentityBook
 from pilotage.telemetry.errors import DeskError
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Aboard:
         def look() -> int | None:
             for child in psutil.Process(self.process.pid).children():
                 with contextlib.suppress(psutil.Error):  # it may be ending just now
-                    if "pilotage.flows.agent_process" in child.cmdline():
+                    if "pilotage.flows.agent.process" in child.cmdline():
                         return child.pid
             return None
 
@@ -102,7 +102,7 @@ def aboard(
             [
                 sys.executable,
                 "-m",
-                "pilotage.flows.tethered",
+                "pilotage.flows.dev.supervised_child",
                 str(os.getpid()),
                 "pilotage.console",
                 "up",

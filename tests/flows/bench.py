@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from prefect.states import Failed, Pending, Running
 
-from pilotage.flows.announce import Announcer
+from pilotage.flows.execution.receipts import Check, Delivery, Judgement, Lever
 from pilotage.flows.levers import build_levers
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.receipts import Check, Delivery, Judgement, Lever
-from pilotage.planner.actions import Action
+from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import Action
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Floor

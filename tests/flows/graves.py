@@ -13,12 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 import prefect
-from tests.flows.dying_injector import AHEAD
+from tests.flows.execution.dying_injector import AHEAD
 from tests.flows.yard import POOL, Make, Target, Yard
 
-from pilotage.flows.levers.death import HEARTBEAT, THIS_HOST
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.planner.actions import LimitScope, MarkCrashed, ReleaseSlot
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.liveness import HEARTBEAT, THIS_HOST
+from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot
 
 EVERY = timedelta(seconds=40)
 """From one heartbeat of the dead to the next."""

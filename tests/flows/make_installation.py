@@ -24,17 +24,17 @@ from typing import Any
 import httpx
 from tests.flows.aboard import Aboard, aboard, eventually
 
-from pilotage.console.engine.event_log import EventLog
-from pilotage.flows.embedded import EmbeddedPrefect
-from pilotage.planner.actions import Action, HoldQueue, RetryRun, target_of
+from pilotage.console.session.log import EventLog
+from pilotage.flows.dev.embedded import EmbeddedPrefect
+from pilotage.planner.actions.types import Action, HoldQueue, RetryRun, target_of
+from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.planner.scripted_llm import ScriptedLLM, demo_script
 from pilotage.policies.digests import digest_of
-from pilotage.policies.ledgers import Status
+from pilotage.policies.ledger.protocol import Status
+from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.refusals import refused
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, Verdict
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verdict
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 ROOT = "harbour"
 """Name of the state directory."""

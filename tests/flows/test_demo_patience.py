@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pilotage.flows.demo import patience
-from pilotage.flows.demo.acts import ACTS, Sighting, row_of, waits_for
 from pilotage.flows.demo.patience import Patience
+from pilotage.flows.demo.scenarios import ACTS, Sighting, row_of, waits_for
 from pilotage.flows.demo.spending import cpu_seconds
 
 RUNNING = {"id": "r", "state_name": "Running", "state_type": "RUNNING"}

@@ -21,19 +21,19 @@ from tests.conftest import PrefectServer
 from tests.flows.aboard import aboard, eventually
 from tests.flows.make_installation import POOL, QUEUES, ROOT, schemas_of, shapes_of
 
-from pilotage.console.engine.event_log import SCHEMA_VERSION as CONVERSATIONS
-from pilotage.console.engine.event_log import EventLog
-from pilotage.flows.levers.marks import Notes
-from pilotage.flows.prefect_api import PrefectApi
+from pilotage.console.session.log import SCHEMA_VERSION as CONVERSATIONS
+from pilotage.console.session.log import EventLog
+from pilotage.flows.levers.idempotency import Notes
+from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.checkpoints import SqliteCheckpoints
-from pilotage.policies.checkpoints import kept_in
-from pilotage.policies.identities import IdentityBook
-from pilotage.policies.ledger_schema import SCHEMA_VERSION as LEDGER
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.vouching import verifier_for
-from pilotage.telemetry.duckdb_store import DuckDBStore
-from pilotage.telemetry.incidents import floor, kpis, latest_runs, logs_of
-from pilotage.telemetry.schema import SCHEMA_VERSION as TELEMETRY
+from pilotage.policies.audit.checkpoints import kept_in
+from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.ledger.checkpoint_job import verifier_for
+from pilotage.policies.ledger.schema import SCHEMA_VERSION as LEDGER
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.telemetry.queries.runs import floor, kpis, latest_runs, logs_of
+from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.store.schema import SCHEMA_VERSION as TELEMETRY
 
 KEPT = Path(__file__).parents[1] / "data" / "installations"
 CURRENT = {"ledger": LEDGER, "telemetry": TELEMETRY, "conversations": CONVERSATIONS}
@@ -217,7 +217,7 @@ def _receipt(root: Path, proposal_id: str) -> dict[str, Any]:
 def test_there_is_an_installation_with_a_proposal_in_every_status() -> None:
     from typing import get_args
 
-    from pilotage.policies.ledgers import Status
+    from pilotage.policies.ledger.protocol import Status
 
     found = {status for name in NAMES for status in expected_of(name)["statuses"].values()}
     never_stored = {"unknown"}

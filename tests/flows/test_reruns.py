@@ -13,10 +13,10 @@ from prefect.states import Failed, Pending, Running
 from tests.flows.bench import FAR, Bench
 from tests.flows.conftest import Floor
 
-from pilotage.flows.embedded import POOL
-from pilotage.flows.receipts import Effect, Judgement
-from pilotage.planner.actions import ParameterValue, RetryRun
-from pilotage.telemetry.reruns import rerun_of
+from pilotage.flows.dev.embedded import POOL
+from pilotage.flows.execution.receipts import Effect, Judgement
+from pilotage.planner.actions.types import ParameterValue, RetryRun
+from pilotage.telemetry.queries.retry_impact import rerun_of
 
 pytestmark = pytest.mark.prefect
 
@@ -138,7 +138,7 @@ def test_parameters_that_a_dead_delivery_left_behind_go_back_when_the_run_has_mo
     action = RetryRun(run_id=run_id, delay=timedelta(hours=1), changes=MENDED)
 
     async def dies_after_the_parameters(api: Any) -> None:
-        from pilotage.flows.levers.parameters import give
+        from pilotage.flows.levers.change_parameters import give
 
         assert await give(api, await api.run(run_id), MENDED, mark, "m") == ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pilotage.console.cli import app
+from pilotage.console.cli.main import app
 from pilotage.flows.controller.state_directory import loose_paths, prepare_state_directory
 from pilotage.telemetry.errors import ConfigError
 

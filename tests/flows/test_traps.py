@@ -16,18 +16,18 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 from tests.conftest import PrefectServer
-from tests.flows.dying_injector import why_never
+from tests.flows.execution.dying_injector import why_never
 from tests.flows.yard import RUNNING, Yard
 
-from pilotage.flows.levers.cancel import CancelLever
+from pilotage.flows.execution.receipts import Effect, Judgement
+from pilotage.flows.levers.cancel_run import CancelLever
 from pilotage.flows.levers.cancel_tree import CancelTreeLever
-from pilotage.flows.levers.parameters import ParametersLever
-from pilotage.flows.levers.reschedule import SAFE_DISTANCE, RescheduleLever
-from pilotage.flows.levers.retry import SETTLING, judge_retry
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import StateView
-from pilotage.flows.receipts import Effect, Judgement
-from pilotage.planner.actions import (
+from pilotage.flows.levers.change_parameters import ParametersLever
+from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, RescheduleLever
+from pilotage.flows.levers.retry_run import SETTLING, judge_retry
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import StateView
+from pilotage.planner.actions.types import (
     CancelRun,
     ChangeParameters,
     LimitScope,

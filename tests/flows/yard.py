@@ -17,11 +17,11 @@ from uuid import uuid4
 import httpx
 from tests.conftest import PrefectServer
 
-from pilotage.flows.announce import Announcer, event_id
-from pilotage.flows.levers.marks import Notes, Purpose
-from pilotage.flows.levers.notify import STEP
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.planner.actions import (
+from pilotage.flows.levers.idempotency import Notes, Purpose
+from pilotage.flows.levers.notify_owner import STEP
+from pilotage.flows.notify.notifier import Announcer, event_id
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import (
     Action,
     AnswerRun,
     CancelRun,

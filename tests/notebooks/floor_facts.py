@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 
-from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.facts import (
     DecisionFact,
     DeploymentFact,
@@ -21,6 +20,7 @@ from pilotage.telemetry.facts import (
     StateType,
 )
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 POOL = "pilotage"
 QUEUES = {"high": 1, "default": 2, "low": 3}

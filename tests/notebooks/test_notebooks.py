@@ -17,9 +17,9 @@ import pytest
 from nbclient import NotebookClient
 from tests.notebooks.floor_facts import Floor, write
 
-from pilotage.telemetry.duckdb_store import DuckDBStore
-from pilotage.telemetry.sockets import STORE_FILE, STORE_SOCKET, socket_path
-from pilotage.telemetry.store_socket import StoreServer
+from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.store.paths import STORE_FILE, STORE_SOCKET, socket_path
+from pilotage.telemetry.store.socket import StoreServer
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 THE_FLOOR = NOTEBOOKS / "01_the_floor.ipynb"

@@ -13,7 +13,7 @@ from tests.planner.rig import Rig
 
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.plays import Circumstances, Situation
+from pilotage.planner.remediation import Circumstances, Situation
 from pilotage.telemetry.facts import LogLine, QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 

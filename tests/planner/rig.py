@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
-from pilotage.planner.actions import ActionKind
+from pilotage.planner.actions.types import ActionKind
 from pilotage.planner.checkpoints import SqliteCheckpoints
-from pilotage.planner.openai_model import OpenAIModel
+from pilotage.planner.llm.openai import OpenAIModel
+from pilotage.planner.loop.planner import Planner
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.planner import Planner
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.errors import DeskError
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
 

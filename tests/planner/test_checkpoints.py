@@ -15,14 +15,14 @@ from typing import Any, cast
 import pytest
 from tests.planner.rig import Rig
 
-from pilotage.planner.chat import ChatAgent
-from pilotage.planner.chat_parts import ChatPart
+from pilotage.planner.chat.agent import ChatAgent
+from pilotage.planner.chat.parts import ChatPart
+from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.checkpoints import Checkpoints, PostgresCheckpoints, SqliteCheckpoints, checkpoints_at
-from pilotage.planner.openai_model import OpenAIModel
-from pilotage.planner.scripted_llm import ScriptedLLM, text
-from pilotage.planner.tools import Toolbox
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.planner.llm.openai import OpenAIModel
+from pilotage.planner.llm.scripted.server import ScriptedLLM, text
 from pilotage.telemetry.errors import CheckpointError, ConfigError
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 SECRET = "ghp_abcdefghijklmnopqrstuvwxyz012345"
 

@@ -22,7 +22,17 @@ HEAVY = {
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".actions", ".findings", ".proposals", ".playbooks", ".situations", ".planner", ".tools"]
+    "module",
+    [
+        "",
+        ".actions.types",
+        ".findings",
+        ".proposals",
+        ".playbooks.registry",
+        ".detect.starvation",
+        ".loop.planner",
+        ".chat.tools",
+    ],
 )
 def test_importing_what_decides_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, pilotage.planner{module}; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
@@ -35,7 +45,7 @@ def test_importing_what_decides_loads_no_heavy_library(module: str) -> None:
 def test_only_the_adapter_imports_the_model_client() -> None:
     importers = {
         path.name
-        for path in ROOM.glob("*.py")
+        for path in ROOM.rglob("*.py")
         if any(
             line.strip().startswith(
                 ("import openai", "from openai", "from langchain_openai", "import langchain_openai")
@@ -43,7 +53,7 @@ def test_only_the_adapter_imports_the_model_client() -> None:
             for line in path.read_text().splitlines()
         )
     }
-    assert importers == {"openai_model.py"}
+    assert importers == {"openai.py"}
 
 
 def test_the_scripted_server_runs_by_itself_and_prints_its_address() -> None:
@@ -51,7 +61,7 @@ def test_the_scripted_server_runs_by_itself_and_prints_its_address() -> None:
     import urllib.request
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "pilotage.planner.scripted_llm", "--port", "0"],
+        [sys.executable, "-m", "pilotage.planner.llm.scripted.server", "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -21,7 +21,7 @@ from typing import Any
 
 import cedarpy
 
-from pilotage.policies.cedar_engine import ScopedPolicies, policies_as_text, static_policies
+from pilotage.policies.cedar.engine import ScopedPolicies, policies_as_text, static_policies
 
 SHOWN = 20
 """Failures that are printed; all are counted."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pilotage.planner.actions import Action, RetryRun, target_of
+from pilotage.planner.actions.types import Action, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import Bundle
+from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of
-from pilotage.policies.gate import Gate
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts
+from pilotage.policies.gate.gate import Gate
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import FiledProposal, Identity, TargetFacts
 
 NOW = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
 RUN = "11111111-1111-4111-8111-111111111111"

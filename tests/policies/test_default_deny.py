@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pilotage.planner.actions import ResizeRun
-from pilotage.policies import slices
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
-from pilotage.policies.engines import EngineRequest, Entity, PolicyNote, RawAnswer
-from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts
+from pilotage.planner.actions.types import ResizeRun
+from pilotage.policies.cedar import entities as slices
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.cedar.protocol import EngineRequest, Entity, PolicyNote, RawAnswer
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts
 from pilotage.telemetry.errors import ConfigError
 
 Make = Callable[..., Any]

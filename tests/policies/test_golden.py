@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
-from pilotage.policies.policy_cases import CASES_FILE, Prepared, answer_of, cases_in
-from pilotage.policies.policy_mutants import mutated
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.testing.cases import CASES_FILE, Prepared, answer_of, cases_in
+from pilotage.policies.testing.mutation import mutated
 
 BUNDLE = Bundle.load()
 CASES = cases_in(DEFAULT_BUNDLE / CASES_FILE, BUNDLE.guardrails)

@@ -19,21 +19,21 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.policies import test_crashes
+from tests.policies.ledger import test_crashes
 
-from pilotage.planner.actions import CancelRun, ResizeRun, RetryRun
+from pilotage.planner.actions.types import CancelRun, ResizeRun, RetryRun
 from pilotage.planner.proposals import Proposal
-from pilotage.policies import slices
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
-from pilotage.policies.checkpoints import kept_in
-from pilotage.policies.decided import made_again
-from pilotage.policies.ed25519_notes import Ed25519Signer
-from pilotage.policies.gate import Gate, LedgerFacts
+from pilotage.policies.audit.checkpoints import kept_in
+from pilotage.policies.audit.ed25519 import Ed25519Signer
+from pilotage.policies.cedar import entities
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.gate.recorded import made_again
 from pilotage.policies.grants import BrokenGlass
-from pilotage.policies.ledgers import Decide
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
-from pilotage.policies.vouching import verifier_for, vouch
+from pilotage.policies.ledger.checkpoint_job import verifier_for, vouch
+from pilotage.policies.ledger.protocol import Decide
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
 from pilotage.telemetry.errors import ConfigError, LedgerError
 
 Make = Callable[..., Any]
@@ -119,16 +119,16 @@ def test_g03_a_slice_that_lacks_anything_is_a_denial(
     proposal = filed()
     target = facts_of(proposal, team="data")
     assert gate.judge(proposal, target, INJECT, now).outcome is Outcome.ALLOW
-    uid, about = slices.resource(proposal.proposal.action, target, gate.bundle.guardrails)
-    who, whose = slices.principal(proposal.proposer)
+    uid, about = entities.resource(proposal.proposal.action, target, gate.bundle.guardrails)
+    who, whose = entities.principal(proposal.proposer)
     assert {entity.uid.type for entity in about} == {"Run", "Deployment", "Team"}
     for left_out in (*about, *whose):
         if left_out.uid.type == "Role" and left_out.uid.id == "admin":
             continue  # nobody here has or includes it
         rest = tuple(entity for entity in about if entity is not left_out)
         others = tuple(entity for entity in whose if entity is not left_out)
-        monkeypatch.setattr(slices, "resource", lambda *given, rest=rest: (uid, rest))
-        monkeypatch.setattr(slices, "principal", lambda _who, others=others: (who, others))
+        monkeypatch.setattr(entities, "resource", lambda *given, rest=rest: (uid, rest))
+        monkeypatch.setattr(entities, "principal", lambda _who, others=others: (who, others))
         assert gate.judge(proposal, target, INJECT, now).outcome is Outcome.DENY, left_out.uid
 
 
@@ -267,7 +267,7 @@ def test_g10_a_target_that_moved_on_is_left_alone(desk: Desk, filed: Make) -> No
 def test_g11_a_killed_process_leaves_one_claim_to_take_up(
     ledger: SqlLedger, ledger_url: str, filed: Make, now: datetime
 ) -> None:
-    """With a real SIGKILL. On a real Prefect server, for each kind of lever: tests/flows/test_crashes."""
+    """With a real SIGKILL. On a real Prefect server, for each kind of lever: tests/flows/execution/test_crashes."""
     ledger.file(filed())
     test_crashes.killed_at("after claim", ledger_url, filed().proposal.id, now)
     assert ledger.claim("next", now, LEASE) is None
@@ -396,7 +396,7 @@ def test_g16_shadow_and_observe_admit_nothing(
 def test_g17_every_recorded_decision_comes_out_the_same_when_it_is_made_again(
     desk: Desk, filed: Make, now: datetime
 ) -> None:
-    """See also tests/console/test_policy_cli."""
+    """See also tests/console/cli/test_policy."""
     worlds: list[dict[str, Any]] = [
         {},
         {"env": "prod"},
@@ -451,11 +451,11 @@ def test_g19_every_answer_says_who_decided_why_and_what_would_change_it(desk: De
 
 
 def test_g20_what_an_agent_runs_can_reach_neither_prefect_nor_the_ledger_nor_the_engine() -> None:
-    """That it runs without any key in its environment: tests/flows/test_up."""
+    """That it runs without any key in its environment: tests/flows/controller/test_up."""
     probe = (
-        "import sys, pilotage.flows.agent_process; "
+        "import sys, pilotage.flows.agent.process; "
         "print([name for name in sys.modules if name.startswith(('pilotage.flows.levers', "
-        "'pilotage.flows.injector', 'pilotage.flows.prefect_api', 'pilotage.policies.sql_')) "
+        "'pilotage.flows.execution.injector', 'pilotage.flows.prefect.api', 'pilotage.policies.ledger.sql_')) "
         "or name in ('prefect', 'sqlalchemy', 'cedarpy')])"
     )
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import pytest
 
-from pilotage.planner.actions import CancelRun, NotifyOwner, RetryRun
-from pilotage.policies.bundle import Bundle
-from pilotage.policies.gate import Gate, LedgerFacts
+from pilotage.planner.actions.types import CancelRun, NotifyOwner, RetryRun
+from pilotage.policies.cedar.bundle import Bundle
+from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.grants import BrokenGlass
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
 
 Make = Callable[..., Any]
 RUN = "11111111-1111-4111-8111-111111111111"

@@ -17,12 +17,12 @@ from typing import Any
 import cedarpy
 import pytest
 
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
-from pilotage.policies.cedar_engine import policies_as_json
-from pilotage.policies.engines import EngineRequest, Entity, PolicyNote, RawAnswer, Uid
-from pilotage.policies.policy_cases import CASES_FILE, Prepared, cases_in
-from pilotage.policies.policy_scopes import reads_approvals
-from pilotage.policies.verdicts import Mode, Verdict
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.cedar.engine import policies_as_json
+from pilotage.policies.cedar.protocol import EngineRequest, Entity, PolicyNote, RawAnswer, Uid
+from pilotage.policies.cedar.scopes import reads_approvals
+from pilotage.policies.testing.cases import CASES_FILE, Prepared, cases_in
+from pilotage.policies.types import Mode, Verdict
 
 ACTION = 'Pilotage::Action::"retry_run"'
 HEADS = {

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilotage.planner.actions import (
+from pilotage.planner.actions.types import (
     Action,
     CancelRun,
     NotifyOwner,
@@ -24,10 +24,10 @@ from pilotage.planner.actions import (
     target_of,
 )
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.policies.bundle import DEFAULT_BUNDLE, Bundle
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
 from pilotage.policies.digests import digest_of
-from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Vote
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Vote
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 ID = "11111111-1111-4111-8111-111111111111"

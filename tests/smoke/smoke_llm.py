@@ -20,15 +20,15 @@ from typing import Any, cast
 from langchain_core.messages import BaseMessage
 from tests.planner.conftest import Maker
 
-from pilotage.planner.chat import ChatAgent
-from pilotage.planner.model_book import ModelBook
-from pilotage.planner.models import Answer, LanguageModel
-from pilotage.planner.openai_model import LADDER, OpenAIModel
-from pilotage.planner.prompts import ModelDiagnosis, diagnosis_prompt
-from pilotage.planner.stepping import Step
-from pilotage.planner.tools import Toolbox
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.planner.chat.agent import ChatAgent
+from pilotage.planner.chat.tools import Toolbox
+from pilotage.planner.llm.budget import ModelBook
+from pilotage.planner.llm.json_tool_loop import Step
+from pilotage.planner.llm.openai import LADDER, OpenAIModel
+from pilotage.planner.llm.prompts import ModelDiagnosis, diagnosis_prompt
+from pilotage.planner.llm.protocol import Answer, LanguageModel
 from pilotage.telemetry.errors import ModelError
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 ROOT = Path(__file__).parents[2]
 REPLY = 800

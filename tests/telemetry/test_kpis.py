@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tests.telemetry.samples import a_run, an_event, at
 
-from pilotage.telemetry.duckdb_store import DuckDBStore
 from pilotage.telemetry.facts import DecisionFact, EventFact, StateType
+from pilotage.telemetry.forecast.upcoming import last_forecast, riskiest
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.kpis import Kpi, measured, wilson
-from pilotage.telemetry.outlook import last_forecast, riskiest
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 HOUR = 3600.0
 

@@ -1,5 +1,5 @@
 """`python -m pilotage.console` is `pilotage`."""
 
-from pilotage.console.cli import main
+from pilotage.console.cli.main import main
 
 main()

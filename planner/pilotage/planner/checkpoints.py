@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pilotage.telemetry.errors import CheckpointError, ConfigError
-from pilotage.telemetry.redact import redact
+from pilotage.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver

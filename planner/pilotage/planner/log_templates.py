@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pilotage.planner.diagnosis import normalised
+from pilotage.planner.detect.failures import normalised
 from pilotage.telemetry.facts import LogLine
 
 ALIKE = 0.6

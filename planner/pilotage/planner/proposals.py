@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from pilotage.planner.actions import Action, ActionKind
+from pilotage.planner.actions.types import Action, ActionKind
 
 
 class Proposal(BaseModel):

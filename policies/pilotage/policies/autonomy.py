@@ -12,7 +12,7 @@ from datetime import datetime
 from math import sqrt
 from typing import Any, Literal, assert_never
 
-from pilotage.policies.counted import Autonomy
+from pilotage.policies.ledger_facts import Autonomy
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""

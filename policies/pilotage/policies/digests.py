@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 import rfc8785
 
 from pilotage.planner.proposals import Proposal
-from pilotage.policies.verdicts import Identity
+from pilotage.policies.types import Identity
 
 DIGEST_PREFIX = b"pilotage.proposal.v1\0"
 MARKS = UUID("7d0a4a0e-2f58-5d3c-9c4e-6f1b3f6f9a11")

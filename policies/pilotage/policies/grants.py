@@ -8,9 +8,9 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from pilotage.planner.actions import ActionKind, target_of
+from pilotage.planner.actions.types import ActionKind, target_of
 from pilotage.policies.roles import Role, expanded
-from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts, Vote
+from pilotage.policies.types import FiledProposal, Identity, TargetFacts, Vote
 
 
 class Asked(Protocol):

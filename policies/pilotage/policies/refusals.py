@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilotage.policies.verdicts import Outcome, Verdict
+from pilotage.policies.types import Outcome, Verdict
 
 REFUSALS: Mapping[str, tuple[str, str]] = {
     "!default-deny": ("no policy permits it", "a policy that permits it"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pilotage.telemetry.stores import Store
+from pilotage.telemetry.store.protocol import Store
 
 LEAST = 3
 """From fewer cases no number is told: it would be an anecdote."""

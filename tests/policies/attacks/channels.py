@@ -16,20 +16,20 @@ import httpx
 from pydantic import ValidationError
 from tests.policies.attacks.obedient import DEPLOYMENT, NOW, PILOT, RUN, Deed
 
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_facts import PrefectFacts
-from pilotage.planner.actions import ActionKind, target_of
-from pilotage.planner.diagnosis import diagnose_run
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.target_facts import PrefectFacts
+from pilotage.planner.actions.types import ActionKind, target_of
+from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import Finding
+from pilotage.planner.llm.prompts import ModelDiagnosis, class_of
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.planning import plan_for
-from pilotage.planner.plays import Circumstances, Situation
-from pilotage.planner.prompts import ModelDiagnosis, class_of
+from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.planner.remediation import Circumstances, Situation
 from pilotage.policies.digests import digest_of
-from pilotage.policies.verdicts import FiledProposal, TargetFacts
+from pilotage.policies.types import FiledProposal, TargetFacts
 from pilotage.telemetry.facts import RunFact
-from pilotage.telemetry.prefect_records import event_fact, log_line, run_fact
+from pilotage.telemetry.prefect.models import event_fact, log_line, run_fact
 
 FLOW = "33333333-3333-4333-8333-333333333333"
 STATE = "44444444-4444-4444-8444-444444444444"

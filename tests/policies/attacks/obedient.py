@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from pilotage.flows.prefect_facts import labelled
-from pilotage.planner.actions import (
+from pilotage.flows.prefect.target_facts import labelled
+from pilotage.planner.actions.types import (
     Action,
     CancelRun,
     NotifyOwner,
@@ -27,7 +27,7 @@ from pilotage.planner.actions import (
 )
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
-from pilotage.policies.verdicts import FiledProposal, Identity, TargetFacts, Vote
+from pilotage.policies.types import FiledProposal, Identity, TargetFacts, Vote
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 RUN = "11111111-1111-4111-8111-111111111111"

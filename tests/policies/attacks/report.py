@@ -16,10 +16,10 @@ from typing import Any
 from tests.policies.attacks.channels import CHANNELS, Prefect, heard, obeyed, world_of
 from tests.policies.attacks.obedient import APPROVERS, GOOD, HARM, NOW, Deed, strings, votes
 
-from pilotage.policies.bundle import Bundle
-from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.sql_counts import tainted
-from pilotage.policies.verdicts import FiledProposal, Mode, Outcome, TargetFacts, Vote
+from pilotage.policies.cedar.bundle import Bundle
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.ledger.facts import tainted
+from pilotage.policies.types import FiledProposal, Mode, Outcome, TargetFacts, Vote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,15 +29,15 @@ from tests.policies.attacks.obedient import (
     votes,
 )
 
-from pilotage.planner.actions import RetryRun
+from pilotage.planner.actions.types import RetryRun
 from pilotage.planner.proposals import Proposal
-from pilotage.policies.bundle import Bundle
+from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of
-from pilotage.policies.gate import Gate, LedgerFacts
-from pilotage.policies.ledgers import Decide
-from pilotage.policies.sql_counts import tainted
-from pilotage.policies.sql_ledger import SqlLedger
-from pilotage.policies.verdicts import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.ledger.facts import tainted
+from pilotage.policies.ledger.protocol import Decide
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
 
 STRINGS = strings()
 ORDER = {Outcome.DENY: 0, Outcome.NEEDS_APPROVAL: 1, Outcome.ALLOW: 2}

@@ -14,14 +14,14 @@ from tests.policies.attacks.obedient import GOOD, HARM, NOW, RUN, strings
 from tests.policies.attacks.report import measured, tries
 from tests.telemetry.samples import a_log, a_run
 
-from pilotage.planner.chat import ChatAgent
-from pilotage.planner.openai_model import OpenAIModel
-from pilotage.planner.scripted_llm import ScriptedLLM, Step, text, tool
-from pilotage.planner.tools import Toolbox
-from pilotage.policies.bundle import Bundle
-from pilotage.policies.gate import Gate
-from pilotage.policies.sql_counts import tainted
-from pilotage.telemetry.duckdb_store import DuckDBStore
+from pilotage.planner.chat.agent import ChatAgent
+from pilotage.planner.chat.tools import Toolbox
+from pilotage.planner.llm.openai import OpenAIModel
+from pilotage.planner.llm.scripted.server import ScriptedLLM, Step, text, tool
+from pilotage.policies.cedar.bundle import Bundle
+from pilotage.policies.gate.gate import Gate
+from pilotage.policies.ledger.facts import tainted
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 MARK = "brimstone 4711"
 SOME = strings()[::4]

@@ -14,15 +14,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pilotage.console.engine.callers import Caller
-from pilotage.console.engine.engine import Engine
-from pilotage.console.web import drawn, refusals
-from pilotage.console.web.access import Access, Reader
+from pilotage.console.session.engine import Engine
+from pilotage.console.session.ports import Caller
+from pilotage.console.web import chart_routes, errors
+from pilotage.console.web.auth import Access, Reader
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import Sessions
-from pilotage.console.web.stream import Tail
+from pilotage.console.web.sse import Tail
 
-PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).with_name("static")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "Content-Security-Policy": (
@@ -73,9 +73,9 @@ def create_app(
     )
     app.state.engine, app.state.tail, app.state.password = engine, tail, password
     app.state.access = Access(sessions or Sessions(), identify)
-    refusals.install(app)
+    errors.install(app)
     app.include_router(router)
-    app.include_router(drawn.router)
+    app.include_router(chart_routes.router)
 
     @app.get("/api/openapi.json", include_in_schema=False)
     async def description(caller: Reader) -> dict[str, object]:

@@ -10,13 +10,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
-from pilotage.console.engine.callers import Caller
-from pilotage.console.engine.commands import COMMANDS, Setting
-from pilotage.console.engine.engine import Engine
-from pilotage.console.web.access import Access, Reader, Writer, refuse_foreign
-from pilotage.console.web.refusals import Refusal
-from pilotage.console.web.sessions import COOKIE
-from pilotage.console.web.shapes import (
+from pilotage.console.session.commands.registry import COMMANDS, Setting
+from pilotage.console.session.engine import Engine
+from pilotage.console.session.ports import Caller
+from pilotage.console.web.auth import Access, Reader, Writer, refuse_foreign
+from pilotage.console.web.errors import Refusal
+from pilotage.console.web.schemas import (
     Accepted,
     Because,
     BulkResult,
@@ -40,7 +39,8 @@ from pilotage.console.web.shapes import (
     Undone,
     VoteIn,
 )
-from pilotage.console.web.stream import Tail
+from pilotage.console.web.sessions import COOKIE
+from pilotage.console.web.sse import Tail
 from pilotage.telemetry.errors import PilotageError
 
 NO: dict[int | str, dict[str, Any]] = {
@@ -294,7 +294,7 @@ async def actions(request: Request, caller: Reader) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    from pilotage.planner.actions import ACTION  # start-up time
+    from pilotage.planner.actions.types import ACTION  # start-up time
 
     whole = ACTION.json_schema()
     kinds = whole["discriminator"]["mapping"]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import uvicorn
 
-from pilotage.console.engine.callers import Caller
-from pilotage.console.engine.crews import caller_with, engine_for
-from pilotage.console.engine.watcher import Watcher
+from pilotage.console.session.follower import Watcher
+from pilotage.console.session.ports import Caller
+from pilotage.console.session.services import caller_with, engine_for
 from pilotage.console.web.app import LOOPBACK, create_app
 from pilotage.console.web.sessions import Sessions
-from pilotage.flows.desk_client import DeskClient, token_for
-from pilotage.flows.places import Places
+from pilotage.flows.api.client import DeskClient, token_for
+from pilotage.flows.config.paths import Places
 from pilotage.telemetry.errors import ConfigError
 
 LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})

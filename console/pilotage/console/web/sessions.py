@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pilotage.console.engine.callers import Caller
+from pilotage.console.session.ports import Caller
 
 COOKIE = "pilotage_session"
 IDLE = 12 * 3600.0

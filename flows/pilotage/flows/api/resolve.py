@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from pilotage.flows.desk_client import DeskRefusal
-from pilotage.policies.ledgers import Ledger
+from pilotage.flows.api.client import DeskRefusal
+from pilotage.policies.ledger.protocol import Ledger
 from pilotage.telemetry import times
 from pilotage.telemetry.errors import StoreError
-from pilotage.telemetry.incidents import deployments_called, runs_called
-from pilotage.telemetry.stores import Store
+from pilotage.telemetry.queries.runs import deployments_called, runs_called
+from pilotage.telemetry.store.protocol import Store
 
 Kind = Literal["proposal", "incident", "grant", "run", "deployment", "subject"]
 """What can be meant; a subject is a proposal, an incident or a run, or a deployment with one incident."""

@@ -9,9 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotage.flows.config.paths import Places
 from pilotage.flows.controller.state_directory import prepare_state_directory
-from pilotage.flows.places import Places
-from pilotage.policies.identities import IdentityBook
+from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.roles import Role
 
 OWNER_ROLES = (Role.ADMIN.value, Role.OPERATOR.value)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from pilotage.flows.levers.cancel import CancelLever
-from pilotage.flows.levers.marks import marked, refused, step_mark, wrong_lever
-from pilotage.flows.prefect_api import PrefectApi
-from pilotage.flows.prefect_views import RunView
-from pilotage.flows.receipts import Check, Delivery, Effect, Judgement
-from pilotage.planner.actions import Action, CancelRun, CancelTree
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.cancel_run import CancelLever
+from pilotage.flows.levers.idempotency import marked, refused, step_mark, wrong_lever
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import RunView
+from pilotage.planner.actions.types import Action, CancelRun, CancelTree
 from pilotage.telemetry.facts import StateType
 
 LARGEST = 500

@@ -1,0 +1,423 @@
+"""The command line: `pilotage …`. Light at start; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilotage.console.cli import audit, bundles, chat, governance, policy, publish, users
+from pilotage.console.cli.client import Asker, asker
+from pilotage.console.cli.options import (
+    EXIT_ERROR,
+    EXIT_REFUSED,
+    NOT_YOU,
+    AsJson,
+    Limit,
+    Proposal,
+    Reason,
+    StateDir,
+    TokenFile,
+    a_mode,
+    told,
+)
+from pilotage.console.render import statuses
+from pilotage.console.render.text import (
+    ERR,
+    OUT,
+    harmless,
+    joined,
+    print_json,
+    print_pairs,
+    print_table,
+    standing_of,
+    when,
+    where_of,
+)
+from pilotage.flows.api.client import DeskRefusal
+from pilotage.telemetry.errors import ConfigError, PilotageError
+
+app = typer.Typer(
+    name="pilotage",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(audit.app, name="audit")
+app.add_typer(users.app, name="users")
+app.add_typer(policy.app, name="policy")
+publish.join(policy.app)
+bundles.join(policy.app)
+chat.join(app)
+
+
+def _show_version(asked: bool) -> None:
+    """Print the installed versions on one line and end."""
+    if asked:
+        versions = ", ".join(f"{name} {version(name)}" for name in ("pilotage", "prefect"))
+        OUT.print(f"{versions}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """An adaptive pilot for Prefect: it forecasts failures, proposes remediation, and acts only within policy."""
+
+
+@app.command()
+def up(
+    state_dir: StateDir = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="observe, shadow, approve or auto.", show_default="as at the last start; the first is shadow"
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the Prefect server of the active profile, in the mode of the last start; in shadow nothing is injected."""
+    with told(as_json):
+        if mode is not None:
+            a_mode(mode, "--mode")
+        from pilotage.flows.controller.run import run_up  # start-up time: Prefect
+
+        run_up(
+            config=config,
+            state_dir=state_dir,
+            mode=mode,
+            say=lambda text: (
+                print_json({"said": text}) if as_json else ERR.print(harmless(f"pilotage: {text}"))
+            ),
+        )
+
+
+@app.command()
+def demo(
+    llm: Annotated[
+        str | None,
+        typer.Option(help="`scripted` for the scripted model; a configured one is used by itself."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running and print the URLs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole loop on a Prefect server of its own: eight incidents on real runs."""
+    from pilotage.console.cli.demo import show_demo  # start-up time: Prefect
+
+    with told(as_json):
+        ok = show_demo(llm=llm, keep=keep, as_json=as_json)
+    raise typer.Exit(0 if ok else EXIT_ERROR)
+
+
+@app.command()
+def status(
+    legend: Annotated[bool, typer.Option("--legend", help="Instead: what every status word means.")] = False,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mode, kill switch, collector and how many proposals stand where."""
+    if legend:
+        words = statuses.legend()
+        if as_json:
+            print_json(words)
+        else:
+            rows = [(one["group"], one["status"], one["means"]) for one in words]
+            print_table("Statuses", ("of", "status", "which means"), rows, empty="")
+        return
+
+    def show(found: dict[str, Any]) -> None:
+        collector = found.get("collector") or {}
+        for glass in found.get("glass") or ():
+            OUT.print(
+                harmless(f"GLASS BROKEN by {glass['holder']} until {when(glass['until'])}: {glass['reason']}")
+            )
+        print_pairs(
+            "pilotage",
+            {
+                "mode": found.get("mode"),
+                "stopped": found.get("stopped") or "no",
+                **{f"collector {key}": value for key, value in collector.items()},
+                **{
+                    f"proposals {standing_of({'status': key, 'mode': found.get('mode')})}": value
+                    for key, value in (found.get("proposals") or {}).items()
+                },
+                "policies": found.get("bundle"),
+            },
+        )
+
+    _ask_and_show(state_dir, token_file, "status", as_json, show)
+
+
+@app.command()
+def incidents(
+    state_dir: StateDir = None, token_file: TokenFile = None, limit: Limit = 50, as_json: AsJson = False
+) -> None:
+    """What went wrong lately, and how it stands."""
+
+    def show(found: list[dict[str, Any]]) -> None:
+        print_table(
+            "Incidents",
+            ("since", "incident", "on", "subject", "class", "actions", "status"),
+            (
+                (
+                    when(row["first_at"]),
+                    row["incident_id"],
+                    where_of(row["proposals"][0]),
+                    row["subject"],
+                    row["failure_class"],
+                    joined(each["kind"] for each in row["proposals"]),
+                    row["status"],
+                )
+                for row in found
+            ),
+            empty="No incident on record.",
+        )
+
+    _ask_and_show(state_dir, token_file, "incidents", as_json, show, limit=limit)
+
+
+@app.command()
+def proposals(
+    status: Annotated[
+        str | None, typer.Option(help="Only those that stand there, such as needs_approval.")
+    ] = None,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What was proposed, and what became of it."""
+
+    def show(found: list[dict[str, Any]]) -> None:
+        print_table(
+            "Proposals",
+            ("filed", "proposal", "action", "on", "target", "verdict", "policies", "status"),
+            (
+                (
+                    when(row["filed_at"]),
+                    row["proposal_id"],
+                    row["kind"],
+                    where_of(row),
+                    row["target"],
+                    row["verdict"].get("outcome", "unjudged"),
+                    joined(row["verdict"].get("policy_ids", ())),
+                    standing_of(row),
+                )
+                for row in found
+            ),
+            empty="No proposal on record.",
+        )
+
+    _ask_and_show(state_dir, token_file, "proposals", as_json, show, status=status, limit=limit)
+
+
+@app.command()
+def approve(
+    proposal: Proposal,
+    reason: Reason = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Vote for a proposal that waits for a person, in the name your token proves."""
+    _vote(state_dir, token_file, proposal, "approve", reason, as_json)
+
+
+@app.command()
+def reject(
+    proposal: Proposal,
+    reason: Reason = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Veto a proposal."""
+    _vote(state_dir, token_file, proposal, "reject", reason, as_json)
+
+
+@app.command()
+def why(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A proposal (p-…), an incident (i-…), a flow run or a deployment, by its id or name."
+        ),
+    ],
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole story: facts, finding, forecast, proposal, policies, votes, injection, outcome."""
+    from pilotage.console.render.narrative import print_story
+
+    _ask_and_show(state_dir, token_file, "why", as_json, print_story, subject=subject)
+
+
+@app.command()
+def undo(
+    proposal: Proposal,
+    reason: Reason = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what a proposal changed, where there is a way."""
+
+    def show(found: dict[str, Any]) -> None:
+        OUT.print(harmless(f"{found['proposal_id']}: {found['effect']} {found.get('reason', '')}".strip()))
+
+    with told(as_json):
+        found = asker(state_dir, token_file).ask("undo", proposal_id=proposal, reason=reason)
+        print_json(found) if as_json else show(found)
+    if found["effect"] == "refused":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def stop(
+    reason: Reason = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pull the kill switch. Works with Prefect, the agent and the loop all down."""
+    import getpass
+
+    from pilotage.flows.config.paths import Places
+    from pilotage.flows.execution.stop_file import pull
+
+    with told(as_json):
+        try:
+            caller = asker(state_dir, token_file)
+        except ConfigError:  # a broken pilotage.toml must not keep anybody from stopping
+            caller = Asker(where=Places(root=Path.home() / ".pilotage"), token_file=token_file)
+        where = caller.where
+        try:
+            found = caller.ask("stop", reason=reason)
+        except PilotageError as exc:
+            if isinstance(exc, DeskRefusal) and exc.kind in NOT_YOU:
+                raise
+            if not where.root.is_dir():
+                raise ConfigError(
+                    f"Stopping {where.root}: there is no installation. Name the right one with --state-dir."
+                ) from exc
+            pull(where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
+            found = {"stopped": where.stop_file.read_text().strip()}
+            ERR.print(harmless(f"The desk of {where.root} is no help; the stop file there holds."))
+        print_json(found) if as_json else OUT.print(harmless(f"stopped {where.root}: {found['stopped']}"))
+
+
+@app.command()
+def resume(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Vote to start again after a stop; the guardrail resume_votes says how many people it takes."""
+
+    def show(found: dict[str, Any]) -> None:
+        missing = found["votes_missing"]
+        OUT.print("running again" if not missing else f"still stopped: {missing} more must ask")
+
+    _ask_and_show(state_dir, token_file, "resume", as_json, show)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 4280,
+    public_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which people reach it through your TLS proxy; may be given again."),
+    ] = None,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.", show_default="pilotage.toml")] = None,
+) -> None:
+    """The console in the browser, and its HTTP API. Prints a link that signs you in once."""
+    from pilotage.console.web.serve import serve as run  # start-up time: the server
+    from pilotage.flows.config.paths import places
+
+    with told(as_json=False):
+        run(
+            places(state_dir),
+            token_file=token_file,
+            config=config,
+            host=host,
+            port=port,
+            public_hosts=tuple(public_host or ()),
+            say=lambda text: OUT.print(harmless(text), soft_wrap=True),
+        )
+
+
+@app.command()
+def mcp(state_dir: StateDir = None, token_file: TokenFile = None) -> None:
+    """Serve the look-ups and `propose` to other agents over MCP, on standard input and output. Never `approve`."""
+    from pilotage.console.mcp import run_mcp
+    from pilotage.flows.config.paths import places
+
+    with told(as_json=False):
+        run_mcp(places(state_dir), token_file)
+
+
+def _ask_and_show(
+    state_dir: Path | None,
+    token_file: Path | None,
+    op: str,
+    as_json: bool,
+    show: Callable[[Any], None],
+    **arguments: Any,
+) -> None:
+    with told(as_json):
+        found = asker(state_dir, token_file).ask(op, **arguments)
+        print_json(found) if as_json else show(found)
+
+
+def _vote(
+    state_dir: Path | None, token_file: Path | None, proposal: str, decision: str, reason: str, as_json: bool
+) -> None:
+    with told(as_json):
+        caller = asker(state_dir, token_file)
+        seen = caller.ask("proposal", proposal_id=proposal)
+        found = caller.ask(
+            "vote", proposal_id=seen["proposal_id"], digest=seen["digest"], decision=decision, reason=reason
+        )
+        if as_json:
+            print_json(found)
+        else:
+            print_pairs(
+                f"{decision}: {found['proposal_id']}",
+                {
+                    "action": found["kind"],
+                    "on": where_of(found),
+                    "target": found["target"],
+                    "digest": found["digest"][:16],
+                    "verdict now": found["verdict"]["outcome"],
+                    "policies": joined(found["verdict"]["policy_ids"]),
+                    "still missing": joined(found["verdict"]["requirements"]) or "nothing",
+                    "status": standing_of(found),
+                },
+            )
+
+
+governance.join(app)
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        ERR.print("interrupted")
+        sys.exit(130)

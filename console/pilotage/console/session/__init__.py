@@ -1,0 +1,1 @@
+"""The engine behind every frontend: it answers, shows cards and keeps the append-only log."""

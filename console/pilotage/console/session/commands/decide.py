@@ -1,0 +1,231 @@
+"""Commands by which a person decides. Everything goes to the desk in the caller's own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
+
+from pilotage.console.render.text import joined, where_of
+from pilotage.console.session.blocks import Block, card, link, moment, pairs, table, text
+from pilotage.console.session.command import Setting
+from pilotage.console.session.commands.status import INBOX
+from pilotage.console.session.forms import edited, span
+from pilotage.console.session.resolve import SHORT_PROPOSAL, proposal_meant
+from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.notify.describe import action_in_words
+from pilotage.telemetry import times
+from pilotage.telemetry.errors import DeskError
+
+INJECTED = ("delivered", "verified", "failed")
+"""Standings of what has changed something in Prefect and was not taken back."""
+TOLD = frozenset({"notify_owner", "resolve_alert"})
+"""Kinds that change nothing in Prefect."""
+MODES = ("observe", "shadow", "approve", "auto")
+
+
+def approve(s: Setting, rest: str) -> list[Block]:
+    """Votes for one or several, each for itself."""
+    return _vote(s, rest, "approve")
+
+
+def reject(s: Setting, rest: str) -> list[Block]:
+    """Vetoes one or several, with a reason."""
+    return _vote(s, rest, "reject")
+
+
+def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list[Block]:
+    wanted, reason = _chosen(s, rest, decision)
+    if decision == "reject" and not reason:
+        raise DeskRefusal("invalid", "Rejecting: say why, as /reject p-… not during the close.")
+    if len(wanted) == 1:
+        row = vote(s, wanted[0], decision, reason)
+        missing = joined(row["verdict"].get("requirements")) or "nothing"
+        return [
+            text(f"{decision} {wanted[0]}: now {row['status']}, still missing: {missing}"),
+            card(s.card(row)),
+        ]
+    results = [(one, *_outcome(partial(vote, s, one, decision, reason))) for one in wanted]
+    return [
+        table(
+            f"{decision}: {len(wanted)} decided, {sum(ok for _, ok, _ in results)} counted",
+            ("proposal", "counted", "what became of it"),
+            ((link(one, "proposal", one), "yes" if ok else "no", words) for one, ok, words in results),
+            empty="",
+        )
+    ]
+
+
+def vote(s: Setting, proposal_id: str, decision: str, reason: str) -> Any:
+    """The desk's row after the vote on the text that was shown in this conversation, or on what the desk has now."""
+    proposal_id = proposal_meant(s, proposal_id)
+    shown = s.log.last_card(s.thread, proposal_id)
+    digest = shown["digest"] if shown else s.desk.call("proposal", proposal_id=proposal_id)["digest"]
+    return s.desk.call("vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason)
+
+
+def _outcome(act: Callable[[], Any]) -> tuple[bool, str]:
+    try:
+        row = act()
+    except DeskError as exc:
+        return False, str(exc)
+    missing = joined(row["verdict"].get("requirements"))
+    return True, f"now {row['status']}" + (f", still missing: {missing}" if missing else "")
+
+
+def _chosen(s: Setting, rest: str, decision: str) -> tuple[list[str], str]:
+    words = rest.split()
+    if words[:1] == ["all"]:
+        words = words[1:]
+        out: list[str] = []
+        if words[:1] == ["but"]:
+            named, words = _leading(words[1:])
+            out = [proposal_meant(s, each) for each in named]
+        wanted = [each for each in _seen(s) if each not in out]
+        if not wanted:
+            raise DeskRefusal(
+                "invalid",
+                "Deciding on all: nothing is left. Say /inbox first: only what you saw can be decided.",
+            )
+    else:
+        wanted, words = _leading(words)
+    if not wanted:
+        raise DeskRefusal("invalid", f"Reading /{decision} {rest}: name a proposal (p-…); see /inbox.")
+    return wanted, " ".join(words)
+
+
+def _leading(words: list[str]) -> tuple[list[str], list[str]]:
+    count = next(
+        (n for n, word in enumerate(words) if not SHORT_PROPOSAL.fullmatch(word.rstrip(","))), len(words)
+    )
+    return list(dict.fromkeys(word.rstrip(",") for word in words[:count])), words[count:]
+
+
+def _seen(s: Setting) -> list[str]:
+    """The proposals of the inbox that was shown last in this conversation."""
+    for event in s.log.newest(s.thread, "block", limit=200):
+        block = event.payload.get("block") or {}
+        if block.get("kind") == "table" and block.get("title") == INBOX:
+            return list(_refs(block["rows"]))
+    return []
+
+
+def _refs(rows: Iterable[Iterable[Any]]) -> Iterable[str]:
+    for row in rows:
+        for cell in row:
+            if isinstance(cell, dict) and str(cell.get("ref", "")).startswith("proposal:"):
+                yield str(cell["ref"]).removeprefix("proposal:")
+
+
+def edit(s: Setting, rest: str) -> list[Block]:
+    """Hands in the changed action as the caller's own proposal, judged from nothing."""
+    (given, *_), _ = _one(rest, "/edit ID field=value")
+    old = s.desk.call("proposal", proposal_id=given)
+    proposal_id = old["proposal_id"]
+    action = edited(old["action"], rest.strip().removeprefix(given), s.clock())
+    row = s.desk.call("amend", proposal_id=proposal_id, action=action)
+    words = (
+        f"{row['proposal_id']} is yours and takes the place of {proposal_id}. It is judged from nothing: "
+        f"{row['status']}."
+    )
+    return [text(words), card(s.card(row))]
+
+
+def _one(rest: str, usage: str) -> tuple[list[str], list[str]]:
+    found, words = _leading(rest.split())
+    if len(found) != 1:
+        raise DeskRefusal("invalid", f"Reading {rest!r}: say {usage}, with one proposal (p-…); see /inbox.")
+    return found, words
+
+
+def ask(s: Setting, rest: str) -> str:
+    """The question about a proposal that goes to the agent.
+
+    It names ids only: the agent hands in what a person's own words ask for, and the proposal's words are not theirs.
+    """
+    (given, *_), words = _one(rest, "/ask ID QUESTION")
+    row = s.desk.call("proposal", proposal_id=given)
+    proposal_id = row["proposal_id"]
+    about = f"run {row['run_id']}" if row.get("run_id") else f"incident {row['incident_id']}"
+    return f"{' '.join(words) or 'why?'} (about {proposal_id}, {about})"
+
+
+def snooze(s: Setting, rest: str) -> list[Block]:
+    """Puts a proposal out of the caller's inbox for a while."""
+    (given, *_), words = _one(rest, "/snooze ID 2h")
+    row = s.desk.call("proposal", proposal_id=given)
+    proposal_id = row["proposal_id"]
+    until = s.clock() + span(words[0] if words else "1h")
+    s.log.append(s.thread, "snoozed", s.caller.name, {"proposal_id": proposal_id, "until": until.isoformat()})
+    return [
+        text(
+            f"{proposal_id} is out of your inbox until {times.local(until, '%H:%M')}. It expires all the same at "
+            f"{times.local(row['expires_at'], '%H:%M')}, and others still see it."
+        )
+    ]
+
+
+def delegate(s: Setting, rest: str) -> list[Block]:
+    """Lends the caller's right to approve."""
+    words = rest.split(maxsplit=2)
+    if len(words) < 3:
+        raise DeskRefusal("invalid", "Lending: say /delegate NAME 8h REASON.")
+    hours = max(1, round(span(words[1]).total_seconds() / 3600))
+    lent = s.desk.call("delegate", to=words[0], hours=hours, reason=words[2])
+    return [pairs("Lent", {"from": lent["giver"], "to": lent["taker"], "until": moment(lent["until"])})]
+
+
+def undo(s: Setting, rest: str) -> list[Block]:
+    """Takes back what a proposal changed, and says what could not be; without an id, what can be taken back and how far."""
+    if not rest.strip():
+        return _undoable(s)
+    (proposal_id, *_), words = _one(rest, "/undo ID")
+    found = s.desk.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
+    done = text(f"{found['proposal_id']}: {found['effect']} {found['reason']}".strip())
+    return [done, card(s.card(found["proposal_id"]))]
+
+
+def _undoable(s: Setting) -> list[Block]:
+    levers = s.desk.call("levers")
+    rows = [row for status in INJECTED for row in s.desk.call("proposals", status=status, limit=100)]
+    rows = [row for row in rows if row["kind"] not in TOLD]
+    rows.sort(key=lambda row: str(row["filed_at"]), reverse=True)
+    return [
+        table(
+            "Injected lately; say /undo ID",
+            ("proposal", "filed", "did", "on", "status", "way back"),
+            (
+                (
+                    link(row["proposal_id"], "proposal", row["proposal_id"]),
+                    moment(row["filed_at"]),
+                    action_in_words(row["action"]),
+                    where_of(row) or row["target"],
+                    row["status"],
+                    (levers.get(row["kind"]) or {}).get("undo", "nothing: this kind is not known here"),
+                )
+                for row in rows[:20]
+            ),
+            empty="Nothing was injected that could be taken back.",
+        )
+    ]
+
+
+def stop(s: Setting, rest: str) -> list[Block]:
+    """Pulls the kill switch."""
+    return [text(f"stopped: {s.desk.call('stop', reason=rest)['stopped']}")]
+
+
+def resume(s: Setting, rest: str) -> list[Block]:
+    """Votes to start again."""
+    missing = s.desk.call("resume")["votes_missing"]
+    return [text("running again" if not missing else f"still stopped: {missing} more must ask")]
+
+
+def mode(s: Setting, rest: str) -> list[Block]:
+    """Tells the mode, or asks for another."""
+    to, _, reason = rest.strip().partition(" ")
+    if not to:
+        return [pairs("mode", {"now": s.desk.call("status")["mode"], "there are": ", ".join(MODES)})]
+    found = s.desk.call("set_mode", mode=to.lower(), reason=reason.strip())
+    lapsed = f"; {found['lapsed']} open proposals lapsed" if found.get("lapsed") else ""
+    return [text(f"mode {found['mode']}, before it was {found['before']}{lapsed}")]

@@ -1,0 +1,230 @@
+"""Commands that say why it stands so, and what would become of something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from pilotage.console.render.text import joined
+from pilotage.console.session.blocks import Block, link, moment, pairs, story, table, text
+from pilotage.console.session.card_context import known_beside
+from pilotage.console.session.changes import Change, changes_of
+from pilotage.console.session.command import Setting
+from pilotage.console.session.commands.status import run_facts, subject_of
+from pilotage.console.session.forms import action_in
+from pilotage.console.session.resolve import (
+    deployment_meant,
+    is_ours,
+    proposal_meant,
+    run_meant,
+    subject_meant,
+)
+from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.notify.describe import action_in_words, label, readable, told
+from pilotage.telemetry.errors import PilotageError
+from pilotage.telemetry.queries import runs as runs_known
+
+
+def audit(s: Setting, rest: str) -> list[Block]:
+    """Whether the log is whole, and its last entries."""
+    most = int(rest) if rest.strip().isdecimal() and 0 < int(rest) <= 200 else 20
+    found = s.desk.call("audit_verify")
+    rows = s.desk.call("entries", after=max(0, int(found["length"]) - most), limit=most)
+    whole = "yes" if found["ok"] else f"NO: broken at row {found.get('first_bad')}: {found.get('why')}"
+    return [
+        pairs("Audit", {"whole": whole, "rows": found["length"], "head": str(found.get("head") or "")[:32]}),
+        table(
+            f"The last {len(rows)} entries",
+            ("no", "at", "step", "who", "proposal", "what"),
+            (
+                (
+                    row["seq"],
+                    moment(row["at"]),
+                    label(row),
+                    row["actor"],
+                    link(row["proposal_id"], "proposal", row["proposal_id"]) if row["proposal_id"] else "",
+                    told(row),
+                )
+                for row in rows
+            ),
+            empty="The log is empty.",
+        ),
+    ]
+
+
+def why(s: Setting, rest: str) -> list[Block]:
+    """The story of a subject; of a proposal also what else was thought of."""
+    _subject(rest, "/why")
+    subject = subject_meant(s, rest.strip())
+    try:
+        steps = s.desk.call("why", subject=subject)
+    except DeskRefusal as refusal:
+        one = None if is_ours(subject) else runs_known.run(s.looks.store, subject)
+        if refusal.kind != "unknown-subject" or one is None:
+            raise
+        return [run_facts(s, one), text("Nothing was found to be wrong with it, and nothing was proposed.")]
+    found = [story(f"Why {subject}", [_told(step, times) for step, times in readable(steps)])]
+    if subject.startswith("p-"):
+        return [*found, _reasons(s.card(subject))]
+    return [*_incident(s, subject), *found] if subject.startswith("i-") else found
+
+
+def _incident(s: Setting, incident_id: str) -> list[Block]:
+    """What an incident is and how it stands, when it is among those of late."""
+    one = next(
+        (row for row in s.desk.call("incidents", limit=200) if row["incident_id"] == incident_id), None
+    )
+    if one is None:
+        return []
+    took = one.get("seconds_to_recovery")
+    about = {
+        "status": one["status"],
+        "subject": subject_of(one),
+        "class": one["failure_class"],
+        "began": moment(one.get("failed_at") or one["first_at"]),
+        "last step": moment(one["last_at"]),
+        "recovered in": f"{took:.0f} s" if took is not None else "not yet",
+        "actions": "; ".join(f"{row['kind']} {row['status']}" for row in one["proposals"]),
+    }
+    return [pairs("Incident", about)]
+
+
+def _told(step: Mapping[str, Any], times: int) -> dict[str, Any]:
+    again = f" (said {times} times)" if times > 1 else ""
+    return {
+        "at": step["at"],
+        "step": label(step),
+        "actor": step["actor"],
+        "words": told(step) + again,
+        "proposal_id": step["proposal_id"],
+    }
+
+
+def _reasons(card: Mapping[str, Any]) -> Block:
+    return pairs(
+        "Why this and not another",
+        {
+            "rule": card["found_by"] or "none: a person asked",
+            "features": _lines(card["forecast_reasons"]) or "none",
+            "policies": _lines([*card["policies"], *card["reasons"]]) or "none",
+            "what would change it": _lines(card["would_change"]) or "nothing",
+            "considered and not taken": _lines(card["alternatives"]) or "nothing else",
+        },
+    )
+
+
+def _lines(values: Iterable[Any]) -> str:
+    return "; ".join(str(each) for each in values)
+
+
+def evidence(s: Setting, rest: str) -> list[Block]:
+    """What a proposal rests on: references, what they say, and the facts that the gate saw."""
+    row = s.desk.call("proposal", proposal_id=proposal_meant(s, _subject(rest, "/evidence")))
+    card = s.card(row)
+    return [
+        pairs(
+            f"Evidence of {card['proposal_id']}",
+            {
+                "run": link(card["run_id"], "run", card["run_id"]) if card["run_id"] else "",
+                "class": f"{card['failure_class']} by {card['found_by'] or 'nobody'}",
+                "chance of failing": (
+                    f"{card['p_fail']:.0%}, says {card['forecast_model']}"
+                    if card["p_fail"] is not None
+                    else "no forecast"
+                ),
+                "because": _lines(card["forecast_reasons"]),
+            },
+        ),
+        table("References", ("reference",), ((ref,) for ref in card["evidence"]), empty="It names none."),
+        table(
+            "What they say (quoted)",
+            ("note",),
+            ((note,) for note in card["notes"]),
+            empty="Nothing is noted.",
+        ),
+        pairs("Facts when it was judged", row.get("target_facts") or {"facts": "none were looked up"}),
+    ]
+
+
+def simulate(s: Setting, rest: str) -> list[Block]:
+    """What would become of a proposal or an action now; nothing is handed in."""
+    words = rest.strip()
+    if words.startswith("p-"):
+        action = s.card(proposal_meant(s, words.split()[0]))["action"]
+    else:
+        action = action_in(
+            words, s.clock(), {"run_id": partial(run_meant, s), "deployment_id": partial(deployment_meant, s)}
+        )
+    lever = s.desk.call("levers").get(action["kind"], {})
+    verdict = s.looks.what_if(action)
+    if "error" in verdict:
+        raise DeskRefusal("refused", f"Trying {action['kind']}: {verdict['error']}")
+    changes, beside = _as_it_is_now(s, action, verdict.get("facts") or {})
+    return [
+        pairs(
+            f"If {action['kind']} were proposed now",
+            {
+                "it would": action_in_words(action),
+                "verdict": verdict.get("outcome"),
+                "policies": _lines(verdict.get("policy_ids") or ()),
+                "because": _lines(verdict.get("reasons") or ()),
+                "missing": joined(verdict.get("requirements") or {}) or "nothing",
+                "what would change it": _lines(verdict.get("would_change") or ()) or "nothing",
+                "does": lever.get("does", ""),
+                "taken back": lever.get("undo", ""),
+                "checked within": lever.get("within", ""),
+                "takes": beside.get("takes") or "nothing that runs",
+            },
+        ),
+        table(
+            "Before and after",
+            ("what", "before", "after"),
+            ((one["what"], one["before"], one["after"]) for one in changes),
+            empty="It changes nothing in Prefect's own state.",
+        ),
+        *_concerned(beside.get("touches") or {}),
+        text("Nothing was handed in."),
+    ]
+
+
+def _as_it_is_now(
+    s: Setting, action: Mapping[str, Any], facts: Mapping[str, Any]
+) -> tuple[list[Change], Mapping[str, Any]]:
+    try:
+        beside = known_beside(s.looks.store, action, str(facts.get("deployment_id") or ""))
+    except PilotageError:
+        beside = {}
+    return changes_of(action, facts, beside.get("before") or {}), beside
+
+
+def _concerned(touches: Mapping[str, Any]) -> list[Block]:
+    if not touches:
+        return []
+    more = f", the first {len(touches['runs'])} of {len(touches['runs']) + touches['more']}"
+    rows = ((link(one["name"], "run", one["run_id"]), one["becomes"]) for one in touches["runs"])
+    return [
+        table(
+            f"Runs that it concerns{more if touches['more'] else ''}",
+            ("run", "becomes"),
+            rows,
+            empty="It concerns no run as it is now.",
+        )
+    ]
+
+
+def policy(s: Setting, rest: str) -> list[Block]:
+    """`test KIND field=value`: the verdict on an action in words."""
+    word, _, action = rest.strip().partition(" ")
+    if word != "test" or not action.strip():
+        raise DeskRefusal("invalid", f"Reading /policy {rest}: say /policy test KIND field=value …")
+    return simulate(s, action)
+
+
+def _subject(rest: str, command: str) -> str:
+    subject = rest.strip().split(" ")[0]
+    if not subject:
+        raise DeskRefusal(
+            "invalid", f"Reading {command}: give the id of a run, a proposal (p-…) or an incident (i-…)."
+        )
+    return subject

@@ -1,0 +1,146 @@
+"""What can be said with a slash, as one table. Each command asks the desk, telemetry or the log and gives blocks back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pilotage.console.session.blocks import Block, table
+from pilotage.console.session.command import Command, Setting
+from pilotage.console.session.commands import decide, explain, history, status
+
+__all__ = ["COMMANDS", "Command", "Setting"]
+
+
+def _help(s: Setting, rest: str) -> list[Block]:
+    rows = [(c.usage, c.help) for name, c in COMMANDS.items() if rest in ("", name)]
+    return [
+        table("Commands", ("command", "what it does"), rows, empty=f"There is no /{rest}. Say /help for all.")
+    ]
+
+
+COMMANDS: Mapping[str, Command] = {
+    # seeing
+    "status": Command(
+        usage="/status [legend]",
+        help="mode, kill switch, what runs, waits and went wrong, counts; legend: every status word",
+        run=status.status,
+        reads=True,
+    ),
+    "inbox": Command(
+        usage="/inbox [all]",
+        help="what waits for a person; all: with the snoozed",
+        run=status.inbox,
+        reads=True,
+    ),
+    "incidents": Command(
+        usage="/incidents", help="what went wrong lately, and how it stands", run=status.incidents, reads=True
+    ),
+    "runs": Command(
+        usage="/runs [WORDS]",
+        help="the runs that changed last, by name, flow or state",
+        run=status.runs,
+        reads=True,
+    ),
+    "run": Command(
+        usage="/run ID | NAME", help="one run: states and tasks over time", run=status.run, reads=True
+    ),
+    "queue": Command(
+        usage="/queue", help="queues, slots, limits and who waits", run=status.queue, reads=True
+    ),
+    "forecast": Command(
+        usage="/forecast [RUN]",
+        help="the riskiest of the next runs, or one run",
+        run=status.forecast,
+        reads=True,
+    ),
+    "kpi": Command(
+        usage="/kpi [DAYS] [MINUTES]",
+        help="what the work is worth; MINUTES a change by hand is taken to need",
+        run=status.kpi,
+        reads=True,
+    ),
+    "audit": Command(
+        usage="/audit [N]", help="is the log whole, and its last N entries", run=explain.audit, reads=True
+    ),
+    "why": Command(
+        usage="/why ID | NAME",
+        help="the story of a run, proposal or incident",
+        run=explain.why,
+        reads=True,
+    ),
+    "evidence": Command(
+        usage="/evidence ID", help="what a proposal rests on", run=explain.evidence, reads=True
+    ),
+    "simulate": Command(
+        usage="/simulate ID | KIND field=value …",
+        help="what would be allowed and changed, without doing it",
+        run=explain.simulate,
+        reads=True,
+    ),
+    "policy": Command(
+        usage="/policy test KIND field=value …",
+        help="what policy would say of an action",
+        run=explain.policy,
+        reads=True,
+    ),
+    # deciding
+    "approve": Command(
+        usage="/approve ID… [REASON]",
+        help="vote for proposals; `all [but ID…]` takes the inbox you saw last",
+        run=decide.approve,
+    ),
+    "reject": Command(usage="/reject ID… REASON", help="veto them", run=decide.reject),
+    "edit": Command(
+        usage="/edit ID field=value …", help="hand in a changed one, judged from nothing", run=decide.edit
+    ),
+    "ask": Command(usage="/ask ID QUESTION", help="ask about a proposal", asks=decide.ask),
+    "snooze": Command(
+        usage="/snooze ID [2h]", help="out of your inbox until then; it goes on expiring", run=decide.snooze
+    ),
+    "delegate": Command(
+        usage="/delegate NAME 8h REASON", help="lend your right to approve", run=decide.delegate
+    ),
+    "undo": Command(
+        usage="/undo [ID]",
+        help="take back what it changed; alone: what can be",
+        run=decide.undo,
+    ),
+    "stop": Command(
+        usage="/stop [REASON]", help="the kill switch: nothing more is injected", run=decide.stop
+    ),
+    "resume": Command(usage="/resume", help="vote to start again", run=decide.resume),
+    "mode": Command(
+        usage="/mode [MODE REASON]", help="how far the loop may go, or another mode", run=decide.mode
+    ),
+    # recalling
+    "show": Command(
+        usage="/show N | ID",
+        help="the raw result of look-up N of this conversation, or a proposal's card",
+        run=history.show,
+        reads=True,
+    ),
+    "last": Command(usage="/last", help="what the last answer rests on", run=history.last, reads=True),
+    "history": Command(
+        usage="/history [WORDS]",
+        help="conversations, or those with these words",
+        run=history.history,
+        reads=True,
+    ),
+    "context": Command(
+        usage="/context",
+        help="model, tokens and cost of this conversation",
+        run=history.context,
+        reads=True,
+    ),
+    "whoami": Command(usage="/whoami", help="who your token says you are", run=history.whoami, reads=True),
+    "permissions": Command(
+        usage="/permissions", help="what you and the agent may do", run=history.permissions, reads=True
+    ),
+    "tools": Command(
+        usage="/tools", help="what the agent can look up and hand in", run=history.tools, reads=True
+    ),
+    "help": Command(usage="/help [NAME]", help="this list", run=_help, reads=True),
+    "clear": Command(usage="/clear", help="an empty screen; the conversation stays"),
+    "exit": Command(usage="/exit", help="leave; the conversation stays"),
+}
+"""What can be said with a slash. The last two are done by the skin."""

@@ -1,0 +1,392 @@
+"""Commands that show how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pilotage.console.render.statuses import PROPOSAL, legend
+from pilotage.console.render.text import joined, where_of
+from pilotage.console.session.blocks import Block, chart, link, moment, pairs, table, text, timeline
+from pilotage.console.session.command import Setting
+from pilotage.console.session.resolve import run_meant
+from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.notify.describe import action_in_words
+from pilotage.telemetry.errors import PilotageError
+from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.forecast.upcoming import last_forecast, riskiest
+from pilotage.telemetry.kpis import LEAST, MINUTES_BY_HAND, Kpi, measured
+from pilotage.telemetry.queries import runs as runs_known
+from pilotage.telemetry.queries.timelines import states_of, tasks_of
+
+INBOX = "Waiting for a person"
+"""The title by which `/approve all` finds what was seen."""
+ROWS = 30
+DAY = timedelta(days=1)
+
+
+def status(s: Setting, rest: str) -> list[Block]:
+    """Mode, kill switch, collector, and how many proposals stand where; with `legend`, what every status means."""
+    if rest.strip().lstrip("-") == "legend":
+        rows = [(one["group"], one["status"], one["means"]) for one in legend()]
+        return [table("Statuses", ("of", "status", "which means"), rows, empty="")]
+    found = s.desk.call("status")
+    collector = found.get("collector") or {}
+    stands = [
+        (name, count, PROPOSAL.get(name, ""))
+        for name, count in sorted((found.get("proposals") or {}).items())
+    ]
+    return [
+        pairs(
+            "pilotage",
+            {
+                "mode": found["mode"],
+                "stopped": found["stopped"] or "no",
+                "collector": ("connected" if collector.get("connected") else "NOT connected to Prefect"),
+                "last event": moment(collector.get("last_event")) or "none yet",
+                **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
+                "policies": str(found.get("bundle") or "")[:16],
+                "model": model_in_words(s.model),
+                **_floor_in_words(s),
+            },
+        ),
+        table("Proposals", ("status", "how many", "which means"), stands, empty="Nothing was proposed yet."),
+    ]
+
+
+def _floor_in_words(s: Setting) -> dict[str, str]:
+    """What runs, waits and went wrong; when telemetry is away that is said, for the rest stands without it."""
+    now = s.clock()
+    begun = [o["first_at"] for o in s.desk.call("incidents", limit=100) if o["status"] in ("open", "waiting")]
+    told = {"incidents open": f"{len(begun)}, the oldest for {ago(min(begun), now)}" if begun else "none"}
+    try:
+        store = s.looks.store
+        queues, late = runs_known.floor(store), runs_known.waiting_runs(store, now)
+        failed = runs_known.failures_since(store, now - DAY)
+    except PilotageError as exc:
+        return {"runs": f"not known: {exc}", **told}
+    longest = f", the longest for {ago(late[0].next_start, now)}" if late else ""
+    return {
+        "running": str(sum(queue.running for queue in queues)),
+        "late": f"{len(late)}{longest}",
+        "failed in the last day": str(len(failed)),
+        **told,
+    }
+
+
+def model_in_words(model: Mapping[str, Any]) -> str:
+    """Which model answers, with the badge of one that is none."""
+    if not model.get("configured"):
+        return "none: rules answer"
+    return (
+        f"{model.get('name')} [MOCK: scripted, not a model]" if model.get("mock") else str(model.get("name"))
+    )
+
+
+def inbox(s: Setting, rest: str) -> list[Block]:
+    """What waits for a person, without what this person wants to see later."""
+    rows = s.desk.call("proposals", status="needs_approval", limit=100)
+    now = s.clock()
+    later = {} if rest.strip() == "all" else s.log.snoozed(s.caller.name)
+    shown = [row for row in rows if later.get(row["proposal_id"], now) <= now]
+    note = f"{len(rows) - len(shown)} snoozed; /inbox all shows them." if len(shown) < len(rows) else ""
+    found = [
+        table(
+            INBOX,
+            ("proposal", "age", "action", "on", "target", "missing", "expires"),
+            (
+                (
+                    link(row["proposal_id"], "proposal", row["proposal_id"]),
+                    ago(row["filed_at"], now),
+                    action_in_words(row["action"]),
+                    where_of(row),
+                    link(row["target"], "run", row["run_id"]) if row.get("run_id") else row["target"],
+                    joined(row["verdict"].get("requirements")),
+                    f"in {ago(now.isoformat(), row['expires_at'])}",
+                )
+                for row in shown
+            ),
+            empty=f"Nothing waits for a person{' now' if note else ''}.",
+        )
+    ]
+    return [*found, text(note)] if note else found
+
+
+def ago(since: Any, until: Any) -> str:
+    """The time between two moments in the largest unit that fits: 45s, 12m, 3h, 2d."""
+    begin, end = (
+        each if isinstance(each, datetime) else datetime.fromisoformat(str(each)) for each in (since, until)
+    )
+    seconds = max(0.0, (end - begin).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def incidents(s: Setting, rest: str) -> list[Block]:
+    """What went wrong lately."""
+    return [
+        table(
+            "Incidents",
+            ("since", "incident", "subject", "class", "actions", "status", "recovered in"),
+            (
+                (
+                    moment(row["first_at"]),
+                    link(row["incident_id"], "incident", row["incident_id"]),
+                    subject_of(row),
+                    row["failure_class"],
+                    joined(each["kind"] for each in row["proposals"]),
+                    row["status"],
+                    f"{row['seconds_to_recovery']:.0f} s"
+                    if row.get("seconds_to_recovery") is not None
+                    else "",
+                )
+                for row in s.desk.call("incidents", limit=ROWS)
+            ),
+            empty="No incident on record.",
+        )
+    ]
+
+
+def subject_of(incident: Mapping[str, Any]) -> Any:
+    """What the incident is about: the deployment whose run it is, with the way to the run, or the queue or the like."""
+    run_id = str(incident.get("run_id") or "")
+    if not run_id:
+        return incident["subject"]
+    facts = (row.get("target_facts") or {} for row in incident["proposals"])
+    named = [name for each in facts if (name := each.get("deployment_name"))]
+    return link(", ".join([*named[:1], f"run {run_id[:8]}"]), "run", run_id)
+
+
+def runs(s: Setting, rest: str) -> list[Block]:
+    """The runs that changed last; `rest` is looked for in names, flows, deployments and states."""
+    found = runs_known.latest_runs(s.looks.store, rest.strip(), ROWS)
+    return [
+        table(
+            f"Runs with {rest.strip()!r}" if rest.strip() else "Runs",
+            ("changed", "run", "flow", "state", "queue", "id"),
+            (_run_row(one) for one in found),
+            empty="No run fits." if rest.strip() else "No run was seen yet.",
+        )
+    ]
+
+
+def _run_row(one: RunFact) -> tuple[Any, ...]:
+    return (
+        moment(one.updated.isoformat()),
+        link(one.name, "run", one.run_id),
+        f"{one.flow_name}/{one.deployment_name}" if one.deployment_name else one.flow_name,
+        one.state_name,
+        queue_link(one.pool, one.queue),
+        one.run_id,
+    )
+
+
+def run(s: Setting, rest: str) -> list[Block]:
+    """One run: where it stands, and its states and tasks over time."""
+    one = _known_run(s, rest.strip())
+    entered = states_of(s.looks.store, one.run_id)
+    ends = [*(_iso(each.at) for each in entered[1:]), ""]
+    lanes = [
+        {
+            "label": "run",
+            "spans": [
+                {"state": each.name, "start": _iso(each.at), "end": end}
+                for each, end in zip(entered, ends, strict=False)
+            ],
+        },
+        *(
+            {
+                "label": task.name,
+                "spans": [{"state": task.state_name, "start": _iso(task.started), "end": _iso(task.ended)}],
+            }
+            for task in tasks_of(s.looks.store, one.run_id)
+        ),
+    ]
+    return [run_facts(s, one), timeline("Over time", lanes)]
+
+
+def _known_run(s: Setting, words: str) -> RunFact:
+    run_id = run_meant(s, words)
+    if (one := runs_known.run(s.looks.store, run_id)) is None:
+        raise DeskRefusal(
+            "unknown-run", f"Looking for run {run_id!r}: telemetry has none. Say /runs for those it has."
+        )
+    return one
+
+
+def run_facts(s: Setting, one: RunFact) -> Block:
+    """Where a run stands, what is forecast of it and why, and where Prefect shows it."""
+    about: dict[str, Any] = {
+        "run": link(one.name, "run", one.run_id),
+        "flow": one.flow_name,
+        "deployment": link(one.deployment_name or "", "deployment", one.deployment_id)
+        if one.deployment_id
+        else "",
+        "queue": queue_link(one.pool, one.queue),
+        "state": one.state_name,
+        "message": one.state_message,
+        "attempts": one.run_count,
+        "due": moment(_iso(one.next_start)),
+        "started": moment(_iso(one.started)),
+        "ended": moment(_iso(one.ended)),
+    }
+    if made := last_forecast(s.looks.store, one.run_id):
+        about["chance of failing"] = f"{made.p_fail:.0%}, says {made.model}"
+        about["because"] = "; ".join(made.reasons) or "no single reason stands out"
+    if ui := str(s.desk.call("surroundings").get("ui") or "").rstrip("/"):
+        about["in Prefect"] = f"{ui}/runs/flow-run/{one.run_id}"
+    return pairs("Run", {name: value for name, value in about.items() if value not in ("", None)})
+
+
+def queue_link(pool: str | None, name: str | None) -> Any:
+    """A cell that leads to a queue, or an empty one."""
+    return link(f"{pool}/{name}", "queue", f"{pool}/{name}") if pool and name else ""
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
+
+
+def queue(s: Setting, rest: str) -> list[Block]:
+    """Queues with their slots, limits and waits."""
+    floor = runs_known.floor(s.looks.store)
+    now = s.clock()
+    return [
+        table(
+            "Queues",
+            ("queue", "rank", "running", "slots", "waiting", "longest wait", "state"),
+            (
+                (
+                    queue_link(q.pool, q.queue),
+                    q.priority,
+                    q.running,
+                    _slots(q.limit, q.pool_limit),
+                    q.waiting,
+                    ago(q.oldest_due, now) if q.oldest_due else "",
+                    "paused" if q.paused else "handing out",
+                )
+                for q in floor
+            ),
+            empty="No queue was seen yet.",
+        ),
+        table(
+            "Late runs",
+            ("late", "run", "flow", "state", "queue", "id"),
+            (
+                (ago(one.next_start, now), *_run_row(one)[1:])
+                for one in runs_known.waiting_runs(s.looks.store, now)[:ROWS]
+                if one.next_start
+            ),
+            empty="No run is late.",
+        ),
+    ]
+
+
+def _slots(limit: int | None, of_pool: int | None) -> str:
+    own = "no limit" if limit is None else str(limit)
+    return own if of_pool is None else f"{own}, pool {of_pool}"
+
+
+def forecast(s: Setting, rest: str) -> list[Block]:
+    """The riskiest of the next runs, or what is forecast of one run and why."""
+    if rest.strip():
+        return _one_forecast(s, run_meant(s, rest.strip()))
+    now = s.clock()
+    risks = riskiest(s.looks.store, now, ROWS)
+    rows = [
+        (
+            f"{risk.forecast.p_fail:.0%}",
+            link(risk.run.name, "run", risk.run.run_id),
+            risk.run.flow_name,
+            _due(risk.run, now),
+            "; ".join(risk.forecast.reasons) or "no single reason stands out",
+            f"{risk.forecast.model}, from {risk.forecast.trained_on} runs",
+        )
+        for risk in risks
+    ]
+    found = [
+        table(
+            "Riskiest of the next runs",
+            ("p(fail)", "run", "flow", "starts", "because", "says"),
+            rows,
+            empty="No scheduled run has a forecast: runs are forecast shortly before they start.",
+        )
+    ]
+    if risks:
+        names = [risk.run.name for risk in risks[:10]]
+        chances = [round(risk.forecast.p_fail, 3) for risk in risks[:10]]
+        found.append(chart("Chance of failing", x=names, y=chances, unit="share"))
+    return found
+
+
+def _due(one: RunFact, now: datetime) -> str:
+    if one.next_start is None:
+        return ""
+    return f"in {ago(now, one.next_start)}" if one.next_start > now else f"{ago(one.next_start, now)} late"
+
+
+def _one_forecast(s: Setting, run_id: str) -> list[Block]:
+    made = last_forecast(s.looks.store, run_id)
+    if made is None:
+        return [text(f"Nothing was forecast of run {run_id}: only runs about to start are.")]
+    return [
+        pairs(
+            f"Forecast of {run_id}",
+            {
+                "chance of failing": f"{made.p_fail:.0%}",
+                "says": f"{made.model}, from {made.trained_on} ended runs",
+                "because": "; ".join(made.reasons) or "no single reason stands out",
+                "made": moment(made.made_at.isoformat()),
+            },
+        )
+    ]
+
+
+def kpi(s: Setting, rest: str) -> list[Block]:
+    """What the work is worth, each number with its definition and formula."""
+    given = rest.split()
+    try:
+        days = float(given[0]) if given else 7.0
+        minutes = float(given[1]) if len(given) > 1 else MINUTES_BY_HAND
+        if not (0 < days <= 3650 and 0 <= minutes <= 1440):
+            raise ValueError
+    except ValueError as exc:
+        raise DeskRefusal(
+            "invalid", f"Reading {rest!r}: say /kpi DAYS MINUTES as two numbers, such as /kpi 30 12."
+        ) from exc
+    found = measured(s.looks.store, s.clock() - timedelta(days=days), minutes_by_hand=minutes)
+    return [
+        table(
+            f"The last {days:g} days",
+            ("measure", "value", "between", "from", "which is", "made as"),
+            ((one.name, _value(one), _between(one), one.cases, one.definition, one.formula) for one in found),
+            empty="",
+        ),
+        text(
+            f"Times are medians with their middle half, shares have 95 % intervals; from fewer than {LEAST} cases none "
+            f"is told. {minutes:g} minutes by hand are an assumption: /kpi {days:g} MINUTES takes yours."
+        ),
+    ]
+
+
+def _value(one: Kpi) -> str:
+    return "not enough data" if one.value is None else _amount(one.value, one.unit)
+
+
+def _between(one: Kpi) -> str:
+    if one.low is None or one.high is None:
+        return ""
+    return f"{_amount(one.low, one.unit)} and {_amount(one.high, one.unit)}"
+
+
+def _amount(value: float, unit: str) -> str:
+    match unit:
+        case "share":
+            return f"{value:.0%}"
+        case "hours":
+            return f"{value:.2f} h"
+        case _:
+            return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -1,0 +1,253 @@
+"""The engine: takes what people say, lets commands and the agent answer, and writes every piece down as events.
+
+It decides nothing. Votes and edits go to the desk in the caller's own name, and what came of them is read back from
+the desk, so that a card never shows what somebody only hoped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.console.session.card_context import Beside
+from pilotage.console.session.cards import Card, card_of
+from pilotage.console.session.commands.registry import COMMANDS, Setting
+from pilotage.console.session.events import FLOOR, Event, EventType, Thread
+from pilotage.console.session.log import EventLog
+from pilotage.console.session.lookups import Calls
+from pilotage.console.session.ports import Caller, Crew
+from pilotage.flows.api.client import DeskRefusal
+from pilotage.telemetry.errors import PilotageError, StoreError
+
+log = logging.getLogger("pilotage.console")
+
+LONGEST_MESSAGE = 8000
+"""Characters of one message."""
+GATHER = 0.08
+"""Seconds in which pieces of a streamed answer are gathered into one row."""
+
+
+class Engine:
+    """One for each process; every skin in the process talks to it."""
+
+    def __init__(self, *, log: EventLog, crew: Crew) -> None:
+        self.log = log
+        self._crew = crew
+        self._turns: dict[str, asyncio.Task[None]] = {}
+        self._busy: dict[str, asyncio.Lock] = {}
+        self._levers: Mapping[str, Mapping[str, Any]] | None = None
+        self._beside = Beside()
+
+    # -- talking
+
+    def open_thread(self, caller: Caller, title: str = "", thread: str = "") -> Thread:
+        """A new conversation of the caller, or the one so named."""
+        return self.log.open_thread(caller.name, title, thread)
+
+    def fork(self, caller: Caller, thread: str) -> Thread:
+        """A new conversation of the caller that begins as `thread` is now. Raises StoreError when there is none."""
+        old = self.log.thread(thread)
+        if old is None:
+            raise StoreError(f"Forking thread {thread}: there is none. See /history.")
+        new = self.log.open_thread(caller.name, f"{old.title} (from {thread})".strip())
+        seq = 0
+        while rows := self.log.after(seq, thread):
+            self.log.append_all(new.id, [(row.type, row.by, row.payload) for row in rows])
+            seq = rows[-1].seq
+        return new
+
+    def model(self) -> Mapping[str, Any]:
+        """`{name, mock, configured}` of the language model. Raises ConfigError when settings are wrong."""
+        return self._crew.model()
+
+    async def say(self, caller: Caller, thread: str, words: str) -> Event:
+        """Writes the words down and starts the answer; its events follow in the log. See `wait`."""
+        said = await asyncio.to_thread(
+            self.log.append, thread, "said", caller.name, {"text": words[:LONGEST_MESSAGE]}
+        )
+        task = asyncio.create_task(self._turn(caller, thread, said.seq, words[:LONGEST_MESSAGE].strip()))
+        self._turns[thread] = task
+        task.add_done_callback(lambda done: self._forget(thread, done))
+        return said
+
+    async def wait(self, thread: str) -> None:
+        """Returns when the turn that runs in the thread has ended."""
+        if (task := self._turns.get(thread)) is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(task)
+
+    def interrupt(self, thread: str) -> bool:
+        """Stops the answer that is being given. What was proposed in it stays filed."""
+        task = self._turns.get(thread)
+        return task.cancel() if task is not None else False
+
+    async def close(self) -> None:
+        """Ends every turn and closes the log."""
+        tasks = list(self._turns.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._crew.close)  # what is left of its traces is sent by the desk
+        self.log.close()
+
+    # -- deciding
+
+    async def decide(
+        self, caller: Caller, proposal_id: str, digest: str, decision: str, reason: str = ""
+    ) -> Card:
+        """The card after the caller's vote on exactly that digest. Raises DeskRefusal when it does not count."""
+        desk = self._crew.desk(caller)
+        row = await asyncio.to_thread(
+            lambda: desk.call(
+                "vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason
+            )
+        )
+        return await self._shown_again(caller, row)
+
+    async def edit(self, caller: Caller, proposal_id: str, action: Mapping[str, Any], thread: str) -> Card:
+        """The card of the new proposal that the edited action became, judged from nothing."""
+        desk = self._crew.desk(caller)
+        row = await asyncio.to_thread(
+            lambda: desk.call("amend", proposal_id=proposal_id, action=dict(action))
+        )
+        card = await self.card(caller, row)
+        await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
+        return card
+
+    async def card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
+        """The card of a proposal as the desk tells it now."""
+        return await asyncio.to_thread(self._card, caller, proposal)
+
+    def _card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
+        desk = self._crew.desk(caller)
+        row = desk.call("proposal", proposal_id=proposal) if isinstance(proposal, str) else proposal
+        if self._levers is None:
+            self._levers = dict(desk.call("levers"))
+        beside = self._beside.of(row, lambda: self._crew.looks(caller).store)
+        return card_of(row, self._levers.get(row["kind"]), beside)
+
+    async def _shown_again(self, caller: Caller, row: Mapping[str, Any]) -> Card:
+        card = await self.card(caller, row)
+        for thread in await asyncio.to_thread(self.log.threads_showing, card["proposal_id"]):
+            await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
+        return card
+
+    # -- looking
+
+    async def ask(self, caller: Caller, op: str, **arguments: Any) -> Any:
+        """One operation of the desk in the caller's name. Raises DeskRefusal, DeskError."""
+        desk = self._crew.desk(caller)
+        return await asyncio.to_thread(lambda: desk.call(op, **arguments))
+
+    async def setting(self, caller: Caller, thread: str = FLOOR) -> Setting:
+        """What a command of the caller may use, said in a thread. Raises ConfigError when settings are wrong."""
+        return Setting(
+            caller=caller,
+            desk=self._crew.desk(caller),
+            toolbox=lambda: self._crew.looks(caller),
+            log=self.log,
+            thread=thread,
+            card=lambda proposal: self._card(caller, proposal),
+            model=await asyncio.to_thread(self._crew.model),
+        )
+
+    async def snooze(self, caller: Caller, proposal_id: str, minutes: int) -> Event:
+        """Writes down that the caller wants to see a card later; it goes on to expire."""
+        row = await self.ask(caller, "proposal", proposal_id=proposal_id)  # it must be there
+        until = datetime.now(UTC) + timedelta(minutes=minutes)
+        said = {"proposal_id": row["proposal_id"], "until": until.isoformat()}
+        return await asyncio.to_thread(self.log.append, FLOOR, "snoozed", caller.name, said)
+
+    # -- one turn
+
+    async def _turn(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+        lock = self._busy.setdefault(thread, asyncio.Lock())
+        async with lock:
+            try:
+                if words.startswith("/"):
+                    await self._command(caller, thread, turn, words)
+                else:
+                    await self._answer(caller, thread, turn, words)
+            except asyncio.CancelledError:
+                self.log.append(
+                    thread, "answer", "pilotage", {"turn": turn, "text": "Stopped.", "by": "pilotage"}
+                )
+                raise
+            except PilotageError as exc:
+                await self._write(thread, "error", {"turn": turn, "text": str(exc), "kind": _kind(exc)})
+                await self._write(thread, "done", {"turn": turn, "ok": False})
+            except Exception as exc:
+                log.exception("answering in %s", thread)
+                words = f"Answering: {type(exc).__name__}. The server's output says more."
+                await self._write(thread, "error", {"turn": turn, "text": words, "kind": "error"})
+                await self._write(thread, "done", {"turn": turn, "ok": False})
+
+    async def _command(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+        name, _, rest = words[1:].partition(" ")
+        command = COMMANDS.get(name.lower())
+        if command is None:
+            text = f"There is no /{name}. /help tells what there is."
+            await self._write(thread, "error", {"turn": turn, "text": text, "kind": "unknown-command"})
+            await self._write(thread, "done", {"turn": turn, "ok": False})
+            return
+        setting = await self.setting(caller, thread)
+        if command.asks is not None:
+            question = await asyncio.to_thread(command.asks, setting, rest.strip())
+            await self._answer(caller, thread, turn, question)
+            return
+        for block in await asyncio.to_thread(command.run, setting, rest.strip()):
+            if block["kind"] == "card":
+                await self._write(thread, "card", {"turn": turn, "card": block["card"]}, by=caller.name)
+            else:
+                await self._write(thread, "block", {"turn": turn, "block": block})
+        await self._write(thread, "done", {"turn": turn, "ok": True})
+
+    async def _answer(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+        agent = await asyncio.to_thread(self._crew.agent, caller)
+        pieces, since = "", 0.0
+        calls = Calls()
+        async for part in agent.answer(words, thread):
+            now = time.monotonic()
+            if part.kind == "token":
+                pieces, since = pieces + part.text, since or now
+                if now - since < GATHER:
+                    continue
+            if pieces:
+                await self._write(thread, "delta", {"turn": turn, "text": pieces}, by=part.by)
+                pieces, since = "", 0.0
+            match part.kind:
+                case "tool_call":
+                    call = calls.begin(part.tool, part.detail, now)
+                    await self._write(thread, "tool_call", {"turn": turn, **call})
+                case "tool_result" | "proposal":
+                    result = calls.end(part.tool, part.detail, now, part.seconds)
+                    await self._write(thread, "tool_result", {"turn": turn, **result})
+                    if part.kind == "proposal":
+                        card = await self.card(caller, str(part.detail["proposal_id"]))
+                        await self._write(thread, "card", {"turn": turn, "card": card})
+                case "error":
+                    await self._write(thread, "error", {"turn": turn, "text": part.text, "kind": "model"})
+                case "final":
+                    mock = part.by == "model" and bool(
+                        (await asyncio.to_thread(self._crew.model)).get("mock")
+                    )
+                    told = {"turn": turn, "text": part.text, "by": part.by, "mock": mock, **dict(part.detail)}
+                    await self._write(thread, "answer", told, by=part.by)
+
+    async def _write(
+        self, thread: str, kind: EventType, payload: Mapping[str, Any], *, by: str = "pilotage"
+    ) -> None:
+        await asyncio.to_thread(self.log.append, thread, kind, by, payload)
+
+    def _forget(self, thread: str, task: asyncio.Task[None]) -> None:
+        if self._turns.get(thread) is task:
+            del self._turns[thread]
+
+
+def _kind(exc: PilotageError) -> str:
+    return exc.kind if isinstance(exc, DeskRefusal) else "error"

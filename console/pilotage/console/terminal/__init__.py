@@ -1,1 +1,0 @@
-"""The terminal: a screen of panes, a plain line prompt, and one question in a pipe. Skins over the engine."""

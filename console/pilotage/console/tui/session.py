@@ -1,0 +1,106 @@
+"""One person in one conversation of an engine in this process: opening it, following it, knowing when a turn has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotage.console.session.engine import Engine
+from pilotage.console.session.events import Event
+from pilotage.console.session.follower import Watcher
+from pilotage.console.session.ports import Caller
+from pilotage.console.session.services import caller_with, engine_for
+from pilotage.flows.api.client import DeskClient, token_for
+from pilotage.flows.config.paths import Places
+from pilotage.telemetry.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Which conversation is meant: a new one unless one of these says otherwise."""
+
+    thread: str = ""
+    """This one; it is made when there is none so named."""
+    newest: bool = False
+    """The one in which the caller was last."""
+    fork: str = ""
+    """A new one that begins as this one is now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """A person, a thread, and the engine that answers in it."""
+
+    engine: Engine
+    caller: Caller
+    thread: str
+    mock: bool
+    """Whether the model is the scripted one."""
+
+    async def say(self, words: str) -> int:
+        """The number of the row with these words; what follows belongs to its turn."""
+        return (await self.engine.say(self.caller, self.thread, words)).seq
+
+    async def turn(self, seq: int) -> AsyncIterator[Event]:
+        """The rows that follow `seq` in the thread, until its turn has ended. Rows of others come along."""
+        async for batch in self.engine.log.follow(seq, self.thread):
+            for event in batch:
+                yield event
+                if ends(event, seq):
+                    return
+
+
+def ends(event: Event, turn: int) -> bool:
+    """Whether the row is the last of that turn."""
+    return event.type in ("answer", "done") and event.payload.get("turn") == turn
+
+
+@asynccontextmanager
+async def conversing(
+    where: Places, *, token_file: Path | None, config: Path | None, which: Which, watching: bool
+) -> AsyncIterator[Conversation]:
+    """A conversation in the name of the token's owner; with `watching`, what the ledger records is posted to it.
+
+    Raises DeskRefusal when nobody has the token, DeskError when no desk is there, ConfigError for a wrong `which`.
+    """
+    token = token_for(where, token_file)
+    caller = await asyncio.to_thread(caller_with, where, token)
+    engine = engine_for(where, config=config)
+    stop, watch = asyncio.Event(), None
+    try:
+        thread = await asyncio.to_thread(_chosen, engine, caller, which)
+        model = await asyncio.to_thread(engine.model)
+        if watching:
+            watcher = Watcher(engine, caller, DeskClient(where.desk_socket, token))
+            watch = asyncio.create_task(watcher.run(stop))
+        yield Conversation(engine=engine, caller=caller, thread=thread, mock=bool(model.get("mock")))
+    finally:
+        stop.set()
+        if watch is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+        await engine.close()
+
+
+def _chosen(engine: Engine, caller: Caller, which: Which) -> str:
+    if sum(map(bool, (which.thread, which.newest, which.fork))) > 1:
+        raise ConfigError(
+            "Choosing a conversation: --thread, --continue and --fork exclude each other. Give one."
+        )
+    if which.fork:
+        return engine.fork(caller, which.fork).id
+    if which.newest:
+        mine = next((each for each in engine.log.threads(200) if each.by == caller.name), None)
+        if mine is not None:
+            return mine.id
+    return engine.open_thread(caller, "", which.thread).id
+
+
+def is_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,91 @@
+"""Who is calling, for every route: the cookie's session or a bearer token, and the second secret that writing takes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Header, Request
+
+from pilotage.console.session.ports import Caller
+from pilotage.console.web.errors import Refusal
+from pilotage.console.web.sessions import COOKIE, Session, Sessions
+
+KNOWN_FOR = 5.0
+"""Seconds for which a bearer token is not asked about again. The desk looks at it anew with every act."""
+
+
+class Access:
+    """Authenticates requests. `identify` asks the desk whose a token is, and raises DeskRefusal for nobody's."""
+
+    def __init__(self, sessions: Sessions, identify: Callable[[str], Caller]) -> None:
+        self.sessions = sessions
+        self._identify = identify
+        self._known: dict[str, tuple[Caller, float]] = {}
+
+    async def identify(self, token: str) -> Caller:
+        """Whose the token is. Raises DeskRefusal, DeskError."""
+        key, now = hashlib.sha256(token.encode("utf-8", "replace")).hexdigest(), time.monotonic()
+        caller, since = self._known.get(key, (None, 0.0))
+        if caller is None or now - since > KNOWN_FOR:
+            caller = await asyncio.to_thread(self._identify, token)
+            self._known = {k: v for k, v in self._known.items() if now - v[1] <= KNOWN_FOR}
+            self._known[key] = (caller, now)
+        return caller
+
+    async def reader(self, request: Request) -> Caller:
+        """The caller of a request, however they proved it. Raises Refusal 401 when they did not."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token:
+            return await self.identify(token.strip())
+        session = self.session(request)
+        if session is None:
+            raise Refusal(401, "not-signed-in", "Looking for who you are: sign in, or send a bearer token.")
+        return await self.identify(
+            session.caller.token
+        )  # who was taken out of the users file is out here too
+
+    async def writer(self, request: Request, csrf: str | None) -> Caller:
+        """As `reader`; a browser must also show that our own page sent the request."""
+        caller = await self.reader(request)
+        session = self.session(request)
+        bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
+        if bearer or session is None:
+            return caller
+        refuse_foreign(request)
+        if csrf is None or not hmac.compare_digest(csrf.encode(), session.csrf.encode()):
+            raise Refusal(
+                403, "no-csrf", "Checking X-CSRF-Token: it is not the one from /api/me. Load the page again."
+            )
+        return caller
+
+    def session(self, request: Request) -> Session | None:
+        """The browser's session, or None."""
+        key = request.cookies.get(COOKIE)
+        return self.sessions.find(key) if key else None
+
+
+def refuse_foreign(request: Request) -> None:
+    """Returns unless a browser says that another site's page sent the request. Raises Refusal 403."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Refusal(403, "foreign-origin", "Checking where this came from: another site sent it.")
+
+
+async def _reader(request: Request) -> Caller:
+    access: Access = request.app.state.access
+    return await access.reader(request)
+
+
+async def _writer(request: Request, x_csrf_token: Annotated[str | None, Header()] = None) -> Caller:
+    access: Access = request.app.state.access
+    return await access.writer(request, x_csrf_token)
+
+
+Reader = Annotated[Caller, Depends(_reader)]
+Writer = Annotated[Caller, Depends(_writer)]

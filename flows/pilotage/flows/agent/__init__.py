@@ -1,0 +1,1 @@
+"""The agent process, which holds no Prefect credential."""

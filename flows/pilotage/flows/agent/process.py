@@ -1,0 +1,179 @@
+"""The key-less agent process: reads telemetry through the store's socket, forecasts, and files proposals at the desk.
+
+It is started by the keyed process with a scrubbed environment and refuses to run when a Prefect credential is
+in it all the same: a planner that could write would make every promise about the gate worthless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.agent.tracing import Traces
+from pilotage.flows.api.client import DeskClient
+from pilotage.flows.config.credentials import PREFECT_KEYS
+from pilotage.flows.config.paths import places
+from pilotage.flows.config.settings import Settings, load_settings
+from pilotage.planner.llm.protocol import LanguageModel
+from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
+from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.store.protocol import Store
+
+log = logging.getLogger("pilotage.agent")
+
+NOTICEABLE = 0.005
+"""A forecast that moved by less is not written down again."""
+
+
+def refuse_keys() -> None:
+    """Returns when the environment holds no Prefect credential. Raises ConfigError naming what it found."""
+    found = [name for name in PREFECT_KEYS if os.environ.get(name)]
+    if found:
+        raise ConfigError(
+            f"Starting the agent: its environment holds {', '.join(found)}. "
+            "The agent must not be able to reach Prefect; unset them, or let `pilotage up` start it."
+        )
+
+
+def language_model(settings: Settings) -> LanguageModel | None:
+    """The configured model, or None: then rules do the whole loop."""
+    if not settings.llm.configured:
+        return None
+    from pilotage.planner.llm.budget import ModelBook
+    from pilotage.planner.llm.openai import OpenAIModel  # start-up time: openai costs about a second
+
+    try:
+        book = ModelBook(settings.places.model_book, settings.llm.budget)
+    except ModelError as exc:
+        log.error("No language model, since its spending cannot be counted: %s", exc)
+        return None
+    return OpenAIModel(
+        base_url=settings.llm.base_url,
+        api_key=settings.llm.api_key.get_secret_value(),
+        model=settings.llm.model,
+        timeout=settings.llm.timeout.total_seconds(),
+        max_tokens=settings.llm.max_tokens,
+        calls_tools=settings.llm.calls_tools,
+        book=book,
+    )
+
+
+async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
+    """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
+    from pilotage.planner.checkpoints import checkpoints_at
+    from pilotage.planner.loop.planner import Planner
+    from pilotage.telemetry import connect
+    from pilotage.telemetry.forecast.selection import ChampionForecaster
+    from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
+
+    where = settings.places
+    store = connect(where.root)
+    desk = DeskClient(where.desk_socket, token)
+    traces = Traces(settings)
+    forecaster = ChampionForecaster(store)
+    async with Planner(
+        store=store,
+        forecaster=forecaster,
+        desk=desk,
+        model=language_model(settings),
+        parameters=settings.planner,
+        checkpoints=checkpoints_at(settings.agent_memory.get_secret_value(), where.checkpoints),
+        since=watch_from,
+        traces=traces.of_planner(desk),
+    ) as planner:
+        trained_at = datetime.min.replace(tzinfo=UTC)
+        ended_then = -1
+        said: dict[str, float] = {}
+        while not stop.is_set():
+            now = datetime.now(UTC)
+            try:
+                ended = await asyncio.to_thread(_ended_runs, store)
+                if ended != ended_then or now - trained_at > settings.loop.train_interval:
+                    await asyncio.to_thread(forecaster.train, now)
+                    trained_at, ended_then = now, ended
+                soon = await asyncio.to_thread(upcoming_runs, store, now, settings.loop.horizon)
+                due = await asyncio.to_thread(waiting_runs, store, now)
+                forecasts = await asyncio.to_thread(
+                    forecaster.forecast, [run.run_id for run in (*soon, *due)]
+                )
+                news = [one for one in forecasts if abs(said.get(one.run_id, -1.0) - one.p_fail) > NOTICEABLE]
+                if news:
+                    await asyncio.to_thread(
+                        desk.call, "record_forecasts", forecasts=[_as_json(one) for one in news]
+                    )
+                said = {one.run_id: one.p_fail for one in forecasts}
+                for told in await planner.tick(now):
+                    log.info("%s", in_words(told))
+            except AdapterError as exc:
+                log.warning("planning: %s", exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
+    await asyncio.to_thread(traces.stop)
+    store.close()
+
+
+def in_words(happened: Mapping[str, Any]) -> str:
+    """What became of one situation, as one line for the log. What runs wrote about themselves is made harmless."""
+    said = f"{happened['incident_id']}"
+    if happened.get("subject"):
+        said += f" {happened['subject']}: {happened.get('failure_class') or 'unknown'}"
+    asked = [_filed_in_words(one) for one in happened.get("filed") or ()]
+    said += f"; {', '.join(asked) or 'nothing proposed'}"
+    if happened.get("error"):
+        said += f"; {happened['error']}"
+    return "".join(sign if sign.isprintable() else " " for sign in said)[:500]
+
+
+def _filed_in_words(filed: Mapping[str, Any]) -> str:
+    outcome = (filed.get("verdict") or {}).get("outcome") or filed.get("outcome") or "unjudged"
+    return f"{filed['action']['kind']} ({filed['proposal_id']}): {outcome}"
+
+
+def _as_json(forecast: Forecast) -> dict[str, Any]:
+    return {**asdict(forecast), "made_at": forecast.made_at.isoformat()}
+
+
+def _ended_runs(store: Store) -> int:
+    return int(store.rows("SELECT count(*) AS n FROM runs WHERE ended IS NOT NULL")[0]["n"])
+
+
+async def _main() -> None:
+    settings = load_settings(state_dir=places().root)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    watch_from = os.environ.get("PILOTAGE_WATCH_FROM")
+    await run(
+        settings,
+        token=os.environ.get("PILOTAGE_AGENT_TOKEN", ""),
+        watch_from=datetime.fromisoformat(watch_from)
+        if watch_from
+        else datetime.now(UTC) - timedelta(minutes=5),
+        stop=stop,
+    )
+
+
+def main() -> int:
+    """Exit code 0 after a clean stop, 2 when it may not or cannot start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        refuse_keys()
+        asyncio.run(_main())
+    except PilotageError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

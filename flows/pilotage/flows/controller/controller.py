@@ -1,0 +1,370 @@
+"""The keyed process, `pilotage up`: the only one that holds the Prefect credential, the store file and the ledger.
+
+Composition and nothing else: collector, store owner, gate, injector, ledger, desk, and the key-less agent
+process beside it, which is started with a scrubbed environment and a token that lives as long as it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.api.admin import Governance, Housekeeping
+from pilotage.flows.api.login import Doorkeeper
+from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.publishing import Publishing, begin_with
+from pilotage.flows.api.queries import Readouts
+from pilotage.flows.api.server import DeskServer
+from pilotage.flows.config.paths import Places
+from pilotage.flows.config.settings import Settings
+from pilotage.flows.controller.checkpoints import Voucher, signer_of
+from pilotage.flows.controller.owner import ensure_admin
+from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
+from pilotage.flows.controller.state_directory import prepare_state_directory
+from pilotage.flows.controller.supervisor import keep_agent
+from pilotage.flows.execution.injector import Injector, InjectorLimits
+from pilotage.flows.execution.kill_switch import KillSwitch
+from pilotage.flows.execution.mode import ModeSwitch
+from pilotage.flows.levers import build_levers
+from pilotage.flows.levers.docs import in_words
+from pilotage.flows.levers.record_cleanup import Tidying
+from pilotage.flows.levers.reschedule_run import RescheduleLever
+from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.projector import Chronicle
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.target_facts import PrefectFacts
+from pilotage.policies.cedar.bundle import Bundle
+from pilotage.policies.gate.gate import Gate
+from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.publishing import misfit
+from pilotage.policies.types import Identity, Mode
+from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
+from pilotage.telemetry.prefect.collector import PrefectCollector
+from pilotage.telemetry.prefect.http import check_server
+from pilotage.telemetry.queries.runs import floor, worker_let_go
+from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.store.retention import Retention
+from pilotage.telemetry.store.socket import StoreServer
+
+log = logging.getLogger("pilotage.up")
+
+LOOK_BACK = timedelta(hours=24)
+"""After a long absence only failures of the last day are taken up; older ones are history."""
+
+AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
+
+
+@contextlib.contextmanager
+def only_one(places: Places) -> Iterator[None]:
+    """Holds the state directory's lock. Raises ConfigError naming the process that has it.
+
+    The directory is made ready for it before; ConfigError too when it cannot be.
+    """
+    prepare_state_directory(places.root)
+    with places.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ConfigError(
+                f"Starting in {places.root}: process {holder} already runs `pilotage up` here. "
+                "Stop it, or choose another directory with --state-dir."
+            ) from exc
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+class KeyedProcess:
+    """Everything that runs in `pilotage up`."""
+
+    def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda text: None) -> None:
+        self._settings = settings
+        self._places = settings.places
+        self._say = say
+        self._wake = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs until `stop` is set, then leaves no process, socket or lock behind."""
+        settings, places = self._settings, self._places
+        with contextlib.ExitStack() as stack:
+            # what a person must mend is found before Prefect is asked anything
+            stack.enter_context(only_one(places))
+            configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
+            book = IdentityBook(places.users)
+            if made := ensure_admin(book, places):
+                self._say(made.as_text())
+            store = DuckDBStore(places.telemetry)
+            stack.callback(store.close)
+            ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
+            stack.callback(ledger.close)
+            bundle = begin_with(
+                ledger,
+                signer_of(places),
+                configured,
+                policies=settings.policies,
+                guardrails=settings.guardrails,
+                now=_now(),
+            )
+            if bundle.hash != configured.hash:
+                self._say(
+                    f"policies {configured.hash[:12]} of {configured.directory} are not in force: "
+                    f"{bundle.hash[:12]} was published; see `pilotage policy published`"
+                )
+            if why := misfit(bundle):
+                self._say(
+                    f"the published policies {bundle.hash[:12]} do not fit this version, so everything is denied "
+                    f"({why}); run `pilotage policy publish` with ones that do"
+                )
+            server = await unless_stopped(stop, check_server())
+            if server is None:
+                self._say("stopped")
+                return
+            self._say(f"Prefect {server.version} at {server.api_url}")
+            reader = StoreServer(store, places.store_socket)
+            stack.callback(reader.close)
+            api = PrefectApi.from_prefect_settings()
+            try:
+                await self._run(stop, bundle=bundle, book=book, store=store, ledger=ledger, api=api)
+            finally:
+                await api.close()
+
+    async def _run(
+        self,
+        stop: asyncio.Event,
+        *,
+        bundle: Bundle,
+        book: IdentityBook,
+        store: DuckDBStore,
+        ledger: SqlLedger,
+        api: PrefectApi,
+    ) -> None:
+        settings, places = self._settings, self._places
+        gate = Gate(bundle)
+        kill_switch = KillSwitch(
+            places.stop_file, ledger, resume_votes=lambda: gate.bundle.guardrails.resume_votes
+        )
+        switch = ModeSwitch(ledger, settings.mode, _now)
+        collector = PrefectCollector(
+            store,
+            interval=settings.loop.queue_interval,
+            on_change=lambda runs: self._wake.set(),
+        )
+
+        async def let_go(run_id: str, after: datetime) -> bool:
+            return await asyncio.to_thread(worker_let_go, store, run_id, after)
+
+        async def drained(pool: str, queue: str) -> bool:
+            known = {(q.pool, q.queue): q for q in await asyncio.to_thread(floor, store)}
+            return (pool, queue) in known and known[pool, queue].waiting == 0
+
+        ui_url = api.api_url.removesuffix("/api")
+        announcer = Announcer(
+            webhook_url=settings.webhook_url.get_secret_value(),
+            routing_key=settings.webhook_routing_key.get_secret_value(),
+            ui_url=ui_url,
+            api=api,
+        )
+        levers = build_levers(let_go=let_go, announcer=announcer, api=api)
+        injector = Injector(
+            ledger=ledger,
+            gate=gate,
+            facts=PrefectFacts(api),
+            levers=levers,
+            mode=switch.mode,
+            stopped=kill_switch.stopped,
+            clock=_now,
+            owner=f"up-{os.getpid()}",
+            drained=drained,
+            limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
+        )
+        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=switch.mode)
+        operations = Operations(
+            ledger=ledger,
+            gate=gate,
+            injector=injector,
+            store=store,
+            kill_switch=kill_switch,
+            mode=switch.mode,
+            clock=_now,
+            health=lambda: {
+                "connected": collector.connected,
+                "last_event": collector.last_event.isoformat() if collector.last_event else "",
+                "last_error": collector.last_error,
+            },
+            wake=self._wake.set,
+        )
+        governance = Governance(
+            ledger=ledger,
+            gate=gate,
+            judge=injector.judge,
+            mode=switch,
+            clock=_now,
+            wake=self._wake.set,
+            standing=book.standing,
+        )
+        publishing = Publishing(
+            ledger=ledger,
+            gate=gate,
+            signer=signer_of(places),
+            standing=book.standing,
+            mode=switch.mode,
+            clock=_now,
+            swapped=lambda now: self._say(f"policies {now.hash} are in force now"),
+        )
+        readouts = Readouts(
+            ledger=ledger,
+            gate=gate,
+            agent=AGENT,
+            mode=switch.mode,
+            clock=_now,
+            levers=in_words(levers),
+            places={"ui": ui_url},
+        )
+        desk = DeskServer(
+            places.desk_socket,
+            {**operations.table(), **governance.table(), **publishing.table(), **readouts.table()},
+            book.authenticate,
+            sign_in=Doorkeeper(book, _now).sign_in,
+        )
+        await desk.start()
+        watch_from = _watch_from(store)
+        lapsed = switch.begin()
+        if lapsed:
+            self._say(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
+        token = book.lend(AGENT)
+        # a process that died while it moved a due run may have left its queue on hold
+        writing = switch.mode() in (Mode.APPROVE, Mode.AUTO)
+        freed = await unless_stopped(stop, RescheduleLever(api).release_all()) if writing else 0
+        if freed:
+            self._say(f"released {freed} queue(s) that a process before us had left on hold")
+        self._say(
+            f"mode {switch.mode().value} ({switch.source}), policies {bundle.hash}, state in {places.root}"
+        )
+        if switch.held_back is not None and settings.mode is not None:
+            self._say(
+                f"configured is mode {settings.mode.value}, but a person asked for {switch.held_back.value}; "
+                f"`pilotage mode set {settings.mode.value}` takes that back"
+            )
+        steps: dict[str, Callable[[], Awaitable[Any]]] = {
+            "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
+            "judging again": lambda: judge_held(injector, ledger, kill_switch),
+            "admitting": lambda: _admit_all(injector, ledger, switch.mode()),
+            "delivering": lambda: _drain(injector.deliver),
+            "verifying": injector.verify,
+            "undoing": injector.undo_due,
+            "housekeeping": Housekeeping(ledger=ledger, gate=gate, clock=_now).keep,
+            "tidying": Tidying(
+                api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=_now
+            ).keep,
+            "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
+            "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, _now()),
+        }
+        if settings.checkpoints is not None:
+            steps["vouching"] = Voucher(
+                ledger=ledger, places=places, directory=settings.checkpoints, clock=_now
+            ).vouch
+        # apart from the loop: a slow pager must not hold up a delivery
+        telling = {"writing the chronicle": chronicle.catch_up}
+        tasks = [
+            asyncio.create_task(collector.run(stop), name="collector"),
+            asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),
+            asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
+            asyncio.create_task(keep_agent(places, token, watch_from, stop, self._say), name="agent"),
+            asyncio.create_task(self._retain(store, stop), name="retention"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.get_name() != "stop" and not stop.is_set():
+                    await task  # a part that ends by itself is a fault: say which
+                    raise InvariantError(f"the {task.get_name()} ended by itself")
+        finally:
+            stop.set()
+            await end_tasks(tasks)
+            with contextlib.suppress(AdapterError, TimeoutError):
+                await asyncio.wait_for(chronicle.catch_up(), CANCEL_WITHIN)
+            await desk.close()
+            self._say("stopped")
+
+    async def _turn(
+        self, steps: Mapping[str, Callable[[], Awaitable[Any]]], stop: asyncio.Event, wake: asyncio.Event
+    ) -> None:
+        """The loop. An AdapterError waits for the next turn; anything else stops everything."""
+        while not stop.is_set():
+            wake.clear()
+            for name, step in steps.items():
+                try:
+                    await step()
+                except AdapterError as exc:
+                    log.warning("%s: %s", name, exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), self._settings.loop.tick.total_seconds())
+
+    async def _retain(self, store: DuckDBStore, stop: asyncio.Event) -> None:
+        """Forgets old telemetry once an hour."""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(
+                    store.retain, _now(), Retention(events=timedelta(days=self._settings.retention_days))
+                )
+            except AdapterError as exc:
+                log.warning("forgetting old telemetry: %s", exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 3600)
+
+
+_BEING_JUDGED = timedelta(seconds=30)
+"""So long after it was filed a proposal may be with the gate."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _watch_from(store: DuckDBStore) -> datetime:
+    """From when on failures are taken up: the first start of this installation, at most a day ago."""
+    first = store.watermark("watch_from")
+    if first is None:
+        first = _now()
+        store.set_watermark("watch_from", first)
+    return max(first, _now() - LOOK_BACK)
+
+
+async def judge_held(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
+    """Judges what only the kill switch or Prefect's silence had denied, once that is over.
+
+    Besides, what a process that died had filed and not judged.
+    """
+    if kill_switch.stopped():
+        return
+    for status in ("held", "filed"):
+        for row in await asyncio.to_thread(ledger.proposals, status, 100):
+            filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
+            if filed is None or (status == "filed" and _now() - filed.filed_at < _BEING_JUDGED):
+                continue
+            if await injector.judge_again(filed) is None:
+                return  # nobody answers: the others are asked about next time
+
+
+async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode) -> None:
+    if mode in (Mode.OBSERVE, Mode.SHADOW):
+        return
+    for row in await asyncio.to_thread(ledger.proposals, "allowed", 100):
+        await injector.admit(row["proposal_id"])
+
+
+async def _drain(deliver: Callable[[], Awaitable[bool]], *, most: int = 50) -> None:
+    for _ in range(most):
+        if not await deliver():
+            return

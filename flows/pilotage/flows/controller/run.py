@@ -1,0 +1,29 @@
+"""Runs the keyed process until a signal or Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pilotage.flows.config.settings import load_settings
+from pilotage.flows.controller.controller import KeyedProcess
+from pilotage.flows.controller.shutdown import run_until_signal
+
+
+def run_up(
+    *, config: Path | None, state_dir: Path | None, mode: str | None, say: Callable[[str], None]
+) -> None:
+    """Returns when it was told to stop.
+
+    Raises ConfigError for settings, policies or users that a person must edit, OrchestratorError when the
+    Prefect server cannot be used at all, StoreError or LedgerError when a file is damaged.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for loud in ("pilotage", "pilotage.telemetry"):
+        logging.getLogger(loud).setLevel(logging.INFO)
+    settings = load_settings(config=config, state_dir=state_dir, mode=mode)
+    os.umask(0o077)  # journals of the databases, logs and sockets too are this user's alone
+    asyncio.run(run_until_signal(KeyedProcess(settings, say=say).run))

@@ -1,0 +1,77 @@
+"""Starts the key-less agent process beside the keyed one and keeps it alive.
+
+Its environment is scrubbed of whatever opens Prefect, and its token lives as long as the keyed process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import IO
+
+from pilotage.flows.config.credentials import keyless
+from pilotage.flows.config.paths import Places
+
+
+async def keep_agent(
+    places: Places, token: str, watch_from: datetime, stop: asyncio.Event, say: Callable[[str], None]
+) -> None:
+    """Keeps the key-less agent process alive, with a growing pause after each death."""
+    pause = 1.0
+    while not stop.is_set():
+        started = datetime.now(UTC)
+        process, output = await _start_agent(places, token, watch_from)
+        ended = asyncio.create_task(process.wait())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await _end(process)
+        output.close()
+        if stop.is_set():
+            return
+        pause = 1.0 if datetime.now(UTC) - started > timedelta(minutes=1) else min(pause * 2, 60.0)
+        say(f"the agent process ended ({process.returncode}); see {places.log}; again in {pause:.0f} s")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+
+
+async def _start_agent(
+    places: Places, token: str, watch_from: datetime
+) -> tuple[asyncio.subprocess.Process, IO[bytes]]:
+    places.log.parent.mkdir(parents=True, exist_ok=True)
+    output = places.log.open("ab")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pilotage.flows.dev.supervised_child",
+        str(os.getpid()),
+        "pilotage.flows.agent.process",
+        env={
+            **keyless(os.environ),
+            "PILOTAGE_STATE_DIR": str(places.root),
+            "PILOTAGE_AGENT_TOKEN": token,
+            "PILOTAGE_WATCH_FROM": watch_from.isoformat(),
+        },
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+    return process, output
+
+
+async def _end(process: asyncio.subprocess.Process, *, grace: float = 0.7) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), grace)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

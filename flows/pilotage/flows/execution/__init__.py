@@ -1,0 +1,1 @@
+"""The injector, its receipts, the kill switch and the mode."""

@@ -1,0 +1,312 @@
+"""The only way into Prefect: judge, admit, deliver, verify, undo. Every step is a row before the next begins.
+
+- `judge` looks the facts up now and records the verdict. It has no force.
+- `admit` looks them up again, then lets the ledger decide and write the outbox row in one transaction.
+- `deliver` takes one outbox row under a lease and hands it to its lever with the row's mark; the lever finds
+  its own mark in Prefect when an earlier delivery got through, so a crash anywhere leaves one effect or none.
+- `verify` asks whether the promise was kept; `undo` takes it back where there is a way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from pilotage.flows.execution.receipts import (
+    Check,
+    Delivery,
+    Effect,
+    Judgement,
+    Lever,
+    Receipt,
+    receipt_as_json,
+    receipt_from_json,
+)
+from pilotage.planner.actions.types import Action, ReserveSlot, RetryRun, hold_of
+from pilotage.planner.proposals import Proposal
+from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.ledger.protocol import Ledger
+from pilotage.policies.refusals import refused
+from pilotage.policies.types import FiledProposal, Mode, OutboxEntry, TargetFacts, Verdict
+from pilotage.telemetry.errors import OrchestratorError
+
+log = logging.getLogger("pilotage.injector")
+
+FACTS_TIMEOUT = timedelta(seconds=10)
+"""Longest wait for Prefect's facts; a missing fact is a denial."""
+
+
+Drained = Callable[[str, str], Awaitable[bool]]
+"""Whether, by what is known now, no due run waits in this pool's queue."""
+
+
+class TargetReader(Protocol):
+    """Looks a target up in Prefect now."""
+
+    async def target(self, action: Action) -> TargetFacts:
+        """Fresh facts. Raises OrchestratorError when they cannot be had."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectorLimits:
+    """How long and how often."""
+
+    lease: timedelta = timedelta(seconds=60)
+    max_attempts: int = 1000
+
+
+class Injector:
+    """Moves proposals through the ledger, and holds the levers."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        gate: Gate,
+        facts: TargetReader,
+        levers: Mapping[str, Lever],
+        mode: Callable[[], Mode],
+        stopped: Callable[[], str],
+        clock: Callable[[], datetime],
+        owner: str,
+        drained: Drained,
+        limits: InjectorLimits | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._gate = gate
+        self._facts = facts
+        self._levers = levers
+        self._mode = mode
+        self._stopped = stopped
+        self._clock = clock
+        self._owner = owner
+        self._drained = drained
+        self._limits = limits or InjectorLimits()
+
+    async def judge(self, filed: FiledProposal) -> Verdict:
+        """The verdict on a filed proposal, recorded. Changes nothing in Prefect."""
+        target, silence = await self._look_up(filed.proposal.action)
+        return await self._judge(filed, target, silence)
+
+    async def judge_again(self, filed: FiledProposal) -> Verdict | None:
+        """The same for one that was held; None, and no further record, while Prefect cannot be asked."""
+        target, silence = await self._look_up(filed.proposal.action)
+        return None if silence else await self._judge(filed, target, silence)
+
+    async def _judge(
+        self, filed: FiledProposal, target: TargetFacts | None, silence: Verdict | None
+    ) -> Verdict:
+        now = self._clock()
+
+        def decide_and_record() -> Verdict:
+            ledger = self._ledger.facts(filed, "judge", self._mode(), now, target)
+            verdict = silence or self._gate.judge(filed, target, ledger, now)
+            self._ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, ledger)
+            return verdict
+
+        return await asyncio.to_thread(decide_and_record)
+
+    async def consider(self, filed: FiledProposal) -> tuple[Verdict, TargetFacts | None]:
+        """The verdict if it were filed now, and the facts it rests on. Nothing is recorded."""
+        target, silence = await self._look_up(filed.proposal.action)
+        now = self._clock()
+
+        def decide() -> Verdict:
+            return silence or self._gate.judge(
+                filed, target, self._ledger.facts(filed, "judge", self._mode(), now, target), now
+            )
+
+        return await asyncio.to_thread(decide), target
+
+    async def admit(self, proposal_id: str) -> Verdict | None:
+        """The verdict of the transaction that may write the outbox row, or None for an unknown proposal."""
+        filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
+        if filed is None or self._stopped():
+            return None
+        target, silence = await self._look_up(filed.proposal.action)
+        now = self._clock()
+
+        def decide(stored: FiledProposal, ledger: LedgerFacts) -> Verdict:
+            return silence or self._gate.judge(stored, target, ledger, now)
+
+        return await asyncio.to_thread(self._ledger.admit, proposal_id, decide, self._mode(), now, target)
+
+    async def deliver(self) -> bool:
+        """Whether there was something to deliver. One outbox entry goes to its lever."""
+        if self._stopped() or self._mode() in (Mode.OBSERVE, Mode.SHADOW):
+            return False
+        entry = await asyncio.to_thread(self._ledger.claim, self._owner, self._clock(), self._limits.lease)
+        if entry is None:
+            return False
+        proposal = Proposal.model_validate_json(json.dumps(entry.payload))
+        lever = self._levers.get(proposal.action.kind)
+        if lever is None:
+            await self._fail(entry, f"there is no lever for {proposal.action.kind}", transient=False)
+            return True
+        try:
+            delivery = await lever.execute(
+                proposal.action,
+                mark=entry.mark,
+                expected_state_id=proposal.expected_state_id,
+                message=await asyncio.to_thread(self._message, proposal),
+            )
+        except OrchestratorError as exc:
+            await self._fail(entry, str(exc), transient=exc.transient)
+            return True
+        except Exception as exc:
+            log.exception("delivering %s", proposal.id)
+            await self._fail(entry, f"{type(exc).__name__}: {exc}", transient=True)
+            return True
+        now = self._clock()
+        receipt = Receipt(
+            proposal_id=proposal.id,
+            mark=entry.mark,
+            action=proposal.action,
+            effect=delivery.effect,
+            before=delivery.before,
+            after={**delivery.after, **({"reason": delivery.reason} if delivery.reason else {})},
+            delivered_at=now,
+            undo_at=_undo_at(proposal.action, now) if delivery.effect is not Effect.REFUSED else None,
+        )
+        await asyncio.to_thread(
+            self._ledger.record_delivery, proposal.id, receipt_as_json(receipt), delivery.effect.value, now
+        )
+        return True
+
+    async def verify(self) -> int:
+        """How many deliveries were judged for good. Looks once at each that is still open."""
+        settled = 0
+        for change in await asyncio.to_thread(self._ledger.awaiting_verification):
+            receipt = receipt_from_json(change.receipt)
+            lever = self._levers[receipt.action.kind]
+            try:
+                check = await lever.verify(receipt.action, _delivery_of(receipt), mark=receipt.mark)
+            except OrchestratorError as exc:
+                log.warning("verifying %s: %s", receipt.proposal_id, exc)
+                continue
+            judgement, detail = final_word(check, receipt, lever.window, self._clock())
+            if judgement is Judgement.PENDING:
+                continue
+            await asyncio.to_thread(
+                self._ledger.record_outcome,
+                receipt.proposal_id,
+                judgement.value,
+                detail,
+                check.final_state,
+                self._clock(),
+            )
+            settled += 1
+            if judgement is Judgement.FAILED and hold_of(receipt.action):
+                await self.undo(
+                    receipt.proposal_id, by="pilotage", why="the outcome was bad and undo is safe"
+                )
+        return settled
+
+    async def undo(self, proposal_id: str, *, by: str, why: str) -> Delivery:
+        """The delivery of the way back, recorded. REFUSED when there is no receipt or no way."""
+        change = await asyncio.to_thread(self._ledger.delivered, proposal_id)
+        if change is None:
+            return Delivery(effect=Effect.REFUSED, reason=f"{proposal_id} changed nothing that still stands")
+        receipt = receipt_from_json(change.receipt)
+        lever = self._levers[receipt.action.kind]
+        back = await lever.undo(receipt.action, _delivery_of(receipt), mark=receipt.mark)
+        await asyncio.to_thread(
+            self._ledger.record_undo,
+            proposal_id,
+            by,
+            back.effect.value,
+            {"why": why, "reason": back.reason, "after": dict(back.after)},
+            self._clock(),
+        )
+        return back
+
+    async def undo_due(self) -> int:
+        """How many holds ran out, or were not needed any more, and were taken back."""
+        done, now = 0, self._clock()
+        for change in await asyncio.to_thread(self._ledger.due_undos, datetime.max.replace(tzinfo=UTC)):
+            proposal = change.filed.proposal
+            try:
+                if change.undo_at is not None and change.undo_at <= now:
+                    await self.undo(proposal.id, by="pilotage", why="its hold ran out")
+                elif await self._served_its_purpose(proposal):
+                    await self.undo(proposal.id, by="pilotage", why="nothing waits for it any more")
+                else:
+                    continue
+                done += 1
+            except OrchestratorError as exc:
+                log.warning("undoing %s: %s; trying again", proposal.id, exc)
+        return done
+
+    async def _served_its_purpose(self, proposal: Proposal) -> bool:
+        match proposal.action:
+            case ReserveSlot(pool=pool, starved_queue=queue):
+                kept = await asyncio.to_thread(self._ledger.status, proposal.id) == "verified"
+                return kept and await self._drained(pool, queue)
+            case _:
+                return False
+
+    async def _look_up(self, action: Action) -> tuple[TargetFacts | None, Verdict | None]:
+        """The facts, or None; with the denial that passes where Prefect was silent, and not just without them."""
+        try:
+            found = await asyncio.wait_for(
+                _as_coroutine(self._facts.target(action)), FACTS_TIMEOUT.total_seconds()
+            )
+        except (OrchestratorError, TimeoutError) as exc:
+            log.warning("facts of %s could not be had: %s", action.kind, exc)
+            passing = isinstance(exc, TimeoutError) or exc.transient
+            return None, refused("!unreachable", detail=str(exc)[:200]) if passing else None
+        return found, None
+
+    async def _fail(self, entry: OutboxEntry, why: str, *, transient: bool) -> None:
+        again = transient and entry.attempts < self._limits.max_attempts
+        log.log(logging.INFO if again else logging.ERROR, "delivering %s: %s", entry.proposal_id, why)
+        await asyncio.to_thread(self._ledger.record_failure, entry.proposal_id, why, again, self._clock())
+
+    def _message(self, proposal: Proposal) -> str:
+        voters = self._ledger.approvers(proposal.id)
+        by = f"approved by {', '.join(voters)}" if voters else "allowed by policy"
+        filed = self._ledger.filed(proposal.id)
+        because = f" ({filed.case.failure_class[:40]})" if filed else ""
+        return f"pilotage {proposal.id}: {proposal.action.kind}{because}, {by}"
+
+
+def final_word(check: Check, receipt: Receipt, window: timedelta, now: datetime) -> tuple[Judgement, str]:
+    """What verification says in the end: a promise that is not kept in time, or while it was held, is broken."""
+    if check.judgement is not Judgement.PENDING:
+        return check.judgement, check.detail
+    if receipt.undo_at is not None and now >= receipt.undo_at:
+        return Judgement.FAILED, f"not kept while it was held: {check.detail}"
+    if now - receipt.delivered_at > window + _asked_to_wait(receipt.action):
+        return (
+            Judgement.FAILED,
+            f"not verified within {window + _asked_to_wait(receipt.action)}: {check.detail}",
+        )
+    return Judgement.PENDING, check.detail
+
+
+def _undo_at(action: Action, now: datetime) -> datetime | None:
+    hold = hold_of(action)
+    return now + hold if hold else None
+
+
+def _asked_to_wait(action: Action) -> timedelta:
+    """The part of the verification that is waiting because the action itself says so."""
+    match action:
+        case RetryRun():
+            return action.delay
+        case _:
+            return timedelta(0)
+
+
+def _delivery_of(receipt: Receipt) -> Delivery:
+    return Delivery(effect=receipt.effect, before=receipt.before, after=receipt.after)
+
+
+async def _as_coroutine(awaitable: Awaitable[TargetFacts]) -> TargetFacts:
+    return await awaitable

@@ -1,0 +1,122 @@
+"""Knows how to start a remediation as a child of the run in trouble, once.
+
+Prefect shows a run below another only when it was started by one of its task runs. So a task run of our own
+making stands in the run in trouble, for as long as it takes to start the remediation under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.cancel_run import CancelLever
+from pilotage.flows.levers.idempotency import refused, step_mark, wrong_lever
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import DeploymentView, RunView
+from pilotage.planner.actions.types import Action, CancelRun, LaunchRemediation
+from pilotage.telemetry.facts import StateType
+
+REMEDIATION = "pilotage:remediation"
+"""The tag by which an owner offers a deployment as a remedy; no other is started."""
+CAUSE = "cause_run_id"
+"""The parameter that a remediation is given, where its flow takes one of this name."""
+_TROUBLE = (StateType.FAILED, StateType.CRASHED)
+
+
+class RemediationLever:
+    """Starts a run of a remediation."""
+
+    kind = "launch_remediation"
+    window = timedelta(minutes=30)
+    undoable = "It is cancelled while it has not ended; what it did stays done."
+
+    def __init__(self, api: PrefectApi) -> None:
+        self._api = api
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery. Task run and run have keys made from the mark, so a repetition finds both."""
+        if not isinstance(action, LaunchRemediation):
+            wrong_lever(self.kind, action)
+        # three questions at once: this lever is there to be quick
+        cause, found, remedy = await asyncio.gather(
+            self._api.run(action.run_id),
+            self._api.runs_with_key(mark),
+            self._api.deployment(action.deployment_id),
+        )
+        if not found:
+            if cause.state.type not in _TROUBLE:
+                return refused(f"the run is {cause.state.name}; it is in no trouble")
+            if expected_state_id and cause.state.id != expected_state_id:
+                return refused("the run has moved on since this was proposed")
+            if REMEDIATION not in remedy.tags:
+                return refused(f"deployment {remedy.name!r} is not tagged {REMEDIATION}")
+            if remedy.id == cause.deployment_id:
+                return refused("a deployment is no remedy for itself")
+        link = await self._api.create_task_run(_link(cause, mark))
+        if not found:
+            made = await self._api.create_run_of(
+                remedy.id, _remedy(remedy, cause, link, mark, message, action.attempt)
+            )
+        await self._api.end_task_run(link, message=message)
+        child = found[0] if found else made
+        effect = Effect.ALREADY if found else Effect.DONE
+        return Delivery(effect=effect, after={"run_id": child.id, "task_run_id": link})
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the remediation stands below the run in trouble, and how it ended."""
+        if not isinstance(action, LaunchRemediation):
+            wrong_lever(self.kind, action)
+        wanted = delivery.after.get("run_id")
+        child = next((run for run in await self._api.children(action.run_id) if run.id == wanted), None)
+        if child is None:
+            return Check(judgement=Judgement.FAILED, detail=f"run {wanted} is not below the run in trouble")
+        state = child.state
+        judgement = Judgement.PENDING
+        if state.ended:
+            judgement = Judgement.VERIFIED if state.type is StateType.COMPLETED else Judgement.FAILED
+        return Check(judgement=judgement, detail=f"run {child.id} is {state.name}", final_state=state.name)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the remediation's cancellation."""
+        if not isinstance(action, LaunchRemediation):
+            wrong_lever(self.kind, action)
+        found = await self._api.runs_with_key(mark)
+        if not found:
+            return refused("nothing is known of this remediation")
+        return await CancelLever(self._api).execute(
+            CancelRun(run_id=found[0].id),
+            mark=step_mark(mark, "undo"),
+            expected_state_id="",
+            message="pilotage took its remediation back",
+        )
+
+
+def _link(cause: RunView, mark: str) -> dict[str, Any]:
+    return {
+        "flow_run_id": cause.id,
+        "name": "pilotage-remediation",
+        "task_key": "pilotage.remediation",
+        "dynamic_key": mark,
+        "state": {"type": "RUNNING", "name": "Running"},
+    }
+
+
+def _remedy(
+    remedy: DeploymentView, cause: RunView, link: str, mark: str, message: str, attempt: int
+) -> dict[str, Any]:
+    takes_cause = CAUSE in (remedy.schema.get("properties") or {})
+    return {
+        "parameters": {CAUSE: cause.id} if takes_cause else {},
+        "tags": ["remediation", f"cause:{cause.id}"],
+        "labels": {"pilotage.cause": cause.id, "pilotage.attempt": attempt},
+        "parent_task_run_id": link,
+        "idempotency_key": mark,
+        "state": {
+            "type": "SCHEDULED",
+            "name": "Scheduled",
+            "message": message,
+            "state_details": {"scheduled_time": datetime.now(UTC).isoformat()},
+        },
+    }

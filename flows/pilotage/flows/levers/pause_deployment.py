@@ -1,0 +1,155 @@
+"""Knows how to quarantine a deployment and how to bring it back.
+
+Pausing stops schedules and makes Prefect delete the deployment's auto-scheduled runs that have not begun. They are
+written down first, with what people changed in them; undo resumes, asks Prefect to make them again, and gives them
+those changes. What was due before that is not started: its receipt names it, and catching up is another decision. A
+run that somebody starts by hand still starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.idempotency import Notes, as_before, refused, tombstone, wrong_lever
+from pilotage.flows.levers.scheduled_edits import EditedRuns
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import DeploymentView, RunView, moment
+from pilotage.planner.actions.types import Action, PauseDeployment
+
+_REMEMBERED = 40
+"""Future runs that are written down; Prefect schedules at most 100 and the note has to fit."""
+_RESTORE_WITHIN = timedelta(seconds=10)
+"""How long the runs are waited for; Prefect makes them while it is asked, its scheduler a minute later."""
+_LOOK_EVERY = 0.5
+_MOST = 1000
+"""Waiting runs that are looked at."""
+_WAITS_FOR_A_SLOT = "AwaitingConcurrencySlot"
+"""Prefect leaves such runs alone."""
+_NEAR = timedelta(seconds=5)
+"""A run that is about to start may have started."""
+
+
+class PauseLever:
+    """Pauses a deployment for a while."""
+
+    kind = "pause_deployment"
+    window = timedelta(minutes=1)
+    undoable = (
+        "The deployment is resumed and its schedules make their runs again, with the parameters, tags, job variables "
+        "and times that people had given them; runs that were due meanwhile are named in the receipt and not made."
+    )
+
+    def __init__(self, api: PrefectApi) -> None:
+        self._api = api
+        self._notes = Notes(api)
+        self._edited = EditedRuns(api)
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery. What undo needs is written down before Prefect deletes it."""
+        if not isinstance(action, PauseDeployment):
+            wrong_lever(self.kind, action)
+        deployment = await self._api.deployment(action.deployment_id)
+        note = await self._notes.read("pause", mark)
+        if note is not None and (deployment.paused or note.get("undone")):
+            return Delivery(effect=Effect.ALREADY, before=note, after={"paused": deployment.paused})
+        if note is None:
+            if deployment.paused:
+                return refused("the deployment is paused already, by somebody else")
+            note = await self._snapshot(deployment, mark)
+            await self._notes.write("pause", mark, note)
+        await self._api.pause_deployment(action.deployment_id)
+        return Delivery(effect=Effect.DONE, before=note, after={"paused": True})
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the deployment is paused."""
+        if not isinstance(action, PauseDeployment):
+            wrong_lever(self.kind, action)
+        paused = (await self._api.deployment(action.deployment_id)).paused
+        if paused:
+            return Check(judgement=Judgement.VERIFIED, detail="paused", final_state="paused")
+        return Check(judgement=Judgement.FAILED, detail="the deployment is not paused", final_state="active")
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the resumption."""
+        if not isinstance(action, PauseDeployment):
+            wrong_lever(self.kind, action)
+        note = await self._notes.read("pause", mark)
+        if note is None:
+            return refused("nothing is known of this quarantine")
+        if note.get("undone"):
+            return as_before(note)
+        deployment = await self._api.deployment(action.deployment_id)
+        edited = int(note.get("edited") or 0)
+        if not deployment.paused and note.get("resuming") is None:
+            why = "somebody resumed the deployment already"
+            if lost := await self._edited.give_up(edited, mark, why):
+                why += (
+                    f"; what had been changed in its runs is lost: {', '.join(one['name'] for one in lost)}"
+                )
+            await self._notes.write("pause", mark, tombstone(note, why))
+            return refused(why)
+        await self._notes.write("pause", mark, {**note, "resuming": True})
+        await self._api.resume_deployment(action.deployment_id)
+        restored, missing = await self._restored(action.deployment_id, note.get("starts") or ())
+        edits = await self._edited.restore(action.deployment_id, edited, mark)
+        await self._notes.write("pause", mark, tombstone(note))
+        after: dict[str, Any] = {"paused": False, "restored": restored, "missing": missing}
+        told = [f"{missing} of its scheduled runs have not been made anew"] if missing else []
+        if edits:
+            after["edits"] = edits
+            told += [f"run {one['name']}: {one['lost']}" for one in edits if "lost" in one]
+        if overdue := note.get("overdue"):
+            after["overdue"] = overdue
+            told.append(
+                f"Prefect deleted {overdue['runs']} that were due when it was paused, such as {overdue['first']}"
+            )
+        return Delivery(effect=Effect.DONE, before={"paused": True}, after=after, reason="; ".join(told))
+
+    async def _restored(self, deployment_id: str, starts: Sequence[str]) -> tuple[int, int]:
+        """How many of the runs that Prefect deleted it has made again, and how many it has not in time."""
+        deadline = datetime.now(UTC) + _RESTORE_WITHIN
+        while True:
+            now = datetime.now(UTC)
+            wanted = {start for start in map(moment, starts) if start > now + _NEAR}
+            there = {run.expected for run in await self._future(deployment_id)}
+            if wanted <= there or now > deadline:
+                return len(wanted & there), len(wanted - there)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _future(self, deployment_id: str) -> list[RunView]:
+        now = datetime.now(UTC)
+        waiting = await self._waiting(deployment_id)
+        return [run for run in waiting if run.next_start and run.next_start > now]
+
+    async def _waiting(self, deployment_id: str) -> list[RunView]:
+        """The runs that Prefect deletes with the pause, soonest first."""
+        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+        waiting = [
+            run
+            for run in await self._api.all_runs(where, most=_MOST)
+            if run.auto_scheduled and run.run_count == 0 and run.state.name != _WAITS_FOR_A_SLOT
+        ]
+        return sorted(waiting, key=lambda run: (run.next_start or run.state.at, run.id))
+
+    async def _snapshot(self, deployment: DeploymentView, mark: str) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        waiting = await self._waiting(deployment.id)
+        # what was only put before its schedule's time is made anew as well
+        future = [run for run in waiting if max(run.next_start or now, run.expected or now) > now]
+        overdue = [run for run in waiting if run not in future]
+        # a moved run has its schedule's time again, until its own is given back to it
+        starts = [
+            when.isoformat() for run in future[:_REMEMBERED] if (when := run.expected or run.next_start)
+        ]
+        return {
+            "at": now.isoformat(),
+            "active_schedules": [each["id"] for each in deployment.schedules if each.get("active")],
+            "future_runs": len(future),
+            "starts": starts,
+            "edited": await self._edited.note(future, deployment, mark),
+            **({"overdue": {"runs": len(overdue), "first": overdue[0].name}} if overdue else {}),
+        }

@@ -1,0 +1,143 @@
+"""Knows how to give an ended run more memory and run it again in place.
+
+Prefect lets job variables be changed only while a run is SCHEDULED. So the run is parked (AwaitingRetry, some
+minutes out), changed, and let go. Each of the steps can be repeated after a crash: the old size is kept as a
+label of the run before anything else is touched, and parking and letting go have marks of their own.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.idempotency import marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.retry_run import (
+    AWAITING_RETRY,
+    RETRYABLE,
+    LetGo,
+    cancel_waiting,
+    judge_retry,
+    settled,
+    tasks_in_words,
+    wait_for_worker,
+    why_not_retry,
+)
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import RunView
+from pilotage.planner.actions.types import Action, ResizeRun
+from pilotage.telemetry.facts import StateType
+
+PARKED_FOR = timedelta(minutes=5)
+"""Long enough for a crashed delivery to be repeated before a worker takes the run as it was."""
+_MIN_LEFT = timedelta(seconds=30)
+"""A parked run is let go only while it is at least this far from being picked up by itself."""
+VARIABLE = "memory_mb"
+_UNSET = 0
+"""The label's value for a run that had no size of its own."""
+
+
+class ResizeLever:
+    """Retries a FAILED or CRASHED run in place with another `memory_mb`."""
+
+    kind = "resize_run"
+    window = timedelta(minutes=15)
+    undoable = "The old size is restored and the retry cancelled, while the run has not started."
+
+    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+        self._api = api
+        self._let_go = let_go
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery. Raises a transient OrchestratorError while the worker still holds the run."""
+        if not isinstance(action, ResizeRun):
+            wrong_lever(self.kind, action)
+        history = await self._api.history(action.run_id)
+        run = await self._api.run(action.run_id)
+        if marked(history, mark):
+            return Delivery(
+                effect=Effect.ALREADY, before=_before(run, mark), after={VARIABLE: action.memory_mb}
+            )
+        parked = step_mark(mark, "park")
+        if marked(history, parked) is None:
+            if reason := why_not_retry(run, expected_state_id) or await self._why_not_resize(run):
+                return refused(reason)
+            await wait_for_worker(self._let_go, run, history)
+            await self._api.add_labels(run.id, {_label(mark): run.job_variables.get(VARIABLE, _UNSET)})
+            ruling = await self._api.set_state_if(
+                run.id,
+                RETRYABLE,
+                StateType.SCHEDULED,
+                AWAITING_RETRY,
+                message=f"{message} (waiting for its new size)",
+                mark=parked,
+                scheduled_for=datetime.now(UTC) + PARKED_FOR,
+            )
+            stood = await settled(self._api, run, parked, ruling, before={})
+            if stood.effect is Effect.REFUSED:
+                return stood
+            run = await self._api.run(run.id)
+        if run.state.transition_id != parked:
+            return refused(f"the run was taken up while it was parked: it is {run.state.name}")
+        await self._api.set_job_variables(run.id, {**run.job_variables, VARIABLE: action.memory_mb})
+        ruling = await self._api.set_state_if(
+            run.id,
+            (StateType.SCHEDULED,),
+            StateType.SCHEDULED,
+            AWAITING_RETRY,
+            message=message,
+            mark=mark,
+            scheduled_for=datetime.now(UTC),
+            due_after=datetime.now(UTC) + _MIN_LEFT,
+        )
+        done = await settled(self._api, run, mark, ruling, before={})
+        if done.effect is Effect.REFUSED:
+            return done
+        run = await self._api.run(run.id)
+        tasks = await tasks_in_words(self._api, run.id)
+        after: dict[str, Any] = {**done.after, VARIABLE: run.job_variables.get(VARIABLE), "tasks": tasks}
+        return Delivery(effect=done.effect, before=_before(run, mark), after=after)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the run was started again with the new size, and how that ended."""
+        if not isinstance(action, ResizeRun):
+            wrong_lever(self.kind, action)
+        run = await self._api.run(action.run_id)
+        size = run.job_variables.get(VARIABLE)
+        if size != action.memory_mb:
+            detail = f"the run has {VARIABLE}={size}, not {action.memory_mb}"
+            return Check(judgement=Judgement.FAILED, detail=detail, final_state=run.state.name)
+        check = judge_retry(await self._api.history(action.run_id), mark)
+        detail = f"{check.detail}, with {action.memory_mb} MiB"
+        return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the way back, while the run still waits."""
+        if not isinstance(action, ResizeRun):
+            wrong_lever(self.kind, action)
+        run = await self._api.run(action.run_id)
+        if run.state.transition_id == mark and run.state.type is StateType.SCHEDULED:
+            old = run.labels.get(_label(mark), _UNSET)
+            variables = {key: value for key, value in run.job_variables.items() if key != VARIABLE}
+            if old != _UNSET:
+                variables[VARIABLE] = old
+            await self._api.set_job_variables(run.id, variables)
+        return await cancel_waiting(self._api, action.run_id, mark)
+
+    async def _why_not_resize(self, run: RunView) -> str:
+        if not run.pool:
+            return "the run has no work pool, so nothing reads its job variables"
+        pool = await self._api.pool(run.pool)
+        if VARIABLE not in pool.variables:
+            return f"the job template of work pool {run.pool!r} has no variable {VARIABLE!r}"
+        return ""
+
+
+def _label(mark: str) -> str:
+    # one label for each resize, so that a later one does not overwrite what an earlier one restores
+    return f"pilotage.memory_mb.before.{mark[:8]}"
+
+
+def _before(run: RunView, mark: str) -> dict[str, Any]:
+    old = run.labels.get(_label(mark), _UNSET)
+    return {VARIABLE: old if old != _UNSET else None}

@@ -1,0 +1,90 @@
+"""Knows how to tell the owner of a run that it is over: the alert that `notify_owner` raised is resolved, once.
+
+All alerts about one run are one alert to the receiver, by a key made from the run: as PagerDuty has it, a second
+trigger adds to it, one resolve ends it, and a trigger after that begins another.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect
+from pilotage.flows.levers.idempotency import Notes, refused, wrong_lever
+from pilotage.flows.levers.notify_owner import STEP as TOLD
+from pilotage.flows.levers.notify_owner import word_arrived
+from pilotage.flows.notify.notifier import NO_WEBHOOK, Announcer, alert_key, event_id
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import Action, ResolveAlert, Severity
+from pilotage.telemetry.errors import OrchestratorError
+
+STEP = "resolved"
+_EVER = timedelta(days=7)
+"""How far back Prefect keeps events by default."""
+
+
+class ResolveLever:
+    """Resolves the alert about a run."""
+
+    kind = "resolve_alert"
+    window = timedelta(minutes=2)
+    undoable = "An alert that was resolved in vain is raised again by telling the owner again."
+
+    def __init__(self, api: PrefectApi, announcer: Announcer) -> None:
+        self._api = api
+        self._announcer = announcer
+        self._notes = Notes(api)
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery. Refused when nobody was told, or when it was resolved since."""
+        if not isinstance(action, ResolveAlert):
+            wrong_lever(self.kind, action)
+        if note := await self._notes.read("alert", mark):
+            return Delivery(effect=Effect.ALREADY, after=note)
+        run = await self._api.run(action.run_id)
+        if expected_state_id and run.state.id != expected_state_id:
+            return refused("the run has moved on since this was proposed")
+        said = await self._api.events_about(
+            run.id, datetime.now(UTC) - _EVER, names=[f"pilotage.{TOLD}", f"pilotage.{STEP}"], most=1
+        )
+        if not said:
+            return refused("nobody was told about this run, so there is nothing to resolve")
+        # a delivery that died before its note had told Prefect already: it is finished, not refused
+        begun = await self._api.event_exists(event_id(mark, STEP), datetime.now(UTC) - _EVER)
+        if said[0].name == f"pilotage.{STEP}" and not begun:
+            return refused("it was resolved since its owner was told last")
+        # the pager first: once the event is there, a repeated delivery takes the alert for resolved
+        paged = await self._announcer.page(
+            "resolve",
+            incident_id=alert_key(run.id),
+            run_id=run.id,
+            summary=f"Flow run {run.name} is {run.state.name}",
+            severity=Severity.INFO,
+            details={"message": message, "state": run.state.name},
+        )
+        problem = paged.problem if paged.problem != NO_WEBHOOK else ""
+        if not problem:
+            problem = (
+                await self._announcer.event(run.id, STEP, key=mark, payload={"message": message})
+            ).problem
+        if problem:
+            raise OrchestratorError(
+                f"Resolving the alert about run {run.id}: {problem}. It will be tried again.", transient=True
+            )
+        after = {
+            "at": datetime.now(UTC).isoformat(),
+            "since": run.state.at.isoformat(),
+            "webhook": paged.problem or "sent",
+        }
+        # a death before this resolves it again, which the receiver knows by the key to be the same
+        await self._notes.write("alert", mark, after)
+        return Delivery(effect=Effect.DONE, after=after)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the webhook took it or the event can be read back."""
+        if not isinstance(action, ResolveAlert):
+            wrong_lever(self.kind, action)
+        return await word_arrived(self._api, delivery, event_id(mark, STEP))
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """A refusal: there is no way back but to tell the owner again."""
+        return refused("tell the owner again, if it is not over")

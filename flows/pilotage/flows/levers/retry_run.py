@@ -1,0 +1,203 @@
+"""Knows how to run an ended run again in place: same run id, state AwaitingRetry, never by force.
+
+Parameters may be given other values first: the process of an ended run is gone, and the next one reads them anew.
+Before anything is changed it is told from the last attempt's tasks which will be done again.
+
+The worker must have let go of the last attempt first: a worker with a limit of its own was seen to exit, and
+its pool with it, when the same run came back before it had freed the slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.change_parameters import give, take_back
+from pilotage.flows.levers.idempotency import after, marked, refused, step_mark, wrong_lever
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import RunView, StateView, Transition
+from pilotage.planner.actions.types import Action, RetryRun
+from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.facts import StateType
+from pilotage.telemetry.queries.retry_impact import rerun_of
+
+LetGo = Callable[[str, datetime], Awaitable[bool]]
+"""Whether the worker has reported the end of a run's process since that time."""
+
+RETRYABLE = (StateType.FAILED, StateType.CRASHED)
+LET_GO_GRACE = timedelta(seconds=15)
+"""How long after its end a run is waited for that no worker submitted: nobody will ever report it."""
+WORKER_GRACE = timedelta(seconds=60)
+"""The same for a run that a worker submitted. On a busy machine the report was seen 9 s after a crash, and
+the worker set Crashed a second time with it; a worker that died with its runs never reports."""
+SETTLING = timedelta(seconds=30)
+"""A Crashed that comes after our retry and before Running may be that late second report: waited out."""
+AWAITING_RETRY = "AwaitingRetry"
+SUBMITTING = "Submitting"
+"""The name of the state in which a worker starts a process."""
+
+
+class RetryLever:
+    """Retries a FAILED or CRASHED run in place."""
+
+    kind = "retry_run"
+    window = timedelta(minutes=15)
+    undoable = (
+        "A retry that has not started is cancelled, and the parameters it was given go back; one that runs or has "
+        "ended cannot be taken back, for its side effects are done."
+    )
+
+    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+        self._api = api
+        self._let_go = let_go
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery. Raises a transient OrchestratorError while the worker still holds the run."""
+        if not isinstance(action, RetryRun):
+            wrong_lever(self.kind, action)
+        history = await self._api.history(action.run_id)
+        if ours := marked(history, mark):
+            return Delivery(effect=Effect.ALREADY, after=_after(ours))
+        run = await self._api.run(action.run_id)
+        if reason := why_not_retry(run, expected_state_id):
+            await take_back(self._api, run.id, action.changes, mark)
+            return refused(reason)
+        await wait_for_worker(self._let_go, run, history)
+        if action.changes and (reason := await give(self._api, run, action.changes, mark, message)):
+            return refused(reason)
+        tasks = await tasks_in_words(self._api, run.id)
+        ruling = await self._api.set_state_if(
+            run.id,
+            RETRYABLE,
+            StateType.SCHEDULED,
+            AWAITING_RETRY,
+            message=message,
+            mark=mark,
+            scheduled_for=datetime.now(UTC) + action.delay,
+        )
+        stood = await settled(self._api, run, mark, ruling, before=_before(run))
+        if stood.effect is Effect.REFUSED:
+            await take_back(self._api, run.id, action.changes, mark)
+            return stood
+        return replace(stood, after={**stood.after, "tasks": tasks})
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the run was started again and how that ended."""
+        if not isinstance(action, RetryRun):
+            wrong_lever(self.kind, action)
+        return judge_retry(await self._api.history(action.run_id), mark)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the cancellation, while the run still waits."""
+        if not isinstance(action, RetryRun):
+            wrong_lever(self.kind, action)
+        done = await cancel_waiting(self._api, action.run_id, mark)
+        if done.effect is not Effect.REFUSED:
+            await take_back(self._api, action.run_id, action.changes, mark)
+        return done
+
+
+async def tasks_in_words(api: PrefectApi, run_id: str) -> str:
+    """Which tasks the next attempt does again and which it finds in storage, or an empty text."""
+    return rerun_of(await api.task_runs_of(run_id)).words()
+
+
+def why_not_retry(run: RunView, expected_state_id: str) -> str:
+    """Why this run may not be retried in place, or an empty text."""
+    if run.state.type not in RETRYABLE:
+        return f"the run is {run.state.type.value}; only FAILED and CRASHED runs are retried in place"
+    if expected_state_id and run.state.id != expected_state_id:
+        return "the run has moved on since this was proposed: it failed again, or somebody retried it"
+    if not run.deployment_id:
+        return "the run has no deployment, so no worker would start it again"
+    return ""
+
+
+async def wait_for_worker(let_go: LetGo, run: RunView, history: Sequence[StateView]) -> None:
+    """Nothing, once the worker has let go. Raises a transient OrchestratorError until then."""
+    begun = max(
+        (number for number, state in enumerate(history) if state.type is StateType.SCHEDULED), default=0
+    )
+    attempt = history[begun:]
+    by_worker = any(state.name == SUBMITTING for state in attempt)
+    grace = WORKER_GRACE if by_worker else LET_GO_GRACE
+    since = attempt[0].at if attempt else run.state.at
+    if datetime.now(UTC) - run.state.at > grace or await let_go(run.id, since):
+        return
+    raise OrchestratorError(
+        f"Retrying run {run.id}: its worker has not reported the end of the last attempt. "
+        f"It will be tried again, and {grace.total_seconds():.0f} s after its end without waiting for it.",
+        transient=True,
+    )
+
+
+async def settled(
+    api: PrefectApi, run: RunView, mark: str, ruling: Transition, *, before: dict[str, object]
+) -> Delivery:
+    """The delivery that a ruling amounts to, read from the run's history, not the ruling alone."""
+    if ruling.ruling == "ACCEPT" and ruling.state and ruling.state.transition_id == mark:
+        return Delivery(effect=Effect.DONE, before=before, after=_after(ruling.state))
+    # an answer that was lost on its way and asked for again: the history knows
+    if ours := marked(await api.history(run.id), mark):
+        return Delivery(effect=Effect.ALREADY, before=before, after=_after(ours))
+    match ruling.ruling:
+        case "NONE":
+            return refused("the run moved on at the last moment; nothing was changed")
+        case "ACCEPT":
+            return refused(f"Prefect put another state in its place: {ruling.state and ruling.state.name}")
+        case "REJECT" | "ABORT" | "WAIT":
+            return refused(f"Prefect said {ruling.ruling}: {ruling.reason or 'without a reason'}")
+
+
+def judge_retry(history: Sequence[StateView], mark: str) -> Check:
+    """Whether the attempt that began under this mark ran, and how it ended."""
+    ours = marked(history, mark)
+    if ours is None:
+        return Check(judgement=Judgement.FAILED, detail="our retry is not in the run's history")
+    since = after(history, mark)
+    last = since[-1] if since else ours
+    ran = any(state.type is StateType.RUNNING for state in since)
+    if not last.ended:
+        detail = "running again" if ran else "waiting to be started again"
+        return Check(judgement=Judgement.PENDING, detail=detail, final_state=last.name)
+    if last.type is StateType.COMPLETED and ran:
+        seconds = (last.at - ours.at).total_seconds()
+        detail = f"completed {seconds:.0f} s after the retry"
+        return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=last.name)
+    if last.type is StateType.CRASHED and not ran and datetime.now(UTC) - last.at < SETTLING:
+        detail = "crashed before it ran; it may be the worker's late word on the attempt before"
+        return Check(judgement=Judgement.PENDING, detail=detail, final_state=last.name)
+    detail = "it ended without having run" if not ran else f"it ended {last.type.value} again"
+    if last.type in (StateType.CANCELLED, StateType.COMPLETED):
+        detail = f"somebody set it {last.type.value}"
+    return Check(judgement=Judgement.FAILED, detail=detail, final_state=last.name)
+
+
+async def cancel_waiting(api: PrefectApi, run_id: str, mark: str) -> Delivery:
+    """The delivery of the way back from a retry: cancelled if it has not started, refused otherwise."""
+    back = step_mark(mark, "undo")
+    if marked(await api.history(run_id), back):
+        return Delivery(effect=Effect.ALREADY)
+    run = await api.run(run_id)
+    if run.state.transition_id != mark or run.state.type is not StateType.SCHEDULED:
+        return refused(f"the run is {run.state.name} by now; a retry that has started cannot be taken back")
+    ruling = await api.set_state_if(
+        run_id,
+        (StateType.SCHEDULED,),
+        StateType.CANCELLED,
+        "Cancelled",
+        message="pilotage took its retry back before it started",
+        mark=back,
+    )
+    return await settled(api, run, back, ruling, before={})
+
+
+def _before(run: RunView) -> dict[str, object]:
+    return {"state_type": run.state.type.value, "state_id": run.state.id, "run_count": run.run_count}
+
+
+def _after(state: StateView) -> dict[str, object]:
+    due = state.scheduled_for.isoformat() if state.scheduled_for else None
+    return {"state_id": state.id, "state_name": state.name, "due": due, "at": state.at.isoformat()}

@@ -1,0 +1,71 @@
+"""Knows how to tell a flow that listens what is wanted of it, and to see whether it heard.
+
+A directive is a flow run input whose key carries the mark; Prefect keeps one of each key, so it is sent once. A
+flow that listens (`from pilotage.flows import steered`) puts an answer beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.idempotency import refused, step_mark, wrong_lever
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.sdk.directives import HEARD, SAID
+from pilotage.planner.actions.types import Action, Directive, SendDirective
+from pilotage.telemetry.facts import StateType
+
+_LISTENING = (StateType.RUNNING, StateType.PENDING, StateType.PAUSED)
+
+
+class DirectLever:
+    """Sends a directive to a run."""
+
+    kind = "send_directive"
+    window = timedelta(minutes=10)
+    undoable = "The flow is told to carry on, while it runs; what it did about the directive stays done."
+
+    def __init__(self, api: PrefectApi) -> None:
+        self._api = api
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery."""
+        if not isinstance(action, SendDirective):
+            wrong_lever(self.kind, action)
+        return await self._say(action.run_id, action.directive, mark, expected_state_id)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the flow has heard it."""
+        if not isinstance(action, SendDirective):
+            wrong_lever(self.kind, action)
+        heard = await self._api.inputs(action.run_id, f"{HEARD}-{mark}")
+        state = (await self._api.run(action.run_id)).state
+        if heard:
+            detail = f"the flow has heard {action.directive.value!r}"
+            return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=state.name)
+        if state.ended:
+            detail = f"the run ended {state.name} and had not heard it; does its flow listen?"
+            return Check(judgement=Judgement.FAILED, detail=detail, final_state=state.name)
+        return Check(
+            judgement=Judgement.PENDING, detail="the flow has not heard it yet", final_state=state.name
+        )
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of `carry_on`."""
+        if not isinstance(action, SendDirective):
+            wrong_lever(self.kind, action)
+        return await self._say(action.run_id, Directive.CARRY_ON, step_mark(mark, "undo"), "")
+
+    async def _say(self, run_id: str, directive: Directive, mark: str, expected_state_id: str) -> Delivery:
+        if await self._api.inputs(run_id, f"{SAID}-{mark}"):
+            return Delivery(effect=Effect.ALREADY)
+        state = (await self._api.run(run_id)).state
+        if state.type not in _LISTENING:
+            return refused(f"the run is {state.name}; nobody listens")
+        if expected_state_id and state.id != expected_state_id:
+            return refused("the run has moved on since this was proposed")
+        # as Prefect's own send_input writes it, so that receive_input(str, key_prefix=…) hears it too
+        value = json.dumps({"value": directive.value})
+        sent = await self._api.send_input(run_id, f"{SAID}-{mark}", value, sender="pilotage")
+        return Delivery(effect=Effect.DONE if sent else Effect.ALREADY, after={"directive": directive.value})

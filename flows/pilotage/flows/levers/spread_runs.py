@@ -1,0 +1,80 @@
+"""Knows the two ways to deal with a crowd of waiting runs: spread them in waves, and catch up after an outage."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pilotage.flows.execution.receipts import Check, Delivery
+from pilotage.flows.levers.idempotency import wrong_lever
+from pilotage.flows.levers.reschedule_run import SETTLE
+from pilotage.flows.levers.staggered import WaitingRuns, Waves
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import Action, CatchUp, SpreadRuns
+
+
+class SpreadLever:
+    """Parks the waiting runs of a deployment and releases them in waves."""
+
+    kind = "spread_runs"
+    window = timedelta(minutes=5)
+    undoable = "Runs that still wait in their waves get their old times back."
+
+    def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
+        self._runs = WaitingRuns(api, settle=settle)
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery, with what became of the runs."""
+        if not isinstance(action, SpreadRuns):
+            wrong_lever(self.kind, action)
+        return await self._runs.execute(action.deployment_id, _waves(action), mark=mark, message=message)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether none waits where it waited."""
+        if not isinstance(action, SpreadRuns):
+            wrong_lever(self.kind, action)
+        return await self._runs.verify(action.deployment_id, _waves(action), delivery, mark=mark)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the old times."""
+        if not isinstance(action, SpreadRuns):
+            wrong_lever(self.kind, action)
+        return await self._runs.undo(action.deployment_id, mark=mark)
+
+
+class CatchUpLever:
+    """Keeps the newest of a deployment's overdue runs and cancels the superseded."""
+
+    kind = "catch_up"
+    window = timedelta(minutes=5)
+    undoable = (
+        "Runs that still wait in their waves get their old times back; the cancelled ones stay cancelled."
+    )
+
+    def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
+        self._runs = WaitingRuns(api, settle=settle)
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery, with what became of the runs."""
+        if not isinstance(action, CatchUp):
+            wrong_lever(self.kind, action)
+        return await self._runs.execute(action.deployment_id, _waves(action), mark=mark, message=message)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether none waits where it waited."""
+        if not isinstance(action, CatchUp):
+            wrong_lever(self.kind, action)
+        return await self._runs.verify(action.deployment_id, _waves(action), delivery, mark=mark)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the old times of those that were kept."""
+        if not isinstance(action, CatchUp):
+            wrong_lever(self.kind, action)
+        return await self._runs.undo(action.deployment_id, mark=mark)
+
+
+def _waves(action: SpreadRuns | CatchUp) -> Waves:
+    match action:
+        case SpreadRuns():
+            return Waves(first=action.first, wave=action.wave, every=action.every, most=action.most)
+        case CatchUp():
+            return Waves(first=action.first, wave=action.wave, every=action.every, keep=action.keep)

@@ -1,0 +1,171 @@
+"""Knows how to suspend a running run between two of its tasks and to resume it, for deployments that say it is safe.
+
+Prefect sets the state at once and tells the run's process a while later; it ends at the first task that it comes to
+after that, so tasks that begin meanwhile are done.
+
+A suspended run starts again from the top: only tasks that keep their results are not done twice. A flow without
+tasks runs on to its end, unseen, and does everything again. So an owner says which deployments are safe.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.levers.idempotency import (
+    after,
+    marked,
+    refused,
+    step_mark,
+    still_running,
+    untouched,
+    wrong_lever,
+)
+from pilotage.flows.levers.retry_run import LetGo, settled
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.models import RunView
+from pilotage.planner.actions.types import Action, ResumeRun, SuspendRun
+from pilotage.telemetry.facts import StateType
+
+SUSPEND_SAFE = "pilotage:suspend-safe"
+"""The tag by which an owner says so; on the deployment, not on the run, for anybody can tag a run."""
+SUSPENDED, RESUMING = "Suspended", "Resuming"
+_GRACE = timedelta(hours=1)
+"""Prefect fails a run that is suspended for longer than it was told; we resume it before that."""
+
+
+class SuspendLever:
+    """Suspends a RUNNING run for a while."""
+
+    kind = "suspend_run"
+    window = timedelta(minutes=5)
+    undoable = "The run is resumed, from the top; tasks that kept their results are not done again."
+
+    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+        self._api = api
+        self._let_go = let_go
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery."""
+        if not isinstance(action, SuspendRun):
+            wrong_lever(self.kind, action)
+        only = "only a running one is suspended"
+        run = await still_running(
+            self._api, action.run_id, mark=mark, expected_state_id=expected_state_id, only=only
+        )
+        if isinstance(run, Delivery):
+            return run
+        if reason := await self._why_not(run):
+            return refused(reason)
+        ruling = await self._api.set_state_if(
+            run.id,
+            (StateType.RUNNING,),
+            StateType.PAUSED,
+            SUSPENDED,
+            message=message,
+            mark=mark,
+            details={
+                "pause_reschedule": True,
+                "pause_key": mark,
+                "pause_timeout": (datetime.now(UTC) + action.hold + _GRACE).isoformat(),
+            },
+        )
+        return await settled(self._api, run, mark, ruling, before={})
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether its process has ended and the run still stands suspended."""
+        if not isinstance(action, SuspendRun):
+            wrong_lever(self.kind, action)
+        history = await self._api.history(action.run_id)
+        ours = marked(history, mark)
+        if ours is None:
+            return Check(judgement=Judgement.FAILED, detail="our suspension is not in the run's history")
+        if since := after(history, mark):
+            detail = f"the run is {since[-1].name}, no longer suspended"
+            return Check(judgement=Judgement.FAILED, detail=detail, final_state=since[-1].name)
+        if await self._let_go(action.run_id, ours.at):
+            detail = "its process has ended, and it stands suspended"
+            return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=ours.name)
+        detail = "its process has not heard of it yet, or has not come to a task since"
+        return Check(judgement=Judgement.PENDING, detail=detail, final_state=ours.name)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """The delivery of the resumption."""
+        if not isinstance(action, SuspendRun):
+            wrong_lever(self.kind, action)
+        back = step_mark(mark, "undo")
+        if marked(await self._api.history(action.run_id), back):
+            return Delivery(effect=Effect.ALREADY)
+        run = await self._api.run(action.run_id)
+        if run.state.transition_id != mark or run.state.type is not StateType.PAUSED:
+            return refused(f"the run is {run.state.name} by now and no longer as we left it")
+        return await _resume(self._api, run, back, "pilotage resumed the run")
+
+    async def _why_not(self, run: RunView) -> str:
+        if not run.deployment_id:
+            return "the run has no deployment, so nothing would start it again"
+        if run.parent_task_run_id:
+            return "the run belongs to another one; only whole runs are suspended"
+        if SUSPEND_SAFE not in (await self._api.deployment(run.deployment_id)).tags:
+            return f"its deployment is not tagged {SUSPEND_SAFE}"
+        return ""
+
+
+class ResumeLever:
+    """Resumes a suspended run."""
+
+    kind = "resume_run"
+    window = timedelta(minutes=5)
+    undoable = "A run that runs again is not stopped by an undo; suspend it instead."
+
+    def __init__(self, api: PrefectApi) -> None:
+        self._api = api
+
+    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+        """The delivery."""
+        if not isinstance(action, ResumeRun):
+            wrong_lever(self.kind, action)
+        history = await self._api.history(action.run_id)
+        if marked(history, mark):
+            return Delivery(effect=Effect.ALREADY)
+        run = await self._api.run(action.run_id)
+        if run.state.type is not StateType.PAUSED or run.state.name != SUSPENDED:
+            return refused(f"the run is {run.state.name}; only a suspended one is resumed")
+        if run.state.input_keys:
+            return refused("the run waits for an answer, and would fail without one: answer it")
+        if not untouched(run, history, expected_state_id):
+            return refused("the run has moved on since this was proposed")
+        return await _resume(self._api, run, mark, message)
+
+    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+        """Whether the run runs again."""
+        if not isinstance(action, ResumeRun):
+            wrong_lever(self.kind, action)
+        history = await self._api.history(action.run_id)
+        if marked(history, mark) is None:
+            return Check(judgement=Judgement.FAILED, detail="our resumption is not in the run's history")
+        since = after(history, mark)
+        now = since[-1].name if since else RESUMING
+        if any(state.type is StateType.RUNNING for state in since):
+            return Check(judgement=Judgement.VERIFIED, detail=f"it ran again and is {now}", final_state=now)
+        if since and since[-1].ended:
+            return Check(judgement=Judgement.FAILED, detail=f"it is {now} and did not run", final_state=now)
+        return Check(judgement=Judgement.PENDING, detail=f"it is {now}", final_state=now)
+
+    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+        """A refusal: there is no way back."""
+        return refused("the run goes on; propose to suspend it instead")
+
+
+async def _resume(api: PrefectApi, run: RunView, mark: str, message: str) -> Delivery:
+    # what Prefect's own resume route proposes, with our mark
+    ruling = await api.set_state_if(
+        run.id,
+        (StateType.PAUSED,),
+        StateType.SCHEDULED,
+        RESUMING,
+        message=message,
+        mark=mark,
+        scheduled_for=datetime.now(UTC),
+    )
+    return await settled(api, run, mark, ruling, before={})

@@ -1,0 +1,151 @@
+"""Knows how to show people what pilotage does: events and an artifact on the run in Prefect, and a webhook.
+
+Nothing here raises: telling is never worth stopping the loop for. Each call returns what became of it.
+The webhook speaks PagerDuty's Events API v2, which Opsgenie, Grafana OnCall and many others read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import Severity
+from pilotage.telemetry.errors import OrchestratorError
+
+NO_WEBHOOK = "no webhook is set"
+TRIES = 3
+"""Askings of a webhook; a receiver that is down for longer will see the next step."""
+_FIRST_WAIT = 0.3
+"""Seconds before the second try; doubled each time."""
+_SUMMARY = 1024
+"""Characters that PagerDuty takes in a summary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What became of one announcement."""
+
+    ok: bool
+    problem: str = ""
+    """Why not, when it is not ok."""
+
+
+class Announcer:
+    """Tells Prefect and the webhook. Without an address no webhook is called, and `page` says so."""
+
+    def __init__(
+        self,
+        *,
+        webhook_url: str = "",
+        routing_key: str = "",
+        ui_url: str = "",
+        api: PrefectApi | None = None,
+        first_wait: float = _FIRST_WAIT,
+    ) -> None:
+        self._webhook_url = webhook_url
+        self._routing_key = routing_key
+        self._ui_url = ui_url.rstrip("/")
+        self._given = api
+        self._first_wait = first_wait
+
+    async def event(
+        self,
+        run_id: str,
+        step: str,
+        *,
+        key: str,
+        payload: Mapping[str, Any],
+        occurred: datetime | None = None,
+    ) -> Told:
+        """What became of the event `pilotage.<step>` on the run. The same key and step are one event."""
+        event = {
+            "id": event_id(key, step),
+            "occurred": (occurred or datetime.now(UTC)).isoformat(),
+            "event": f"pilotage.{step}",
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
+            "payload": dict(payload),
+        }
+        try:
+            await self._api().emit([event])
+        except OrchestratorError as error:
+            return Told(ok=False, problem=str(error))
+        return Told(ok=True)
+
+    async def artifact(self, run_id: str, markdown: str, *, description: str = "pilotage") -> Told:
+        """What became of the text on the run's page in Prefect; a later one takes its place."""
+        key = f"pilotage-{run_id[:8]}"
+        try:
+            await self._api().put_artifact(run_id, key, markdown, description=description)
+        except OrchestratorError as error:
+            return Told(ok=False, problem=str(error))
+        return Told(ok=True)
+
+    async def page(
+        self,
+        event_action: Literal["trigger", "acknowledge", "resolve"],
+        *,
+        incident_id: str,
+        run_id: str,
+        summary: str,
+        severity: Severity,
+        details: Mapping[str, Any],
+    ) -> Told:
+        """What became of the webhook call. Calls about one incident are one alert to the receiver."""
+        if not self._webhook_url:
+            return Told(ok=False, problem=NO_WEBHOOK)
+        body: dict[str, Any] = {
+            "routing_key": self._routing_key,
+            "event_action": event_action,
+            "dedup_key": incident_id,
+            "client": "pilotage",
+            "payload": {
+                "summary": summary[:_SUMMARY],
+                "source": f"prefect.flow-run.{run_id}",
+                "severity": severity.value,
+                "component": "prefect",
+                "custom_details": dict(details),
+            },
+        }
+        if self._ui_url:
+            link = f"{self._ui_url}/runs/flow-run/{run_id}"
+            body["client_url"] = link
+            body["links"] = [{"href": link, "text": "Flow run in Prefect"}]
+        problem = ""
+        async with httpx.AsyncClient(timeout=10) as client:
+            for attempt in range(TRIES):
+                if attempt:
+                    await asyncio.sleep(self._first_wait * 2 ** (attempt - 1))
+                try:
+                    answer = await client.post(self._webhook_url, json=body)
+                except (httpx.HTTPError, httpx.InvalidURL) as error:
+                    # the address may hold a secret, so it is not repeated here
+                    problem = f"the webhook could not be reached ({type(error).__name__})"
+                    continue
+                if answer.is_success:
+                    return Told(ok=True)
+                problem = f"the webhook answered {answer.status_code}"
+                if answer.status_code < 500 and answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                    break
+        return Told(ok=False, problem=problem)
+
+    def _api(self) -> PrefectApi:
+        if self._given is None:
+            self._given = PrefectApi.from_prefect_settings()
+        return self._given
+
+
+def alert_key(run_id: str) -> str:
+    """The key of every alert about a run: to its receiver they are one, until it is resolved."""
+    return event_id(run_id, "alert")
+
+
+def event_id(key: str, step: str) -> str:
+    """The id of the event of one step: the same for the same key and step, so that it exists once."""
+    return str(uuid5(NAMESPACE_URL, f"pilotage:{key}:{step}"))

@@ -1,0 +1,168 @@
+"""Tells the others what the ledger recorded: the telemetry store, Prefect's own UI, and the owners' pager.
+
+It tails the audit log from a watermark, so a crash loses nothing, and every row it writes and every event it
+emits has an id made from the audit entry, so repeating a stretch doubles nothing. In observe and shadow mode
+Prefect and the pager hear nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pilotage.flows.notify.describe import as_markdown, label, told
+from pilotage.flows.notify.notifier import NO_WEBHOOK, Announcer
+from pilotage.planner.actions.types import Severity
+from pilotage.policies.ledger.protocol import Ledger
+from pilotage.policies.types import Mode
+from pilotage.telemetry.facts import DecisionFact
+from pilotage.telemetry.store.duckdb import DuckDBStore
+
+log = logging.getLogger("pilotage.chronicle")
+
+BATCH = 200
+"""Audit entries taken at a time."""
+NEWS = timedelta(minutes=15)
+"""Older steps are written into the store but announced to nobody: they are history, not news."""
+SILENT = frozenset({"claimed", "resume_vote"})
+"""Steps that the store keeps and nobody else is told of."""
+SPOKEN = frozenset(
+    {"judged", "approved", "rejected", "replaced", "injected", "verified", "undone", "refused", "expired"}
+)
+"""Steps of which `pilotage up` prints a line."""
+CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "replaced", "expired"})
+"""Steps after which the run's artifact is written anew."""
+
+
+ALARMING = frozenset({"gave_up", "escalated", "glass_broken", "glass_review", "demoted"})
+"""Steps that are pages by themselves: a breaker opened, nobody voted in time, glass was broken, trust was lost."""
+
+
+class Chronicle:
+    """Carries audit entries to the store and the announcer, each once."""
+
+    def __init__(
+        self, *, ledger: Ledger, store: DuckDBStore, announcer: Announcer, mode: Callable[[], Mode]
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._announcer = announcer
+        self._mode = mode
+
+    async def catch_up(self) -> int:
+        """How many entries were told."""
+        told_of = 0
+        while entries := await asyncio.to_thread(self._ledger.entries, await self._told_until(), BATCH):
+            for entry in entries:
+                if entry["step"] in SPOKEN:
+                    log.info(
+                        "%s %s: %s %s",
+                        entry["proposal_id"],
+                        entry["detail"].get("action"),
+                        label(entry),
+                        told(entry),
+                    )
+                await self._announce(entry)
+            # last, so that what was not announced before a crash is announced after it
+            await asyncio.to_thread(self._store.add_decisions, [decision_of(entry) for entry in entries])
+            told_of += len(entries)
+        return told_of
+
+    async def _told_until(self) -> int:
+        rows = await asyncio.to_thread(self._store.rows, "SELECT max(decision_id) AS last FROM decisions")
+        last = rows[0]["last"] if rows else None
+        return int(str(last).removeprefix("a-")) if last else 0
+
+    async def _announce(self, entry: Mapping[str, Any]) -> None:
+        if self._mode() in (Mode.OBSERVE, Mode.SHADOW) or entry["step"] in SILENT:
+            return
+        if datetime.now(UTC) - datetime.fromisoformat(str(entry["at"])) > NEWS:
+            return
+        run_id = str(entry["run_id"])
+        if run_id:
+            heard = await self._announcer.event(
+                run_id,
+                str(entry["step"]),
+                key=f"audit-{entry['seq']}",
+                payload=payload_of(entry),
+                occurred=datetime.fromisoformat(str(entry["at"])),
+            )
+            if not heard.ok:
+                log.warning("announcing %s of %s: %s", entry["step"], entry["proposal_id"], heard.problem)
+            if entry["step"] in CLOSING:
+                story = await asyncio.to_thread(self._ledger.story, run_id)
+                await self._announcer.artifact(
+                    run_id, as_markdown(story), description="What pilotage did, and why"
+                )
+        if _wants_a_person(entry):
+            paged = await self._announcer.page(
+                "trigger",
+                incident_id=str(entry["incident_id"] or f"pilotage-{entry['seq']}"),
+                run_id=run_id,
+                summary=" ".join(f"pilotage {entry['proposal_id']} {label(entry)}: {told(entry)}".split()),
+                severity=Severity.WARNING if entry["step"] == "judged" else Severity.ERROR,
+                details=payload_of(entry),
+            )
+            if not paged.ok and paged.problem != NO_WEBHOOK:
+                log.error("paging about %s: %s", entry["proposal_id"], paged.problem)
+
+
+def _wants_a_person(entry: Mapping[str, Any]) -> bool:
+    """Whether a delivery or its outcome went wrong for good, which nobody else would tell."""
+    detail = entry["detail"]
+    given_up = entry["step"] == "failed" and not detail.get("transient")
+    waits = entry["step"] == "judged" and (detail.get("verdict") or {}).get("outcome") == "needs_approval"
+    return (
+        given_up
+        or (waits and detail.get("stage") == "judge")
+        or entry["step"] in ALARMING
+        or (entry["step"] == "verified" and detail.get("judgement") == "failed")
+    )
+
+
+def payload_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What Prefect's event feed shows of a step."""
+    detail = entry["detail"]
+    verdict: Mapping[str, Any] = detail.get("verdict") or {}
+    return {
+        "proposal_id": entry["proposal_id"],
+        "incident_id": entry["incident_id"],
+        "action": detail.get("action", ""),
+        "actor": entry["actor"],
+        "told": told(entry),
+        "outcome": verdict.get("outcome", ""),
+        "policy_ids": list(verdict.get("policy_ids", ())),
+    }
+
+
+def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
+    """The audit entry as readers of telemetry see it."""
+    detail = entry["detail"]
+    verdict: Mapping[str, Any] = detail.get("verdict") or {}
+    policy_ids: Sequence[str] = verdict.get("policy_ids", ())
+    return DecisionFact(
+        decision_id=f"a-{int(entry['seq']):012d}",
+        at=datetime.fromisoformat(str(entry["at"])),
+        proposal_id=str(entry["proposal_id"]),
+        incident_id=str(entry["incident_id"]),
+        run_id=str(entry["run_id"]) or None,
+        step=str(entry["step"]),
+        action=str(detail.get("action", "")),
+        outcome=str(verdict.get("outcome") or detail.get("judgement") or detail.get("effect") or ""),
+        policy_ids=tuple(policy_ids),
+        actor=str(entry["actor"]),
+        detail={
+            "told": told(entry),
+            "playbook": str((detail.get("proposal") or {}).get("playbook", "")),
+            **_remembered(detail.get("case") or {}),
+        },
+    )
+
+
+def _remembered(case: Mapping[str, Any]) -> dict[str, str]:
+    """What later troubles are compared with; a step that carries no case tells none of it."""
+    kept = {key: str(case.get(key, "")) for key in ("failure_class", "fingerprint", "found_by", "rule_id")}
+    return kept | {"note": str(next(iter(case.get("notes") or ()), ""))}

@@ -1,0 +1,1 @@
+"""Prefect's REST API as levers and facts use it."""

@@ -1,0 +1,200 @@
+"""Knows how to look up, in Prefect and now, the facts about an action's target that policy rests on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pilotage.flows.prefect.api import PAGE, PrefectApi
+from pilotage.flows.prefect.liveness import process_here, proof_of, signs_of
+from pilotage.flows.prefect.models import DeploymentView, RunView
+from pilotage.planner.actions.types import (
+    Action,
+    LimitScope,
+    MarkCrashed,
+    ReleaseSlot,
+    ReserveSlot,
+    SetLimit,
+    SizeRun,
+    deployment_of,
+    queue_of,
+    run_of,
+    target_of,
+)
+from pilotage.policies.types import Death, TargetFacts
+from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.facts import StateType
+
+PRODUCTION = "prod"
+_UNLABELLED_TIER = 1
+MEMORY = "memory_mb"
+LATELY = 50
+"""Completed runs of a deployment among which the largest size counts as proven."""
+
+
+class PrefectFacts:
+    """Facts about targets, from the given API or the active Prefect profile's."""
+
+    def __init__(self, api: PrefectApi | None = None) -> None:
+        self._given = api
+        self._flow_names: dict[str, str] = {}
+
+    async def target(self, action: Action) -> TargetFacts:
+        """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
+        match action:
+            case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
+                return TargetFacts(target=target_of(action), read_at=datetime.now(UTC), **strictest([]))
+            case _ if queue := queue_of(action):
+                return await self._queue(action, *queue)
+            case _ if deployment_id := deployment_of(action):
+                return await self._deployment(action, deployment_id)
+            case _:
+                return await self._run(action, run_of(action))
+
+    async def _run(self, action: Action, run_id: str) -> TargetFacts:
+        run = await self._api().run(run_id)
+        deployment, of_pool = await asyncio.gather(self._deployment_of(run), self._memory_of_pool(run))
+        now = datetime.now(UTC)
+        tags = deployment.tags if deployment else ()
+        return TargetFacts(
+            target=target_of(action),
+            read_at=now,
+            death=await self._death(run, tags, now) if isinstance(action, MarkCrashed) else "",
+            state_type=run.state.type.value,
+            state_name=run.state.name,
+            state_id=run.state.id,
+            late_since_id=await self._late_since(run),
+            run_count=run.run_count,
+            deployment_id=run.deployment_id,
+            deployment_name=await self._full_name(deployment),
+            memory_mb=_size(run.job_variables)
+            or _size(deployment.job_variables if deployment else {})
+            or of_pool,
+            **(await self._sizes(run, deployment) if isinstance(action, SizeRun) else {}),
+            seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
+            paused=deployment.paused if deployment else False,
+            **labelled(tags, run.tags),
+        )
+
+    async def _late_since(self, run: RunView) -> str:
+        if run.state.name != "Late":
+            return ""
+        history = await self._api().history(run.id)
+        before = [state for state in history if state.name != "Late"]
+        return before[-1].id if before and history[-1].id == run.state.id else ""
+
+    async def _death(self, run: RunView, tags: Sequence[str], now: datetime) -> Death:
+        if run.state.type is not StateType.RUNNING:
+            return ""
+        return proof_of(await signs_of(self._api(), run, tags, process_here, now), now).by
+
+    async def _deployment(self, action: Action, deployment_id: str) -> TargetFacts:
+        deployment = await self._api().deployment(deployment_id)
+        return TargetFacts(
+            target=target_of(action),
+            read_at=datetime.now(UTC),
+            deployment_id=deployment.id,
+            deployment_name=await self._full_name(deployment),
+            memory_mb=_size(deployment.job_variables) or 0,
+            paused=deployment.paused,
+            **labelled(deployment.tags, ()),
+        )
+
+    async def _queue(self, action: Action, pool: str, queue: str) -> TargetFacts:
+        """What is known of a queue, or of the whole pool when the queue is empty."""
+        if not queue:
+            paused = (await self._api().pool(pool)).paused
+        else:
+            queues = {each.name: each for each in await self._api().queues(pool)}
+            for name in (queue, *([action.starved_queue] if isinstance(action, ReserveSlot) else [])):
+                if name not in queues:
+                    raise OrchestratorError(
+                        f"Looking up queue {name!r} of pool {pool!r}: the pool has {sorted(queues)}. "
+                        "Propose one of these."
+                    )
+            paused = queues[queue].paused
+        # queues have no tags: what a queue may cost is what the strictest deployment that uses it may cost
+        users = await self._api().deployments_of_queue(pool, queue)
+        return TargetFacts(
+            target=target_of(action),
+            read_at=datetime.now(UTC),
+            paused=paused,
+            **strictest([user.tags for user in users] if len(users) < PAGE else []),
+        )
+
+    async def _full_name(self, deployment: DeploymentView | None) -> str:
+        if deployment is None:
+            return ""
+        if deployment.flow_id not in self._flow_names:
+            # a flow never changes its name in Prefect: another name is another flow
+            self._flow_names[deployment.flow_id] = await self._api().flow_name(deployment.flow_id)
+        return f"{self._flow_names[deployment.flow_id]}/{deployment.name}"
+
+    async def _deployment_of(self, run: RunView) -> DeploymentView | None:
+        return await self._api().deployment(run.deployment_id) if run.deployment_id else None
+
+    async def _sizes(self, run: RunView, deployment: DeploymentView | None) -> dict[str, Any]:
+        """What the run would have without a size of its own, and what its like completed with lately."""
+        if deployment is None:
+            return {}
+        given = _size(deployment.job_variables)
+        default = given or await self._memory_of_pool(replace(run, job_variables={}))
+        done = await self._api().completed_runs(deployment.id, LATELY)
+        sizes = [_size(each.job_variables) or default for each in done]
+        return {"default_memory_mb": default, "proven_memory_mb": max(sizes, default=0)}
+
+    async def _memory_of_pool(self, run: RunView) -> int:
+        if _size(run.job_variables) or not run.pool:
+            return 0
+        variable: Mapping[str, Any] = (await self._api().pool(run.pool)).variables.get(MEMORY) or {}
+        return _size({MEMORY: variable.get("default")}) or 0
+
+    def _api(self) -> PrefectApi:
+        if self._given is None:
+            self._given = PrefectApi.from_prefect_settings()
+        return self._given
+
+
+def labelled(of_deployment: Iterable[str], of_run: Iterable[str]) -> dict[str, Any]:
+    """What the tags say. Anybody can tag a run, so a run's own tags only ever make it stricter."""
+    governing, own = tuple(of_deployment), tuple(of_run)
+    return {
+        "env": _environment(governing, own),
+        "tier": min((min(_tiers(governing), default=_UNLABELLED_TIER), *_tiers(own))),
+        "team": next(iter(_said("team", governing)), ""),
+        "tags": frozenset((*governing, *own)),
+    }
+
+
+def strictest(each: Sequence[Iterable[str]]) -> dict[str, Any]:
+    """What the tags of several deployments say together; with none, everything is as strict as can be."""
+    told = [labelled(tags, ()) for tags in each]
+    environments, teams = {one["env"] for one in told}, {one["team"] for one in told}
+    return {
+        "env": environments.pop() if len(environments) == 1 else PRODUCTION,
+        "tier": min((one["tier"] for one in told), default=_UNLABELLED_TIER),
+        "team": teams.pop() if len(teams) == 1 else "",
+        "tags": frozenset(tag for one in told for tag in one["tags"]),
+    }
+
+
+def _environment(governing: Iterable[str], own: Iterable[str]) -> str:
+    said = set(_said("env", governing))
+    # nothing said, or two things said: taken for production
+    return said.pop() if len(said) == 1 and said >= set(_said("env", own)) else PRODUCTION
+
+
+def _tiers(tags: Iterable[str]) -> list[int]:
+    return [int(tier) for tier in _said("tier", tags) if tier.isdecimal()]
+
+
+def _said(label: str, tags: Iterable[str]) -> list[str]:
+    return [tag.removeprefix(f"{label}:") for tag in tags if tag.startswith(f"{label}:")]
+
+
+def _size(variables: Mapping[str, Any]) -> int | None:
+    value = variables.get(MEMORY)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

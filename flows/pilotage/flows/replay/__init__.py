@@ -1,0 +1,1 @@
+"""Backtests: what would have been proposed and decided in the past."""

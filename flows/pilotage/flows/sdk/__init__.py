@@ -1,0 +1,1 @@
+"""What a user's own flow imports to take part."""

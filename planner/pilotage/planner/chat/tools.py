@@ -1,0 +1,162 @@
+"""The tools of one caller in a chat: what may be looked up, what may be handed in, and the evidence of each.
+
+Reading changes nothing. `propose` files a proposal and returns at once; it waits for nobody and decides nothing.
+`looked_up` calls a tool by its name and says what its result is evidence of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from pilotage.planner.actions.forms import MODELS, fields_of, signature
+from pilotage.planner.actions.resolve import settled
+from pilotage.planner.actions.types import ACTION, Action, RetryRun, action_as_json, run_of, target_of
+from pilotage.planner.chat.citations import NotingStore, citation
+from pilotage.planner.chat.queries import ChatDesk as ChatDesk
+from pilotage.planner.chat.queries import LookUps, first_fault, said
+from pilotage.planner.detect.failures import diagnose_run, incident_id
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.telemetry.errors import AdapterError, StoreError
+from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.queries import runs as run_queries
+
+PROPOSAL_LIFE = timedelta(hours=4)
+SAME_WISH = timedelta(minutes=10)
+"""The same wish about a queue, a limit or a deployment within this time is one proposal."""
+WHATEVER_THE_STATE = frozenset({"notify_owner", "resolve_alert"})
+"""Kinds that tell somebody of a run, and are right also when it has moved on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolbox(LookUps):
+    """The tools of one caller. Every public method is one tool; its docstring is what a model reads of it."""
+
+    on_behalf_of: str = ""
+    """The person who chats, as composition authenticated them."""
+
+    # -- proposing
+
+    def propose(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Hand in the proposal of one action on one target. Policy and people decide on it; nothing changes yet."""
+        if kind not in MODELS or kind not in self.desk.offered():
+            return {
+                "error": f"{said(kind, 60)} is not offered to this caller; see `actions`",
+                "status": "refused",
+            }
+        try:
+            wanted, why = settled(self.store, kind, fields_of(kind, target, arguments or {}, self.clock()))
+            if why:
+                return {"error": why, "target": said(target, 80), "status": "refused"}
+            action = ACTION.validate_json(_json(wanted))
+        except ValidationError as error:
+            takes = signature(kind)
+            return {
+                "error": f"the action is not valid: {first_fault(error)}; it is {takes}",
+                "status": "refused",
+            }
+        except StoreError as error:
+            return {"error": str(error), "status": "not filed"}
+        proposal, case = self._paper(action)
+        try:
+            answer = self.desk.file(proposal, case)
+        except AdapterError as error:
+            return {"error": str(error), "status": "not filed"}
+        return {"proposal_id": proposal.id, "action": action_as_json(action)} | answer
+
+    def _paper(self, action: Action) -> tuple[Proposal, CaseFile]:
+        now, subject = self.clock(), target_of(action)
+        run = run_queries.run(self.store, run_of(action)) if run_of(action) else None
+        # what is no run has no state of its own: asked for again after a while, it is wanted again
+        episode = run.state_id if run else str(int(now.timestamp() // SAME_WISH.total_seconds()))
+        incident = incident_id(subject, episode)
+        # the same wish of the same person about the same state is one proposal
+        seed = _json([incident, action_as_json(action), episode, self.on_behalf_of])
+        proposal = Proposal(
+            id="p-" + hashlib.sha256(seed.encode()).hexdigest()[:12],
+            incident_id=incident,
+            action=action,
+            expected_state_id=run.state_id if run and action.kind not in WHATEVER_THE_STATE else "",
+            evidence=(f"state:{run.state_id}",) if run else (),
+            playbook="person" if self.on_behalf_of else "model",
+            expires_at=now + PROPOSAL_LIFE,
+            on_behalf_of=self.on_behalf_of,
+        )
+        return proposal, self._case(subject, run, action, now)
+
+    def _case(self, subject: str, run: RunFact | None, action: Action, now: datetime) -> CaseFile:
+        if run is None:
+            return CaseFile(
+                subject=subject,
+                failure_class="",
+                found_by="chat",
+                expected_effect="what the person asked for",
+            )
+        failed = run.state_type in ("FAILED", "CRASHED")
+        found = diagnose_run(run, run_queries.logs_of(self.store, run.run_id, 100), now) if failed else None
+        [*made] = self.forecaster.forecast([run.run_id]) if self.forecaster else ()
+        return CaseFile(
+            subject=subject,
+            failure_class=found.failure_class.value if found else "",
+            found_by="chat",
+            rule_id=found.rule_id if found else "",
+            fingerprint=found.fingerprint if found else "",
+            p_fail=float(made[0].p_fail) if made else None,
+            forecast_model=made[0].model if made else "",
+            forecast_reasons=made[0].reasons if made else (),
+            notes=(said(run.state_message),) if run.state_message else (),
+            expected_effect="what the person asked for"
+            if not isinstance(action, RetryRun)
+            else "the same run, tried again, completes",
+            failed_at=run.ended if failed else None,
+        )
+
+
+READING = (
+    "floor_status",
+    "recent_runs",
+    "find_runs",
+    "recent_failures",
+    "why_run",
+    "log_templates",
+    "forecast_of",
+    "riskiest_runs",
+    "queues",
+    "incidents",
+    "similar_incidents",
+    "recent_decisions",
+    "kpis",
+    "agent_costs",
+    "actions",
+    "what_if",
+    "sql",
+    "chart",
+)
+PROPOSING = ("propose",)
+"""What hands in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedUp:
+    """The result of one tool with its evidence."""
+
+    result: dict[str, Any]
+    citation: dict[str, Any]
+    """`{key, tool, arguments, sql, refs}`; see `pilotage.planner.chat.citations.citation`."""
+
+
+def looked_up(toolbox: Toolbox, name: str, arguments: Mapping[str, Any]) -> LookedUp:
+    """What the tool of this name says to these arguments. Raises what the tool raises."""
+    noting = NotingStore(toolbox.store)
+    result: dict[str, Any] = getattr(replace(toolbox, store=noting), name)(**arguments)
+    return LookedUp(result=result, citation=citation(name, arguments, result, noting.statements))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)

@@ -1,0 +1,1 @@
+"""Detectors: from facts to findings."""

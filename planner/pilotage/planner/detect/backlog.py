@@ -1,0 +1,159 @@
+"""Too many runs of one deployment at once: after an outage, or so many that others are not seen behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from pilotage.planner.actions.types import CatchUp, SpreadRuns
+from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.remediation import Crowd, Play, Situation, Wish, words_of
+from pilotage.telemetry.facts import DeploymentFact, RunFact
+
+KEEP_NEWEST = "pilotage:keep-newest:"
+"""A deployment's tag: after an outage only its newest runs matter, so many of them."""
+WHOLE_CROWD = timedelta(hours=1)
+"""The last wave starts at most so long after the first."""
+NOTICE = timedelta(minutes=1)
+"""From the proposal to the first wave: time to judge, hold and write."""
+
+
+def overdue(
+    crowds: Mapping[str, Sequence[RunFact]],
+    resumed: Mapping[str, datetime],
+    now: datetime,
+    parameters: PlaybookParameters,
+) -> list[Finding]:
+    """One finding for each deployment whose runs piled up while nothing of their pool started.
+
+    `resumed` has, for each deployment, when the first run of its pool started after the oldest of the crowd was
+    due: a pool that still starts nothing is not helped by other start times.
+    """
+    found = []
+    for deployment_id, runs in sorted(crowds.items()):
+        late = [run for run in runs if run.next_start is not None and run.next_start < now]
+        again = resumed.get(deployment_id)
+        if len(late) < parameters.overdue_runs or again is None:
+            continue
+        since = min(run.next_start for run in late if run.next_start is not None)
+        if again - since < parameters.outage:
+            continue
+        note = (
+            f"{len(late)} runs are overdue, the oldest since {since.isoformat(timespec='seconds')}; nothing of its "
+            f"pool started for {words_of(again - since)} after that"
+        )
+        found.append(_finding(deployment_id, FailureClass.OVERDUE, "after-outage", late, note, now))
+    return found
+
+
+def blocked(
+    crowds: Mapping[str, Sequence[RunFact]], now: datetime, parameters: PlaybookParameters
+) -> list[Finding]:
+    """One finding for each deployment with more waiting runs than Prefect looks at."""
+    found = []
+    for deployment_id, runs in sorted(crowds.items()):
+        if len(runs) <= parameters.blocked_runs:
+            continue
+        held = sum(run.state_name == "AwaitingConcurrencySlot" for run in runs)
+        note = (
+            f"{len(runs)} runs wait, {held} of them for a concurrency slot; Prefect offers "
+            f"{parameters.blocked_runs} runs at a time, so those of others are not seen"
+        )
+        found.append(_finding(deployment_id, FailureClass.BLOCKED, "crowd", runs, note, now))
+    return found
+
+
+def crowd_of(runs: Sequence[RunFact], deployment: DeploymentFact | None) -> Crowd:
+    """What a play has to know of the waiting runs of one deployment."""
+    first = runs[0].parameters if runs else {}
+    return Crowd(
+        waiting=len(runs),
+        keep=kept_by_owner(deployment.tags if deployment else ()),
+        alike=bool(runs) and all(run.auto_scheduled and run.parameters == first for run in runs),
+    )
+
+
+def kept_by_owner(tags: Sequence[str]) -> int | None:
+    """The number in the tag `pilotage:keep-newest:<n>`; None without one, with two, or with no whole number."""
+    said = {tag.removeprefix(KEEP_NEWEST) for tag in tags if tag.startswith(KEEP_NEWEST)}
+    text = said.pop() if len(said) == 1 else ""
+    return int(text) if text.isdecimal() and 1 <= int(text) <= 1000 else None
+
+
+def play_overdue(s: Situation) -> Play:
+    """The newest in waves and the rest cancelled where the owner said so; all of them in waves otherwise."""
+    crowd = s.around.crowd
+    if crowd is None or crowd.waiting < s.parameters.overdue_runs:
+        return Play(alternatives=("spread_runs: the runs have gone on by themselves",))
+    if crowd.keep is None or not crowd.alike or crowd.waiting <= crowd.keep:
+        why = "catch_up: " + (
+            f"no tag {KEEP_NEWEST}<n> says that older runs are superseded"
+            if crowd.keep is None
+            else "all of them are wanted"
+            if crowd.waiting <= crowd.keep
+            else "the runs differ in their parameters, or people made them: none stands for another"
+        )
+        return Play(wishes=(_spread(s, crowd),), alternatives=(why,))
+    dropped = crowd.waiting - crowd.keep
+    caught = CatchUp(
+        deployment_id=_deployment(s),
+        keep=crowd.keep,
+        first=s.now + NOTICE,
+        wave=_wave(crowd.keep, s.parameters),
+        every=s.parameters.wave_every,
+    )
+    effect = f"the newest {crowd.keep} runs start in waves; {dropped} that they supersede are cancelled"
+    return Play(
+        wishes=(Wish(action=caught, effect=effect),),
+        alternatives=("spread_runs: the owner wants the newest only",),
+    )
+
+
+def play_blocked(s: Situation) -> Play:
+    crowd = s.around.crowd
+    if crowd is None or crowd.waiting <= s.parameters.blocked_runs:
+        return Play(alternatives=("spread_runs: the crowd has gone by itself",))
+    return Play(wishes=(_spread(s, crowd),), alternatives=("cancel_tree: a crowd is no reason to drop work",))
+
+
+def _spread(s: Situation, crowd: Crowd) -> Wish:
+    wave = _wave(crowd.waiting, s.parameters)
+    spread = SpreadRuns(
+        deployment_id=_deployment(s), first=s.now + NOTICE, wave=wave, every=s.parameters.wave_every
+    )
+    effect = f"{crowd.waiting} runs start in waves of {wave}, and those of others in between"
+    return Wish(action=spread, effect=effect)
+
+
+def _wave(runs: int, parameters: PlaybookParameters) -> int:
+    waves = max(1, int(WHOLE_CROWD / parameters.wave_every))
+    return min(200, max(parameters.wave, math.ceil(runs / waves)))
+
+
+def _deployment(s: Situation) -> str:
+    return s.finding.subject.removeprefix("deployment:")
+
+
+def _finding(
+    deployment_id: str,
+    failure_class: FailureClass,
+    rule_id: str,
+    runs: Sequence[RunFact],
+    note: str,
+    now: datetime,
+) -> Finding:
+    subject = f"deployment:{deployment_id}"
+    return standing(
+        subject,
+        failure_class,
+        now,
+        episode=now.date().isoformat(),
+        rule_id=rule_id,
+        evidence=(
+            Evidence(ref=subject, note=note),
+            Evidence(ref=f"state:{runs[0].state_id}", note="the first of them"),
+        ),
+    )

@@ -1,0 +1,136 @@
+"""What stands around a finding, counted from the store: rows of failures, memory, queues, who waits ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pilotage.planner.detect.backlog import crowd_of
+from pilotage.planner.detect.failures import diagnose_run, fingerprint_of
+from pilotage.planner.detect.memory_sizing import rung_of, size_in, sized
+from pilotage.planner.detect.starvation import earliest_waiting
+from pilotage.planner.findings import FailureClass, Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.remediation import Circumstances, Crowd, Remedy
+from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
+from pilotage.telemetry.queries import fleet
+from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.queries.retry_impact import rerun_of
+from pilotage.telemetry.store.protocol import Store
+
+ENDED_RUNS_READ = 100
+"""The newest ended runs of a deployment in which rows of failures are counted."""
+REMEDIATION = "pilotage:remediation"
+"""A deployment's tag: it is there to help the runs of others."""
+REMEDIES = "pilotage:remedies:"
+"""A remediation's tag: what it is the remedy for."""
+NEEDS_QUEUES = frozenset({FailureClass.STARVED, FailureClass.MENDED, FailureClass.HELD_UP})
+OF_CROWDS = frozenset({FailureClass.OVERDUE, FailureClass.BLOCKED})
+_FAILED = frozenset({StateType.FAILED, StateType.CRASHED})
+
+
+def circumstances_of(
+    store: Store, run: RunFact | None, finding: Finding | None, now: datetime, parameters: PlaybookParameters
+) -> Circumstances:
+    """Everything a play looks at besides the run itself; reads the store."""
+    kind = finding.failure_class if finding else None
+    queues = tuple(run_queries.floor(store)) if kind in NEEDS_QUEUES else ()
+    if run is None:
+        return Circumstances(
+            queues=queues,
+            crowd=_crowd(store, finding, now) if finding and kind in OF_CROWDS else None,
+            witness=_witness(finding, store, now, parameters) if finding else "",
+        )
+    deployment = run_queries.deployment_of(store, run.run_id)
+    missized = kind is FailureClass.MISSIZED
+    ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
+    default = size_in(deployment.job_variables) if deployment else None
+    return Circumstances(
+        rung=rung_of(sized(ended, default), default, parameters) if default and missized else None,
+        default_mb=default,
+        failures_in_row=failures_in_row(ended),
+        same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
+        deployment_paused=bool(deployment and deployment.paused),
+        memory_mb=memory_of(run, deployment),
+        earliest_waiting=earliest_waiting(run, run_queries.waiting_runs(store, now))
+        if kind is FailureClass.LATE
+        else None,
+        queues=queues,
+        remedies=remedies_offered(deployment, fleet.deployments(store)) if run.state_type in _FAILED else (),
+        rerun=rerun_of(fleet.task_runs_of(store, run.run_id)) if run.state_type in _FAILED else None,
+        newest_failure=not ended or ended[0].run_id == run.run_id,
+    )
+
+
+def remedies_offered(own: DeploymentFact | None, everyone: Sequence[DeploymentFact]) -> tuple[Remedy, ...]:
+    """What the owners of a deployment declared as remedies; what belongs to another team is none of theirs."""
+    if own is None:
+        return ()
+    return tuple(
+        Remedy(
+            deployment_id=other.deployment_id,
+            cures=frozenset(tag.removeprefix(REMEDIES) for tag in other.tags if tag.startswith(REMEDIES)),
+        )
+        for other in everyone
+        if REMEDIATION in other.tags
+        and _team(other) == _team(own)
+        and other.deployment_id != own.deployment_id
+    )
+
+
+def _team(deployment: DeploymentFact) -> str:
+    return next((tag for tag in deployment.tags if tag.startswith("team:")), "")
+
+
+def _crowd(store: Store, finding: Finding, now: datetime) -> Crowd:
+    deployment_id = finding.subject.removeprefix("deployment:")
+    runs = fleet.due_of(store, deployment_id, now)
+    if finding.failure_class is FailureClass.OVERDUE:
+        runs = [run for run in runs if run.next_start is not None and run.next_start < now]
+    known = {d.deployment_id: d for d in fleet.deployments(store)}
+    return crowd_of(runs, known.get(deployment_id))
+
+
+def _witness(finding: Finding, store: Store, now: datetime, parameters: PlaybookParameters) -> str:
+    """The newest of the runs that failed in an unhealthy queue; empty for any other trouble."""
+    if finding.failure_class is not FailureClass.UNHEALTHY:
+        return ""
+    pool, _, queue = finding.subject.removeprefix("queue:").partition("/")
+    failing = fleet.failing_queues(store, now - parameters.unhealthy_window, 1).get((pool, queue))
+    return failing[0].run_id if failing else ""
+
+
+def failures_in_row(ended: Sequence[RunFact]) -> int:
+    """How many of the newest ended runs failed without one that completed between them; newest first."""
+    row = 0
+    for run in ended:
+        if run.state_type not in _FAILED:
+            break
+        row += 1
+    return row
+
+
+def same_fault_in_row(
+    run: RunFact, ended: Sequence[RunFact], now: datetime, parameters: PlaybookParameters
+) -> int:
+    """How many of the newest ended runs failed with this run's fault, without a break and within the window.
+
+    Other runs' faults are told from their messages alone: their logs are not read again for this.
+    """
+    if run.state_type not in _FAILED:
+        return 0
+    wanted = fingerprint_of(run, diagnose_run(run, (), now).failure_class)
+    row = 0
+    for other in ended:
+        too_old = other.ended is None or other.ended < now - parameters.quarantine_window
+        if too_old or other.state_type not in _FAILED:
+            break
+        if fingerprint_of(other, diagnose_run(other, (), now).failure_class) != wanted:
+            break
+        row += 1
+    return row
+
+
+def memory_of(run: RunFact, deployment: DeploymentFact | None) -> int | None:
+    """The run's `memory_mb` in MiB: its own, or its deployment's; None when neither says a whole number."""
+    return size_in(run.job_variables) or (size_in(deployment.job_variables) if deployment else None)

@@ -1,0 +1,220 @@
+"""Where the planner looks for trouble that is not a failed run: one row a look, each reads the store and decides nothing.
+
+What was proposed about a deployment or a queue lately is not found again, whatever became of it: whoever decided
+then has decided. A run is found under an id of its own and needs no such memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pilotage.planner.detect.backlog import blocked, overdue
+from pilotage.planner.detect.context import ENDED_RUNS_READ
+from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, rung_of, size_in, sized
+from pilotage.planner.detect.ongoing import fingerprint_of
+from pilotage.planner.detect.queue_faults import mended_queues, unhealthy_queues
+from pilotage.planner.detect.run_risks import fragile_runs, held_up_runs, orphaned
+from pilotage.planner.detect.stale import (
+    MISSED,
+    SHORTEST,
+    SLACK,
+    closed_alerts,
+    leaked_slots,
+    silence_of,
+    silent_runs,
+)
+from pilotage.planner.detect.starvation import at_risk_runs, late_runs, starved_queues
+from pilotage.planner.findings import FailureClass, Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.telemetry.facts import RunFact, StateType
+from pilotage.telemetry.forecasts import Forecast, Forecaster
+from pilotage.telemetry.queries import fleet, heartbeats
+from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.store.protocol import Store
+
+ALERTS_LAST = timedelta(days=7)
+"""Prefect keeps events for so long by default; what is not among them cannot be resolved."""
+FAILURES_READ = 20
+"""Ended runs of a deployment in which its last failures are looked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookout:
+    """What a look works with."""
+
+    store: Store
+    forecaster: Forecaster
+    parameters: PlaybookParameters
+    now: datetime
+
+    def forecasts(self, run_ids: Sequence[str]) -> Mapping[str, Forecast]:
+        """By run; none for runs that the forecaster does not know."""
+        return {one.run_id: one for one in self.forecaster.forecast(list(run_ids))} if run_ids else {}
+
+    def held_for_a_fault(self) -> dict[str, datetime]:
+        """Since when we hold which queue, by the fingerprint of what it is held for."""
+        held: dict[str, datetime] = {}
+        for step in fleet.steps_since(self.store, self.now - timedelta(hours=24)):
+            if step.action == "hold_queue" and step.step == "injected":
+                held[step.fingerprint] = step.at
+            if (step.action, step.step) in (("hold_queue", "undone"), ("release_queue", "injected")):
+                held.pop(step.fingerprint, None)
+        return held
+
+
+def waiting(at: Lookout) -> list[Finding]:
+    """Starved queues, runs near their deadlines, runs that a held queue keeps from theirs."""
+    queues = run_queries.floor(at.store)
+    due = run_queries.waiting_runs(at.store, at.now)
+    faulty = at.held_for_a_fault() if any(q.paused for q in queues) else {}
+    deployments = {d.deployment_id: d for d in fleet.deployments(at.store)} if due else {}
+    held = frozenset(
+        subject
+        for q in queues
+        if fingerprint_of(subject := f"queue:{q.pool}/{q.queue}", FailureClass.UNHEALTHY) in faulty
+    )
+    return [
+        *starved_queues(queues, at.now, at.parameters),
+        *late_runs(due, at.now, at.parameters),
+        *held_up_runs(due, queues, deployments, at.now, at.parameters, faulty=held),
+    ]
+
+
+def crowds(at: Lookout) -> list[Finding]:
+    """Deployments with too many runs waiting at once."""
+    found = fleet.crowded(at.store, at.now, at.parameters.overdue_runs)
+    resumed = {}
+    for deployment_id, runs in found.items():
+        oldest = min((run.next_start for run in runs if run.next_start is not None), default=None)
+        pool = runs[0].pool
+        again = fleet.first_start_after(at.store, pool, oldest) if pool and oldest else None
+        if again is not None:
+            resumed[deployment_id] = again
+    late = overdue(found, resumed, at.now, at.parameters)
+    # one crowd is one trouble: what an outage explains is not explained twice
+    explained = {finding.subject for finding in late}
+    many = [one for one in blocked(found, at.now, at.parameters) if one.subject not in explained]
+    return _not_asked_lately(at, [*late, *many])
+
+
+def queues(at: Lookout) -> list[Finding]:
+    """Queues to hold for a fault of the platform, and queues to release because it is over."""
+    floor = run_queries.floor(at.store)
+    since = at.now - at.parameters.unhealthy_window
+    failing = fleet.failing_queues(at.store, since, at.parameters.unhealthy_runs)
+    sick = unhealthy_queues(failing, floor, at.now, at.parameters)
+    return [*_not_asked_lately(at, sick), *_mended(at)]
+
+
+def _mended(at: Lookout) -> list[Finding]:
+    floor = [q for q in run_queries.floor(at.store) if q.paused]
+    held = at.held_for_a_fault() if floor else {}
+    cured = {}
+    for q in floor:
+        subject = f"queue:{q.pool}/{q.queue}"
+        began = held.get(fingerprint_of(subject, FailureClass.UNHEALTHY))
+        if began is None:
+            continue
+        failed = fleet.failing_queues(at.store, began - at.parameters.unhealthy_window, 1)
+        concerned = {run.deployment_id for run in failed.get((q.pool, q.queue), ()) if run.deployment_id}
+        if run := fleet.completed_since(at.store, sorted(concerned), began):
+            cured[subject] = run
+    return mended_queues(floor, held, cured, at.now)
+
+
+def upcoming(at: Lookout) -> list[Finding]:
+    """Upcoming runs of a wrong size, and upcoming runs that will probably fail.
+
+    A run that is given what its like needed is not delayed as well: what they failed of is seen to.
+    """
+    soon = run_queries.upcoming_runs(at.store, at.now, at.parameters.horizon)
+    past = _past_of_sized(at, soon)
+    rungs = {one: (rung_of(sized(ended, own), own, at.parameters), own) for one, (ended, own) in past.items()}
+    missized = missized_runs(soon, rungs, at.now, at.parameters)
+    seen_to = {
+        one
+        for one, (rung, own) in rungs.items()
+        if rung.size > own and only_memory(past[one][0][:FAILURES_READ])
+    }
+    others = [run for run in soon if run.deployment_id not in seen_to]
+    made = at.forecasts([run.run_id for run in others])
+    return [*missized, *at_risk_runs(others, made, at.now, at.parameters)]
+
+
+def _past_of_sized(at: Lookout, runs: Sequence[RunFact]) -> dict[str, tuple[list[RunFact], int]]:
+    """The ended runs, newest first, of the deployments of these runs that say what they give, in MiB.
+
+    Only of those that had runs of another size: nothing is to be said of the others.
+    """
+    concerned = {run.deployment_id for run in runs if run.deployment_id}
+    if concerned:
+        concerned &= fleet.with_sizes_of_their_own(at.store)
+    known = {d.deployment_id: d for d in fleet.deployments(at.store)} if concerned else {}
+    past = {}
+    for deployment_id in sorted(str(one) for one in concerned):
+        own = size_in(known[deployment_id].job_variables) if deployment_id in known else None
+        if own is not None:
+            past[deployment_id] = (fleet.last_ended(at.store, deployment_id, ENDED_RUNS_READ), own)
+    return past
+
+
+def under_way(at: Lookout) -> list[Finding]:
+    """Running runs that will probably fail and have no retry."""
+    bare = [run for run in fleet.running(at.store) if run.retries == 0 and run.deployment_id]
+    made = at.forecasts([run.run_id for run in bare])
+    doubtful = [
+        run for run in bare if run.run_id in made and made[run.run_id].p_fail >= at.parameters.act_above
+    ]
+    failures = {}
+    for deployment_id in {str(run.deployment_id) for run in doubtful}:
+        ended = fleet.last_ended(at.store, deployment_id, FAILURES_READ)
+        failures[deployment_id] = [run for run in ended if run.state_type is not StateType.COMPLETED]
+    return fragile_runs(doubtful, made, failures, at.now, at.parameters)
+
+
+def orphans(at: Lookout) -> list[Finding]:
+    """Dead runs whose children go on."""
+    pairs = fleet.orphans(at.store, at.now - at.parameters.orphan_after)
+    known = {d.deployment_id: d for d in fleet.deployments(at.store)} if pairs else {}
+    return orphaned(pairs, known, at.now)
+
+
+def left_behind(at: Lookout) -> list[Finding]:
+    """Runs that may be dead, slots that nobody seems to hold, alerts about runs that have completed."""
+    silent = [
+        pulse
+        for pulse in heartbeats.pulses(at.store, at.now - MISSED * SHORTEST - SLACK)
+        # silence says something only while others were heard
+        if heartbeats.heard_throughout(
+            at.store, at.now - silence_of(pulse), at.now, max(pulse.every, SHORTEST)
+        )
+    ]
+    stuck = heartbeats.stuck_at_their_limit(at.store, at.now - at.parameters.slots_lost_after)
+    closed = heartbeats.told_and_completed(at.store, at.now - ALERTS_LAST)
+    return [
+        *silent_runs(silent, at.now),
+        *_not_asked_lately(at, leaked_slots(stuck, at.now)),
+        *closed_alerts(closed, at.now),
+    ]
+
+
+LOOKS: tuple[Callable[[Lookout], list[Finding]], ...] = (
+    waiting,
+    queues,
+    crowds,
+    upcoming,
+    under_way,
+    orphans,
+    left_behind,
+)
+"""In the order in which their findings are filed."""
+
+
+def _not_asked_lately(at: Lookout, found: Sequence[Finding]) -> list[Finding]:
+    if not found:
+        return []
+    steps = fleet.steps_since(at.store, at.now - at.parameters.ask_again_after)
+    asked = {step.fingerprint for step in steps if step.step == "proposed"}
+    return [finding for finding in found if finding.fingerprint not in asked]

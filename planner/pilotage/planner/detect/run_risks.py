@@ -1,0 +1,194 @@
+"""Trouble of one run that has not failed: running without a net, held up before a deadline, or orphaned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pilotage.planner.actions.types import CancelTree, MoveRun, RaiseRetries, Severity
+from pilotage.planner.detect.failures import diagnose_run
+from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.remediation import Play, Situation, Wish, deadline_of, notify, run_of
+from pilotage.telemetry.facts import DeploymentFact, QueueFact, RunFact, StateType
+from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.queries.fleet import Orphan
+
+MAY_MOVE = "pilotage:may-move"
+"""A tag of a run or its deployment: its runs may be served from another queue of the pool."""
+DIES_WITH_PARENT = "pilotage:dies-with-parent"
+"""A deployment's tag: its runs are of no use once the run that started them has crashed."""
+PASSING = frozenset(
+    {
+        FailureClass.TRANSIENT,
+        FailureClass.RATE_LIMITED,
+        FailureClass.CRASHED,
+        FailureClass.DEPENDENCY,
+    }
+)
+LAST_FAILURES = 5
+"""The failures of a deployment that say what its next one will probably be."""
+
+
+def fragile_runs(
+    running: Sequence[RunFact],
+    forecasts: Mapping[str, Forecast],
+    failures: Mapping[str, Sequence[RunFact]],
+    now: datetime,
+    parameters: PlaybookParameters,
+) -> list[Finding]:
+    """One finding for each running run without retries that will probably fail, and of a fault that passes.
+
+    `failures` has the newest failed runs of each deployment; all of them, two at least, must have been passing ones.
+    """
+    found = []
+    for run in running:
+        forecast = forecasts.get(run.run_id)
+        if forecast is None or forecast.p_fail < parameters.act_above or run.deployment_id is None:
+            continue
+        # without word of its retries nothing proves that it has none
+        if run.retries is None or run.retries > 0 or run.state_type is not StateType.RUNNING:
+            continue
+        past = failures.get(run.deployment_id, ())[:LAST_FAILURES]
+        if len(past) < 2 or any(diagnose_run(one, (), now).failure_class not in PASSING for one in past):
+            continue
+        found.append(
+            standing(
+                f"run:{run.run_id}",
+                FailureClass.FRAGILE,
+                now,
+                episode="running",
+                rule_id="no-net",
+                by="forecast",
+                evidence=(
+                    Evidence(
+                        ref=f"forecast:{run.run_id}",
+                        note=f"{forecast.p_fail:.0%} chance of failing says {forecast.model}; it has no retries, and "
+                        f"the last {len(past)} failures of its deployment were passing ones",
+                    ),
+                ),
+            )
+        )
+    return found
+
+
+def play_fragile(s: Situation) -> Play:
+    """Retries of its own for a run that is likely to fail of what passes; none where the forecast is good."""
+    run = run_of(s)
+    if run.state_type is not StateType.RUNNING:
+        return Play(alternatives=(f"raise_retries: the run is {run.state_name} by now",))
+    if s.forecast is None or s.forecast.p_fail < s.parameters.act_above:
+        return Play(alternatives=("raise_retries: the forecast does not expect it to fail any more",))
+    retries = RaiseRetries(
+        run_id=run.run_id, retries=s.parameters.raised_retries, delay=s.parameters.retry_delay
+    )
+    effect = f"if this attempt fails it is tried again at once, up to {retries.retries} times"
+    return Play(
+        wishes=(Wish(action=retries, effect=effect),),
+        alternatives=("cancel_run: a forecast alone is no reason to drop work",),
+    )
+
+
+def held_up_runs(
+    waiting: Sequence[RunFact],
+    queues: Sequence[QueueFact],
+    deployments: Mapping[str, DeploymentFact],
+    now: datetime,
+    parameters: PlaybookParameters,
+    *,
+    faulty: frozenset[str] = frozenset(),
+) -> list[Finding]:
+    """One finding for each due run with a near deadline whose queue is held, and whose owner lets it be moved.
+
+    `faulty` names the queues that we hold for a fault of the platform: their runs would meet it elsewhere too.
+    """
+    known = {(q.pool, q.queue): q for q in queues}
+    found = []
+    for run in waiting:
+        deadline, here = deadline_of(run), known.get((run.pool or "", run.queue or ""))
+        if deadline is None or not now < deadline <= now + parameters.deadline_near or here is None:
+            continue
+        subject = f"queue:{here.pool}/{here.queue}"
+        governing = deployments.get(run.deployment_id or "")
+        tags = (*run.tags, *(governing.tags if governing else ()))
+        if not here.paused or subject in faulty or MAY_MOVE not in tags or other_queue(here, queues) is None:
+            continue
+        minutes = round((deadline - now).total_seconds() / 60)
+        found.append(
+            standing(
+                f"run:{run.run_id}",
+                FailureClass.HELD_UP,
+                now,
+                episode=deadline.isoformat(),
+                rule_id="held-before-deadline",
+                evidence=(Evidence(ref=subject, note=f"held, and the run's deadline is in {minutes} min"),),
+            )
+        )
+    return found
+
+
+def other_queue(held: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
+    """The open queue of the same pool with the fewest runs waiting; of equals the one served last. None if none."""
+    others = [q for q in queues if q.pool == held.pool and q.queue != held.queue and not q.paused]
+    return min(others, key=lambda q: (q.waiting, -q.priority, q.queue), default=None)
+
+
+def play_held_up(s: Situation) -> Play:
+    run = run_of(s)
+    here = next((q for q in s.around.queues if (q.pool, q.queue) == (run.pool, run.queue)), None)
+    target = other_queue(here, s.around.queues) if here and here.paused else None
+    if target is None:
+        return Play(alternatives=("move_run: its queue is open again, or no other is",))
+    move = MoveRun(run_id=run.run_id, queue=target.queue)
+    return Play(
+        wishes=(Wish(action=move, effect=f"it is served from {target.queue}, before its deadline",
+                     until=deadline_of(run)),),
+        alternatives=("release_queue: whoever held the queue decides about that",),
+    )  # fmt: skip
+
+
+def orphaned(
+    pairs: Sequence[Orphan], deployments: Mapping[str, DeploymentFact], now: datetime
+) -> list[Finding]:
+    """One finding for each dead parent: cancelled, or crashed with children whose owner says they die with it."""
+    families: dict[str, list[Orphan]] = {}
+    for pair in pairs:
+        governing = deployments.get(pair.child.deployment_id or "")
+        dies = DIES_WITH_PARENT in (governing.tags if governing else ())
+        if pair.parent.state_type is StateType.CANCELLED or dies:
+            families.setdefault(pair.parent.run_id, []).append(pair)
+    return [
+        standing(
+            f"run:{parent_id}",
+            FailureClass.ORPHANED,
+            now,
+            episode=family[0].parent.state_id,
+            rule_id="parent-gone",
+            evidence=(
+                Evidence(
+                    ref=f"state:{family[0].parent.state_id}",
+                    note=f"{family[0].parent.state_type}, and {len(family)} runs that it started go on",
+                ),
+                *(
+                    Evidence(ref=f"state:{pair.child.state_id}", note=pair.child.state_type)
+                    for pair in family[:10]
+                ),
+            ),
+        )
+        for parent_id, family in sorted(families.items())
+    ]
+
+
+def play_orphaned(s: Situation) -> Play:
+    """The whole tree below the dead run is cancelled; one that was taken up again meanwhile is left alone."""
+    run = run_of(s)
+    if run.state_type not in (StateType.CRASHED, StateType.CANCELLED):
+        return Play(alternatives=(f"cancel_tree: the run is {run.state_name} again",))
+    cancel = CancelTree(run_id=run.run_id)
+    return Play(
+        wishes=(
+            Wish(action=cancel, effect="nothing goes on that nobody waits for"),
+            *notify(s, Severity.WARNING),
+        )
+    )

@@ -1,0 +1,128 @@
+"""Trouble that something was left behind: a dead run, slots that nobody holds, an alert about what is over.
+
+What is found here is a suspicion only where it is about the dead: the store hears less than Prefect keeps. Policy looks
+the proof up when it decides, and the lever again when it acts; an unproven death is refused by both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot, ResolveAlert
+from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.remediation import Play, Situation, Wish, run_of, words_of
+from pilotage.telemetry.facts import StateType
+from pilotage.telemetry.queries.heartbeats import Closed, Pulse, Stuck
+
+MISSED = 4
+"""Heartbeats in a row that a run has missed before it is asked about: one more than what proves its death, so that
+the proof is there when it is looked for."""
+SHORTEST = timedelta(seconds=30)
+"""Prefect sends heartbeats no more often."""
+SLACK = timedelta(minutes=1)
+"""Events are written and collected in batches, seconds late."""
+
+
+def silence_of(pulse: Pulse) -> timedelta:
+    """For how long a run must be silent before it is asked about."""
+    return MISSED * max(pulse.every, SHORTEST) + SLACK
+
+
+def silent_runs(pulses: Sequence[Pulse], now: datetime) -> list[Finding]:
+    """One finding for each RUNNING run that has been silent for longer than a living one is.
+
+    The episode is the last word of the run: one that speaks and falls silent again is another trouble.
+    """
+    return [
+        standing(
+            f"run:{pulse.run.run_id}",
+            FailureClass.SILENT,
+            now,
+            episode=pulse.heard.isoformat(),
+            rule_id="missed-heartbeats",
+            evidence=(
+                Evidence(
+                    ref=f"state:{pulse.run.state_id}",
+                    note=f"Running by its state, silent for {words_of(now - pulse.heard)}; it sent a heartbeat each "
+                    f"{words_of(pulse.every)}, and others were heard all the while",
+                ),
+            ),
+        )
+        for pulse in pulses
+        if now - pulse.heard > silence_of(pulse)
+    ]
+
+
+def play_silent(s: Situation) -> Play:
+    """The dead run is marked Crashed; what is tried again after that is any crashed run's play."""
+    run = run_of(s)
+    if run.state_type is not StateType.RUNNING:
+        return Play(alternatives=(f"mark_crashed: the run is {run.state_name} by now",))
+    mark = MarkCrashed(run_id=run.run_id)
+    effect = "it stands Crashed, the slot that it holds is free, and it is tried again like any crashed run"
+    return Play(
+        wishes=(Wish(action=mark, effect=effect),),
+        alternatives=("cancel_run: nobody is there who would hear it",),
+    )
+
+
+def leaked_slots(stuck: Sequence[Stuck], now: datetime) -> list[Finding]:
+    """One finding for each deployment whose runs wait for slots that none of its runs holds."""
+    return [
+        standing(
+            f"deployment:{one.deployment_id}",
+            FailureClass.LEAKED,
+            now,
+            episode=one.since.isoformat(),
+            rule_id="slots-of-nobody",
+            evidence=(
+                Evidence(
+                    ref=f"state:{one.witness}",
+                    note=f"{one.waiting} runs wait for a slot of the deployment's limit, the first for "
+                    f"{words_of(now - one.since)}, and none of its runs is under way",
+                ),
+            ),
+        )
+        for one in stuck
+    ]
+
+
+def play_leaked(s: Situation) -> Play:
+    release = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=s.finding.subject.removeprefix("deployment:"))
+    return Play(
+        wishes=(
+            Wish(action=release, effect="the slots that no run holds are free, and the waiting runs start"),
+        ),
+        alternatives=("set_limit: a higher limit would let too many run once the lost slots lapse",),
+    )
+
+
+def closed_alerts(closed: Sequence[Closed], now: datetime) -> list[Finding]:
+    """One finding for each run that completed after its owner was told; told again is another trouble."""
+    return [
+        standing(
+            f"run:{one.run.run_id}",
+            FailureClass.RECOVERED,
+            now,
+            episode=one.told.isoformat(),
+            rule_id="completed-since-told",
+            evidence=(
+                Evidence(
+                    ref=f"state:{one.run.state_id}",
+                    note=f"it completed; its owner was told of trouble {words_of(now - one.told)} ago",
+                ),
+            ),
+        )
+        for one in closed
+    ]
+
+
+def play_recovered(s: Situation) -> Play:
+    run = run_of(s)
+    if run.state_type is not StateType.COMPLETED:
+        return Play(alternatives=(f"resolve_alert: the run is {run.state_name} by now",))
+    return Play(
+        wishes=(Wish(action=ResolveAlert(run_id=run.run_id), effect="the owner knows that it is over"),)
+    )

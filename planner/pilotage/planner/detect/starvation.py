@@ -1,0 +1,148 @@
+"""Trouble that is not a failed run: starved queues, upcoming runs at risk, waiting runs with a near deadline.
+
+Pure. Each finding carries an id made of its subject and its episode, so that one trouble is found as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pilotage.planner.detect.failures import incident_id
+from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.playbooks.registry import busy_queue
+from pilotage.planner.remediation import deadline_of
+from pilotage.telemetry.facts import QueueFact, RunFact, StateType
+from pilotage.telemetry.forecasts import Forecast
+
+
+def starved_queues(
+    queues: Sequence[QueueFact], now: datetime, parameters: PlaybookParameters
+) -> list[Finding]:
+    """One finding for each queue with an overdue run while queues of higher priority hold every slot."""
+    found = []
+    for queue in queues:
+        if queue.paused or queue.waiting < 1 or queue.oldest_due is None:
+            continue
+        waited = now - queue.oldest_due
+        busy = busy_queue(queue, queues)
+        if busy is None or waited <= parameters.starved_after:
+            continue
+        subject = f"queue:{queue.pool}/{queue.queue}"
+        found.append(
+            Finding(
+                incident_id=incident_id(subject, f"starved since {queue.oldest_due.isoformat()}"),
+                subject=subject,
+                failure_class=FailureClass.STARVED,
+                found_at=now,
+                by="rule",
+                rule_id="starved-queue",
+                evidence=(
+                    Evidence(
+                        ref=subject,
+                        note=f"{queue.waiting} due, the first waits {round(waited.total_seconds())} s",
+                    ),
+                    Evidence(
+                        ref=f"queue:{busy.pool}/{busy.queue}",
+                        note=f"priority {busy.priority} before {queue.priority}; holds {busy.running} of "
+                        f"{queue.pool_limit} slots and has {busy.waiting} more waiting",
+                    ),
+                ),
+            )
+        )
+    return found
+
+
+def at_risk_runs(
+    runs: Sequence[RunFact], forecasts: Mapping[str, Forecast], now: datetime, parameters: PlaybookParameters
+) -> list[Finding]:
+    """One finding for each upcoming run that will probably fail and can still be moved; soonest first.
+
+    The episode is the run itself: a run is held back once, whatever is forecast of it afterwards.
+    """
+    found = []
+    for run in sorted(runs, key=lambda r: (r.next_start or now, r.run_id)):
+        forecast = forecasts.get(run.run_id)
+        if run.state_type is not StateType.SCHEDULED or run.next_start is None or forecast is None:
+            continue
+        to_start = run.next_start - now
+        if not parameters.minimum_notice <= to_start <= parameters.horizon:
+            continue
+        if forecast.p_fail < parameters.act_above or run.run_count > 0:
+            continue
+        subject = f"run:{run.run_id}"
+        found.append(
+            Finding(
+                incident_id=incident_id(subject, "at risk"),
+                subject=subject,
+                failure_class=FailureClass.AT_RISK,
+                found_at=now,
+                by="forecast",
+                evidence=(
+                    Evidence(
+                        ref=f"forecast:{run.run_id}",
+                        note=f"{forecast.p_fail:.0%} chance of failing says {forecast.model}; starts in "
+                        f"{round(to_start.total_seconds())} s",
+                    ),
+                ),
+            )
+        )
+    return found
+
+
+def late_runs(waiting: Sequence[RunFact], now: datetime, parameters: PlaybookParameters) -> list[Finding]:
+    """One finding for each waiting run with a near deadline and others ahead in its queue; nearest first."""
+    found = []
+    for run in waiting:
+        deadline = deadline_of(run)
+        if deadline is None or not now < deadline <= now + parameters.deadline_near:
+            continue
+        first = earliest_waiting(run, waiting)
+        if run.state_type is not StateType.SCHEDULED or run.next_start is None or first is None:
+            continue
+        if first >= run.next_start:
+            continue
+        subject = f"run:{run.run_id}"
+        found.append(
+            (
+                deadline,
+                Finding(
+                    incident_id=incident_id(subject, f"late for {deadline.isoformat()}"),
+                    subject=subject,
+                    failure_class=FailureClass.LATE,
+                    found_at=now,
+                    by="rule",
+                    rule_id="near-deadline",
+                    evidence=(
+                        Evidence(
+                            ref=f"state:{run.state_id}",
+                            note=f"its deadline is in {round((deadline - now).total_seconds())} s and "
+                            f"{_ahead(run, waiting)} runs wait ahead of it",
+                        ),
+                    ),
+                ),
+            )
+        )
+    return [finding for _, finding in sorted(found, key=lambda pair: (pair[0], pair[1].subject))]
+
+
+def earliest_waiting(run: RunFact, waiting: Sequence[RunFact]) -> datetime | None:
+    """The start time of the first of the other runs in the same queue, or None when none waits."""
+    return min(
+        (r.next_start for r in _others(run, waiting) if r.next_start is not None),
+        default=None,
+    )
+
+
+def _others(run: RunFact, waiting: Sequence[RunFact]) -> list[RunFact]:
+    return [r for r in waiting if r.run_id != run.run_id and (r.pool, r.queue) == (run.pool, run.queue)]
+
+
+def _ahead(run: RunFact, waiting: Sequence[RunFact]) -> int:
+    mine = run.next_start
+    return sum(
+        1
+        for r in _others(run, waiting)
+        if r.next_start is not None and mine is not None and r.next_start < mine
+    )

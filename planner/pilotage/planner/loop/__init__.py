@@ -1,0 +1,1 @@
+"""The planner at work: detect, plan and file proposals."""

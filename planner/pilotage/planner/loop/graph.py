@@ -1,0 +1,209 @@
+"""One trouble thought through: observe, diagnose, forecast, propose, as a LangGraph graph that changes nothing.
+
+The graph returns proposals; whoever runs it files them. LangGraph runs a node at least once, so no node has an
+effect. The state is plain JSON, because that is what a checkpoint can keep; typed values are made and unmade at
+the nodes' edges. A model is optional and may only name a class where the rules know none, and add prose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from pydantic import TypeAdapter
+
+from pilotage.planner.actions.types import ActionKind
+from pilotage.planner.detect.context import circumstances_of
+from pilotage.planner.detect.failures import diagnose_run
+from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.llm.budget import charged_to
+from pilotage.planner.llm.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
+from pilotage.planner.llm.protocol import LanguageModel
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.playbooks.plan import plan_for
+from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
+from pilotage.planner.remediation import Circumstances, Situation
+from pilotage.planner.similar_incidents import past_incidents, recollection, remembered_class
+from pilotage.telemetry.errors import ModelError
+from pilotage.telemetry.facts import LogLine, RunFact
+from pilotage.telemetry.forecasts import Forecast, Forecaster
+from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.store.protocol import Store
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
+
+log = logging.getLogger(__name__)
+
+RUN = TypeAdapter(RunFact)
+LOGS = TypeAdapter(list[LogLine])
+FINDING = TypeAdapter(Finding)
+FORECAST = TypeAdapter(Forecast)
+AROUND = TypeAdapter(Circumstances)
+PROPOSALS = TypeAdapter(list[tuple[Proposal, CaseFile]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinking:
+    """What the nodes work with; given to each run of the graph and never checkpointed."""
+
+    store: Store
+    forecaster: Forecaster
+    parameters: PlaybookParameters
+    clock: Callable[[], datetime]
+    offered: tuple[ActionKind, ...]
+    model: LanguageModel | None = None
+
+
+class Thought(TypedDict, total=False):
+    """The state: plain JSON only."""
+
+    run_id: str
+    """Empty where the trouble has no run."""
+    finding: dict[str, Any] | None
+    """Given where a detector already found it; made by `diagnose` otherwise."""
+    run: dict[str, Any] | None
+    logs: list[dict[str, Any]]
+    around: dict[str, Any]
+    forecast: dict[str, Any] | None
+    proposals: list[Any]
+    alternatives: list[str]
+    playbook: str
+
+
+async def observe(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+    """The run, its newest logs and what stands around it, read from the store."""
+    thinking = runtime.context
+    given = FINDING.validate_python(state["finding"]) if state.get("finding") else None
+
+    def read() -> tuple[RunFact | None, list[LogLine], Circumstances]:
+        run = run_queries.run(thinking.store, state["run_id"]) if state["run_id"] else None
+        logs = run_queries.logs_of(thinking.store, run.run_id, thinking.parameters.logs_read) if run else []
+        around = circumstances_of(thinking.store, run, given, thinking.clock(), thinking.parameters)
+        return run, logs, around
+
+    run, logs, around = await asyncio.to_thread(read)
+    return {
+        "run": RUN.dump_python(run, mode="json") if run else None,
+        "logs": LOGS.dump_python(logs, mode="json"),
+        "around": AROUND.dump_python(around, mode="json"),
+    }
+
+
+async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+    """The finding: as given, by rule, from memory, or by the model where neither knows the fault."""
+    if state.get("finding") or not state["run"]:
+        return {}
+    run, logs = RUN.validate_python(state["run"]), LOGS.validate_python(state["logs"])
+    finding = diagnose_run(run, logs, runtime.context.clock())
+    past = await asyncio.to_thread(past_incidents, runtime.context.store, finding)
+    known = remembered_class(past) if finding.failure_class is FailureClass.UNKNOWN else None
+    model = runtime.context.model
+    if known is not None:
+        note = Evidence(
+            ref=f"incident:{past[0].incident_id}", note=f"the same fault was read as {known} before"
+        )
+        finding = replace(finding, failure_class=known, by="memory", evidence=(*finding.evidence, note))
+    elif finding.failure_class is FailureClass.UNKNOWN and model is not None:
+        try:
+            with charged_to(finding.incident_id):
+                answer = await model.ask_typed(ModelDiagnosis, diagnosis_prompt(run, logs))
+        except ModelError as error:
+            log.warning("Diagnosing %s without the model: %s", finding.subject, error)
+        else:
+            found = class_of(answer)
+            if found is not FailureClass.UNKNOWN:
+                note = Evidence(ref=f"model:{model.name}"[:300], note=f"a language model reads it as {found}")
+                finding = replace(
+                    finding, failure_class=found, by="model", evidence=(*finding.evidence, note)
+                )
+    if (told := recollection(past)) is not None:
+        finding = replace(finding, evidence=(*finding.evidence, told))
+    return {"finding": FINDING.dump_python(finding, mode="json")}
+
+
+async def forecast(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+    """What the forecaster expects of the run's next attempt, or None when it does not know the run."""
+    if not state["run"]:
+        return {"forecast": None}
+    [*made] = await asyncio.to_thread(runtime.context.forecaster.forecast, [state["run_id"]])
+    if not made:
+        return {"forecast": None}
+    # a numpy float would not survive the checkpoint
+    return {"forecast": FORECAST.dump_python(replace(made[0], p_fail=float(made[0].p_fail)), mode="json")}
+
+
+async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+    """The plan of the class's playbook, with a model's prose where there is one."""
+    thinking = runtime.context
+    if not state.get("finding"):
+        return {"proposals": [], "alternatives": ["nothing: the run is not in the store"], "playbook": ""}
+    finding = FINDING.validate_python(state["finding"])
+    made = FORECAST.validate_python(state["forecast"]) if state.get("forecast") else None
+    situation = Situation(
+        finding=finding,
+        run=RUN.validate_python(state["run"]) if state["run"] else None,
+        forecast=made,
+        around=AROUND.validate_python(state["around"]),
+        now=thinking.clock(),
+        parameters=thinking.parameters,
+    )
+    plan = plan_for(situation, thinking.offered)
+    # what the fault's own history tells needs no prose
+    recalled = any(one.ref.startswith("incident:") for one in finding.evidence)
+    kinds = [] if recalled else [p.action.kind for p, _ in plan.proposals]
+    prose = await _explanation(thinking.model, finding, made, kinds)
+    explained = [
+        (p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]}))
+        for p, case in plan.proposals
+    ]
+    return {
+        "proposals": PROPOSALS.dump_python(explained, mode="json"),
+        "alternatives": list(plan.alternatives),
+        "playbook": plan.playbook,
+    }
+
+
+async def _explanation(
+    model: LanguageModel | None, finding: Finding, made: Forecast | None, kinds: Sequence[str]
+) -> str:
+    """A model's prose, or nothing: its failure changes nothing else."""
+    if model is None or model.down or not kinds:
+        return ""
+    try:
+        with charged_to(finding.incident_id):
+            said = await model.ask_text(explanation_prompt(finding, made.p_fail if made else None, kinds))
+    except ModelError as error:
+        log.warning("Explaining %s without the model: %s", finding.subject, error)
+        return ""
+    return said[:2000]
+
+
+def build(
+    checkpointer: BaseCheckpointSaver[Any] | None,
+) -> CompiledStateGraph[Thought, Thinking, Thought, Thought]:
+    """The compiled graph. Run it with `durability="sync"` and the incident's id as its thread."""
+    graph = StateGraph(Thought, context_schema=Thinking)
+    graph.add_node("observe", observe)
+    graph.add_node("diagnose", diagnose)
+    graph.add_node("forecast", forecast)
+    graph.add_node("propose", propose)
+    graph.add_edge(START, "observe")
+    graph.add_edge("observe", "diagnose")
+    graph.add_edge("diagnose", "forecast")
+    graph.add_edge("forecast", "propose")
+    graph.add_edge("propose", END)
+    return graph.compile(checkpointer=checkpointer, name="planner")
+
+
+def proposals_in(state: Mapping[str, Any]) -> list[tuple[Proposal, CaseFile]]:
+    """The proposals of a finished thought, typed again."""
+    return PROPOSALS.validate_json(json.dumps(state.get("proposals", [])))

@@ -1,0 +1,329 @@
+"""The planner at work: look for new trouble, think each one through, file what is proposed.
+
+It reads the store and files at a desk; it has no other way to act. One broken situation never stops the others,
+and what could not be read or filed is tried again at the next tick: ids are derived, so twice is once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pilotage.planner.actions.types import ActionKind, action_as_json
+from pilotage.planner.checkpoints import Checkpoints, checkpoint_fault
+from pilotage.planner.detect.failures import incident_id
+from pilotage.planner.detect.registry import LOOKS, Lookout
+from pilotage.planner.findings import Finding
+from pilotage.planner.llm.protocol import LanguageModel
+from pilotage.planner.llm.tracing import TurnTracer, Untraced
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.proposals import Desk
+from pilotage.telemetry.errors import AdapterError
+from pilotage.telemetry.forecasts import Forecaster
+from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.store.protocol import Store
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+log = logging.getLogger(__name__)
+
+OVERLAP = timedelta(hours=6)
+"""How far behind the newest failure that was seen older ones are still looked for: backfill arrives late."""
+FRESH = timedelta(minutes=10)
+"""A half-done thought that is older is begun again: what it observed is stale."""
+THOUGHTS_AT_ONCE = 4
+"""So that one slow answer of a model does not hold up everybody's retry."""
+TRIES = 3
+"""How often a situation is thought about that breaks the planner or that the desk refuses for good."""
+REMEMBERED = 20_000
+"""Handled incidents that are remembered; far more than the overlap can bring back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """One new situation, before it is thought about."""
+
+    incident_id: str
+    run_id: str = ""
+    finding: Finding | None = None
+    """Given by a detector; a failed run is diagnosed in the graph."""
+
+
+class Planner:
+    """The loop's thinking half. Use it as an async context manager, or call `aclose` at the end."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        forecaster: Forecaster,
+        desk: Desk,
+        checkpoints: Checkpoints,
+        parameters: PlaybookParameters | None = None,
+        model: LanguageModel | None = None,
+        since: datetime | None = None,
+        traces: TurnTracer | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store, self._forecaster, self._desk, self._model = store, forecaster, desk, model
+        self._parameters = parameters or PlaybookParameters()
+        self._checkpoints, self._clock = checkpoints, clock
+        self._traces = traces or Untraced()
+        self._since = since or clock()
+        self._handled: dict[str, None] = {}
+        self._broken: dict[str, int] = {}
+        self._open = AsyncExitStack()
+        self._graph: CompiledStateGraph[Any, Any, Any, Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the checkpoints; harmless when called twice."""
+        self._graph = None
+        await self._open.aclose()
+
+    async def tick(self, now: datetime) -> list[dict[str, Any]]:
+        """What happened: one entry for each new situation, with the desk's answers under `filed`.
+
+        An entry has `incident_id`, `subject`, `failure_class`, `found_by`, `rule_id`, `fingerprint`, `p_fail`,
+        `playbook`, `alternatives`, `filed` and, when something failed, `error`. Raises CheckpointError.
+        """
+        try:
+            return await self._tick(now)
+        except Exception as error:
+            if (fault := checkpoint_fault(error)) is not None:
+                raise fault from error
+            raise
+        finally:
+            await (
+                self.aclose()
+            )  # opened anew when there is something new: a lost connection is lost for one tick
+
+    async def _tick(self, now: datetime) -> list[dict[str, Any]]:
+        try:
+            offered = await asyncio.to_thread(self._desk.offered)
+        except AdapterError as error:
+            log.warning("Planning waits for the desk: %s", error)
+            return []
+        new = [t for t in await asyncio.to_thread(self._look, now) if t.incident_id not in self._handled]
+        new = [trouble for trouble in new if not await self._settled_before(trouble.incident_id)]
+        if not new:
+            return []
+        await self._compiled()
+        turn = asyncio.Semaphore(THOUGHTS_AT_ONCE)
+        thoughts = [asyncio.create_task(self._think(trouble, offered, now, turn)) for trouble in new]
+        try:
+            return [await self._settle(t, thought) for t, thought in zip(new, thoughts, strict=True)]
+        finally:
+            for thought in thoughts:
+                thought.cancel()
+            await asyncio.gather(*thoughts, return_exceptions=True)
+
+    # -- looking
+
+    def _look(self, now: datetime) -> list[Trouble]:
+        """The troubles of this moment, in the order in which they are to be filed."""
+        found: list[Trouble] = []
+        lookout = Lookout(
+            store=self._store, forecaster=self._forecaster, parameters=self._parameters, now=now
+        )
+        looks = [(look.__name__, partial(look, lookout)) for look in LOOKS]
+        for name, look in looks:
+            with _seeing(name):
+                found += [_detected(finding) for finding in look()]
+        with _seeing("failed"):
+            found += self._failed(now)
+        return found
+
+    def _failed(self, now: datetime) -> Iterable[Trouble]:
+        """Failed runs, those first whose next attempt is likeliest to succeed."""
+        failures = run_queries.failures_since(self._store, self._since)
+        ends = [run.ended for run in failures if run.ended is not None and run.ended <= now]
+        if ends:
+            self._since = max(self._since, max(ends) - OVERLAP)
+        new = [
+            (run, trouble)
+            for run in failures
+            if (
+                trouble := Trouble(
+                    incident_id=incident_id(f"run:{run.run_id}", run.state_id), run_id=run.run_id
+                )
+            )
+            and trouble.incident_id not in self._handled
+        ]
+        odds = self._odds([run.run_id for run, _ in new])
+        new.sort(key=lambda pair: odds.get(pair[0].run_id, 0.5))
+        return [trouble for _, trouble in new]
+
+    def _odds(self, run_ids: list[str]) -> dict[str, float]:
+        """The chances of failing that give the order; without a forecaster the order does not matter."""
+        try:
+            made = self._forecaster.forecast(run_ids) if run_ids else ()
+        except Exception as error:
+            log.warning("Ordering %d failures without a forecast: %s", len(run_ids), error)
+            return {}
+        return {forecast.run_id: float(forecast.p_fail) for forecast in made}
+
+    # -- thinking
+
+    async def _compiled(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        if self._graph is None:
+            from pilotage.planner.loop.graph import build  # the graph library takes 0.6 s to import
+
+            self._graph = build(await self._open.enter_async_context(self._checkpoints.opened()))
+        return self._graph
+
+    async def _think(
+        self, trouble: Trouble, offered: tuple[ActionKind, ...], now: datetime, turn: asyncio.Semaphore
+    ) -> dict[str, Any]:
+        """The finished state of the graph for one trouble; a thought that broke off lately is taken up again."""
+        async with turn:
+            from pilotage.planner.loop.graph import FINDING, Thinking
+
+            graph = await self._compiled()
+            config: Any = {"configurable": {"thread_id": trouble.incident_id}}
+            thinking = Thinking(
+                store=self._store,
+                forecaster=self._forecaster,
+                parameters=self._parameters,
+                clock=lambda: now,
+                offered=offered,
+                model=self._model,
+            )
+            begun = await graph.aget_state(config)
+            made_at = datetime.fromisoformat(begun.created_at) if begun.created_at else None
+            fresh = made_at is not None and abs(self._clock() - made_at) < FRESH
+            if fresh and not begun.next and "proposals" in begun.values:
+                # thought through, not wholly filed: the same text again, or the ledger takes it for another's
+                return dict(begun.values)
+            if fresh and begun.next:
+                start = None
+            else:
+                given = FINDING.dump_python(trouble.finding, mode="json") if trouble.finding else None
+                start = {"run_id": trouble.run_id, "finding": given}
+            model = self._model.name if self._model else ""
+            with self._traces.turn(trouble.incident_id, model) as span, span.inside():
+                state: dict[str, Any] = await graph.ainvoke(
+                    start, config, context=thinking, durability="sync"
+                )
+            return state
+
+    # -- filing
+
+    async def _settle(self, trouble: Trouble, thought: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
+        """What became of one trouble. It counts as handled when all its proposals are filed."""
+        happened: dict[str, Any] = {"incident_id": trouble.incident_id, "filed": []}
+        try:
+            state = await thought
+            happened |= _told(state)
+            await self._file(trouble.incident_id, state, happened["filed"])
+        except Exception as found:  # a defect of ours in one situation must not stop the others
+            error = checkpoint_fault(found) or found
+            if isinstance(error, AdapterError):
+                log.warning("Incident %s waits for the next tick: %s", trouble.incident_id, error)
+                happened["error"] = str(error)
+            else:
+                log.exception("Incident %s could not be thought through", trouble.incident_id)
+                happened["error"] = f"{type(error).__name__}: {error}"
+            if not (isinstance(error, AdapterError) and error.transient):
+                self._count_try(trouble.incident_id)
+        else:
+            self._remember(trouble.incident_id)
+            await self._forget_thought(trouble.incident_id)
+        return happened
+
+    async def _file(self, incident: str, state: dict[str, Any], filed: list[dict[str, Any]]) -> None:
+        from pilotage.planner.loop.graph import proposals_in
+
+        proposals = proposals_in(state)
+        known = await asyncio.to_thread(self._filed_before, incident) if proposals else frozenset()
+        for proposal, case in proposals:
+            told = {"proposal_id": proposal.id, "action": action_as_json(proposal.action)}
+            if proposal.id in known:
+                filed.append(told | {"outcome": "filed before"})
+                continue
+            filed.append(told | await asyncio.to_thread(self._desk.file, proposal, case))
+
+    def _filed_before(self, incident: str) -> frozenset[str]:
+        """An incident's proposals in the ledger's mirror: a restarted planner thinks of them again."""
+        sql = "SELECT DISTINCT proposal_id FROM decisions WHERE incident_id = ?"
+        return frozenset(row["proposal_id"] for row in self._store.rows(sql, [incident]))
+
+    async def _settled_before(self, incident: str) -> bool:
+        """Whether an earlier planner filed all it wanted: proposals are on record and no half-done thought is.
+
+        What was decided then, by policy or by a person, stands; thinking anew would only find another way to ask.
+        """
+        try:
+            if not await asyncio.to_thread(self._filed_before, incident):
+                return False
+        except AdapterError as error:
+            log.warning("Looking for what was filed on %s: %s", incident, error)
+            return False
+        graph = await self._compiled()
+        thought = await graph.aget_state({"configurable": {"thread_id": incident}})
+        if thought.created_at is not None:
+            return False
+        self._remember(incident)
+        return True
+
+    def _count_try(self, incident: str) -> None:
+        """Gives an incident up after its last try: what failed for good would fail at every tick."""
+        self._broken[incident] = self._broken.get(incident, 0) + 1
+        if self._broken[incident] >= TRIES:
+            self._remember(incident)
+
+    def _remember(self, incident: str) -> None:
+        self._broken.pop(incident, None)
+        self._handled[incident] = None
+        while len(self._handled) > REMEMBERED:
+            del self._handled[next(iter(self._handled))]
+
+    async def _forget_thought(self, incident: str) -> None:
+        """Checkpoints hold half-done thinking only; what is filed is in the ledger."""
+        graph = await self._compiled()
+        try:
+            await graph.checkpointer.adelete_thread(incident)  # type: ignore[union-attr]
+        except Exception:
+            log.warning("The checkpoints of %s stay on file", incident, exc_info=True)
+
+
+@contextmanager
+def _seeing(name: str) -> Iterator[None]:
+    """One look: its faults are told and do not blind the others."""
+    try:
+        yield
+    except AdapterError as error:
+        log.warning("Looking for trouble, %s: %s", name, error)
+    except Exception:
+        log.exception("Looking for trouble, %s", name)
+
+
+def _detected(finding: Finding) -> Trouble:
+    kind, _, name = finding.subject.partition(":")
+    return Trouble(incident_id=finding.incident_id, run_id=name if kind == "run" else "", finding=finding)
+
+
+def _told(state: dict[str, Any]) -> dict[str, Any]:
+    finding = state.get("finding") or {}
+    kept = {key: finding.get(key, "") for key in ("subject", "failure_class", "rule_id", "fingerprint")}
+    return kept | {
+        "found_by": finding.get("by", ""),
+        "p_fail": (state.get("forecast") or {}).get("p_fail"),
+        "playbook": state.get("playbook", ""),
+        "alternatives": state.get("alternatives", []),
+    }

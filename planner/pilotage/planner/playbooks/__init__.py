@@ -1,0 +1,1 @@
+"""Playbooks: from a finding to the actions that are proposed for it."""

@@ -1,0 +1,104 @@
+"""From a situation to proposals: the play of its class, quarantine on top, and only what may be offered.
+
+What is decided here is decided in `playbooks`; this gives each wish its id, its expiry and its case file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pilotage.planner.actions.types import Action, ActionKind
+from pilotage.planner.playbooks.registry import NEEDS_NO_RUN, NOT_A_FAILURE, PLAYS, quarantine, remedy
+from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.planner.remediation import Situation, Wish, notify
+
+AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
+"""What runs a failed run again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The proposals for one finding, in the order they should be filed."""
+
+    playbook: str
+    proposals: tuple[tuple[Proposal, CaseFile], ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+def plan_for(s: Situation, offered: Sequence[ActionKind]) -> Plan:
+    """The proposals for a situation, only of kinds that are offered, and the roads not taken."""
+    name, play_of = PLAYS[s.finding.failure_class]
+    if s.run is None and s.finding.failure_class not in NEEDS_NO_RUN:
+        return Plan(playbook=name, alternatives=("nothing: the run is not in the store any more",))
+    play = play_of(s)
+    remedies, none_because = remedy(s)
+    if remedies and any(wish.action.kind in AGAIN for wish in play.wishes):
+        remedies, none_because = (), ("launch_remediation: another attempt is tried first",)
+    wanted = [*remedies, *play.wishes, *quarantine(s)]
+    kinds = {wish.action.kind for wish in wanted}
+    if "pause_deployment" in kinds and "notify_owner" not in kinds:
+        wanted += notify(s)
+    refused = tuple(
+        f"{w.action.kind}: not offered to this planner" for w in wanted if w.action.kind not in offered
+    )
+    roads = (*play.alternatives, *none_because, *refused)
+    made = tuple(
+        (_proposal(s, wish, name), _case(s, wish, roads)) for wish in wanted if wish.action.kind in offered
+    )
+    return Plan(playbook=name, proposals=made, alternatives=roads)
+
+
+def proposal_id(incident: str, action: Action, attempt: str) -> str:
+    """`p-` and 12 hex digits: equal for the same wish in the same attempt, whatever its numbers."""
+    seed = json.dumps([incident, action.kind, attempt])
+    return "p-" + hashlib.sha256(seed.encode()).hexdigest()[:12]
+
+
+def _proposal(s: Situation, wish: Wish, playbook: str) -> Proposal:
+    state_id = s.run.state_id if s.run and wish.bound_to_state else ""
+    # A failure's state is its attempt. Other trouble is proposed on once, whatever states follow.
+    attempt = s.run.state_id if s.run and s.finding.failure_class not in NOT_A_FAILURE else ""
+    latest = s.now + s.parameters.proposal_life
+    refs = tuple(dict.fromkeys(e.ref[:300] for e in s.finding.evidence))
+    if s.forecast is not None:
+        refs = (*refs, f"forecast:{s.forecast.run_id}")
+    return Proposal(
+        id=proposal_id(s.finding.incident_id, wish.action, attempt),
+        incident_id=s.finding.incident_id,
+        action=wish.action,
+        expected_state_id=state_id,
+        evidence=refs[:50],
+        playbook=playbook,
+        expires_at=min(latest, wish.until) if wish.until else latest,
+    )
+
+
+def _case(s: Situation, wish: Wish, alternatives: tuple[str, ...]) -> CaseFile:
+    known: dict[str, Any] = {}
+    if s.forecast is not None:
+        known = {
+            "p_fail": s.forecast.p_fail,
+            "forecast_model": s.forecast.model,
+            "forecast_reasons": s.forecast.reasons,
+        }
+    began = (
+        s.run.ended or s.run.updated
+        if s.run and s.finding.failure_class not in NOT_A_FAILURE
+        else s.finding.found_at
+    )
+    return CaseFile(
+        subject=s.finding.subject,
+        failure_class=s.finding.failure_class.value,
+        found_by=s.finding.by,
+        rule_id=s.finding.rule_id,
+        fingerprint=s.finding.fingerprint,
+        notes=tuple(e.note for e in s.finding.evidence),
+        expected_effect=wish.effect,
+        alternatives=alternatives,
+        failed_at=began,
+        **known,
+    )

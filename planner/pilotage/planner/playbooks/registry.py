@@ -1,0 +1,307 @@
+"""What is proposed for which failure class: one table of plays, each a pure function of a situation.
+
+A play returns wishes in the order of preference and the roads not taken, each with its reason. The forecast
+is an input of every play that runs something again: a retry that it calls hopeless is not proposed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import MappingProxyType
+
+from pilotage.planner.actions.types import (
+    LaunchRemediation,
+    PauseDeployment,
+    RescheduleRun,
+    ReserveSlot,
+    ResizeRun,
+    RetryRun,
+    Severity,
+)
+from pilotage.planner.detect.backlog import play_blocked, play_overdue
+from pilotage.planner.detect.memory_sizing import play_missized
+from pilotage.planner.detect.queue_faults import play_mended, play_unhealthy
+from pilotage.planner.detect.run_risks import play_fragile, play_held_up, play_orphaned
+from pilotage.planner.detect.stale import play_leaked, play_recovered, play_silent
+from pilotage.planner.findings import FailureClass
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.remediation import Play, Situation, Wish, deadline_of, notify, run_of, words_of
+from pilotage.telemetry.facts import QueueFact
+
+BOOST = timedelta(seconds=1)
+"""How far before the earliest waiting run a boosted one is put; queues are served by start time."""
+
+
+def backoff(first: timedelta, run_count: int, longest: timedelta) -> timedelta:
+    """The delay before the next attempt: the first, doubled for each attempt since, up to the longest."""
+    doublings = min(max(run_count - 1, 0), 20)
+    return min(first * (1 << doublings), longest)
+
+
+def hopeless(s: Situation) -> str:
+    """Why a further attempt is held back because of the forecast, or an empty string."""
+    if s.forecast is None or s.forecast.p_fail < s.parameters.hopeless:
+        return ""
+    if s.around.failures_in_row < s.parameters.hopeless_row:
+        return ""
+    return (
+        f"the forecast gives the next attempt a {s.forecast.p_fail:.0%} chance of failing and the last "
+        f"{s.around.failures_in_row} runs of the deployment all failed"
+    )
+
+
+def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Play:
+    """A retry in place after a backoff, or a word to the owner when attempts or hope are used up."""
+    run = run_of(s)
+    held_back = hopeless(s)
+    if run.run_count >= max_attempts:
+        held_back = f"it has been tried {run.run_count} times, {max_attempts} are the limit"
+    if held_back:
+        return Play(wishes=notify(s), alternatives=(f"retry_run: held back, {held_back}",))
+    delay = backoff(first_delay, run.run_count, s.parameters.longest_delay)
+    again = RetryRun(run_id=run.run_id, delay=delay)
+    return Play(
+        wishes=(
+            Wish(
+                action=again,
+                effect=f"the same run, tried again in {words_of(delay)}, completes{rerun_words(s)}",
+            ),
+        )
+    )
+
+
+def rerun_words(s: Situation) -> str:
+    """Which tasks another attempt does again, as the end of a sentence; empty when nobody knows."""
+    told = s.around.rerun.words() if s.around.rerun else ""
+    return f"; {told}" if told else ""
+
+
+def play_transient(s: Situation) -> Play:
+    return retry(s, s.parameters.retry_delay, s.parameters.max_attempts)
+
+
+def play_rate_limited(s: Situation) -> Play:
+    return retry(s, s.parameters.rate_limited_delay, s.parameters.max_attempts)
+
+
+def play_dependency(s: Situation) -> Play:
+    return retry(s, s.parameters.dependency_delay, s.parameters.max_attempts)
+
+
+def play_timed_out(s: Situation) -> Play:
+    return retry(s, s.parameters.retry_delay, s.parameters.max_timed_out_attempts)
+
+
+def play_permanent(s: Situation) -> Play:
+    """A word to the owner only: the same again cannot end differently."""
+    return Play(
+        wishes=notify(s), alternatives=("retry_run: a permanent error cannot be cured by running it again",)
+    )
+
+
+def play_infrastructure(s: Situation) -> Play:
+    return Play(
+        wishes=notify(s),
+        alternatives=("retry_run: the platform has to be mended first, another attempt would meet the same",),
+    )
+
+
+def play_out_of_memory(s: Situation) -> Play:
+    """One step more memory and a retry; the forecast speaks of the old size and does not hold this back."""
+    run = run_of(s)
+    has = s.around.memory_mb
+    if not has or has < 1:
+        return Play(
+            wishes=notify(s),
+            alternatives=("resize_run: nobody says how much memory it has (job variable memory_mb)",
+                          "retry_run: the same size would run out again"),
+        )  # fmt: skip
+    size = next_size(has, s.parameters)
+    if size <= has:
+        return Play(
+            wishes=notify(s),
+            alternatives=(f"resize_run: it has {has} MiB, the cap is {s.parameters.memory_cap_mb} MiB",),
+        )
+    if run.run_count >= s.parameters.max_attempts:
+        return Play(wishes=notify(s), alternatives=(f"resize_run: it has been tried {run.run_count} times",))
+    return Play(
+        wishes=(Wish(action=ResizeRun(run_id=run.run_id, memory_mb=size),
+                     effect=f"with {size} MiB instead of {has} MiB the run completes{rerun_words(s)}"),),
+        alternatives=("retry_run: the same size would run out again",),
+    )  # fmt: skip
+
+
+def next_size(has_mb: int, parameters: PlaybookParameters) -> int:
+    """One memory step up from `has_mb`, rounded up, never over the cap, in MiB."""
+    grain = parameters.memory_rounding_mb
+    wanted = math.ceil(has_mb * parameters.memory_step / grain) * grain
+    return min(wanted, parameters.memory_cap_mb)
+
+
+def play_unknown(s: Situation) -> Play:
+    """One cautious retry when the forecast is good; with a bad one or none, a word to the owner."""
+    if s.forecast is None:
+        return Play(
+            wishes=notify(s), alternatives=("retry_run: the cause is unknown and there is no forecast",)
+        )
+    if s.forecast.p_fail >= s.parameters.cautious_below:
+        reason = f"retry_run: the cause is unknown and the forecast is {s.forecast.p_fail:.0%} failure"
+        return Play(wishes=notify(s), alternatives=(reason,))
+    return retry(s, s.parameters.retry_delay, 2)
+
+
+def play_at_risk(s: Situation) -> Play:
+    """A later start for a run that is expected to fail, and a word to its owner while there is time."""
+    start = s.run.next_start if s.run else None
+    if s.run is None or start is None or s.forecast is None:
+        return Play(alternatives=("reschedule_run: the run has no start time or no forecast any more",))
+    if s.forecast.p_fail < s.parameters.act_above:
+        return Play(alternatives=(f"reschedule_run: the forecast is {s.forecast.p_fail:.0%} only",))
+    if start - s.now < s.parameters.minimum_notice:
+        return Play(
+            wishes=notify(s, Severity.WARNING),
+            alternatives=("reschedule_run: it starts too soon to be moved safely",),
+        )
+    later = RescheduleRun(run_id=s.run.run_id, start=start + s.parameters.hold_back)
+    risk = f"{s.forecast.p_fail:.0%} likely to fail"
+    why = f"{words_of(s.parameters.hold_back)} to act before a run starts that is {risk}"
+    return Play(
+        wishes=(Wish(action=later, effect=why, until=start), *notify(s, Severity.WARNING)),
+        alternatives=("cancel_run: a forecast alone is no reason to drop work",),
+    )
+
+
+def play_starved(s: Situation) -> Play:
+    """A cap on the queue that holds the slots, so that the starved one gets one."""
+    pool, _, name = s.finding.subject.removeprefix("queue:").partition("/")
+    starved = next((q for q in s.around.queues if (q.pool, q.queue) == (pool, name)), None)
+    busy = busy_queue(starved, s.around.queues) if starved else None
+    if starved is None or busy is None:
+        return Play(alternatives=("reserve_slot: no queue of higher priority holds the slots any more",))
+    limit = min(starved.pool_limit or busy.running, busy.running) - 1
+    if limit < 1:
+        return Play(alternatives=("reserve_slot: the pool has one slot; a cap of 0 would fail tasks",))
+    reserve = ReserveSlot(
+        pool=pool, busy_queue=busy.queue, starved_queue=name, limit=limit, hold=s.parameters.reserve_hold
+    )
+    effect = (
+        f"one slot comes free and the runs waiting in {name} get it for {words_of(s.parameters.reserve_hold)}"
+    )
+    return Play(wishes=(Wish(action=reserve, effect=effect),))
+
+
+def busy_queue(starved: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
+    """The queue of higher priority that holds most slots of a full pool and wants more, or None."""
+    ahead = [q for q in queues if q.pool == starved.pool and q.priority < starved.priority and not q.paused]
+    if starved.pool_limit is None or sum(q.running for q in ahead) < starved.pool_limit:
+        return None
+    wanting = [q for q in ahead if q.waiting > 0 and q.running > 0]
+    return max(wanting, key=lambda q: (q.running, -q.priority, q.queue), default=None)
+
+
+def play_late(s: Situation) -> Play:
+    """An earlier start time for a waiting run whose deadline is near, so that its queue serves it first."""
+    if s.run is None or s.around.earliest_waiting is None:
+        return Play(alternatives=("reschedule_run: nothing waits ahead of it any more",))
+    start = s.around.earliest_waiting - BOOST
+    if start < s.now - s.parameters.longest_boost:
+        return Play(
+            wishes=notify(s, Severity.WARNING),
+            alternatives=("reschedule_run: the runs ahead wait longer than a boost may reach back",),
+        )
+    boost = RescheduleRun(run_id=s.run.run_id, start=start)
+    return Play(
+        wishes=(Wish(action=boost, effect="it is the next of its queue to start", until=deadline_of(s.run)),)
+    )
+
+
+PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingProxyType(
+    {
+        FailureClass.TRANSIENT: ("retry-transient", play_transient),
+        FailureClass.RATE_LIMITED: ("retry-when-allowed", play_rate_limited),
+        FailureClass.CRASHED: ("retry-crashed", play_transient),
+        FailureClass.OUT_OF_MEMORY: ("more-memory", play_out_of_memory),
+        FailureClass.TIMED_OUT: ("retry-timed-out", play_timed_out),
+        FailureClass.AUTH: ("tell-owner", play_permanent),
+        FailureClass.BAD_INPUT: ("tell-owner", play_permanent),
+        FailureClass.CODE_BUG: ("tell-owner", play_permanent),
+        FailureClass.DEPENDENCY: ("retry-dependency", play_dependency),
+        FailureClass.INFRASTRUCTURE: ("tell-owner", play_infrastructure),
+        FailureClass.STARVED: ("reserve-slot", play_starved),
+        FailureClass.AT_RISK: ("hold-back", play_at_risk),
+        FailureClass.LATE: ("boost", play_late),
+        FailureClass.MISSIZED: ("size-ladder", play_missized),
+        FailureClass.FRAGILE: ("raise-retries", play_fragile),
+        FailureClass.HELD_UP: ("move-to-open-queue", play_held_up),
+        FailureClass.ORPHANED: ("cancel-orphans", play_orphaned),
+        FailureClass.OVERDUE: ("catch-up", play_overdue),
+        FailureClass.BLOCKED: ("spread-crowd", play_blocked),
+        FailureClass.UNHEALTHY: ("hold-queue", play_unhealthy),
+        FailureClass.MENDED: ("release-queue", play_mended),
+        FailureClass.SILENT: ("mark-dead", play_silent),
+        FailureClass.LEAKED: ("release-slots", play_leaked),
+        FailureClass.RECOVERED: ("resolve-alert", play_recovered),
+        FailureClass.UNKNOWN: ("cautious-retry", play_unknown),
+    }
+)
+NEEDS_NO_RUN = frozenset(
+    {
+        FailureClass.STARVED,
+        FailureClass.OVERDUE,
+        FailureClass.BLOCKED,
+        FailureClass.UNHEALTHY,
+        FailureClass.MENDED,
+        FailureClass.LEAKED,
+    }
+)
+NOT_A_FAILURE = NEEDS_NO_RUN | {
+    FailureClass.AT_RISK,
+    FailureClass.LATE,
+    FailureClass.MISSIZED,
+    FailureClass.FRAGILE,
+    FailureClass.HELD_UP,
+    FailureClass.ORPHANED,
+    FailureClass.SILENT,
+    FailureClass.RECOVERED,
+}
+"""Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
+
+
+def quarantine(s: Situation) -> tuple[Wish, ...]:
+    """The wish to pause a deployment that keeps failing the same way; none while it does not."""
+    p, run = s.parameters, s.run
+    if run is None or run.deployment_id is None or s.around.deployment_paused:
+        return ()
+    if s.finding.failure_class in NOT_A_FAILURE or s.around.same_fault_in_row < p.quarantine_after:
+        return ()
+    # of a row that is seen at once, the newest speaks for all
+    if not s.around.newest_failure:
+        return ()
+    pause = PauseDeployment(deployment_id=run.deployment_id, hold=p.quarantine_hold)
+    effect = f"no further run meets the fault that {s.around.same_fault_in_row} runs in a row have met"
+    return (Wish(action=pause, effect=effect, bound_to_state=False),)
+
+
+def remedy(s: Situation) -> tuple[tuple[Wish, ...], tuple[str, ...]]:
+    """The wish to start the one remedy that owners declared for this failure, and why there is none otherwise.
+
+    The most particular declaration decides: that of the fault before that of the rule, that before the class.
+    """
+    run, found = s.run, s.finding
+    if run is None or found.failure_class in NOT_A_FAILURE:
+        return (), ()
+    for what in (found.fingerprint, found.rule_id, found.failure_class.value):
+        declared = [one.deployment_id for one in s.around.remedies if what and what in one.cures]
+        if len(declared) > 1:
+            return (), (
+                f"launch_remediation: {len(declared)} remedies are declared for {what}, one would do",
+            )
+        if declared:
+            launch = LaunchRemediation(
+                run_id=run.run_id, deployment_id=declared[0], attempt=max(1, run.run_count)
+            )
+            effect = f"the remedy that its owners declared for {what} is done"
+            return (Wish(action=launch, effect=effect),), ()
+    return (), ()

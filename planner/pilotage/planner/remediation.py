@@ -1,0 +1,151 @@
+"""What a play is: from a situation to what is wanted of it. The plays themselves stand beside their situations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pilotage.planner.actions.types import Action, NotifyOwner, Severity
+from pilotage.planner.findings import Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.telemetry.errors import InvariantError
+from pilotage.telemetry.facts import QueueFact, RunFact
+from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.queries.retry_impact import Rerun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """The runs of one deployment that wait together."""
+
+    waiting: int
+    keep: int | None = None
+    """How many of the newest the owner wants after an outage (deployment tag `pilotage:keep-newest:<n>`)."""
+    alike: bool = False
+    """Whether a schedule made all of them with the same parameters: then the newest stands for the older ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """Where a deployment stands on the ladder of sizes."""
+
+    size: int
+    """What its runs need, in MiB."""
+    good: int
+    """Runs that completed with that size since it was reached."""
+    patience: int
+    """How many times the usual number of good runs the next step down takes."""
+    lower: int | None
+    """What the next run is tried with, when it is time to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """A deployment that is there to help the runs of others.
+
+    It is declared by two tags: `pilotage:remediation`, and `pilotage:remedies:<what>` for what it cures: the
+    fingerprint of a fault, the id of a row of the rule table, or a failure class.
+    """
+
+    deployment_id: str
+    cures: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is known around a finding, counted by whoever read the store."""
+
+    failures_in_row: int = 0
+    """Ended runs of the same deployment that failed one after another up to now, this one included."""
+    same_fault_in_row: int = 0
+    """Of these, how many in the window carry the finding's fingerprint without a break."""
+    deployment_paused: bool = False
+    memory_mb: int | None = None
+    """What the run has now, from its own job variables or its deployment's."""
+    earliest_waiting: datetime | None = None
+    """The start time of the first of the other runs that wait in the same queue."""
+    queues: tuple[QueueFact, ...] = ()
+    """The newest fact of every queue."""
+    crowd: Crowd | None = None
+    """The deployment's waiting runs, where there are too many."""
+    rung: Rung | None = None
+    """What the last runs of the deployment needed."""
+    default_mb: int | None = None
+    """What the deployment gives a run that has no size of its own."""
+    witness: str = ""
+    """A run whose owner is told, where the trouble is not that of one run."""
+    remedies: tuple[Remedy, ...] = ()
+    """What the run's owners declared as remedies, for whatever fault."""
+    rerun: Rerun | None = None
+    """What another attempt does again, as far as the last attempt's tasks tell."""
+    newest_failure: bool = True
+    """Whether no other run of the deployment has ended since this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Everything a play may look at."""
+
+    finding: Finding
+    run: RunFact | None
+    forecast: Forecast | None
+    around: Circumstances
+    now: datetime
+    parameters: PlaybookParameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """One action a play wants, before it is a proposal."""
+
+    action: Action
+    effect: str
+    """What is expected of it, in words."""
+    until: datetime | None = None
+    """When it is pointless, if that is sooner than a proposal's usual life."""
+    bound_to_state: bool = True
+    """False where it stays right although the run moved on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """What one play wants and what it decided against."""
+
+    wishes: tuple[Wish, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+def notify(s: Situation, severity: Severity = Severity.ERROR) -> tuple[Wish, ...]:
+    """The wish to tell the owner of the run; none when there is no run."""
+    if s.run is None:
+        return ()
+    told = NotifyOwner(run_id=s.run.run_id, severity=severity)
+    return (Wish(action=told, effect="the owner knows and can act", bound_to_state=False),)
+
+
+def run_of(s: Situation) -> RunFact:
+    """The run of a situation that has one, as `plan_for` has made sure."""
+    if s.run is None:
+        raise InvariantError(
+            f"planning for {s.finding.subject}: the play needs a run and has none; do not call it"
+        )
+    return s.run
+
+
+def deadline_of(run: RunFact) -> datetime | None:
+    """The time in the run's `deadline:<ISO time>` tag; None when there is none or it cannot be read."""
+    for tag in run.tags:
+        if tag.startswith("deadline:"):
+            try:
+                moment = datetime.fromisoformat(tag.removeprefix("deadline:"))
+            except ValueError:
+                continue
+            if moment.tzinfo is not None:
+                return moment
+    return None
+
+
+def words_of(span: timedelta) -> str:
+    """The span in seconds or minutes, for people."""
+    seconds = round(span.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

@@ -1,0 +1,1 @@
+"""Cedar: the engine, the bundle, and the translation of facts into its questions."""

@@ -1,0 +1,1 @@
+"""The gate: from facts to a verdict."""

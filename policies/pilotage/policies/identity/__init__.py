@@ -1,0 +1,1 @@
+"""Who is calling: users, agents, tokens and passwords."""

@@ -1,0 +1,1 @@
+"""The ledger: proposals, verdicts, votes, outbox and outcomes, as SQL."""

@@ -1,0 +1,127 @@
+"""What the ledger counts about one proposal: budgets from the outbox, votes, the kill switch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from pilotage.planner.actions.types import target_of
+from pilotage.policies.gate.gate import LedgerFacts, Stage
+from pilotage.policies.json_values import moment, timestamp
+from pilotage.policies.ledger.autonomy import autonomy_in
+from pilotage.policies.ledger.grants import grant_in
+from pilotage.policies.ledger.rows import ATTEMPTS, NOTIFY, as_text, deployment_of, run_of
+from pilotage.policies.ledger.schema import outbox, proposals
+from pilotage.policies.ledger.switches import stop_in
+from pilotage.policies.ledger.trouble import trouble_in
+from pilotage.policies.ledger.votes import Standing, votes_in
+from pilotage.policies.types import FiledProposal, Mode, TargetFacts
+
+CLEAN = ("deployment:", "forecast:", "incident:", "queue:", "rule:", "run:")
+"""References to what Prefect or we ourselves counted. Anything else may quote text of user code or third parties."""
+
+
+def tainted(evidence: Sequence[str]) -> bool:
+    """Whether a proposal may rest on such text; one that names nothing clean at all does not say that it does not."""
+    return not evidence or not all(ref.startswith(CLEAN) for ref in evidence)
+
+
+def facts_in(
+    connection: sa.Connection,
+    filed: FiledProposal,
+    stage: Stage,
+    mode: Mode,
+    now: datetime,
+    target: TargetFacts | None,
+    standing: Standing | None = None,
+) -> LedgerFacts:
+    """What the outbox, the votes and the switches say within one transaction."""
+    proposal = filed.proposal
+    hour, day = timestamp(now - timedelta(hours=1)), timestamp(now - timedelta(hours=24))
+    others = outbox.c.proposal_id != proposal.id
+    notice = proposal.action.kind == NOTIFY
+    alike = outbox.c.kind == NOTIFY if notice else outbox.c.kind != NOTIFY
+    run_id, deployment_id = run_of(filed), deployment_in(connection, filed, target)
+
+    def number(*conditions: Any) -> int:
+        return connection.execute(
+            sa.select(sa.func.count()).select_from(outbox).where(others, *conditions)
+        ).scalar_one()
+
+    last = connection.execute(
+        sa.select(sa.func.max(outbox.c.admitted_at)).where(
+            others, alike, outbox.c.target == target_of(proposal.action)
+        )
+    ).scalar_one_or_none()
+    kind, wanted = proposal.action.kind, target_of(proposal.action)
+    trouble = trouble_in(
+        connection,
+        proposal_id=proposal.id,
+        fingerprint=filed.case.fingerprint,
+        deployment_id=deployment_id,
+        target=wanted,
+        now=now,
+    )
+    waiting = (proposals.c.id != proposal.id, proposals.c.status == "needs_approval")
+    own = proposals.c.proposer == as_text(filed.proposer)
+    # a person's edit of what an agent asked is another question; an agent asks nothing that anybody asked before
+    alike_by = (own,) if filed.proposer.kind == "user" else ()
+    radius = connection.execute(
+        sa.select(sa.func.count(sa.distinct(outbox.c.target))).where(
+            others, outbox.c.kind != NOTIFY, outbox.c.admitted_at > hour, outbox.c.target != wanted
+        )
+    ).scalar_one()
+    return LedgerFacts(
+        stage=stage,
+        mode=mode,
+        stopped=stop_in(connection) is not None,
+        actions_1h=number(alike, outbox.c.admitted_at > hour),
+        actions_of_run_24h=number(
+            outbox.c.run_id == run_id, outbox.c.kind.in_(ATTEMPTS), outbox.c.admitted_at > day
+        )
+        if run_id
+        else 0,
+        actions_of_deployment_1h=number(
+            alike, outbox.c.deployment_id == deployment_id, outbox.c.admitted_at > hour
+        )
+        if deployment_id
+        else 0,
+        seconds_since_same_target=None if last is None else max(0, int((now - moment(last)).total_seconds())),
+        votes=votes_in(connection, proposal.id, standing),
+        evidence_tainted=tainted(proposal.evidence),
+        other_targets_1h=radius,
+        actions_of_fingerprint_24h=trouble.actions_of_fingerprint_24h,
+        fruitless_of_fingerprint_24h=trouble.fruitless_of_fingerprint_24h,
+        failed_1h=trouble.failed_1h,
+        seconds_since_failed=trouble.seconds_since_failed,
+        verified_since_failed=trouble.verified_since_failed,
+        probing=trouble.probing,
+        behind=standing(proposal.on_behalf_of) if standing and proposal.on_behalf_of else None,
+        break_glass=grant_in(connection, filed, target, now),
+        waiting=_count(connection, *waiting, own),
+        waiting_alike=_count(
+            connection, *waiting, *alike_by, proposals.c.kind == kind, proposals.c.target == wanted
+        ),
+        autonomy=autonomy_in(connection, kind, deployment_id or wanted),
+    )
+
+
+def _count(connection: sa.Connection, *conditions: Any) -> int:
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(proposals).where(*conditions)
+    ).scalar_one()
+
+
+def deployment_in(connection: sa.Connection, filed: FiledProposal, target: TargetFacts | None) -> str:
+    """The id of the deployment that an action bears on, or empty when nobody has said."""
+    if target is not None and target.deployment_id:
+        return target.deployment_id
+    return deployment_of(filed) or str(
+        connection.execute(
+            sa.select(proposals.c.deployment_id).where(proposals.c.id == filed.proposal.id)
+        ).scalar_one_or_none()
+        or ""
+    )

@@ -1,0 +1,1 @@
+"""Past decisions, evaluated again under other policies or other facts."""

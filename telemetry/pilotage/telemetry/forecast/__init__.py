@@ -1,0 +1,1 @@
+"""The failure forecast: features, models, and the choice of the model that is served."""

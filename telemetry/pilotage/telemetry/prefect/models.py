@@ -1,0 +1,183 @@
+"""How what Prefect's API says becomes our facts. Pure: JSON in, facts out, secrets masked on the way.
+
+Field names are those of the REST API of Prefect 3.8; what an older server leaves out becomes a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pilotage.telemetry.facts import (
+    DeploymentFact,
+    EventFact,
+    LogLine,
+    QueueFact,
+    RunFact,
+    StateType,
+    TaskRunFact,
+)
+from pilotage.telemetry.redaction import redact, redact_json
+
+Json = Mapping[str, Any]
+
+HOLDS_A_SLOT = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
+_FLOW_RUN = "prefect.flow-run."
+
+
+def moment(text: str | None) -> datetime | None:
+    """The time that an ISO 8601 text names, in UTC; None for none."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def _moment(text: str | None) -> datetime:
+    return moment(text) or datetime.fromtimestamp(0, UTC)
+
+
+def _state(raw: Json) -> Json:
+    return raw.get("state") or {}
+
+
+def _state_type(raw: Json) -> StateType:
+    # a run without a state has been made and not yet been scheduled
+    return StateType(raw.get("state_type") or _state(raw).get("type") or "PENDING")
+
+
+def run_fact(raw: Json, *, flow_name: str, deployment_name: str | None) -> RunFact:
+    """One flow run, from a row of `/flow_runs/filter`."""
+    state = _state(raw)
+    return RunFact(
+        run_id=str(raw["id"]),
+        name=redact(raw.get("name") or ""),
+        flow_name=flow_name,
+        state_type=_state_type(raw),
+        state_name=raw.get("state_name") or state.get("name") or "",
+        state_id=str(raw.get("state_id") or state.get("id") or ""),
+        state_message=redact(state.get("message") or ""),
+        deployment_id=raw.get("deployment_id"),
+        deployment_name=deployment_name,
+        pool=raw.get("work_pool_name"),
+        queue=raw.get("work_queue_name"),
+        run_count=raw.get("run_count") or 0,
+        created=_moment(raw.get("created")),
+        expected_start=moment(raw.get("expected_start_time")),
+        next_start=moment(raw.get("next_scheduled_start_time")),
+        started=moment(raw.get("start_time")),
+        ended=moment(raw.get("end_time")),
+        updated=_moment(raw.get("updated")),
+        tags=tuple(redact(str(tag)) for tag in raw.get("tags") or ()),
+        parameters=redact_json(raw.get("parameters") or {}),
+        job_variables=redact_json(raw.get("job_variables") or {}),
+        parent_task_run_id=raw.get("parent_task_run_id"),
+        retries=(raw.get("empirical_policy") or {}).get("retries"),
+        auto_scheduled=bool(raw.get("auto_scheduled")),
+    )
+
+
+def task_run_fact(raw: Json) -> TaskRunFact:
+    """One task run, from a row of `/task_runs/filter`."""
+    state = _state(raw)
+    return TaskRunFact(
+        task_run_id=str(raw["id"]),
+        run_id=raw.get("flow_run_id"),
+        name=redact(raw.get("name") or ""),
+        task_key=raw.get("task_key") or "",
+        state_type=_state_type(raw),
+        state_name=raw.get("state_name") or state.get("name") or "",
+        state_message=redact(state.get("message") or ""),
+        run_count=raw.get("run_count") or 0,
+        started=moment(raw.get("start_time")),
+        ended=moment(raw.get("end_time")),
+        updated=_moment(raw.get("updated")),
+        attempt=raw.get("flow_run_run_count") or 0,
+        # a result that was kept says where; without persistence the state has no data at all
+        kept=bool(isinstance(data := state.get("data"), Mapping) and data.get("storage_key")),
+    )
+
+
+def event_fact(raw: Json) -> EventFact:
+    """One event, from `/events/filter` or the stream."""
+    resource_id = str(raw["resource"].get("prefect.resource.id", ""))
+    return EventFact(
+        event_id=str(raw["id"]),
+        occurred=_moment(raw["occurred"]),
+        name=str(raw["event"]),
+        resource_id=redact(resource_id),
+        run_id=_run_of(resource_id, raw.get("related") or ()),
+        payload=redact_json(raw.get("payload") or {}),
+    )
+
+
+def _run_of(resource_id: str, related: Iterable[Json]) -> str | None:
+    for candidate in (
+        resource_id,
+        *(
+            str(one.get("prefect.resource.id", ""))
+            for one in related
+            if one.get("prefect.resource.role") == "flow-run"
+        ),
+    ):
+        if candidate.startswith(_FLOW_RUN):
+            return candidate.removeprefix(_FLOW_RUN)
+    return None
+
+
+def log_line(raw: Json) -> LogLine | None:
+    """One log line, from a row of `/logs/filter`; None when it belongs to no flow run."""
+    if not raw.get("flow_run_id"):
+        return None
+    return LogLine(
+        log_id=str(raw["id"]),
+        run_id=str(raw["flow_run_id"]),
+        task_run_id=raw.get("task_run_id"),
+        at=_moment(raw.get("timestamp")),
+        level=int(raw.get("level") or 0),
+        message=redact(raw.get("message") or ""),
+    )
+
+
+def deployment_fact(raw: Json, *, flow_name: str) -> DeploymentFact:
+    """One deployment, from a row of `/deployments/filter`."""
+    return DeploymentFact(
+        deployment_id=str(raw["id"]),
+        name=redact(raw.get("name") or ""),
+        flow_name=flow_name,
+        paused=bool(raw.get("paused")),
+        tags=tuple(redact(str(tag)) for tag in raw.get("tags") or ()),
+        pool=raw.get("work_pool_name"),
+        queue=raw.get("work_queue_name"),
+        job_variables=redact_json(raw.get("job_variables") or {}),
+        updated=_moment(raw.get("updated")),
+    )
+
+
+def queue_facts(
+    pool: Json, queues: Sequence[Json], live: Iterable[RunFact], now: datetime
+) -> tuple[QueueFact, ...]:
+    """The queues of one pool as they are now, counted from the runs that have not ended."""
+    name = str(pool["name"])
+    waiting: dict[str | None, list[datetime]] = {}
+    holding: dict[str | None, int] = {}
+    for run in live:
+        if run.pool != name:
+            continue
+        if run.state_type in HOLDS_A_SLOT:
+            holding[run.queue] = holding.get(run.queue, 0) + 1
+        elif run.state_type is StateType.SCHEDULED and run.next_start is not None and run.next_start <= now:
+            waiting.setdefault(run.queue, []).append(run.next_start)
+    return tuple(
+        QueueFact(
+            at=now,
+            pool=name,
+            queue=str(queue["name"]),
+            priority=int(queue.get("priority") or 1),
+            limit=queue.get("concurrency_limit"),
+            pool_limit=pool.get("concurrency_limit"),
+            paused=bool(queue.get("is_paused") or pool.get("is_paused")),
+            waiting=len(waiting.get(queue["name"], ())),
+            running=holding.get(queue["name"], 0),
+            oldest_due=min(waiting.get(queue["name"], ()), default=None),
+        )
+        for queue in queues
+    )

@@ -1,0 +1,88 @@
+"""Copies what Prefect's API says into the store, page by page: names, deployments, queues, logs, task runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.prefect.http import PrefectReader
+from pilotage.telemetry.prefect.models import deployment_fact, log_line, queue_facts, run_fact, task_run_fact
+from pilotage.telemetry.store.duckdb import DuckDBStore
+
+LAST_LINES = 50
+"""Lines of any level that are kept from the end of a run, beside all warnings and worse."""
+
+
+class Transcript:
+    """Writes into one store. Remembers the names of flows and deployments, which runs only refer to by id."""
+
+    def __init__(self, store: DuckDBStore) -> None:
+        self._store = store
+        self._flows: dict[str, str] = {}
+        self._deployments: dict[str, str] = {}
+
+    async def run_facts(self, reader: PrefectReader, rows: list[dict[str, Any]]) -> list[RunFact]:
+        """The facts that rows of `/flow_runs/filter` stand for; nothing is stored."""
+        await self._learn_names(reader, rows)
+        return [
+            run_fact(
+                row,
+                flow_name=self._flows.get(str(row.get("flow_id")), ""),
+                deployment_name=self._deployments.get(str(row.get("deployment_id"))),
+            )
+            for row in rows
+        ]
+
+    async def _learn_names(self, reader: PrefectReader, rows: Iterable[Mapping[str, Any]]) -> None:
+        flows = {str(row["flow_id"]) for row in rows if row.get("flow_id")} - set(self._flows)
+        for flow in await reader.by_id("/flows/filter", "flows", sorted(flows)):
+            self._flows[str(flow["id"])] = str(flow["name"])
+        missing = {str(row["deployment_id"]) for row in rows if row.get("deployment_id")}
+        missing -= set(self._deployments)
+        for deployment in await reader.by_id("/deployments/filter", "deployments", sorted(missing)):
+            self._deployments[str(deployment["id"])] = str(deployment["name"])
+
+    async def run_logs(self, reader: PrefectReader, run_id: str) -> int:
+        """How many lines were new of a run's warnings and its last lines."""
+        own = {"flow_run_id": {"any_": [run_id]}}
+        new = await self.logs(reader, {**own, "level": {"ge_": 30}})
+        last = await reader.page("/logs/filter", {"logs": own}, limit=LAST_LINES, sort="TIMESTAMP_DESC")
+        return new + await self._keep_logs(last)
+
+    async def logs(self, reader: PrefectReader, wanted: Mapping[str, Any]) -> int:
+        """How many lines were new of those that a filter gives."""
+        new = 0
+        async for rows in reader.pages("/logs/filter", {"logs": wanted}, sort="TIMESTAMP_ASC"):
+            new += await self._keep_logs(rows)
+        return new
+
+    async def _keep_logs(self, rows: list[dict[str, Any]]) -> int:
+        lines = [line for line in map(log_line, rows) if line is not None]
+        return await asyncio.to_thread(self._store.add_logs, lines)
+
+    async def task_runs(self, reader: PrefectReader, wanted: Mapping[str, Any]) -> None:
+        """Stores the task runs that a filter gives."""
+        async for rows in reader.pages("/task_runs/filter", wanted):
+            await asyncio.to_thread(self._store.merge_task_runs, [task_run_fact(row) for row in rows])
+
+    async def deployments(self, reader: PrefectReader) -> None:
+        """Makes the stored deployments those that Prefect has."""
+        rows = await reader.every("/deployments/filter", {})
+        await self._learn_names(reader, [{"flow_id": row.get("flow_id")} for row in rows])
+        facts = [deployment_fact(row, flow_name=self._flows.get(str(row.get("flow_id")), "")) for row in rows]
+        self._deployments.update({fact.deployment_id: fact.name for fact in facts})
+        await asyncio.to_thread(self._store.merge_deployments, facts)
+        kept = await asyncio.to_thread(self._store.rows, "SELECT deployment_id FROM deployments")
+        gone = {row["deployment_id"] for row in kept} - {fact.deployment_id for fact in facts}
+        if gone:
+            await asyncio.to_thread(self._store.forget_deployments, sorted(gone))
+
+    async def queues(self, reader: PrefectReader, live: Iterable[RunFact]) -> None:
+        """Stores how every queue stands now, counted from the runs that have not ended."""
+        now = datetime.now(UTC)
+        for pool in await reader.every("/work_pools/filter", {}):
+            queues = await reader.every(f"/work_pools/{pool['name']}/queues/filter", {})
+            await asyncio.to_thread(self._store.add_queues, queue_facts(pool, queues, live, now))

@@ -1,0 +1,1 @@
+"""Questions that other packages ask the store: runs, deployments, queues, history."""

@@ -1,0 +1,120 @@
+"""The questions about what is not heard any more: runs gone silent, slots that nobody seems to hold, closed trouble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.store.protocol import Store
+from pilotage.telemetry.store.schema import facts_from_rows
+
+HEARTBEAT = "prefect.flow-run.heartbeat"
+_BEATS = 3
+"""The newest heartbeats of a run, between which its interval is measured."""
+_MOST = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """When a RUNNING run was heard."""
+
+    run: RunFact
+    heard: datetime
+    """Its newest event or line of its log."""
+    every: timedelta
+    """From one of its heartbeats to the next: the longest gap between the newest ones."""
+
+
+def pulses(store: Store, heard_before: datetime) -> list[Pulse]:
+    """The RUNNING runs of deployments that sent two heartbeats at least and nothing since a moment, by run."""
+    sql = (
+        "SELECT * FROM runs WHERE state_type = 'RUNNING' AND deployment_id IS NOT NULL AND updated < ? "
+        "ORDER BY run_id LIMIT ?"
+    )
+    found = {run.run_id: run for run in facts_from_rows(RunFact, store.rows(sql, [heard_before, _MOST]))}
+    if not found:
+        return []
+    marks = ", ".join("?" for _ in found)
+    spoke = (
+        f"SELECT run_id, max(moment) AS heard FROM (SELECT run_id, occurred AS moment FROM events "  # noqa: S608
+        f'UNION ALL SELECT run_id, "at" FROM logs) WHERE run_id IN ({marks}) '
+        "GROUP BY run_id HAVING max(moment) < ? ORDER BY run_id"
+    )
+    silent = {row["run_id"]: row["heard"] for row in store.rows(spoke, [*found, heard_before])}
+    told = []
+    for run_id, heard in silent.items():
+        beats = store.rows(
+            "SELECT occurred FROM events WHERE run_id = ? AND name = ? ORDER BY occurred DESC LIMIT ?",
+            [run_id, HEARTBEAT, _BEATS],
+        )
+        gaps = [newer["occurred"] - older["occurred"] for newer, older in pairwise(beats)]
+        if gaps:
+            told.append(Pulse(run=found[run_id], heard=heard, every=max(gaps)))
+    return told
+
+
+def heard_throughout(store: Store, since: datetime, until: datetime, every: timedelta) -> bool:
+    """Whether an event of anybody's came in each interval between two moments: then silence was not the server's."""
+    wanted = int((until - since) / every)
+    sql = (
+        "SELECT count(DISTINCT floor(epoch(occurred - ?) / ?)) AS intervals FROM events "
+        "WHERE occurred >= ? AND occurred < ?"
+    )
+    row = store.rows(sql, [since, every.total_seconds(), since, since + wanted * every])[0]
+    return int(row["intervals"]) >= wanted > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """A deployment whose runs wait for slots of its limit although none of its runs is under way."""
+
+    deployment_id: str
+    waiting: int
+    since: datetime
+    """When the longest waiting one was due."""
+    witness: str
+    """The state of that one."""
+
+
+def stuck_at_their_limit(store: Store, before: datetime) -> list[Stuck]:
+    """The deployments whose runs have waited for a slot since a moment, and of which nothing ran since then."""
+    sql = """
+        SELECT w.deployment_id, count(*) AS waiting, min(w.expected_start) AS since,
+               arg_min(w.state_id, w.expected_start) AS witness
+        FROM runs w
+        WHERE w.state_type = 'SCHEDULED' AND w.state_name = 'AwaitingConcurrencySlot' AND w.deployment_id IS NOT NULL
+        AND NOT EXISTS (
+            SELECT 1 FROM runs o WHERE o.deployment_id = w.deployment_id AND (
+                o.state_type IN ('PENDING', 'RUNNING', 'CANCELLING', 'PAUSED') OR o.state_name = 'AwaitingRetry'
+                OR o.ended > ?))
+        GROUP BY w.deployment_id HAVING min(w.expected_start) < ? ORDER BY w.deployment_id LIMIT ?
+    """
+    return [Stuck(**row) for row in store.rows(sql, [before, before, _MOST])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A run that completed after its owner had been told of trouble with it, and not that it is over."""
+
+    run: RunFact
+    told: datetime
+
+
+def told_and_completed(store: Store, since: datetime) -> list[Closed]:
+    """The runs whose owners were told since a moment, and which completed after that, by run."""
+    sql = """
+        SELECT d.run_id, max(d."at") AS told FROM decisions d JOIN runs r USING (run_id)
+        WHERE d.action = 'notify_owner' AND d.step = 'injected' AND coalesce(d.outcome, '') <> 'refused'
+        AND d."at" > ? AND r.state_type = 'COMPLETED' AND r.ended > d."at"
+        AND NOT EXISTS (SELECT 1 FROM decisions x WHERE x.run_id = d.run_id AND x.action = 'resolve_alert'
+                        AND x.step = 'proposed' AND x."at" > d."at")
+        GROUP BY d.run_id ORDER BY d.run_id LIMIT ?
+    """
+    told = {row["run_id"]: row["told"] for row in store.rows(sql, [since, _MOST])}
+    if not told:
+        return []
+    marks = ", ".join("?" for _ in told)
+    rows = store.rows(f"SELECT * FROM runs WHERE run_id IN ({marks}) ORDER BY run_id", [*told])  # noqa: S608
+    return [Closed(run=run, told=told[run.run_id]) for run in facts_from_rows(RunFact, rows)]

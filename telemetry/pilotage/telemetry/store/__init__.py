@@ -1,0 +1,1 @@
+"""The telemetry store: one DuckDB file, its schema, its socket and its readers."""

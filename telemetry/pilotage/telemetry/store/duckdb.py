@@ -1,0 +1,431 @@
+"""The telemetry store in one DuckDB file: the one writer, and the read-only guard on what readers ask.
+
+DuckDB lets one process open a file for writing and then no other process open it at all, so the owner
+serves everybody else (`socket.py`). Rows come in as Arrow tables; `executemany` is 20 to 60 times
+slower. A second delivery of the same fact changes nothing. Longer than most modules, because writer, reader and
+guard share the rules of one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pilotage.telemetry.errors import StoreError
+from pilotage.telemetry.facts import (
+    DecisionFact,
+    DeploymentFact,
+    EventFact,
+    LogLine,
+    QueueFact,
+    RunFact,
+    SpanFact,
+    TaskRunFact,
+)
+from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.store.adhoc_sql import AdHocLimits, answered
+from pilotage.telemetry.store.retention import Retention
+from pilotage.telemetry.store.rows import rows_of
+from pilotage.telemetry.store.schema import (
+    META_DDL,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    TABLES,
+    Kind,
+    Table,
+    columns_by_name,
+    migration_plan,
+    quoted_name,
+)
+
+QUERY_TIMEOUT = timedelta(seconds=30)
+"""A reader's statement is interrupted after this; the heaviest shipped one takes under a second."""
+ROW_CAP = 500_000
+"""Rows that one statement may return; more belongs into an aggregate."""
+REDELIVERY_WINDOW = timedelta(minutes=15)
+"""How far before a batch's first event redelivered ones are looked for: Prefect replays at most this."""
+
+_CONFIG = {
+    # 16 MB, the default, stalls the writer for half a second at a time
+    "wal_autocheckpoint": "256MB",
+    # without it DuckDB 1.5 ignores zstd and events take 27 times the space
+    "storage_compatibility_version": "v1.5.0",
+    "memory_limit": "2GB",
+    # a runaway statement spills to the disk that the runs' own rows need
+    "max_temp_directory_size": "4GB",
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+_ARROW = {
+    Kind.TEXT: pa.string(),
+    Kind.JSON: pa.string(),
+    Kind.INTEGER: pa.int64(),
+    Kind.REAL: pa.float64(),
+    Kind.FLAG: pa.bool_(),
+    Kind.TIME: pa.timestamp("us", tz="UTC"),
+}
+# SELECTs that do something; everything else that does is refused by its statement type
+_ACTING = re.compile(
+    r'\b(force_checkpoint|checkpoint|(en|dis)able_(logging|profiling)|truncate_duckdb_logs|write_log)"?\s*\(',
+    re.IGNORECASE,
+)
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def _translated(doing: str, exc: duckdb.Error) -> StoreError:
+    """The foreign error as ours: what was attempted, what was found, what to do."""
+    found = str(exc).strip().split("\n\n")[0].replace("\n", " ")
+    match exc:
+        case duckdb.IOException() if "lock" in found.lower():
+            todo = "Another process owns the file: read through its socket, or stop it (`pilotage up`)."
+            return StoreError(f"{doing}: {found} {todo}", transient=True)
+        case duckdb.IOException() | duckdb.SerializationException() | duckdb.InternalException():
+            todo = "Move the file away if it is damaged: it is rebuilt from Prefect."
+        case duckdb.InterruptException():
+            todo = "Ask for less, or narrow the time window."
+        case duckdb.PermissionException():
+            todo = "Readers may only SELECT from the telemetry tables."
+        case _:
+            todo = "Correct the statement; `pilotage.telemetry.store.schema` lists the columns."
+    return StoreError(f"{doing}: {found} {todo}")
+
+
+def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    try:
+        connection = duckdb.connect(str(path), read_only=read_only, config=dict(_CONFIG))
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        connection.execute("SET lock_configuration = true")
+    except duckdb.Error as exc:
+        raise _translated(f"Opening the telemetry store {path}", exc) from exc
+    return connection
+
+
+def _only_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = cursor.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+        raise StoreError(
+            f"Reading the telemetry store: found {kinds} where one SELECT is allowed. "
+            "Ask one SELECT at a time."
+        )
+    if acting := _ACTING.search(_COMMENT.sub(" ", sql)):
+        raise StoreError(
+            f"Reading the telemetry store: {acting.group(1)} changes the store. "
+            "Leave it out; readers only read."
+        )
+
+
+def guarded_query(
+    cursor: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Sequence[Any] = (),
+    *,
+    timeout: timedelta = QUERY_TIMEOUT,
+    row_cap: int = ROW_CAP,
+) -> pa.Table:
+    """The result of one SELECT. Raises StoreError for anything else, for too long and for too many rows."""
+    alarm = threading.Timer(timeout.total_seconds(), cursor.interrupt)
+    alarm.daemon = True
+    try:
+        _only_select(cursor, sql)
+        alarm.start()
+        reader = cursor.execute(sql, list(parameters)).to_arrow_reader(10_000)
+        batches, count = [], 0
+        for batch in reader:
+            batches.append(batch)
+            count += batch.num_rows
+            if count > row_cap:
+                raise StoreError(
+                    f"Reading the telemetry store: more than {row_cap} rows. Aggregate in SQL or add a LIMIT."
+                )
+        return pa.Table.from_batches(batches, schema=reader.schema)
+    except duckdb.Error as exc:
+        raise _translated(
+            f"Reading the telemetry store (at most {timeout.total_seconds():g} s)", exc
+        ) from exc
+    except pa.ArrowException as exc:  # an interrupt while batches are streaming comes out of Arrow
+        raise StoreError(
+            f"Reading the telemetry store (at most {timeout.total_seconds():g} s): "
+            f"{str(exc).splitlines()[0]} Ask for less, or narrow the time window."
+        ) from exc
+    finally:
+        alarm.cancel()
+        cursor.close()
+
+
+class DuckDBFile:
+    """A `Store` over a file that nobody owns, held only while it reads, so that an owner can start."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one SELECT as an Arrow table."""
+        connection = _open(self.path, read_only=True)
+        try:
+            _check_version(connection)
+            return guarded_query(connection.cursor(), sql, parameters)
+        finally:
+            connection.close()
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The same result as plain dictionaries."""
+        return rows_of(self.query(sql, parameters))
+
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+        connection = _open(self.path, read_only=True)
+        try:
+            _check_version(connection)
+            return answered(connection.cursor, sql, AdHocLimits())
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Nothing is held between reads."""
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
+    found = _found_version(connection)
+    if found is None or migration_plan(found):
+        raise StoreError(
+            "Reading the telemetry store: it is not of this version yet. "
+            "Start `pilotage up` once; it brings it up."
+        )
+
+
+def _found_version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal").fetchall()
+    if ("meta",) not in tables:
+        return None
+    row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    return int(row[0]) if row else None
+
+
+class DuckDBStore:
+    """The one writer of the telemetry store; it reads too, for its own process. Threads may share it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        query_timeout: timedelta = QUERY_TIMEOUT,
+        row_cap: int = ROW_CAP,
+        ad_hoc: AdHocLimits | None = None,
+    ) -> None:
+        """Opens the file and brings its tables to our version. Raises StoreError when that cannot be."""
+        self.path = path
+        self._timeout = query_timeout
+        self._row_cap = row_cap
+        self._ad_hoc = ad_hoc or AdHocLimits()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._connection = _open(path, read_only=False)
+        self._writer = self._connection.cursor()
+        self._lock = threading.RLock()
+        self._closed = False
+        try:
+            self._bring_up()
+        except BaseException:
+            self.close()
+            raise
+        path.chmod(0o600)
+
+    def _bring_up(self) -> None:
+        with self._writing("Bringing the telemetry store to this version") as writer:
+            found = _found_version(writer)
+            plan = () if found is None else migration_plan(found, SCHEMA_VERSION, MIGRATIONS)
+            for statement in plan:
+                writer.execute(statement)
+            writer.execute(META_DDL)
+            for table in TABLES.values():
+                writer.execute(table.ddl())
+            self._put(writer, "schema_version", str(SCHEMA_VERSION))
+
+    @contextlib.contextmanager
+    def _writing(self, doing: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction of the one writer."""
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"{doing}: the store is closed. Open it again.")
+            try:
+                self._writer.begin()
+                try:
+                    yield self._writer
+                except BaseException:
+                    self._writer.rollback()
+                    raise
+                self._writer.commit()
+            except duckdb.Error as exc:
+                raise _translated(doing, exc) from exc
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
+        if self._closed:
+            raise StoreError("Reading the telemetry store: it is closed. Open it again.")
+        cursor = self._connection.cursor()
+        return guarded_query(cursor, sql, parameters, timeout=self._timeout, row_cap=self._row_cap)
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The same result as plain dictionaries, times as aware UTC datetimes."""
+        return rows_of(self.query(sql, parameters))
+
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+        if self._closed:
+            raise StoreError("Reading the telemetry store: it is closed. Open it again.")
+        return answered(self._connection.cursor, sql, self._ad_hoc)
+
+    def add_events(self, events: Sequence[EventFact]) -> int:
+        """How many of the events were new. Only the batch's own stretch of time is searched for old ones."""
+        return self._append_new(TABLES["events"], events)
+
+    def add_logs(self, lines: Sequence[LogLine]) -> int:
+        """How many of the lines were new."""
+        return self._append_new(TABLES["logs"], lines)
+
+    def add_decisions(self, decisions: Sequence[DecisionFact]) -> int:
+        """How many of the decisions were new."""
+        return self._append_new(TABLES["decisions"], decisions)
+
+    def add_queues(self, snapshots: Sequence[QueueFact]) -> int:
+        """How many snapshots were added: all."""
+        return self._append(TABLES["queues"], snapshots)
+
+    def add_forecasts(self, forecasts: Sequence[Forecast]) -> int:
+        """How many forecasts were added: all."""
+        return self._append(TABLES["forecasts"], forecasts)
+
+    def add_spans(self, spans: Sequence[SpanFact]) -> int:
+        """How many of the agent's spans were new."""
+        return self._append_new(TABLES["agent_spans"], spans)
+
+    def merge_runs(self, runs: Sequence[RunFact]) -> int:
+        """How many runs were new or newer than what is kept."""
+        return self._merge(TABLES["runs"], runs)
+
+    def merge_task_runs(self, task_runs: Sequence[TaskRunFact]) -> int:
+        """How many task runs were new or newer."""
+        return self._merge(TABLES["task_runs"], task_runs)
+
+    def merge_deployments(self, deployments: Sequence[DeploymentFact]) -> int:
+        """How many deployments were new or newer."""
+        return self._merge(TABLES["deployments"], deployments)
+
+    def forget_runs(self, run_ids: Sequence[str]) -> int:
+        """How many runs were taken out, because Prefect no longer has them."""
+        return self._forget(TABLES["runs"], run_ids)
+
+    def forget_deployments(self, deployment_ids: Sequence[str]) -> int:
+        """How many deployments were taken out, because Prefect no longer has them."""
+        return self._forget(TABLES["deployments"], deployment_ids)
+
+    def _forget(self, table: Table, ids: Sequence[str]) -> int:
+        with self._writing(f"Taking {len(ids)} rows out of {table.name}") as writer:
+            sql = f"DELETE FROM {table.name} WHERE {table.identity} IN (SELECT unnest(?::VARCHAR[]))"  # noqa: S608
+            return _count(writer.execute(sql, [list(ids)]))
+
+    @contextlib.contextmanager
+    def _staged(self, table: Table, facts: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        schema = pa.schema([(column.name, _ARROW[column.kind]) for column in table.columns])
+        batch = pa.table(columns_by_name(table, facts), schema=schema)
+        with self._writing(f"Adding {len(facts)} rows to {table.name}") as writer:
+            writer.register("batch", batch)
+            try:
+                yield writer
+            finally:
+                writer.unregister("batch")
+
+    def _append(self, table: Table, facts: Sequence[Any]) -> int:
+        if not facts:
+            return 0
+        with self._staged(table, facts) as writer:
+            return _count(writer.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM batch"))  # noqa: S608
+
+    def _append_new(self, table: Table, facts: Sequence[Any]) -> int:
+        unique = list({getattr(fact, table.identity): fact for fact in facts}.values())
+        if not unique:
+            return 0
+        since = min(getattr(fact, table.time) for fact in unique) - REDELIVERY_WINDOW
+        sql = (
+            f"INSERT INTO {table.name} BY NAME SELECT * FROM batch WHERE {table.identity} NOT IN "  # noqa: S608
+            f"(SELECT {table.identity} FROM {table.name} WHERE {quoted_name(table.time)} >= ?)"
+        )
+        with self._staged(table, unique) as writer:
+            return _count(writer.execute(sql, [since]))
+
+    def _merge(self, table: Table, facts: Sequence[Any]) -> int:
+        newest: dict[str, Any] = {}
+        for fact in facts:
+            kept = newest.get(getattr(fact, table.identity))
+            if kept is None or fact.updated >= kept.updated:
+                newest[getattr(fact, table.identity)] = fact
+        if not newest:
+            return 0
+        names = [quoted_name(column.name) for column in table.columns]
+        sql = (
+            f"MERGE INTO {table.name} kept USING batch ON kept.{table.identity} = batch.{table.identity} "  # noqa: S608
+            f"WHEN MATCHED AND batch.updated > kept.updated THEN UPDATE SET "
+            f"{', '.join(f'{name} = batch.{name}' for name in names)} "
+            f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) "
+            f"VALUES ({', '.join(f'batch.{name}' for name in names)})"
+        )
+        with self._staged(table, list(newest.values())) as writer:
+            return _count(writer.execute(sql))
+
+    def watermark(self, name: str) -> datetime | None:
+        """Up to when everything of this name has been read from Prefect, or None when nothing was."""
+        with self._writing(f"Reading the watermark {name}") as writer:
+            row = writer.execute("SELECT value FROM meta WHERE key = ?", [f"watermark:{name}"]).fetchone()
+        return datetime.fromisoformat(row[0]).astimezone(UTC) if row else None
+
+    def set_watermark(self, name: str, moment: datetime) -> None:
+        """Remembers that everything of this name up to `moment` is in the store."""
+        with self._writing(f"Moving the watermark {name}") as writer:
+            self._put(writer, f"watermark:{name}", moment.astimezone(UTC).isoformat())
+
+    @staticmethod
+    def _put(writer: duckdb.DuckDBPyConnection, key: str, value: str) -> None:
+        writer.execute("DELETE FROM meta WHERE key = ?", [key])
+        writer.execute("INSERT INTO meta VALUES (?, ?)", [key, value])
+
+    def retain(self, now: datetime, retention: Retention) -> Mapping[str, int]:
+        """How many rows of each table were past their age and are gone (`payload`: emptied)."""
+        gone: dict[str, int] = {}
+        with self._writing("Dropping what is past its age") as writer:
+            emptied = "UPDATE events SET payload = '{}' WHERE occurred < ? AND payload <> '{}'"
+            gone["payload"] = _count(writer.execute(emptied, [now - retention.payload]))
+            for name in ("events", "logs", "task_runs", "queues", "forecasts", "agent_spans"):
+                sql = f"DELETE FROM {name} WHERE {quoted_name(TABLES[name].time)} < ?"  # noqa: S608
+                gone[name] = _count(writer.execute(sql, [now - getattr(retention, name)]))
+        return gone
+
+    def checkpoint(self) -> None:
+        """Folds the write-ahead log into the file. Do it when idle: at full load it stalls the writer."""
+        with self._lock:
+            try:
+                self._writer.execute("CHECKPOINT")
+            except duckdb.Error as exc:
+                raise _translated("Folding the write-ahead log into the file", exc) from exc
+
+    def close(self) -> None:
+        """Lets the file go; harmless when called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._writer.close()
+                self._connection.close()
+
+
+def _count(result: duckdb.DuckDBPyConnection) -> int:
+    row = result.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,266 @@
+"""The store's front: readers of other processes ask SQL over a unix socket and get Arrow back.
+
+A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`, or `{"ad_hoc", "token"}` for a
+statement that nobody wrote beforehand; a reply is an 8-byte length, one status byte (0 Arrow stream, 1 JSON error,
+2 Arrow stream with rows cut off) and the body. An error is a reply: the connection lives on. The socket's mode lets only
+its own user in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import os
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pilotage.telemetry.errors import StoreError
+from pilotage.telemetry.store.protocol import Store
+from pilotage.telemetry.store.rows import rows_of
+
+LONGEST_REQUEST = 1 << 20
+"""Bytes: a statement and its parameters, not a way to load rows."""
+_WAITING_READERS = 128
+"""Readers that may be at the door at once; one more is told that the store is busy."""
+REPLY_TIMEOUT = 60.0
+"""Seconds a reader waits for an answer: twice what the owner lets a statement run."""
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return {"$time": value.astimezone(UTC).isoformat()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple | frozenset | set):
+        return [_encoded(item) for item in value]
+    return str(value)
+
+
+def _decoded(value: Any) -> Any:
+    match value:
+        case {"$time": str(text)}:
+            return datetime.fromisoformat(text)
+        case list():
+            return [_decoded(item) for item in value]
+        case _:
+            return value
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    """The next `count` bytes; empty when the other side has gone."""
+    parts: list[bytes] = []
+    while count:
+        part = connection.recv(min(count, 1 << 20))
+        if not part:
+            return b""
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+class StoreServer:
+    """Serves a store on a unix socket, one thread for each reader, until `close`."""
+
+    def __init__(self, store: Store, path: Path, token: str | None = None) -> None:
+        """Listens at once. Raises StoreError when another process already serves there."""
+        self.path = path
+        self._store = store
+        self._token = token
+        self._live: set[socket.socket] = set()
+        self._live_lock = threading.Lock()
+        _clear_stale(path)
+        outer = self
+
+        class Reader(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                outer._converse(self.request)
+
+        class Listener(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+            block_on_close = False
+            request_queue_size = _WAITING_READERS
+
+        before = os.umask(0o177)  # mode 0600 from the first moment on
+        try:
+            self._listener = Listener(str(path), Reader)
+        except OSError as exc:
+            raise StoreError(
+                f"Serving the telemetry store on {path}: {exc}. Check that its directory exists and is yours."
+            ) from exc
+        finally:
+            os.umask(before)
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever,
+            kwargs={"poll_interval": 0.1},
+            name="store-socket",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        with self._live_lock:
+            self._live.add(connection)
+        try:
+            while header := _exactly(connection, 4):
+                (length,) = struct.unpack("!I", header)
+                if length > LONGEST_REQUEST:
+                    self._reply(
+                        connection, 1, _error(f"a request of {length} bytes. Ask a shorter statement.")
+                    )
+                    return
+                self._reply(connection, *self._answer(_exactly(connection, length)))
+        except OSError:
+            return  # the reader went away; nothing is owed to it
+        finally:
+            with self._live_lock:
+                self._live.discard(connection)
+
+    @staticmethod
+    def _reply(connection: socket.socket, status: int, body: bytes) -> None:
+        connection.sendall(struct.pack("!QB", len(body), status) + body)
+
+    def _answer(self, request: bytes) -> tuple[int, bytes]:
+        try:
+            asked = json.loads(request)
+            if self._token is not None and not hmac.compare_digest(
+                str(asked.get("token", "")).encode(), self._token.encode()
+            ):
+                return 1, _error("a wrong token. Use the one that the owner was started with.")
+            cut = False
+            if "ad_hoc" in asked:
+                table, cut = self._store.ad_hoc(str(asked["ad_hoc"]))
+            else:
+                parameters = [_decoded(item) for item in asked.get("parameters", ())]
+                table = self._store.query(str(asked["sql"]), parameters)
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table)
+            return 2 if cut else 0, sink.getvalue().to_pybytes()
+        except StoreError as exc:
+            return 1, json.dumps({"error": str(exc), "transient": exc.transient}).encode()
+        except (ValueError, KeyError, AttributeError, TypeError) as exc:
+            return 1, _error(f"a malformed request ({type(exc).__name__}). Send a JSON object with `sql`.")
+        except Exception as exc:
+            # the reader must not hang on a fault of ours, and must not end the owner
+            return 1, _error(f"an unexpected {type(exc).__name__}. See the log of `pilotage up`.")
+
+    def close(self) -> None:
+        """Stops serving, hangs up on readers and takes the socket away; harmless when called twice."""
+        self._listener.shutdown()
+        self._listener.server_close()
+        self._thread.join(timeout=5)
+        with self._live_lock:
+            for connection in self._live:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        self.path.unlink(missing_ok=True)
+
+
+def _error(found: str) -> bytes:
+    return json.dumps({"error": f"Asking the telemetry store: found {found}", "transient": False}).encode()
+
+
+def _clear_stale(path: Path) -> None:
+    """Takes away a socket that a dead owner left behind."""
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass  # so many are waiting there that it takes no more: somebody lives
+    raise StoreError(
+        f"Serving the telemetry store on {path}: another process answers there. "
+        "Stop that one first; one state directory has one owner."
+    )
+
+
+class SocketStore:
+    """A `Store` on the other side of the owner's socket. Reconnects once when the owner was restarted."""
+
+    def __init__(self, path: Path, token: str | None = None, timeout: float = REPLY_TIMEOUT) -> None:
+        self.path = path
+        self._token = token
+        self._timeout = timeout
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def ping(self) -> None:
+        """Returns when the owner answers. Raises StoreError when it does not."""
+        self.query("SELECT 1")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
+        return self._answer({"sql": sql, "parameters": [_encoded(item) for item in parameters]})[0]
+
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+        return self._answer({"ad_hoc": sql})
+
+    def _answer(self, request: Mapping[str, Any]) -> tuple[pa.Table, bool]:
+        message = json.dumps({**request, "token": self._token}).encode()
+        with self._lock:
+            try:
+                status, body = self._ask(message)
+            except OSError:
+                self._hang_up()
+                try:  # a SELECT may be asked twice
+                    status, body = self._ask(message)
+                except OSError as exc:
+                    self._hang_up()
+                    raise StoreError(
+                        f"Asking the telemetry store at {self.path}: {exc}. "
+                        "Start `pilotage up`, or wait for it.",
+                        transient=True,
+                    ) from exc
+        if status == 1:
+            told = json.loads(body)
+            raise StoreError(told["error"], transient=told["transient"])
+        return pa.ipc.open_stream(body).read_all(), status == 2
+
+    def _ask(self, message: bytes) -> tuple[int, bytes]:
+        if self._connection is None:
+            fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            fresh.settimeout(self._timeout)
+            try:
+                fresh.connect(str(self.path))
+            except OSError:
+                fresh.close()
+                raise
+            self._connection = fresh
+        self._connection.sendall(struct.pack("!I", len(message)) + message)
+        header = _exactly(self._connection, 9)
+        if not header:
+            raise ConnectionResetError("the owner hung up")
+        length, status = struct.unpack("!QB", header)
+        body = _exactly(self._connection, length)
+        if length and not body:
+            raise ConnectionResetError("the owner hung up in the middle of an answer")
+        return status, body
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The same result as plain dictionaries, times as aware UTC datetimes."""
+        return rows_of(self.query(sql, parameters))
+
+    def close(self) -> None:
+        """Hangs up; harmless when called twice."""
+        with self._lock:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,375 @@
+"""Many waiting runs at once, on the real server: waves, catching up, a crash half-way, and the race with a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.flows.bench import Bench
+from tests.flows.conftest import Floor
+
+from pilotage.flows.execution.receipts import Effect, Judgement, Lever
+from pilotage.flows.levers import staggered
+from pilotage.flows.levers.idempotency import Notes
+from pilotage.flows.levers.queue_pause import QueueHolds
+from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, RescheduleLever
+from pilotage.flows.levers.spread_runs import CatchUpLever, SpreadLever
+from pilotage.flows.levers.staggered import Waves, free_slots, superseded
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.actions.types import Action, CatchUp, RescheduleRun, SpreadRuns
+from pilotage.telemetry.facts import StateType
+
+pytestmark = pytest.mark.prefect
+
+POOL = "crowded"
+MINUTE = timedelta(minutes=1)
+SETTLE = timedelta(milliseconds=50)
+
+
+class Unserved(Bench):
+    """Nobody takes runs of its pool, so none has to be waited for."""
+
+    def lever(self, api: PrefectApi, action: Action) -> Lever:
+        match action:
+            case SpreadRuns():
+                return SpreadLever(api, settle=SETTLE)
+            case CatchUp():
+                return CatchUpLever(api, settle=SETTLE)
+            case _:
+                return super().lever(api, action)
+
+
+@pytest.fixture(scope="session")
+def crowded_pool(floor: Floor) -> str:
+    """A pool that no worker serves."""
+    floor.server.embedded.create_pool(POOL, queues=("default",))
+    return POOL
+
+
+@pytest.fixture
+def bench(floor: Floor, crowded_pool: str) -> Bench:
+    return Unserved(floor)
+
+
+def deployment(bench: Bench) -> str:
+    """The id of a new deployment in the pool."""
+
+    async def create(client: Any) -> str:
+        flow_id = await client.create_flow_from_name(f"crowd-{uuid4().hex[:6]}")
+        made = await client.create_deployment(
+            flow_id=flow_id, name="demo", work_pool_name=POOL, entrypoint="none.py:none"
+        )
+        return str(made)
+
+    return bench.floor.do(create)
+
+
+def crowd(bench: Bench, deployment_id: str, many: int, *, first: datetime | None = None) -> list[str]:
+    """The ids of so many runs, a minute apart, the newest due now; oldest first."""
+    newest = first or datetime.now(UTC)
+
+    async def work(api: PrefectApi) -> list[str]:
+        made = []
+        for number in range(many):
+            due = newest - (many - 1 - number) * MINUTE
+            state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
+            made.append((await api.create_run_of(deployment_id, {"state": state})).id)
+        return made
+
+    return bench.with_api(work)
+
+
+def starts(bench: Bench, runs: list[str]) -> list[datetime | None]:
+    return [bench.floor.run(run_id).next_scheduled_start_time for run_id in runs]
+
+
+def dies_while_executing(bench: Bench, dies: type[PrefectApi], action: Action, mark: str) -> None:
+    """Nothing; a pilot whose API is of this kind has begun to execute the action, and died of it."""
+
+    async def dying() -> None:
+        async with dies.from_prefect_settings().opened() as api:
+            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(dying())
+
+
+def queue_is_paused(bench: Bench) -> bool:
+    return bench.with_api(lambda api: api.queues(POOL))[0].paused
+
+
+def test_a_crowd_is_spread_in_waves_once_and_taken_back_once(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 5)
+    before = starts(bench, runs)
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
+    delivery = bench.execute(action, mark)
+    assert delivery.effect is Effect.DONE, delivery
+    assert delivery.after["moved"] == 5
+    in_waves = [first, first, first + MINUTE, first + MINUTE, first + 2 * MINUTE]
+    assert starts(bench, runs) == in_waves
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert starts(bench, runs) == in_waves
+    assert not queue_is_paused(bench)
+    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
+    assert bench.undo(action, delivery, mark).effect is Effect.DONE
+    assert starts(bench, runs) == before
+    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert starts(bench, runs) == before
+    assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
+
+
+def test_waves_that_were_approved_late_begin_when_they_are_carried_out(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 4)
+    first = datetime.now(UTC) - timedelta(hours=3)
+    action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
+
+    before = datetime.now(UTC)
+    delivery = bench.execute(action, mark)
+    assert delivery.after["moved"] == 4, delivery
+    now, begun, *others = sorted(start for start in starts(bench, runs) if start)
+    assert before <= now == begun <= datetime.now(UTC)
+    assert others == [now + MINUTE, now + MINUTE]
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+
+
+def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(bench: Bench) -> None:
+    one, other = str(uuid4()), str(uuid4())
+
+    async def work(api: PrefectApi) -> None:
+        holds = QueueHolds(api)
+
+        async def paused() -> bool:
+            return (await api.queues(POOL))[0].paused
+
+        # the other's hold is not taken for a person's, so each is sure of the queue for as long as it needs it
+        assert [await holds.hold(POOL, "default", key) for key in (one, other)] == [True, True]
+        await holds.release(one)
+        assert await paused()
+        assert await holds.stand([other])
+        await api.set_queue_paused(POOL, "default", False)
+        assert not await holds.stand([other])
+        assert await paused()
+        # a hold that is taken again after its end was begun is a whole one
+        await holds.hold(POOL, "default", one)
+        await Notes(api).write("hold", one, {"pool": POOL, "queue": "default", "ending": True})
+        await holds.hold(POOL, "default", one)
+        await holds.release(other)
+        assert await paused()
+        await holds.release(one)
+        assert not await paused()
+        await api.set_queue_paused(POOL, "default", True)
+        assert not await holds.hold(POOL, "default", one)
+        await holds.release(one)
+        assert await paused()
+        await api.set_queue_paused(POOL, "default", False)
+
+    bench.with_api(work)
+
+
+def test_after_an_outage_the_newest_run_and_the_superseded_do_not(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 5)
+    (future,) = crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = CatchUp(deployment_id=deployment_id, keep=2, first=first, wave=1, every=MINUTE)
+    delivery = bench.execute(action, mark)
+    assert (delivery.after["cancelled"], delivery.after["moved"]) == (3, 2), delivery
+    assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 2
+    assert starts(bench, runs)[3:] == [first, first + MINUTE]
+    assert bench.state_name(future) == "Scheduled"
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.execute(action, mark).effect is Effect.ALREADY
+
+
+@pytest.mark.parametrize("after", [1], ids=["before moving"])
+def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
+    bench: Bench, mark: str, after: int
+) -> None:
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 6)
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = CatchUp(deployment_id=deployment_id, keep=3, first=first, wave=2, every=MINUTE)
+
+    class Dies(PrefectApi):
+        written = 0
+
+        async def set_states_if(self, *given: Any, **named: Any) -> Any:
+            if self.written == after:
+                raise KeyboardInterrupt
+            self.written += 1
+            return await super().set_states_if(*given, **named)
+
+        async def set_queue_paused(self, pool: str, queue: str, paused: bool) -> None:
+            if not paused:
+                raise KeyboardInterrupt  # the dead release nothing
+            await super().set_queue_paused(pool, queue, paused)
+
+    dies_while_executing(bench, Dies, action, mark)
+    assert queue_is_paused(bench)
+    delivery = bench.execute(action, mark)
+    assert delivery.effect is Effect.DONE, delivery
+    assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 3
+    assert starts(bench, runs)[3:] == [first, first, first + MINUTE]
+    for run_id in runs:
+        # Prefect itself makes an overdue run Late when it comes to it
+        names = [state.name for state in bench.floor.history(run_id) if state.name != "Late"]
+        assert len(names) == 2, names
+    assert not queue_is_paused(bench)
+    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+
+
+def test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back(
+    bench: Bench, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staggered, "RUSH", 4)
+    deployment_id = deployment(bench)
+    runs = crowd(bench, deployment_id, 4)
+    first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+    action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
+    bench.with_api(lambda api: api.set_queue_limit(POOL, "default", 7))
+    seen: list[tuple[int | None, bool]] = []
+
+    class Dies(PrefectApi):
+        async def set_queue_paused(self, pool: str, queue: str, paused: bool) -> None:
+            (now,) = await self.queues(POOL)
+            seen.append((now.limit, paused))
+            raise KeyboardInterrupt
+
+        async def set_queue_limit(self, pool: str, queue: str, limit: int | None) -> None:
+            if limit != 1:
+                raise KeyboardInterrupt  # the dead restore nothing
+            await super().set_queue_limit(pool, queue, limit)
+
+    dies_while_executing(bench, Dies, action, mark)
+    assert seen == [(1, True)]
+    assert bench.with_api(lambda api: api.queues(POOL))[0].limit == 1
+    delivery = bench.execute(action, mark)
+    assert delivery.after["moved"] == 4, delivery
+    assert starts(bench, runs) == [first, first, first + MINUTE, first + MINUTE]
+    (queue,) = bench.with_api(lambda api: api.queues(POOL))
+    assert (queue.limit, queue.paused) == (7, False)
+    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
+    bench.with_api(lambda api: api.set_queue_limit(POOL, "default", None))
+
+
+def test_a_calmed_queue_that_somebody_pauses_stays_paused(bench: Bench) -> None:
+    key = str(uuid4())
+
+    async def work(api: PrefectApi) -> None:
+        holds = QueueHolds(api)
+        assert await holds.calm(POOL, "default", key)
+        await api.set_queue_paused(POOL, "default", True)
+        assert not await holds.hold(POOL, "default", key)
+        assert not await holds.calm(POOL, "default", str(uuid4()))
+        await holds.release_all()
+        (queue,) = await api.queues(POOL)
+        assert (queue.limit, queue.paused) == (None, True)
+        await api.set_queue_paused(POOL, "default", False)
+
+    bench.with_api(work)
+
+
+def test_where_nothing_waits_nothing_is_done(bench: Bench, mark: str) -> None:
+    deployment_id = deployment(bench)
+    crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
+    action = SpreadRuns(deployment_id=deployment_id, first=datetime.now(UTC), wave=1, every=MINUTE)
+    assert bench.execute(action, mark).effect is Effect.REFUSED
+
+
+def test_waves_fill_up_and_the_newest_are_kept() -> None:
+    first = datetime(2027, 1, 1, tzinfo=UTC)
+    wanted = Waves(first=first, wave=2, every=MINUTE)
+    assert free_slots(wanted, 3, ()) == [first, first, first + MINUTE]
+    assert free_slots(wanted, 2, (first, first, first)) == [first + MINUTE, first + MINUTE]
+    runs: list[Any] = ["oldest", "older", "newest"]
+    assert superseded(runs, None) == (runs, [])
+    assert superseded(runs, 1) == (runs[2:], runs[:2])
+    assert superseded(runs, 2, 1) == (runs[2:], runs[:2])
+    assert superseded(runs, 9) == (runs, [])
+
+
+# -- the race with a worker ------------------------------------------------------------------------------------
+
+RACES = 6
+
+
+class _Racing(PrefectApi):
+    """An API beside which a worker takes the run at a moment that is spread over the guarded write."""
+
+    before_write: Callable[[], Awaitable[None]]
+
+    async def set_state_if(self, *given: Any, **named: Any) -> Any:
+        await self.before_write()
+        return await super().set_state_if(*given, **named)
+
+
+@pytest.mark.parametrize(
+    "races", [RACES, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+)
+def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
+    bench: Bench, races: int
+) -> None:
+    deployment_id = deployment(bench)
+    accepted = refused = 0
+    for race in range(races):
+        # at the near edge of the guard: far enough for the direct write, with no queue held
+        due = datetime.now(UTC) + SAFE_DISTANCE + timedelta(seconds=2)
+        (run_id,) = crowd(bench, deployment_id, 1, first=due)
+        go = threading.Event()
+
+        def worker(run_id: str = run_id, wait: float = 0.004 * (race % 12), go: threading.Event = go) -> None:
+            async def take() -> None:
+                async with PrefectApi.from_prefect_settings().opened() as api:
+                    await asyncio.to_thread(go.wait, 20)
+                    await asyncio.sleep(wait)
+                    # as a worker does: Pending, and only a run that it got is submitted and started
+                    for type_, name in (
+                        (StateType.PENDING, "Pending"),
+                        (StateType.PENDING, "Submitting"),
+                        (StateType.RUNNING, "Running"),
+                    ):
+                        taken = await api.set_state(run_id, type_, name, message="w", mark=str(uuid4()))
+                        if taken.ruling != "ACCEPT":
+                            return
+
+            asyncio.run(take())
+
+        thread = threading.Thread(target=worker)
+        thread.start()
+
+        async def move(run_id: str = run_id, go: threading.Event = go) -> Effect:
+            async with _Racing.from_prefect_settings().opened() as api:
+
+                async def before_write() -> None:
+                    go.set()
+
+                api.before_write = before_write
+                action = RescheduleRun(run_id=run_id, start=datetime.now(UTC) + timedelta(hours=2))
+                lever = RescheduleLever(api)
+                made = await lever.execute(action, mark=str(uuid4()), expected_state_id="", message="m")
+                return made.effect
+
+        effect = asyncio.run(move())
+        go.set()
+        thread.join(30)
+        assert not thread.is_alive()
+        names = [state.name for state in bench.floor.history(run_id)]
+        accepted += effect is Effect.DONE
+        refused += effect is Effect.REFUSED
+        # executed twice would be: it ran, was put back among those that wait, and would run again
+        assert names.count("Running") <= 1
+        if "Running" in names:
+            assert "Scheduled" not in names[names.index("Running") :], names
+    assert accepted + refused == races
+    assert accepted

@@ -1,0 +1,43 @@
+"""What the ledger recorded reaches the store and the pager, each once, also when it is about no incident."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.flows.notify.test_notifier import Receiver
+
+from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.projector import Chronicle
+from pilotage.policies.grants import BrokenGlass
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import Mode, Outcome, Verdict
+from pilotage.telemetry.store.duckdb import DuckDBStore
+
+
+@pytest.mark.parametrize(("mode", "pages"), [(Mode.AUTO, 1), (Mode.SHADOW, 0)], ids=["auto", "shadow"])
+def test_broken_glass_is_a_page_of_its_own(tmp_path: Path, mode: Mode, pages: int) -> None:
+    now = datetime.now(UTC)
+    receiver = Receiver()
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    store = DuckDBStore(tmp_path / "telemetry.duckdb")
+    try:
+        grant = BrokenGlass(
+            id="g-1", holder="ada", reason="outage", since=now, until=now + timedelta(minutes=5),
+            kinds=("retry_run",), targets=("run:*",),
+        )  # fmt: skip
+        assert ledger.break_glass(grant, Verdict(outcome=Outcome.ALLOW))
+        announcer = Announcer(webhook_url=receiver.url)
+        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=lambda: mode)
+        assert asyncio.run(chronicle.catch_up()) == 1
+        assert asyncio.run(chronicle.catch_up()) == 0
+        assert len(receiver.bodies) == pages
+        for body in receiver.bodies:
+            assert body["dedup_key"] == "pilotage-1"
+            assert "GLASS BROKEN by ada, retry_run on run:*" in body["payload"]["summary"]
+    finally:
+        store.close()
+        ledger.close()
+        receiver.close()

@@ -1,0 +1,198 @@
+"""What something left behind, found in stored telemetry: dead runs, slots of nobody, alerts about what is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.planner.rig import ALL, Rig
+
+from pilotage.planner.findings import FailureClass
+from pilotage.planner.playbooks.plan import plan_for
+from pilotage.telemetry.facts import DecisionFact, EventFact, LogLine, StateType
+
+MINUTE = timedelta(minutes=1)
+BEAT = timedelta(minutes=3)
+SILENT = timedelta(minutes=14)
+OTHER = "44444444-2222-4222-8222-222222222222"
+
+
+def _id(n: int) -> str:
+    return f"{n:08d}-1111-4111-8111-111111111111"
+
+
+def _running(make: Any, **changes: Any) -> Any:
+    began = make.now - timedelta(hours=1)
+    going = {"state_type": StateType.RUNNING, "state_name": "Running", "state_message": "", "ended": None}
+    return make.run(**(going | {"started": began, "updated": began} | changes))
+
+
+def _heard(rig: Rig, make: Any, *moments: timedelta, run_id: str = "", name: str = "heartbeat") -> None:
+    """Events of a run, so long ago."""
+    rig.store.add_events(
+        [
+            EventFact(
+                event_id=f"{run_id}{name}{ago}",
+                occurred=make.now - ago,
+                name=f"prefect.flow-run.{name}",
+                resource_id="r",
+                run_id=run_id or make.run_id,
+            )
+            for ago in moments
+        ]
+    )
+
+
+def _others(rig: Rig, make: Any, *, since: timedelta = timedelta(minutes=30)) -> None:
+    minutes = range(int(since / MINUTE))
+    _heard(rig, make, *(number * MINUTE for number in minutes), run_id=OTHER, name="Running")
+
+
+def _found(rig: Rig) -> list[str]:
+    """The classes found in two looks; the second finds nothing new."""
+    first, second = rig.ticks(2)
+    assert second == []
+    return [entry["failure_class"] for entry in first]
+
+
+# -- the dead
+
+
+def test_a_run_that_missed_four_heartbeats_is_to_be_marked_and_once_for_each_silence(
+    rig: Rig, make: Any
+) -> None:
+    rig.store.merge_runs([_running(make)])
+    _heard(rig, make, SILENT, SILENT + BEAT, SILENT + 2 * BEAT)
+    _others(rig, make)
+    assert _found(rig) == ["silent"]
+    assert rig.desk.actions == [{"kind": "mark_crashed", "run_id": make.run_id}]
+    [(proposal, case)] = rig.desk.filed.values()
+    assert proposal.expected_state_id == make.run().state_id
+    assert "silent for 14 min" in case.notes[0]
+    # a planner that was started anew asks nothing more
+    rig.ticks()
+    assert len(rig.desk.filed) == 1
+
+
+@pytest.mark.parametrize(
+    ("beats", "others", "log"),
+    [
+        ((9 * MINUTE, 12 * MINUTE), True, None),
+        ((SILENT,), True, None),
+        ((SILENT, SILENT + BEAT), False, None),
+        ((SILENT, SILENT + BEAT), True, 2 * MINUTE),
+        ((SILENT, SILENT + 4 * MINUTE), True, None),
+    ],
+    ids=[
+        "heard a while ago",
+        "one heartbeat",
+        "nobody was heard",
+        "a line of its log",
+        "seldom heard anyway",
+    ],
+)
+def test_a_run_that_may_be_slow_is_left_alone(
+    rig: Rig, make: Any, beats: tuple[timedelta, ...], others: bool, log: timedelta | None
+) -> None:
+    rig.store.merge_runs([_running(make)])
+    _heard(rig, make, *beats)
+    if others:
+        _others(rig, make)
+    if log is not None:
+        line = LogLine(log_id="l", run_id=make.run_id, at=make.now - log, level=20, message="still here")
+        rig.store.add_logs([line])
+    assert _found(rig) == []
+
+
+def test_silence_of_the_whole_server_says_nothing_of_a_run(rig: Rig, make: Any) -> None:
+    rig.store.merge_runs([_running(make)])
+    _heard(rig, make, SILENT, SILENT + BEAT)
+    # the collector was away: what it hears now is fresh, and of the time between it knows nothing
+    _others(rig, make, since=timedelta(minutes=2))
+    assert _found(rig) == []
+
+
+def test_a_run_that_ended_meanwhile_is_not_marked(make: Any) -> None:
+    situation = make.situation(FailureClass.SILENT, run=make.run(state_type=StateType.COMPLETED))
+    plan = plan_for(situation, ALL)
+    assert plan.proposals == ()
+    assert "by now" in plan.alternatives[0]
+
+
+# -- slots of nobody
+
+
+def _waits_for_a_slot(make: Any, **changes: Any) -> Any:
+    """A run that has been put off again and again for twenty minutes."""
+    due = {"expected_start": make.now - 20 * MINUTE, "next_start": make.now + timedelta(seconds=20)}
+    return make.upcoming(20, state_name="AwaitingConcurrencySlot", **(due | changes))
+
+
+def test_slots_that_no_run_holds_are_to_be_given_back(rig: Rig, make: Any) -> None:
+    rig.store.merge_runs([_waits_for_a_slot(make), make.run(run_id=_id(1), ended=make.now - 30 * MINUTE)])
+    assert "leaked" in _found(rig)
+    released = [each for each in rig.desk.actions if each["kind"] == "release_slot"]
+    assert released == [{"kind": "release_slot", "scope": "deployment", "name": make.deployment_id}]
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        {"state_type": StateType.RUNNING, "ended": None},
+        {"state_type": StateType.SCHEDULED, "state_name": "AwaitingRetry", "ended": None},
+        {"state_type": StateType.PAUSED, "state_name": "Paused", "ended": None},
+        {"state_type": StateType.COMPLETED, "state_name": "Completed"},
+    ],
+    ids=["one runs", "one waits for its retry", "one is paused", "one ended a minute ago"],
+)
+def test_slots_that_a_run_may_hold_are_left_alone(rig: Rig, make: Any, holder: dict[str, Any]) -> None:
+    rig.store.merge_runs([_waits_for_a_slot(make), make.run(run_id=_id(1), **holder)])
+    assert "leaked" not in _found(rig)
+
+
+def test_a_run_that_has_waited_for_a_slot_for_a_moment_is_left_alone(rig: Rig, make: Any) -> None:
+    rig.store.merge_runs([_waits_for_a_slot(make, expected_start=make.now - 5 * MINUTE)])
+    assert _found(rig) == []
+
+
+# -- alerts about what is over
+
+
+def _step(make: Any, action: str, step: str, ago: timedelta, outcome: str = "done") -> DecisionFact:
+    return DecisionFact(
+        decision_id=f"{action}-{step}-{ago}", at=make.now - ago, proposal_id=f"p-{action}", incident_id="i-0",
+        run_id=make.run_id, step=step, action=action, outcome=outcome, detail={},
+    )  # fmt: skip
+
+
+def _completed(make: Any) -> Any:
+    return make.run(state_type=StateType.COMPLETED, state_name="Completed", state_message="")
+
+
+def test_an_owner_who_was_told_is_told_that_it_is_over_and_once(rig: Rig, make: Any) -> None:
+    rig.store.add_decisions([_step(make, "notify_owner", "injected", 9 * MINUTE)])
+    rig.store.merge_runs([make.run(run_count=9)])
+    rig.ticks()
+    assert "resolve_alert" not in rig.desk.kinds_filed  # it is in trouble still
+    rig.store.merge_runs([replace(_completed(make), updated=make.now)])
+    assert _found(rig) == ["recovered"]
+    assert [each for each in rig.desk.actions if each["kind"] == "resolve_alert"] == [
+        {"kind": "resolve_alert", "run_id": make.run_id}
+    ]
+    rig.store.add_decisions([_step(make, "resolve_alert", "proposed", MINUTE)])
+    assert _found(rig) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "ago", "outcome"),
+    [("proposed", 9, "done"), ("injected", 9, "refused"), ("injected", 0, "done")],
+    ids=["nobody was told yet", "telling failed", "told after it ended"],
+)
+def test_an_owner_who_was_not_told_of_trouble_is_not_told_that_it_is_over(
+    rig: Rig, make: Any, step: str, ago: int, outcome: str
+) -> None:
+    rig.store.add_decisions([_step(make, "notify_owner", step, ago * MINUTE, outcome)])
+    rig.store.merge_runs([_completed(make)])
+    assert _found(rig) == []

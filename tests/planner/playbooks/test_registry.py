@@ -1,0 +1,247 @@
+"""What is proposed for which trouble, and that the forecast matters."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, get_args
+
+import pytest
+
+from pilotage.planner.actions.types import (
+    ActionKind,
+    NotifyOwner,
+    PauseDeployment,
+    RescheduleRun,
+    ReserveSlot,
+    ResizeRun,
+    RetryRun,
+)
+from pilotage.planner.findings import PERMANENT, FailureClass
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.playbooks.plan import plan_for
+from pilotage.planner.playbooks.registry import PLAYS, backoff, next_size
+from pilotage.planner.remediation import Circumstances, deadline_of
+
+ALL: tuple[ActionKind, ...] = get_args(ActionKind)
+P = PlaybookParameters()
+
+
+def kinds(plan: Any) -> list[str]:
+    return [proposal.action.kind for proposal, _ in plan.proposals]
+
+
+def test_every_failure_class_has_a_play() -> None:
+    assert set(PLAYS) == set(FailureClass)
+
+
+@pytest.mark.parametrize(
+    ("failure_class", "delay"),
+    [
+        (FailureClass.TRANSIENT, P.retry_delay),
+        (FailureClass.CRASHED, P.retry_delay),
+        (FailureClass.TIMED_OUT, P.retry_delay),
+        (FailureClass.RATE_LIMITED, P.rate_limited_delay),
+        (FailureClass.DEPENDENCY, P.dependency_delay),
+    ],
+)
+def test_a_passing_fault_is_retried_in_place(
+    make: Any, failure_class: FailureClass, delay: timedelta
+) -> None:
+    [(proposal, case)] = plan_for(make.situation(failure_class), ALL).proposals
+    assert proposal.action == RetryRun(run_id=make.run_id, delay=delay)
+    assert proposal.expected_state_id == make.run().state_id
+    assert proposal.expires_at == make.now + P.proposal_life
+    assert case.failed_at == make.run().ended
+
+
+@pytest.mark.parametrize("failure_class", sorted(PERMANENT))
+def test_a_permanent_error_is_told_and_never_retried(make: Any, failure_class: FailureClass) -> None:
+    for p_fail in (None, 0.0, 0.5, 1.0):
+        plan = plan_for(make.situation(failure_class, p_fail=p_fail), ALL)
+        assert kinds(plan) == ["notify_owner"]
+        assert any("permanent error cannot be cured" in road for road in plan.alternatives)
+
+
+def test_the_delay_doubles_with_each_attempt_and_stops_at_the_longest() -> None:
+    first, longest = timedelta(seconds=10), timedelta(minutes=1)
+    assert [backoff(first, n, longest).total_seconds() for n in (0, 1, 2, 3, 4, 900)] == [
+        10, 10, 20, 40, 60, 60,
+    ]  # fmt: skip
+
+
+def test_attempts_run_out(make: Any) -> None:
+    plan = plan_for(make.situation(FailureClass.TRANSIENT, run=make.run(run_count=4)), ALL)
+    assert kinds(plan) == ["notify_owner"]
+    assert "4 are the limit" in plan.alternatives[0]
+
+
+def test_a_run_that_hit_its_time_limit_is_retried_once(make: Any) -> None:
+    assert kinds(plan_for(make.situation(FailureClass.TIMED_OUT), ALL)) == ["retry_run"]
+    again = make.situation(FailureClass.TIMED_OUT, run=make.run(run_count=2))
+    assert kinds(plan_for(again, ALL)) == ["notify_owner"]
+
+
+@pytest.mark.parametrize(("has", "gets"), [(256, 384), (100, 160), (16_000, 16_384), (16_384, 16_384)])
+def test_memory_grows_by_one_rounded_step_up_to_the_cap(has: int, gets: int) -> None:
+    assert next_size(has, P) == gets
+
+
+def test_a_run_out_of_memory_gets_one_step_more(make: Any) -> None:
+    around = Circumstances(memory_mb=256)
+    [(proposal, case)] = plan_for(make.situation(FailureClass.OUT_OF_MEMORY, around=around), ALL).proposals
+    assert proposal.action == ResizeRun(run_id=make.run_id, memory_mb=384)
+    assert "384 MiB instead of 256 MiB" in case.expected_effect
+
+
+@pytest.mark.parametrize(("memory", "reason"), [(None, "nobody says"), (P.memory_cap_mb, "the cap")])
+def test_a_run_that_cannot_be_resized_is_told(make: Any, memory: int | None, reason: str) -> None:
+    around = Circumstances(memory_mb=memory)
+    plan = plan_for(make.situation(FailureClass.OUT_OF_MEMORY, around=around), ALL)
+    assert kinds(plan) == ["notify_owner"]
+    assert reason in " ".join(plan.alternatives)
+
+
+ROW = Circumstances(failures_in_row=5)
+
+
+def test_a_hopeless_retry_is_held_back_and_inverting_the_forecast_brings_it_back(make: Any) -> None:
+    p_fail = 0.95
+    bad = plan_for(make.situation(FailureClass.TRANSIENT, p_fail=p_fail, around=ROW), ALL)
+    good = plan_for(make.situation(FailureClass.TRANSIENT, p_fail=1 - p_fail, around=ROW), ALL)
+    assert kinds(bad) == ["notify_owner"]
+    assert "held back" in bad.alternatives[0]
+    assert kinds(good) == ["retry_run"]
+
+
+def test_a_bad_forecast_alone_does_not_hold_a_retry_back(make: Any) -> None:
+    assert kinds(plan_for(make.situation(FailureClass.CRASHED, p_fail=0.95), ALL)) == ["retry_run"]
+
+
+def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast(make: Any) -> None:
+    def answer(p_fail: float | None, run_count: int = 1) -> list[str]:
+        run = make.run(run_count=run_count)
+        return kinds(plan_for(make.situation(FailureClass.UNKNOWN, p_fail=p_fail, run=run), ALL))
+
+    assert answer(0.2) == ["retry_run"]
+    assert answer(0.2, run_count=2) == ["notify_owner"]
+    assert answer(0.8) == ["notify_owner"]
+    assert answer(None) == ["notify_owner"]
+
+
+def test_a_run_at_risk_is_delayed_and_told_and_inverting_the_forecast_leaves_it_alone(make: Any) -> None:
+    run = make.upcoming(600)
+    bad = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.9, run=run), ALL)
+    good = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.1, run=run), ALL)
+    assert kinds(bad) == ["reschedule_run", "notify_owner"]
+    moved = bad.proposals[0][0]
+    assert moved.action == RescheduleRun(run_id=make.run_id, start=run.next_start + P.hold_back)
+    assert moved.expires_at == run.next_start
+    assert kinds(good) == []
+
+
+def test_a_run_at_risk_that_starts_at_once_is_not_moved(make: Any) -> None:
+    plan = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.9, run=make.upcoming(5)), ALL)
+    assert kinds(plan) == ["notify_owner"]
+
+
+def test_the_hold_back_of_one_run_has_one_id_whatever_state_it_is_in(make: Any) -> None:
+    def identity(state_id: str) -> str:
+        run = make.upcoming(600, state_id=state_id)
+        plan = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.9, run=run), ALL)
+        return str(plan.proposals[0][0].id)
+
+    assert identity("a" * 36) == identity("b" * 36)
+
+
+def test_a_fault_that_repeats_pauses_its_deployment_and_tells(make: Any) -> None:
+    around = Circumstances(same_fault_in_row=3)
+    plan = plan_for(make.situation(FailureClass.CODE_BUG, around=around), ALL)
+    assert kinds(plan) == ["notify_owner", "pause_deployment"]
+    assert plan.proposals[1][0].action == PauseDeployment(
+        deployment_id=make.deployment_id, hold=P.quarantine_hold
+    )
+    crash = plan_for(make.situation(FailureClass.CRASHED, around=around), ALL)
+    assert kinds(crash) == ["retry_run", "pause_deployment", "notify_owner"]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [Circumstances(same_fault_in_row=2), Circumstances(same_fault_in_row=9, deployment_paused=True)],
+    ids=["too few", "already paused"],
+)
+def test_a_deployment_is_not_paused_without_need(make: Any, around: Circumstances) -> None:
+    assert "pause_deployment" not in kinds(
+        plan_for(make.situation(FailureClass.CODE_BUG, around=around), ALL)
+    )
+
+
+def test_a_starved_queue_gets_a_slot_of_the_busy_one(make: Any) -> None:
+    queues = (make.queue("fast", 1, running=2, waiting=4), make.queue("slow", 5, waiting=1))
+    s = make.situation(
+        FailureClass.STARVED, run=None, around=Circumstances(queues=queues), subject="queue:pool/slow"
+    )
+    [(proposal, _)] = plan_for(s, ALL).proposals
+    assert proposal.action == ReserveSlot(
+        pool="pool", busy_queue="fast", starved_queue="slow", limit=1, hold=P.reserve_hold
+    )
+    assert proposal.expected_state_id == ""
+
+
+def test_a_pool_with_one_slot_is_never_capped_to_nothing(make: Any) -> None:
+    queues = (
+        make.queue("fast", 1, running=1, waiting=4, pool_limit=1),
+        make.queue("slow", 5, waiting=1, pool_limit=1),
+    )
+    s = make.situation(
+        FailureClass.STARVED, run=None, around=Circumstances(queues=queues), subject="queue:pool/slow"
+    )
+    plan = plan_for(s, ALL)
+    assert not plan.proposals
+    assert "cap of 0" in plan.alternatives[0]
+
+
+def test_a_late_run_is_put_before_the_first_that_waits(make: Any) -> None:
+    deadline = make.now + timedelta(minutes=20)
+    run = make.upcoming(-60, tags=(f"deadline:{deadline.isoformat()}",))
+    first = make.now - timedelta(minutes=10)
+    plan = plan_for(
+        make.situation(FailureClass.LATE, run=run, around=Circumstances(earliest_waiting=first)), ALL
+    )
+    [(proposal, _)] = plan.proposals
+    assert isinstance(proposal.action, RescheduleRun)
+    assert proposal.action.start < first
+    assert proposal.expires_at == deadline
+
+
+def test_a_boost_never_reaches_back_further_than_its_limit(make: Any) -> None:
+    around = Circumstances(earliest_waiting=make.now - timedelta(hours=5))
+    plan = plan_for(make.situation(FailureClass.LATE, run=make.upcoming(-60), around=around), ALL)
+    assert kinds(plan) == ["notify_owner"]
+
+
+@pytest.mark.parametrize("tag", ["deadline:soon", "deadline:2026-11-22T12:30:00", "deadline:", "x"])
+def test_a_deadline_that_cannot_be_read_is_none(make: Any, tag: str) -> None:
+    assert deadline_of(make.run(tags=(tag,))) is None
+
+
+def test_what_is_not_offered_is_not_proposed_and_said_so(make: Any) -> None:
+    plan = plan_for(make.situation(FailureClass.TRANSIENT), ("notify_owner",))
+    assert not plan.proposals
+    assert plan.alternatives == ("retry_run: not offered to this planner",)
+
+
+def test_planning_twice_gives_the_same_proposals(make: Any) -> None:
+    s = make.situation(FailureClass.CODE_BUG, around=Circumstances(same_fault_in_row=3), p_fail=0.5)
+    assert plan_for(s, ALL) == plan_for(s, ALL)
+    ids = [proposal.id for proposal, _ in plan_for(s, ALL).proposals]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_vanished_run_is_left_alone(make: Any) -> None:
+    assert not plan_for(make.situation(FailureClass.TRANSIENT, run=None), ALL).proposals
+
+
+def test_notifying_does_not_depend_on_the_state_of_the_run(make: Any) -> None:
+    [(proposal, _)] = plan_for(make.situation(FailureClass.AUTH), ALL).proposals
+    assert isinstance(proposal.action, NotifyOwner)
+    assert proposal.expected_state_id == ""

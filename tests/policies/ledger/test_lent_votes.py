@@ -1,0 +1,214 @@
+"""The right to approve can be lent, taken away and asked for higher up; an edited action starts from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotage.planner.actions.types import CancelRun, RetryRun
+from pilotage.policies.digests import digest_of
+from pilotage.policies.gate.gate import Gate
+from pilotage.policies.grants import Delegation
+from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.ledger.amending import amended
+from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verdict, Vote
+
+Make = Callable[..., Any]
+RUN = "11111111-1111-4111-8111-111111111111"
+ANN = Identity(name="ann", kind="user", roles=frozenset({"approver"}), teams=frozenset({"data"}))
+BOB = Identity(name="bob", kind="user", roles=frozenset({"operator"}))
+CAT = Identity(name="cat", kind="user", roles=frozenset({"operator"}))
+ASKED = {"team": "data", "tags": frozenset({"pilotage:ask-owner"})}
+
+
+class Room:
+    """Lends, votes and judges the way the desk does."""
+
+    def __init__(self, ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> None:
+        self.ledger, self.gate, self._facts_of, self.now = ledger, gate, facts_of, now
+
+    def lend(self, giver: Identity, taker: Identity, *, days: float = 1, why: str = "holiday") -> bool:
+        lent = Delegation(
+            giver=giver.name,
+            taker=taker.name,
+            reason=why,
+            since=self.now,
+            until=self.now + timedelta(days=days),
+            teams=giver.teams,
+        )
+        may = self.gate.judge_command(giver, "delegate", mode=Mode.AUTO, now=self.now, grant=lent)
+        return self.ledger.delegate(lent, may)
+
+    def vote(self, of: FiledProposal, who: Identity, at: datetime | None = None) -> Vote | Verdict:
+        moment = at or self.now
+        voter, giver = self.ledger.acting(who, moment)
+        may = self.gate.judge_vote(voter, of, of.digest, "approve", moment)
+        return self.ledger.vote(
+            of.proposal.id, of.digest, voter, "approve", "", may, moment, delegated_by=giver
+        )
+
+    def judge(self, of: FiledProposal, **facts: Any) -> Verdict:
+        target = self._facts_of(of, **facts)
+        counted = self.ledger.facts(of, "inject", Mode.AUTO, self.now, target)
+        return self.gate.judge(of, target, counted, self.now)
+
+
+@pytest.fixture
+def room(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Room:
+    return Room(ledger, gate, facts_of, now)
+
+
+def test_a_lent_right_approves_and_stands_for_the_givers_team(room: Room, filed: Make) -> None:
+    room.ledger.file(filed())
+    assert isinstance(room.vote(filed(), BOB), Verdict)
+    assert room.lend(ANN, BOB)
+    cast = room.vote(filed(), BOB)
+    assert isinstance(cast, Vote)
+    assert (cast.voter, cast.delegated_by, cast.teams) == ("bob", "ann", frozenset({"data"}))
+    assert room.judge(filed(), **ASKED).outcome is Outcome.ALLOW
+
+
+def test_a_lent_right_is_one_right_whoever_uses_it(room: Room, filed: Make) -> None:
+    room.ledger.file(filed())
+    room.lend(ANN, BOB)
+    room.lend(ANN, CAT)
+    for who in (ANN, BOB, CAT):
+        assert isinstance(room.vote(filed(), who), Vote)
+    two = room.judge(filed(), env="prod", **ASKED)
+    assert (two.outcome, dict(two.requirements)) == (Outcome.NEEDS_APPROVAL, {"approver": 1})
+
+
+def test_who_is_lent_a_right_has_no_say_over_the_givers_own_proposal(room: Room, filed: Make) -> None:
+    ann = Identity(name="ann", kind="user", roles=frozenset({"approver", "operator"}))
+    own, behind = filed(number=1, proposer=ann), filed(number=2, on_behalf_of="ann")
+    room.lend(ann, BOB)
+    for proposal in (own, behind):
+        room.ledger.file(proposal)
+        answer = room.vote(proposal, BOB)
+        assert isinstance(answer, Verdict)
+        assert answer.policy_ids == ("!lent-by-proposer",)
+
+
+def test_a_lent_right_is_not_passed_on_and_is_never_the_admins(room: Room, filed: Make) -> None:
+    adam = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
+    assert room.lend(adam, BOB)
+    voter, _ = room.ledger.acting(BOB, room.now)
+    assert voter.roles == {"operator", "approver"}
+    assert room.lend(BOB, CAT) is False
+    assert room.ledger.acting(CAT, room.now) == (CAT, "")
+    robot = Identity(name="bob", kind="agent", roles=frozenset({"agent"}))
+    assert room.ledger.acting(robot, room.now) == (robot, "")
+
+
+@pytest.mark.parametrize("given", [{"days": 15}, {"days": 0}, {"why": ""}], ids=["long", "no time", "no why"])
+def test_what_may_not_be_lent_is_not_and_the_try_is_a_row(room: Room, given: dict[str, Any]) -> None:
+    assert room.lend(ANN, BOB, **given) is False
+    assert room.lend(ANN, ANN) is False
+    assert [step["step"] for step in room.ledger.entries(0, 9)] == ["delegation_refused"] * 2
+
+
+def test_a_lent_right_ends_by_itself_and_when_it_is_taken_back(room: Room, filed: Make) -> None:
+    room.lend(ANN, BOB)
+    assert room.ledger.acting(BOB, room.now + timedelta(days=1)) == (BOB, "")
+    assert room.ledger.acting(BOB, room.now)[1] == "ann"
+    assert room.ledger.end_delegations("ann", room.now) == 1
+    assert room.ledger.end_delegations("ann", room.now) == 0
+    assert room.ledger.acting(BOB, room.now) == (BOB, "")
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    path = tmp_path / "users.toml"
+    book = IdentityBook(path)
+    book.add("ann", ["approver"], ["data"])
+    book.add("bob", ["operator"])
+    return path
+
+
+@pytest.fixture
+def checked(
+    ledger: SqlLedger, ledger_url: str, people: Path, gate: Gate, facts_of: Make, now: datetime
+) -> Any:
+    again = SqlLedger(ledger_url, standing=IdentityBook(people).standing)
+    yield Room(again, gate, facts_of, now)
+    again.close()
+
+
+def test_a_vote_of_somebody_who_may_still_vote_counts(checked: Room, filed: Make) -> None:
+    checked.ledger.file(filed())
+    checked.vote(filed(), ANN)
+    assert checked.judge(filed(), env="prod").outcome is Outcome.ALLOW
+
+
+TAKEN = {
+    "the person": lambda text: text.replace('"ann"', '"eve"'),
+    "the role": lambda text: text.replace('["approver"]', '["viewer"]'),
+    "the file's good shape": lambda text: text + "[",
+}
+
+
+@pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN.keys())
+@pytest.mark.parametrize("voter", [ANN, BOB], ids=["own", "lent"])
+def test_a_vote_counts_no_more_when_its_right_was_taken_away(
+    checked: Room, filed: Make, people: Path, take: Callable[[str], str], voter: Identity
+) -> None:
+    checked.ledger.file(filed())
+    checked.lend(ANN, BOB)
+    assert isinstance(checked.vote(filed(), voter), Vote)
+    assert checked.judge(filed(), env="prod").outcome is Outcome.ALLOW
+    people.write_text(take(people.read_text()))
+    assert checked.judge(filed(), env="prod").outcome is Outcome.NEEDS_APPROVAL
+
+
+def test_a_rejection_stands_whatever_became_of_the_person(
+    checked: Room, filed: Make, people: Path, now: datetime
+) -> None:
+    checked.ledger.file(filed())
+    may = checked.gate.judge_vote(ANN, filed(), filed().digest, "reject", now)
+    checked.ledger.vote(filed().proposal.id, filed().digest, ANN, "reject", "", may, now)
+    people.unlink()
+    assert checked.judge(filed()).policy_ids == ("!vetoed",)
+
+
+def test_a_proposal_that_waits_too_long_is_told_higher_up_once(
+    room: Room, filed: Make, facts_of: Make, now: datetime
+) -> None:
+    for number in (1, 2, 3):
+        room.ledger.file(filed(number=number, expires_at=now + timedelta(hours=1)))
+    for number in (1, 2):
+        asked = room.judge(filed(number=number, expires_at=now + timedelta(hours=1)), env="prod")
+        room.ledger.record_verdict(f"p-{number:012x}", "judge", asked, None, now)
+    room.vote(filed(number=2, expires_at=now + timedelta(hours=1)), ANN)
+    after = timedelta(minutes=15)
+    assert room.ledger.escalate(now + timedelta(minutes=14), after) == []
+    told = room.ledger.escalate(now + after, after)
+    assert told == ["p-000000000001", "p-000000000002"]
+    assert room.ledger.escalate(now + timedelta(minutes=20), after) == []
+    steps = [step for step in room.ledger.story("p-000000000001") if step["step"] == "escalated"]
+    assert [step["detail"]["to"] for step in steps] == ["admin"]
+
+
+def test_an_edited_action_is_a_new_proposal_that_nobody_has_approved(
+    room: Room, filed: Make, now: datetime
+) -> None:
+    old = filed()
+    room.ledger.file(old)
+    room.vote(old, ANN)
+    olga = Identity(name="olga", kind="user", roles=frozenset({"operator"}))
+    new = amended(old, RetryRun(run_id=RUN, delay=timedelta(seconds=30)), olga, now)
+    assert new.proposal.id != old.proposal.id
+    assert new.digest == digest_of(new.proposal, olga) != old.digest
+    assert (new.proposal.incident_id, new.proposal.playbook) == (old.proposal.incident_id, "person")
+    assert new.proposer == olga
+    room.ledger.file(new)
+    assert room.judge(old, env="prod").outcome is Outcome.ALLOW
+    assert room.judge(new, env="prod").policy_ids == ("prod-four-eyes",)
+    again = amended(old, RetryRun(run_id=RUN, delay=timedelta(seconds=30)), olga, now)
+    assert again.proposal.id == new.proposal.id
+    other = amended(old, CancelRun(run_id=RUN), olga, now)
+    assert other.proposal.id not in (old.proposal.id, new.proposal.id)

@@ -1,0 +1,175 @@
+"""Secrets go, what a reader needs stays, and nothing can drive a terminal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotage.telemetry.redaction import MASK, quoted, redact, redact_json
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nq83vEjRW\n-----END RSA PRIVATE KEY-----"
+
+# text, the secret in it, something that must stay
+LEAKS = [
+    ("connecting to postgresql://etl:s3cr3tpw@db.internal:5432/sales", "s3cr3tpw", "@db.internal:5432/sales"),
+    ("redis://:hunter2hunter2@cache:6379/0", "hunter2hunter2", "cache:6379"),
+    ("https://ghp_0123456789abcdefghij0123456789abcdef@git.example/x.git", "ghp_0123", "git.example/x.git"),
+    ("Authorization: Bearer abc.def-ghi_jkl012345", "abc.def", "Authorization: Bearer"),
+    ("{'Authorization': 'Basic dXNlcjpwYXNzd29yZA=='}", "dXNlcjpw", "Authorization"),
+    ("curl -H 'bearer 0123456789abcdef0123'", "0123456789abcdef0123", "curl"),
+    (f"token was {JWT}, expired", "eyJhbGci", "expired"),
+    ("key AKIAIOSFODNN7EXAMPLE is not allowed to s3:GetObject", "AKIAIOSFODNN7EXAMPLE", "s3:GetObject"),
+    (
+        "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "wJalrXUtnFEMI",
+        "aws_secret_access_key",
+    ),
+    (f"loaded {KEY} from vault", "MIIEow", "from vault"),
+    ("cut off -----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg", "MIIEvQ", "cut off"),
+    ("password=hunter2", "hunter2", "password="),
+    ("FTP login failed: user=etl pwd: Tr0ub4dor&3 host=ftp", "Tr0ub4dor", "user=etl"),
+    ('{"api_key": "0a1b2c3d4e5f", "region": "eu"}', "0a1b2c3d4e5f", '"region": "eu"'),
+    ("{'password': 'two words here', 'host': 'db'}", "two words here", "'host': 'db'"),
+    ("DB_PASSWORD='corr3ct horse'", "corr3ct", "DB_PASSWORD"),
+    ("?X-Amz-Signature=deadbeefcafe&X-Amz-Date=20260101", "deadbeefcafe", "X-Amz-Date=20260101"),
+    ("AccountName=acme;AccountKey=abcdEFGH1234==;EndpointSuffix=x", "abcdEFGH1234", "EndpointSuffix=x"),
+    ("Server=db;User Id=sa;Password=My$ecret;Encrypt=yes", "My$ecret", "Encrypt=yes"),
+    ("OPENAI key sk-proj-abcDEF0123456789abcDEF0123", "abcDEF0123456789", "OPENAI"),
+    ("https://hooks.slack.com/services/T000/B000/XXXXXXXXXXXX", "T000/B000", "hooks.slack.com"),
+    ("xoxb-123456789012-abcdefGHIJ", "abcdefGHIJ", ""),
+    ("glpat-abcDEFghiJKL01234567 refused", "abcDEFghiJKL", "refused"),
+    ("pnu_0123456789abcdefghijABCDEFGHIJ012345", "0123456789abcdef", ""),
+    ("AIzaSyA0123456789abcdefghijklmnopqrstuv", "SyA0123456789", ""),
+    ("the secret is q7Rk2Zp9Xw4Lm8Tn3Vb6Yc1D", "q7Rk2Zp9", "the secret is"),
+    ('error: \\"token\\": \\"abcd1234efgh\\"', "abcd1234efgh", "error"),
+    ("client_secret => 9f8e7d6c5b", "9f8e7d6c5b", "client_secret"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret", "stays"), LEAKS, ids=[leak[0][:40] for leak in LEAKS])
+def test_a_secret_is_masked_and_its_surroundings_stay(text: str, secret: str, stays: str) -> None:
+    masked = redact(text)
+    assert secret not in masked
+    assert MASK in masked
+    assert stays in masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RuntimeError: HTTP 503 from https://api.example.com:8443/v1/orders?day=2026-11-02",
+        "Finished in state Failed('Flow run encountered an exception: ValueError: bad row 17')",
+        "run 149ca645-3502-4bee-b18b-98359cad68cf key 0b0f5a7e-8d4e-4c8a-9c64-0d8a4a8f3f2e",
+        "MemoryError: Unable to allocate 512. MiB for an array with shape (67108864,) and data type float64",
+        "File /srv/flows/telemetry/collector_of_everything_that_happens.py, line 12, in main",
+        "KeyError: 'customer_id'",
+        "max_tokens: 4096, tokens used 17",
+        "401 Unauthorized: credentials were rejected by the warehouse",
+        "mail ops@example.com about postgresql://db.internal/sales",
+        "rate limited, retry after 30 s; risk-adjusted_value_of_everything",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    if "max_tokens" in text:
+        assert "17" in redact(text)
+    else:
+        assert redact(text) == text
+
+
+def test_everything_under_a_secret_looking_key_is_masked() -> None:
+    value = {
+        "env": {
+            "DB_PASSWORD": "x1",
+            "PREFECT_API_AUTH_STRING": "admin:pw",
+            "REGION": "eu",
+            "apiKey": {"a": 1},
+        },
+        "tokens": ["a"],
+        "max_tokens": 10,
+        "has_token": True,
+        "note": "password=hunter2",
+        "nested": [{"url": "redis://:pw123@h/0"}, ("a", 1)],
+    }
+    assert redact_json(value) == {
+        "env": {"DB_PASSWORD": MASK, "PREFECT_API_AUTH_STRING": MASK, "REGION": "eu", "apiKey": MASK},
+        "tokens": MASK,
+        "max_tokens": 10,
+        "has_token": True,
+        "note": f"password={MASK}",
+        "nested": [{"url": f"redis://:{MASK}@h/0"}, ["a", 1]],
+    }
+
+
+@given(st.text(max_size=400))
+def test_no_text_breaks_redaction_and_twice_is_once(text: str) -> None:
+    once = redact(text)
+    assert redact(once) == once
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            "password",
+            "=",
+            ":",
+            " ",
+            "'",
+            '"',
+            "\\",
+            "token",
+            "abc",
+            "=>",
+            "://",
+            "@",
+            "bearer",
+            "A1" * 10,
+            MASK,
+        ]
+    ),
+    max_size=14,
+)
+
+
+@given(PIECES)
+def test_texts_made_of_telling_pieces_are_redacted_once_and_for_all(pieces: list[str]) -> None:
+    once = redact("".join(pieces))
+    assert redact(once) == once
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_no_json_breaks_redaction(value: object) -> None:
+    once = redact_json(value)
+    assert redact_json(once) == once
+
+
+@given(st.text(alphabet=st.characters(), max_size=300), st.integers(min_value=1, max_value=250))
+def test_a_quotation_is_one_printable_line_of_limited_length(text: str, limit: int) -> None:
+    shown = quoted(text, limit)
+    assert len(shown) <= limit
+    assert shown.isprintable()
+
+
+def test_terminal_escapes_become_visible() -> None:
+    assert quoted("a\x1b[2Jb\nc\x00‮") == "a\\x1b[2Jb⏎c\\x00\\u{202e}"
+
+
+def test_a_long_line_of_noise_is_redacted_in_reasonable_time() -> None:
+    import time
+
+    for noise in (
+        "a" * 200_000,
+        "password" * 20_000,
+        "://" * 50_000,
+        "key=" * 40_000,
+        "-----BEGIN " * 10_000,
+    ):
+        start = time.monotonic()
+        redact(noise)
+        assert time.monotonic() - start < 5, noise[:20]
