@@ -6,7 +6,7 @@ BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py
 # one of the flows' files goes with the rooms: then both halves of the suite take equally long
 TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 # it mostly waits, so it runs beside both
-DEMO_TEST := tests/flows/test_demo.py
+DEMO_TEST := tests/flows/demo/test_demo.py
 FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
 .PHONY: .venv demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))

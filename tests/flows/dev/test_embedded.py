@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ import psutil
 import pytest
 from prefect import get_client
 from tests.conftest import PrefectServer, PrefectWorker
+
+from pilotage.telemetry.errors import OrchestratorError
 
 
 @pytest.mark.prefect
@@ -84,3 +87,10 @@ def test_a_tethered_process_ends_when_its_starter_is_killed(tmp_path: Path) -> N
             time.sleep(0.1)
     except psutil.NoSuchProcess:
         pass
+
+
+def test_a_module_that_does_not_end_in_time_is_ended_and_named(prefect_server: PrefectServer) -> None:
+    with pytest.raises(OrchestratorError, match="has not ended within 1 s"):
+        prefect_server.embedded.run_module(
+            "http.server", "0", "--bind", "127.0.0.1", within=timedelta(seconds=1)
+        )

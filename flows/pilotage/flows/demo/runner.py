@@ -43,6 +43,8 @@ OUTAGE_ENDS_AFTER = timedelta(seconds=10)
 DEADLINE_AFTER = timedelta(minutes=2)
 """These four, and the planner's waits below, are for two idle cores; a slower machine gets more of each."""
 
+SET_UP_STEP = timedelta(minutes=3)
+"""How long the deploying, the history and the start of `pilotage up` may each take; more on a slower machine."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at the runs and proposals."""
 
@@ -119,11 +121,13 @@ class Stage:
         with phase("deploy nine flows"):
             prefect.create_pool(concurrency_limit=SLOTS)
             worker = prefect.launch_worker()
-            prefect.deploy_shipped()
+            prefect.deploy_shipped(within=self.patience.scaled(SET_UP_STEP))
         self.say("nine flows are deployed; running eleven of their runs for a history")
         with phase("run a history"):
             quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL"}
-            prefect.run_module("pilotage.flows.demo.seed", world.url, env=quiet)
+            prefect.run_module(
+                "pilotage.flows.demo.seed", world.url, env=quiet, within=self.patience.scaled(SET_UP_STEP)
+            )
         self.patience.learn(self.phases.seconds["run a history"], idle=HISTORY)
         with phase("start `pilotage up`"):
             self._places = Places(root=root / "state")
@@ -350,7 +354,7 @@ class Stage:
             )
 
     def _wait_for_desk(self) -> None:
-        deadline = time.monotonic() + self.patience.scaled(timedelta(seconds=90)).total_seconds()
+        deadline = time.monotonic() + self.patience.scaled(SET_UP_STEP).total_seconds()
         while True:
             try:
                 if self._desk("pat").call("status")["collector"].get("connected"):

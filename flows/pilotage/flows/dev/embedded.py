@@ -247,27 +247,34 @@ class EmbeddedPrefect:
             if self._preload
             else [sys.executable, "-m", module, *arguments]
         )
-        ran = subprocess.run(
-            command,
-            cwd=cwd or self.home,
-            env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=within.total_seconds(),
-            check=False,
-        )
+        try:
+            ran = subprocess.run(
+                command,
+                cwd=cwd or self.home,
+                env={**self.env, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=within.total_seconds(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise OrchestratorError(
+                f"Running `{module} {' '.join(arguments)}`: it has not ended within {within.total_seconds():.0f} s. "
+                f"Is the machine very busy? It has printed:\n{_last_lines(exc.output)}",
+                transient=True,
+            ) from exc
         if ran.returncode != 0:
             raise OrchestratorError(
                 f"Running `{module} {' '.join(arguments)}`: it ended with code {ran.returncode}:\n"
-                + "\n".join(ran.stdout.splitlines()[-_TAIL_LINES:])
+                + _last_lines(ran.stdout)
             )
         return ran.stdout
 
-    def deploy_shipped(self) -> None:
+    def deploy_shipped(self, *, within: timedelta = timedelta(seconds=180)) -> None:
         """Nothing; every shipped deployment exists on this server."""
-        self.run_cli("deploy", "--all", cwd=SHIPPED)
+        self.run_cli("deploy", "--all", cwd=SHIPPED, within=within)
 
     def stop(self) -> None:
         """Nothing; every process that was started here is gone, workers first. Harmless when called twice."""
@@ -327,6 +334,11 @@ class EmbeddedPrefect:
             f"{method} {route} on our own Prefect server: it answered {answer.status_code}: "
             f"{answer.text[:300]}. See its log in {self.log_directory}."
         )
+
+
+def _last_lines(printed: str | bytes | None) -> str:
+    text = printed.decode(errors="replace") if isinstance(printed, bytes) else printed or ""
+    return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
 
 def _free_port() -> int:
