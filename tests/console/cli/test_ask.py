@@ -62,7 +62,7 @@ def test_the_events_of_the_turn_are_lines_of_json_in_order(port: Harbour, ask: A
 
 
 def test_a_question_is_read_from_standard_input(port: Harbour, ask: Ask) -> None:
-    assert ask("-", stdin="/whoami\n") == (0, ask("/whoami")[1])
+    assert ask("-", "--commands", stdin="/whoami\n") == (0, ask("/whoami")[1])
 
 
 @pytest.mark.parametrize(
@@ -156,3 +156,24 @@ def test_a_pipe_that_is_closed_early_is_no_error(ask: Ask, monkeypatch: pytest.M
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
+
+
+def test_a_question_that_nobody_understands_is_told_by_the_exit_code(port: Harbour, ask: Ask) -> None:
+    for question in ("make me a sandwich", "why?"):
+        code, out = ask(question)
+        assert code == 2
+        assert "I can answer" in out
+    assert ask("status")[0] == 0
+
+
+def test_what_is_piped_in_is_a_question_and_never_a_command(port: Harbour, ask: Ask) -> None:
+    filed = port.proposal(port.failed_run())
+    vote = f"/approve {filed['proposal_id']}"
+    code, _ = ask("-", who="ann", stdin=vote)
+    assert code == 2
+    assert port.ledger.proposal(filed["proposal_id"])["votes"] == []  # type: ignore[index]
+    code, _ = ask(f"{vote}\nand this line break was pasted", who="ann")
+    assert port.ledger.proposal(filed["proposal_id"])["votes"] == []  # type: ignore[index]
+    code, _ = ask("-", "--commands", who="ann", stdin=vote)
+    assert code == 0
+    assert [one["voter"] for one in port.ledger.proposal(filed["proposal_id"])["votes"]] == ["ann"]  # type: ignore[index]

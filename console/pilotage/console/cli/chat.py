@@ -61,13 +61,19 @@ def chat(
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="A question, or a command such as /status; `-` reads it.")],
+    question: Annotated[
+        str, typer.Argument(help="A question, or a command such as /status; `-` reads a question.")
+    ],
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     config: Config = None,
     thread: Thread = "",
     newest: Continue = False,
     fork: Fork = "",
+    commands: Annotated[
+        bool,
+        typer.Option("--commands", help="With `-`: what is read may be a command, such as /status."),
+    ] = False,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to follow the proposals that were shown, to their end.")
     ] = 0.0,
@@ -90,5 +96,6 @@ def ask(
             which=which,
             wait=wait,
             as_json=as_json,
+            commands=commands,
         )
     raise typer.Exit(code)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
-from pilotage.console.render.text import OUT, harmless
+from pilotage.console.render.text import OUT, harmless, table_of
 from pilotage.flows.notify.describe import label, readable, told
 from pilotage.telemetry import times
 
@@ -31,31 +30,25 @@ STYLES = {
 """Words carry the meaning; the colour only helps to find them."""
 
 
-def story_table(steps: Sequence[dict[str, Any]]) -> Table:
-    """One row a step, with the seconds since the first."""
-    table = Table(title=_title(steps), title_justify="left", header_style="bold")
-    for column in ("at", "+s", "step", "who", "what"):
-        table.add_column(column, overflow="fold", justify="right" if column == "+s" else "left")
+def story_rows(steps: Sequence[dict[str, Any]]) -> list[list[Text]]:
+    """Return one row a step, with the seconds since the first."""
     start = datetime.fromisoformat(str(steps[0]["at"]))
-    shown = ""
-    for step, count in readable(steps):
-        at = datetime.fromisoformat(str(step["at"]))
-        if step["proposal_id"] != shown and shown:
-            table.add_section()
-        shown = step["proposal_id"]
-        table.add_row(
-            times.local(at, "%H:%M:%S"),
-            f"{(at - start).total_seconds():.1f}",
+    return [
+        [
+            Text(times.local(step["at"], "%H:%M:%S")),
+            Text(f"{(datetime.fromisoformat(str(step['at'])) - start).total_seconds():.1f}", justify="right"),
             Text(label(step), style=STYLES.get(label(step), "")),
             harmless(step.get("actor")),
             harmless(told(step) + (f" (said {count} times)" if count > 1 else ""), limit=1200),
-        )
-    return table
+        ]
+        for step, count in readable(steps)
+    ]
 
 
 def print_story(steps: list[dict[str, Any]]) -> None:
     """Prints it."""
-    OUT.print(story_table(steps))
+    columns = ("at", "+s", "step", "who", "what")
+    OUT.print(table_of(_title(steps), columns, story_rows(steps), OUT.width))
 
 
 def _title(steps: Sequence[dict[str, Any]]) -> Text:

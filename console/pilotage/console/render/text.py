@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -61,21 +63,63 @@ def _plain(value: object) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table, or the sentence `empty` when there is nothing to show."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else harmless(cell) for cell in row))
-    if table.row_count:
-        OUT.print(table)
+    cells = [[cell if isinstance(cell, Text) else harmless(cell) for cell in row] for row in rows]
+    if cells:
+        OUT.print(table_of(Text(title, style="bold"), columns, cells, OUT.width))
     else:
-        OUT.print(empty)
+        OUT.print(harmless(empty))
+
+
+WORD = 44
+"""Columns of the longest word that a table never breaks: `deployment:` and an id of Prefect fit."""
+NARROW, LONG, PROSE = 12, 40, 26
+"""Columns below which a cell is not wrapped; from which it is prose, which wants so many."""
+
+
+def table_of(
+    title: Text, columns: Sequence[str], rows: Sequence[Sequence[Text]], width: int
+) -> RenderableType:
+    """Return a table of at most `width` columns, or one record below the other where it would be too narrow.
+
+    No word of up to WORD columns is broken, so that ids can be copied.
+    """
+    at_least = [
+        max(_longest_word(name), *(_longest_word(row[at].plain) for row in rows))
+        for at, name in enumerate(columns)
+    ]
+    longest = [max(cell_len(name), *(row[at].cell_len for row in rows)) for at, name in enumerate(columns)]
+    wanted = [
+        max(least, min(most, PROSE if most > LONG else NARROW))
+        for least, most in zip(at_least, longest, strict=True)
+    ]
+    if sum(wanted) + 2 * len(columns) > width:
+        return Group(title, *(_record(columns, row, width) for row in rows))
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 1))
+    for name, least in zip(columns, at_least, strict=True):
+        table.add_column(harmless(name), overflow="fold", min_width=least)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _record(columns: Sequence[str], row: Sequence[Text], width: int) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", no_wrap=True, max_width=max(8, min(18, width - WORD - 2)))
+    grid.add_column(overflow="fold")
+    for name, value in zip(columns, row, strict=True):
+        if value.plain:
+            grid.add_row(harmless(name), value)
+    return Padding(grid, (0, 0, 1, 1))
+
+
+def _longest_word(text: str) -> int:
+    return min(WORD, max((cell_len(word) for word in text.split()), default=0))
 
 
 def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
     """A short two-column list."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None)
-    table.add_column(style="bold")
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True, max_width=max(8, min(34, OUT.width - WORD - 4)))
     table.add_column(overflow="fold")
     for key, value in pairs.items():
         table.add_row(harmless(key), harmless(value))
@@ -92,9 +136,10 @@ def joined(values: object) -> str:
 
 
 def fail(message: str, *, kind: str, as_json: bool) -> None:
-    """Says what went wrong, to a person or to a program."""
+    """Says what went wrong, to a person or, in one line of JSON on standard output, to a program."""
     if as_json:
-        print_json({"ok": False, "error": {"kind": kind, "message": message}})
+        json.dump({"ok": False, "error": {"kind": kind, "message": message}}, sys.stdout)
+        sys.stdout.write("\n")
     else:
         first, *rest = message.splitlines() or [""]
         ERR.print(Text.assemble(("error: ", "bold red"), harmless(first, limit=2000)))

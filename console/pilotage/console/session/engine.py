@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,10 @@ LONGEST_MESSAGE = 8000
 """Characters of one message."""
 GATHER = 0.08
 """Seconds in which pieces of a streamed answer are gathered into one row."""
+
+
+Turn = Callable[[Caller, str, int, str], Awaitable[None]]
+"""What answers: called with the caller, the thread, the turn and the words."""
 
 
 class Engine:
@@ -66,11 +70,24 @@ class Engine:
         return self._crew.model()
 
     async def say(self, caller: Caller, thread: str, words: str) -> Event:
-        """Writes the words down and starts the answer; its events follow in the log. See `wait`."""
+        """Writes the words down and starts the answer; its events follow in the log. See `wait`.
+
+        One line that begins with a slash is a command; text with line breaks was pasted, and is a question.
+        """
+        given = words.strip()
+        command = given.startswith("/") and "\n" not in given
+        return await self._start(caller, thread, words, self._command if command else self._answer)
+
+    async def ask_agent(self, caller: Caller, thread: str, words: str) -> Event:
+        """As `say`, but the words are a question, whatever they begin with."""
+        return await self._start(caller, thread, words, self._answer)
+
+    async def _start(self, caller: Caller, thread: str, words: str, answer: Turn) -> Event:
         said = await asyncio.to_thread(
             self.log.append, thread, "said", caller.name, {"text": words[:LONGEST_MESSAGE]}
         )
-        task = asyncio.create_task(self._turn(caller, thread, said.seq, words[:LONGEST_MESSAGE].strip()))
+        text = words[:LONGEST_MESSAGE].strip()
+        task = asyncio.create_task(self._turn(caller, thread, said.seq, text, answer))
         self._turns[thread] = task
         task.add_done_callback(lambda done: self._forget(thread, done))
         return said
@@ -165,14 +182,11 @@ class Engine:
 
     # -- one turn
 
-    async def _turn(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+    async def _turn(self, caller: Caller, thread: str, turn: int, words: str, answer: Turn) -> None:
         lock = self._busy.setdefault(thread, asyncio.Lock())
         async with lock:
             try:
-                if words.startswith("/"):
-                    await self._command(caller, thread, turn, words)
-                else:
-                    await self._answer(caller, thread, turn, words)
+                await answer(caller, thread, turn, words)
             except asyncio.CancelledError:
                 self.log.append(
                     thread, "answer", "pilotage", {"turn": turn, "text": "Stopped.", "by": "pilotage"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from pilotage.console.render.text import COLOURS, harmless, when
+from pilotage.console.render.text import COLOURS, harmless, table_of, when
 from pilotage.console.render.timelines import drawn as drawn_timeline
 from pilotage.console.session.cards import Card
 from pilotage.telemetry import times
@@ -19,8 +19,6 @@ from pilotage.telemetry import times
 LONGEST = 4000
 """Characters of one paragraph."""
 RAW_LINES = 200
-FOLDED, LONG, PROSE = 12, 40, 26
-"""Columns below which a cell is not folded; from which it is prose, which wants so many."""
 BARS = 24
 """Columns of the longest bar."""
 
@@ -35,7 +33,7 @@ def drawn(block: Mapping[str, Any], width: int) -> RenderableType:
         case "table":
             return table(block, width)
         case "story":
-            return story(block)
+            return story(block, width)
         case "chart":
             return chart(block)
         case "timeline":
@@ -72,37 +70,10 @@ def pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
 def table(block: Mapping[str, Any], width: int) -> RenderableType:
     """A table; one record below the other where the columns would have less room than their words need."""
     rows = block["rows"]
-    columns = [str(name) for name in block["columns"]]
     if not rows:
         return Group(_title(block["title"]), harmless(block.get("empty", "")))
-    if _needed(columns, rows) > width:
-        return Group(_title(block["title"]), *(_record(columns, row) for row in rows))
-    shown = Table(
-        title=_title(block["title"]), title_justify="left", header_style="bold", box=None, padding=(0, 1)
-    )
-    for name in columns:
-        shown.add_column(harmless(name), overflow="fold")
-    for row in rows:
-        shown.add_row(*(cell(value) for value in row))
-    return shown
-
-
-def _needed(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
-    """The columns of the screen in which the table can still be read: long cells are folded, short ones are not."""
-    longest = [
-        max(len(str(name)), *(cell(row[at]).cell_len for row in rows)) for at, name in enumerate(columns)
-    ]
-    return sum(min(each, PROSE if each > LONG else FOLDED) + 2 for each in longest)
-
-
-def _record(columns: Sequence[str], row: Sequence[Any]) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="dim", no_wrap=True, max_width=14)
-    grid.add_column(overflow="fold")
-    for name, value in zip(columns, row, strict=False):
-        if value not in ("", None):
-            grid.add_row(harmless(name), cell(value))
-    return Padding(grid, (0, 0, 1, 1))
+    columns = [str(name) for name in block["columns"]]
+    return table_of(_title(block["title"]), columns, [[cell(value) for value in row] for row in rows], width)
 
 
 def cell(value: Any) -> Text:
@@ -112,22 +83,20 @@ def cell(value: Any) -> Text:
     return harmless(value, limit=1200)
 
 
-def story(block: Mapping[str, Any]) -> RenderableType:
+def story(block: Mapping[str, Any], width: int) -> RenderableType:
     """Steps in order of time."""
-    shown = Table(
-        title=_title(block["title"]), title_justify="left", box=None, padding=(0, 1), show_header=False
-    )
-    for _ in range(3):
-        shown.add_column(overflow="fold")
-    shown.add_column(overflow="fold", ratio=1)
-    for step in block["steps"]:
-        shown.add_row(
+    rows = [
+        [
             harmless(times.local(step["at"], "%H:%M:%S")),
             _bold(harmless(step["step"], limit=20)),
             harmless(step["actor"], limit=30),
             harmless(step["words"], limit=1200),
-        )
-    return shown
+        ]
+        for step in block["steps"]
+    ]
+    if not rows:
+        return _title(block["title"])
+    return table_of(_title(block["title"]), ("at", "step", "who", "what"), rows, width)
 
 
 def chart(block: Mapping[str, Any]) -> RenderableType:

@@ -41,8 +41,12 @@ def run_ask(
     which: Which,
     wait: float,
     as_json: bool,
+    commands: bool = False,
 ) -> int:
-    """The exit code, after everything was printed: 0 answered, 1 failed, 2 not understood, 3 refused."""
+    """The exit code, after everything was printed: 0 answered, 1 failed, 2 not understood, 3 refused.
+
+    What is read from standard input is a question, whatever it begins with, unless `commands` says otherwise.
+    """
     tell = _as_json if as_json else Printer().tell
     question = question_of(words)
 
@@ -50,7 +54,7 @@ def run_ask(
         async with conversing(
             where, token_file=token_file, config=config, which=which, watching=wait > 0
         ) as talk:
-            seq = await talk.say(question)
+            seq = await (talk.say if words != "-" or commands else talk.ask)(question)
             code, open_cards = ANSWERED, set[str]()
             last = seq
             async for event in talk.turn(seq):
@@ -94,8 +98,8 @@ def _follow(event: Event, open_cards: set[str]) -> None:
 
 
 def _worse(code: int, event: Event) -> int:
-    if event.type == "answer":
-        return ANSWERED  # rules took over from whatever failed before
+    if event.type == "answer":  # rules took over from whatever failed before
+        return USAGE if event.payload.get("understood") is False else ANSWERED
     if event.type != "error":
         return code
     kind = str(event.payload.get("kind"))

@@ -46,6 +46,10 @@ class Conversation:
         """The number of the row with these words; what follows belongs to its turn."""
         return (await self.engine.say(self.caller, self.thread, words)).seq
 
+    async def ask(self, words: str) -> int:
+        """The number of the row with these words, which are a question whatever they begin with."""
+        return (await self.engine.ask_agent(self.caller, self.thread, words)).seq
+
     async def turn(self, seq: int) -> AsyncIterator[Event]:
         """The rows that follow `seq` in the thread, until its turn has ended. Rows of others come along."""
         async for batch in self.engine.log.follow(seq, self.thread):

@@ -24,7 +24,8 @@ class ChatPart:
     Of a `final`: `citations` (each `{key, tool, arguments, sql, refs}`, a ref being `{ref, page}`), `claims` (each
     `{text, keys, opinion}`), `opinion` (nothing backs any of it), `gaps` (what could not be checked, in words),
     `forecasts` (the calibrated chances that were looked up, the only confidence there is), `answered_by` and `usage`
-    (see `pilotage.planner.llm.usage.usage`; empty when no model was asked).
+    (see `pilotage.planner.llm.usage.usage`; empty when no model was asked). `understood` is there and false when
+    rules did not know what was asked.
     """
     by: Literal["model", "rules", "memory", "tool"] = "rules"
     """Who said it."""

@@ -27,6 +27,8 @@ class RulesAnswer:
     found: tuple[LookedUp, ...] = ()
     remembered: bool = field(default=False)
     """Whether it is told from what became of the same fault before."""
+    understood: bool = True
+    """Whether rules know what was asked; else the text says what can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +180,9 @@ def answer_by_rules(question: str, tools: Toolbox) -> RulesAnswer:
     run = RUN_ID.search(question)
     intent = next((i for i in INTENTS if i.words.search(question)), None)
     if intent is None:
-        return RulesAnswer(text=HELP)
+        return RulesAnswer(text=HELP, understood=False)
     if intent.needs_run and run is None:
-        return RulesAnswer(text=f"`{intent.name}` needs a run id. {HELP}")
+        return RulesAnswer(text=f"`{intent.name}` needs a run id. {HELP}", understood=False)
     arguments = {"run_id": run.group(0).lower()} if intent.needs_run and run else {}
     if intent.proposes:
         arguments = {"kind": intent.proposes, "target": arguments["run_id"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -68,7 +68,10 @@ def told(answer: RulesAnswer, why: str, usage: Mapping[str, Any] | None = None) 
         parts.append(ChatPart(kind=kind, tool=tool, detail=one.result, by="tool", citation=one.citation))
     words = f"{why}\n{answer.text}" if why else answer.text
     by: Literal["memory", "rules"] = "memory" if answer.remembered else "rules"
-    return [*parts, final_part(words, answer.found, by=by, usage=usage)]
+    final = final_part(words, answer.found, by=by, usage=usage)
+    if not answer.understood:
+        final = replace(final, detail={**final.detail, "understood": False})
+    return [*parts, final]
 
 
 def _kind(tool: str, result: dict[str, Any]) -> Literal["proposal", "tool_result"]:
