@@ -18,6 +18,7 @@ from tests.console.quay import Quay, quay
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
+from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE
 
 SLOW = {("demo",), ("up",)}
 """They start servers; `up` is tried where it cannot, and the demo has a test of its own."""
@@ -69,7 +70,7 @@ SPECIAL = {
     ("mode", "set", "mode"): "approve",
     ("users", "add", "role"): "viewer",
     ("users", "token", "role"): "viewer",
-    ("policy", "diff", "old"): "policies/pilotage/policies/bundles/default",
+    ("policy", "diff", "old"): str(DEFAULT_BUNDLE),
     ("ask", "question"): "/status",
 }
 

@@ -31,7 +31,7 @@ from pilotage.policies.ledger.views import INCIDENT_STATUS
 from pilotage.policies.ledger_facts import Autonomy
 from pilotage.policies.types import Mode, Outcome
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_status_of_the_code_is_in_the_table() -> None:
