@@ -16,7 +16,8 @@ import yaml
 from tests.compat.make_messages import MESSAGES, sentences_of, sources_below
 from tests.compat.versions import VERSIONS
 
-from pilotage.planner.detect.failures import diagnose_run, exit_code_in
+from pilotage.planner.detect.failures import diagnose_run
+from pilotage.planner.detect.signs.reading import exit_code_in
 from pilotage.telemetry.facts import RunFact, StateType
 
 ROWS: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text())

@@ -8,6 +8,23 @@ from enum import StrEnum
 from typing import Literal
 
 
+class Cure(StrEnum):
+    """What would help, as far as a sign tells: the input of the choice of a remedy."""
+
+    SECONDS = "seconds"
+    """The fault passes within seconds."""
+    MINUTES = "minutes"
+    """The fault passes within minutes."""
+    MEMORY = "memory"
+    """The run needs a larger size."""
+    OWNER = "owner"
+    """Somebody has to change something first."""
+    DEATH = "death"
+    """The run may still be alive; only proof of its death makes a retry safe."""
+    UNCLEAR = "unclear"
+    """Nothing tells."""
+
+
 class FailureClass(StrEnum):
     """Why a run is in trouble. Closed: a model picks from it, never adds to it."""
 
@@ -31,6 +48,17 @@ class FailureClass(StrEnum):
     """A service, file or run that it needs is absent or down for longer than a moment."""
     INFRASTRUCTURE = "infrastructure"
     """The worker or the platform could not start or keep it."""
+    ENVIRONMENT = "environment"
+    """Where the run is executed something is missing or wrong: image, flow code, package, block; each retry meets the
+    same and may take the worker down."""
+    CAPACITY = "capacity"
+    """The platform has no room for it at this moment: minutes help, seconds do not."""
+    QUOTA_SPENT = "quota_spent"
+    """A paid or granted quota is used up; only its owner can raise it."""
+    CERTIFICATE = "certificate"
+    """A certificate is not trusted, not valid or not for this host; no retry helps."""
+    MAY_STILL_BE_RUNNING = "may_still_be_running"
+    """Its state says that it ended, and its process may be alive; nothing is retried before two signs of death."""
     STARVED = "starved"
     """Waiting behind a busier queue although it is due."""
     AT_RISK = "at_risk"
@@ -64,7 +92,14 @@ class FailureClass(StrEnum):
 
 
 PERMANENT: frozenset[FailureClass] = frozenset(
-    {FailureClass.AUTH, FailureClass.BAD_INPUT, FailureClass.CODE_BUG}
+    {
+        FailureClass.AUTH,
+        FailureClass.BAD_INPUT,
+        FailureClass.CODE_BUG,
+        FailureClass.ENVIRONMENT,
+        FailureClass.QUOTA_SPENT,
+        FailureClass.CERTIFICATE,
+    }
 )
 """Classes for which running the same again cannot help."""
 
@@ -91,9 +126,15 @@ class Finding:
     """`run:<id>`, `queue:<pool>/<queue>` or `deployment:<id>`."""
     failure_class: FailureClass
     found_at: datetime
-    by: Literal["rule", "memory", "model", "forecast"]
+    by: Literal["rule", "classifier", "memory", "model", "forecast"]
     rule_id: str = ""
     """Which row of the rule table decided, when a rule did."""
     evidence: tuple[Evidence, ...] = ()
     fingerprint: str = ""
     """Equal for failures that are the same fault: deployment, class and normalised message."""
+    confidence: float = 0.0
+    """How sure whoever decided is, from 0 to 1; 0 where nobody says."""
+    cure: Cure | None = None
+    """What would help, where a failure was diagnosed."""
+    wait_seconds: float | None = None
+    """How long the other side asked to wait, where it did."""

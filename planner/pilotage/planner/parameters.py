@@ -6,6 +6,8 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pilotage.planner.detect.remedy import RemedyCosts
+
 
 class PlaybookParameters(BaseModel):
     """What a site may tune in the playbooks. What may be *done* is not here: that is policy."""
@@ -21,6 +23,8 @@ class PlaybookParameters(BaseModel):
     """Before the first retry when the other side asked to slow down; doubles. Default 1 min."""
     dependency_delay: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(hours=6))
     """Before the first retry when something needed is absent; doubles. Default 5 min."""
+    capacity_delay: timedelta = Field(default=timedelta(minutes=3), ge=timedelta(0), le=timedelta(hours=6))
+    """Before the first retry when the platform had no room; doubles. Default 3 min."""
     longest_delay: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
     """No doubling goes past this. Default 1 h."""
     max_attempts: int = Field(default=4, ge=1, le=20)
@@ -35,7 +39,12 @@ class PlaybookParameters(BaseModel):
     hopeless_row: int = Field(default=3, ge=1, le=100)
     """So many failed runs in a row, this one included, must agree with the forecast. Default 3."""
     cautious_below: float = Field(default=0.6, ge=0, le=1)
-    """A failure that nobody can explain is retried once when the chance of failing is lower. Default 0.6."""
+    """A failure that nobody can explain is retried once when the chance of failing is lower and the deployment is safe
+    to repeat; a run that hit its time limit when the chance is lower. Default 0.6."""
+    non_production: tuple[str, ...] = ("dev", "test", "staging", "sandbox", "demo")
+    """Environments (a deployment's tag `env:…`) that are not production; as in the guardrails."""
+    costs: RemedyCosts = Field(default_factory=RemedyCosts)
+    """What being wrong costs, by which the remedy of a failure is chosen."""
     act_above: float = Field(default=0.6, ge=0, le=1)
     """From this chance of failing on, an upcoming run is held back and its owner told. Default 0.6."""
     hold_back: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(hours=24))

@@ -13,6 +13,9 @@ from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.queries.retry_impact import Rerun
 
+SAFE_TO_REPEAT = "pilotage:safe-to-repeat"
+"""A deployment's tag: running it twice does no harm."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
@@ -78,6 +81,8 @@ class Circumstances:
     """What the run's owners declared as remedies, for whatever fault."""
     rerun: Rerun | None = None
     """What another attempt does again, as far as the last attempt's tasks tell."""
+    safe_to_repeat: bool = False
+    """Whether the deployment's owners declared it safe to repeat, or it is not production."""
     newest_failure: bool = True
     """Whether no other run of the deployment has ended since this one."""
 

@@ -362,7 +362,7 @@ def test_whatever_a_model_answers_only_a_class_comes_of_it(rig: Rig, make: Any) 
     with thinking_with(rig, lambda body: text(evil)):
         [[entry]] = rig.ticks()
     assert entry["failure_class"] == "unknown"
-    assert rig.desk.kinds_filed == ["retry_run"]
+    assert rig.desk.kinds_filed == ["notify_owner"]
 
 
 def test_a_secret_in_a_log_line_never_reaches_the_request_body(rig: Rig, make: Any) -> None:

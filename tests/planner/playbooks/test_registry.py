@@ -16,7 +16,7 @@ from pilotage.planner.actions.types import (
     ResizeRun,
     RetryRun,
 )
-from pilotage.planner.findings import PERMANENT, FailureClass
+from pilotage.planner.findings import PERMANENT, Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.playbooks.registry import PLAYS, backoff, next_size
@@ -39,9 +39,9 @@ def test_every_failure_class_has_a_play() -> None:
     [
         (FailureClass.TRANSIENT, P.retry_delay),
         (FailureClass.CRASHED, P.retry_delay),
-        (FailureClass.TIMED_OUT, P.retry_delay),
         (FailureClass.RATE_LIMITED, P.rate_limited_delay),
         (FailureClass.DEPENDENCY, P.dependency_delay),
+        (FailureClass.CAPACITY, P.capacity_delay),
     ],
 )
 def test_a_passing_fault_is_retried_in_place(
@@ -59,7 +59,29 @@ def test_a_permanent_error_is_told_and_never_retried(make: Any, failure_class: F
     for p_fail in (None, 0.0, 0.5, 1.0):
         plan = plan_for(make.situation(failure_class, p_fail=p_fail), ALL)
         assert kinds(plan) == ["notify_owner"]
-        assert any("permanent error cannot be cured" in road for road in plan.alternatives)
+        assert any(road.startswith("retry_run: ") for road in plan.alternatives)
+
+
+@pytest.mark.parametrize("p_fail", [None, 0.0, 0.5])
+def test_a_run_that_may_be_alive_is_not_started_again(make: Any, p_fail: float | None) -> None:
+    plan = plan_for(make.situation(FailureClass.MAY_STILL_BE_RUNNING, p_fail=p_fail), ALL)
+    assert kinds(plan) == ["notify_owner"]
+    assert "nothing proves that it has ended" in plan.alternatives[0]
+
+
+def test_a_wait_that_the_other_side_asked_for_is_kept(make: Any) -> None:
+    asked = make.situation(FailureClass.RATE_LIMITED, wait_seconds=600.0)
+    [(proposal, _)] = plan_for(asked, ALL).proposals
+    assert proposal.action == RetryRun(run_id=make.run_id, delay=timedelta(minutes=10))
+    too_long = make.situation(FailureClass.RATE_LIMITED, wait_seconds=86_400.0)
+    assert kinds(plan_for(too_long, ALL)) == ["notify_owner"]
+
+
+def test_a_size_that_no_machine_has_is_not_asked_for(make: Any) -> None:
+    situation = make.situation(
+        FailureClass.OUT_OF_MEMORY, cure=Cure.OWNER, around=Circumstances(memory_mb=512)
+    )
+    assert kinds(plan_for(situation, ALL)) == ["notify_owner"]
 
 
 def test_the_delay_doubles_with_each_attempt_and_stops_at_the_longest() -> None:
@@ -75,10 +97,15 @@ def test_attempts_run_out(make: Any) -> None:
     assert "4 are the limit" in plan.alternatives[0]
 
 
-def test_a_run_that_hit_its_time_limit_is_retried_once(make: Any) -> None:
-    assert kinds(plan_for(make.situation(FailureClass.TIMED_OUT), ALL)) == ["retry_run"]
-    again = make.situation(FailureClass.TIMED_OUT, run=make.run(run_count=2))
-    assert kinds(plan_for(again, ALL)) == ["notify_owner"]
+def test_a_run_that_hit_its_time_limit_is_retried_once_only_with_a_good_forecast(make: Any) -> None:
+    def answer(p_fail: float | None, run_count: int = 1) -> list[str]:
+        run = make.run(run_count=run_count)
+        return kinds(plan_for(make.situation(FailureClass.TIMED_OUT, p_fail=p_fail, run=run), ALL))
+
+    assert answer(0.1) == ["retry_run"]
+    assert answer(0.1, run_count=2) == ["notify_owner"]
+    assert answer(0.9) == ["notify_owner"]
+    assert answer(None) == ["notify_owner"]
 
 
 @pytest.mark.parametrize(("has", "gets"), [(256, 384), (100, 160), (16_000, 16_384), (16_384, 16_384)])
@@ -117,12 +144,16 @@ def test_a_bad_forecast_alone_does_not_hold_a_retry_back(make: Any) -> None:
     assert kinds(plan_for(make.situation(FailureClass.CRASHED, p_fail=0.95), ALL)) == ["retry_run"]
 
 
-def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast(make: Any) -> None:
-    def answer(p_fail: float | None, run_count: int = 1) -> list[str]:
-        run = make.run(run_count=run_count)
-        return kinds(plan_for(make.situation(FailureClass.UNKNOWN, p_fail=p_fail, run=run), ALL))
+def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast_where_repeating_is_safe(
+    make: Any,
+) -> None:
+    def answer(p_fail: float | None, run_count: int = 1, safe: bool = True) -> list[str]:
+        run, around = make.run(run_count=run_count), Circumstances(safe_to_repeat=safe)
+        s = make.situation(FailureClass.UNKNOWN, p_fail=p_fail, run=run, around=around)
+        return kinds(plan_for(s, ALL))
 
     assert answer(0.2) == ["retry_run"]
+    assert answer(0.2, safe=False) == ["notify_owner"]
     assert answer(0.2, run_count=2) == ["notify_owner"]
     assert answer(0.8) == ["notify_owner"]
     assert answer(None) == ["notify_owner"]

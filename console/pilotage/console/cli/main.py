@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotage.console.cli import audit, bundles, chat, governance, policy, publish, users
+from pilotage.console.cli import audit, bundles, chat, diagnose, governance, policy, publish, users
 from pilotage.console.cli.client import Asker, asker
 from pilotage.console.cli.options import (
     EXIT_ERROR,
@@ -54,6 +54,7 @@ app.add_typer(policy.app, name="policy")
 publish.join(policy.app)
 bundles.join(policy.app)
 chat.join(app)
+diagnose.join(app)
 
 
 def _show_version(asked: bool) -> None:

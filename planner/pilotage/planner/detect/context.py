@@ -11,7 +11,7 @@ from pilotage.planner.detect.memory_sizing import rung_of, size_in, sized
 from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Circumstances, Crowd, Remedy
+from pilotage.planner.remediation import SAFE_TO_REPEAT, Circumstances, Crowd, Remedy
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries import runs as run_queries
@@ -51,6 +51,7 @@ def circumstances_of(
         failures_in_row=failures_in_row(ended),
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
         deployment_paused=bool(deployment and deployment.paused),
+        safe_to_repeat=safe_to_repeat(deployment, parameters),
         memory_mb=memory_of(run, deployment),
         earliest_waiting=earliest_waiting(run, run_queries.waiting_runs(store, now))
         if kind is FailureClass.LATE
@@ -134,3 +135,12 @@ def same_fault_in_row(
 def memory_of(run: RunFact, deployment: DeploymentFact | None) -> int | None:
     """The run's `memory_mb` in MiB: its own, or its deployment's; None when neither says a whole number."""
     return size_in(run.job_variables) or (size_in(deployment.job_variables) if deployment else None)
+
+
+def safe_to_repeat(deployment: DeploymentFact | None, parameters: PlaybookParameters) -> bool:
+    """Return whether owners declared a deployment safe to repeat, or its `env:` tag says that it is not production."""
+    if deployment is None:
+        return False
+    harmless = {name.lower() for name in parameters.non_production}
+    envs = {tag.removeprefix("env:").strip().lower() for tag in deployment.tags if tag.startswith("env:")}
+    return SAFE_TO_REPEAT in deployment.tags or (bool(envs) and envs <= harmless)

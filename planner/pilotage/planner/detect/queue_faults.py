@@ -14,7 +14,9 @@ from pilotage.planner.remediation import Play, Situation, Wish, words_of
 from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.redaction import quoted, redact
 
-OF_THE_PLATFORM = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.CRASHED})
+OF_THE_PLATFORM = frozenset(
+    {FailureClass.INFRASTRUCTURE, FailureClass.CRASHED, FailureClass.ENVIRONMENT, FailureClass.CAPACITY}
+)
 
 
 def unhealthy_queues(

@@ -25,6 +25,7 @@ PASSING = frozenset(
         FailureClass.RATE_LIMITED,
         FailureClass.CRASHED,
         FailureClass.DEPENDENCY,
+        FailureClass.CAPACITY,
     }
 )
 LAST_FAILURES = 5

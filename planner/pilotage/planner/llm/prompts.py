@@ -34,6 +34,11 @@ class ModelDiagnosis(BaseModel):
         "code_bug",
         "dependency",
         "infrastructure",
+        "environment",
+        "capacity",
+        "quota_spent",
+        "certificate",
+        "may_still_be_running",
         "unknown",
     ]
 
@@ -53,6 +58,11 @@ Answer `unknown` unless the texts make one class clear. The classes:
         ("code_bug", "the code itself is wrong"),
         ("dependency", "a service, file or run that it needs is absent"),
         ("infrastructure", "the platform could not start or keep it"),
+        ("environment", "image, flow code, package, program or block is missing where it is executed"),
+        ("capacity", "the platform has no room for it at this moment"),
+        ("quota_spent", "a paid or granted quota is used up"),
+        ("certificate", "a certificate is not trusted or not valid"),
+        ("may_still_be_running", "it was called dead and may be alive"),
         ("unknown", "none is clear"),
     )
 )

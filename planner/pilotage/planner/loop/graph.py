@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REMEMBERED_CONFIDENCE = 0.8
+"""How sure a class counts that the same fault had before."""
+MODEL_CONFIDENCE = 0.7
+"""How sure a language model's class counts."""
+
 RUN = TypeAdapter(RunFact)
 LOGS = TypeAdapter(list[LogLine])
 FINDING = TypeAdapter(Finding)
@@ -111,7 +116,14 @@ async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
         note = Evidence(
             ref=f"incident:{past[0].incident_id}", note=f"the same fault was read as {known} before"
         )
-        finding = replace(finding, failure_class=known, by="memory", evidence=(*finding.evidence, note))
+        finding = replace(
+            finding,
+            failure_class=known,
+            by="memory",
+            confidence=REMEMBERED_CONFIDENCE,
+            cure=None,
+            evidence=(*finding.evidence, note),
+        )
     elif finding.failure_class is FailureClass.UNKNOWN and model is not None:
         try:
             with charged_to(finding.incident_id):
@@ -123,7 +135,12 @@ async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
             if found is not FailureClass.UNKNOWN:
                 note = Evidence(ref=f"model:{model.name}"[:300], note=f"a language model reads it as {found}")
                 finding = replace(
-                    finding, failure_class=found, by="model", evidence=(*finding.evidence, note)
+                    finding,
+                    failure_class=found,
+                    by="model",
+                    confidence=MODEL_CONFIDENCE,
+                    cure=None,
+                    evidence=(*finding.evidence, note),
                 )
     if (told := recollection(past)) is not None:
         finding = replace(finding, evidence=(*finding.evidence, told))

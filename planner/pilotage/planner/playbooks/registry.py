@@ -23,15 +23,29 @@ from pilotage.planner.actions.types import (
 from pilotage.planner.detect.backlog import play_blocked, play_overdue
 from pilotage.planner.detect.memory_sizing import play_missized
 from pilotage.planner.detect.queue_faults import play_mended, play_unhealthy
+from pilotage.planner.detect.reasoning import DEFAULT_CURE
+from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.run_risks import play_fragile, play_held_up, play_orphaned
 from pilotage.planner.detect.stale import play_leaked, play_recovered, play_silent
-from pilotage.planner.findings import FailureClass
+from pilotage.planner.findings import Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Play, Situation, Wish, deadline_of, notify, run_of, words_of
+from pilotage.planner.remediation import (
+    SAFE_TO_REPEAT,
+    Play,
+    Situation,
+    Wish,
+    deadline_of,
+    notify,
+    run_of,
+    words_of,
+)
 from pilotage.telemetry.facts import QueueFact
 
 BOOST = timedelta(seconds=1)
 """How far before the earliest waiting run a boosted one is put; queues are served by start time."""
+
+ASSUMED_CONFIDENCE = 0.9
+"""How sure a finding counts that does not say, such as one from memory."""
 
 
 def backoff(first: timedelta, run_count: int, longest: timedelta) -> timedelta:
@@ -78,33 +92,88 @@ def rerun_words(s: Situation) -> str:
     return f"; {told}" if told else ""
 
 
-def play_transient(s: Situation) -> Play:
-    return retry(s, s.parameters.retry_delay, s.parameters.max_attempts)
+def _rate_limited_delay(parameters: PlaybookParameters) -> timedelta:
+    return parameters.rate_limited_delay
 
 
-def play_rate_limited(s: Situation) -> Play:
-    return retry(s, s.parameters.rate_limited_delay, s.parameters.max_attempts)
+FIRST_DELAY: Mapping[FailureClass, Callable[[PlaybookParameters], timedelta]] = MappingProxyType(
+    {
+        FailureClass.RATE_LIMITED: _rate_limited_delay,
+        FailureClass.DEPENDENCY: lambda p: p.dependency_delay,
+        FailureClass.CAPACITY: lambda p: p.capacity_delay,
+    }
+)
+"""Before the first retry of a class that seconds do not help."""
+_NEVER_AGAIN = "retry_run: a permanent error cannot be cured by running it again"
+_REASONS: Mapping[FailureClass, str] = MappingProxyType(
+    {
+        FailureClass.INFRASTRUCTURE: "retry_run: the platform has to be mended first, another attempt would meet the same",
+        FailureClass.ENVIRONMENT: "retry_run: each attempt would meet the same, and may take the worker down",
+        FailureClass.OUT_OF_MEMORY: "retry_run: the same size would run out again, and no larger one helps",
+        FailureClass.TIMED_OUT: "retry_run: another attempt costs the whole time limit, and no forecast favours it",
+        FailureClass.CRASHED: "retry_run: the process ended itself with an error; another attempt would meet the same",
+        FailureClass.DEPENDENCY: "retry_run: what it needs has to be put there first",
+    }
+)
 
 
-def play_dependency(s: Situation) -> Play:
-    return retry(s, s.parameters.dependency_delay, s.parameters.max_attempts)
-
-
-def play_timed_out(s: Situation) -> Play:
-    return retry(s, s.parameters.retry_delay, s.parameters.max_timed_out_attempts)
-
-
-def play_permanent(s: Situation) -> Play:
-    """A word to the owner only: the same again cannot end differently."""
-    return Play(
-        wishes=notify(s), alternatives=("retry_run: a permanent error cannot be cured by running it again",)
+def remedy_of(s: Situation) -> Remedy:
+    """Return the remedy with the lowest expected cost for a situation's failure."""
+    found = s.finding
+    cure = found.cure or DEFAULT_CURE.get(found.failure_class, Cure.UNCLEAR)
+    p_fail = s.forecast.p_fail if s.forecast else None
+    if (
+        found.failure_class is FailureClass.TIMED_OUT
+        and p_fail is not None
+        and p_fail < s.parameters.cautious_below
+    ):
+        cure = Cure.SECONDS
+    context = RemedyContext(
+        p_fail=p_fail,
+        safe_to_repeat=s.around.safe_to_repeat,
+        retry_unknown_below=s.parameters.cautious_below,
     )
+    return choose(cure, found.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
 
 
-def play_infrastructure(s: Situation) -> Play:
-    return Play(
-        wishes=notify(s),
-        alternatives=("retry_run: the platform has to be mended first, another attempt would meet the same",),
+def play_failure(s: Situation) -> Play:
+    """Return what the cheapest remedy of a failure asks for."""
+    found, p = s.finding, s.parameters
+    chosen = remedy_of(s)
+    if chosen is Remedy.RETRY_NOW:
+        limit = {FailureClass.TIMED_OUT: p.max_timed_out_attempts, FailureClass.UNKNOWN: 2}
+        return retry(s, p.retry_delay, limit.get(found.failure_class, p.max_attempts))
+    if chosen is Remedy.RETRY_LATER:
+        first = FIRST_DELAY.get(found.failure_class, _rate_limited_delay)(p)
+        asked = timedelta(seconds=found.wait_seconds or 0)
+        if asked > p.longest_delay:
+            why = (
+                f"retry_run: the other side asked to wait {words_of(asked)}, longer than any retry is delayed"
+            )
+            return Play(wishes=notify(s), alternatives=(why,))
+        limited = 2 if found.failure_class is FailureClass.UNKNOWN else p.max_attempts
+        return retry(s, max(first, asked), limited)
+    if chosen is Remedy.MORE_MEMORY:
+        return play_out_of_memory(s)
+    if chosen in (Remedy.HOLD, Remedy.ASK):
+        return Play(
+            wishes=notify(s),
+            alternatives=("retry_run: it may still be running, and nothing proves that it has ended",),
+        )
+    if found.failure_class is FailureClass.UNKNOWN:
+        return Play(wishes=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
+    return Play(wishes=notify(s), alternatives=(_REASONS.get(found.failure_class, _NEVER_AGAIN),))
+
+
+def _unknown_because(s: Situation) -> str:
+    """Return why a failure that nobody explains is not tried again."""
+    if s.forecast is None:
+        return "the cause is unknown and there is no forecast"
+    if s.forecast.p_fail >= s.parameters.cautious_below:
+        return f"the cause is unknown and the forecast is {s.forecast.p_fail:.0%} failure"
+    return (
+        "the cause is unknown, and its owners have not said that the deployment is safe to repeat "
+        f"(tag `{SAFE_TO_REPEAT}`)"
     )
 
 
@@ -138,18 +207,6 @@ def next_size(has_mb: int, parameters: PlaybookParameters) -> int:
     grain = parameters.memory_rounding_mb
     wanted = math.ceil(has_mb * parameters.memory_step / grain) * grain
     return min(wanted, parameters.memory_cap_mb)
-
-
-def play_unknown(s: Situation) -> Play:
-    """One cautious retry when the forecast is good; with a bad one or none, a word to the owner."""
-    if s.forecast is None:
-        return Play(
-            wishes=notify(s), alternatives=("retry_run: the cause is unknown and there is no forecast",)
-        )
-    if s.forecast.p_fail >= s.parameters.cautious_below:
-        reason = f"retry_run: the cause is unknown and the forecast is {s.forecast.p_fail:.0%} failure"
-        return Play(wishes=notify(s), alternatives=(reason,))
-    return retry(s, s.parameters.retry_delay, 2)
 
 
 def play_at_risk(s: Situation) -> Play:
@@ -219,16 +276,21 @@ def play_late(s: Situation) -> Play:
 
 PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingProxyType(
     {
-        FailureClass.TRANSIENT: ("retry-transient", play_transient),
-        FailureClass.RATE_LIMITED: ("retry-when-allowed", play_rate_limited),
-        FailureClass.CRASHED: ("retry-crashed", play_transient),
-        FailureClass.OUT_OF_MEMORY: ("more-memory", play_out_of_memory),
-        FailureClass.TIMED_OUT: ("retry-timed-out", play_timed_out),
-        FailureClass.AUTH: ("tell-owner", play_permanent),
-        FailureClass.BAD_INPUT: ("tell-owner", play_permanent),
-        FailureClass.CODE_BUG: ("tell-owner", play_permanent),
-        FailureClass.DEPENDENCY: ("retry-dependency", play_dependency),
-        FailureClass.INFRASTRUCTURE: ("tell-owner", play_infrastructure),
+        FailureClass.TRANSIENT: ("retry-transient", play_failure),
+        FailureClass.RATE_LIMITED: ("retry-when-allowed", play_failure),
+        FailureClass.CRASHED: ("retry-crashed", play_failure),
+        FailureClass.OUT_OF_MEMORY: ("more-memory", play_failure),
+        FailureClass.TIMED_OUT: ("retry-timed-out", play_failure),
+        FailureClass.AUTH: ("tell-owner", play_failure),
+        FailureClass.BAD_INPUT: ("tell-owner", play_failure),
+        FailureClass.CODE_BUG: ("tell-owner", play_failure),
+        FailureClass.DEPENDENCY: ("retry-dependency", play_failure),
+        FailureClass.INFRASTRUCTURE: ("tell-owner", play_failure),
+        FailureClass.ENVIRONMENT: ("tell-owner", play_failure),
+        FailureClass.CAPACITY: ("retry-when-room", play_failure),
+        FailureClass.QUOTA_SPENT: ("tell-owner", play_failure),
+        FailureClass.CERTIFICATE: ("tell-owner", play_failure),
+        FailureClass.MAY_STILL_BE_RUNNING: ("prove-death", play_failure),
         FailureClass.STARVED: ("reserve-slot", play_starved),
         FailureClass.AT_RISK: ("hold-back", play_at_risk),
         FailureClass.LATE: ("boost", play_late),
@@ -243,7 +305,7 @@ PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingP
         FailureClass.SILENT: ("mark-dead", play_silent),
         FailureClass.LEAKED: ("release-slots", play_leaked),
         FailureClass.RECOVERED: ("resolve-alert", play_recovered),
-        FailureClass.UNKNOWN: ("cautious-retry", play_unknown),
+        FailureClass.UNKNOWN: ("cautious-retry", play_failure),
     }
 )
 NEEDS_NO_RUN = frozenset(
