@@ -10,7 +10,7 @@ import typer
 
 from pilotage.console.cli.options import AsJson, StateDir
 from pilotage.console.cli.options import told as _told
-from pilotage.console.render.text import OUT, harmless, print_json, print_pairs, print_table
+from pilotage.console.render.text import OUT, harmless, print_json, print_pairs, print_table, when
 
 if TYPE_CHECKING:
     from pilotage.policies.cedar.bundle import Bundle
@@ -124,15 +124,16 @@ def explain(
             else:
                 print_table(
                     subject,
-                    ("at", "stage", "outcome", "policies", "with this bundle", "policies"),
+                    ("at", "stage", "outcome", "policies", "with this bundle", "policies", "because"),
                     [
                         (
-                            row["at"],
+                            when(row["at"]),
                             row["stage"],
                             row["outcome"],
                             ", ".join(row["policy_ids"]),
                             row["again"]["outcome"],
                             ", ".join(row["again"]["policy_ids"]),
+                            "; ".join(row["again"]["reasons"]),
                         )
                         for row in rows
                     ],

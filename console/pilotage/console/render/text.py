@@ -156,7 +156,17 @@ def where_of(proposal: Mapping[str, Any]) -> str:
     """Deployment, environment and tier of a proposal's target, as the gate saw them last."""
     facts = proposal.get("target_facts") or {}
     name = facts.get("deployment_name") or ""
-    return f"{name} ({facts['env']}, tier {facts['tier']})".strip() if facts.get("env") else str(name)
+    assumed = (
+        facts.get("env") == "prod"
+        and "tags" in facts
+        and not any(str(tag).startswith("env:") for tag in facts["tags"] or ())
+    )
+    env = (
+        f"{facts.get('env')} for want of an env: tag"
+        if assumed and facts.get("deployment_id")
+        else facts.get("env")
+    )
+    return f"{name} ({env}, tier {facts['tier']})".strip() if facts.get("env") else str(name)
 
 
 def standing_of(proposal: Mapping[str, Any]) -> str:

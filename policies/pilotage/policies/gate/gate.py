@@ -75,6 +75,7 @@ class Gate:
             if refusal is not None or target is None:
                 return refusal or refused("!missing-fact", bundle=bundle.hash)
             own = self._three_way(bundle, filed, target, ledger, now)
+            own = _with_what_is_assumed(own, target, bundle)
             person = filed.proposal.on_behalf_of
             if not person or person == filed.proposer.name:
                 return own
@@ -299,6 +300,22 @@ def _explained(bundle: Bundle, outcome: Outcome, deciding: Sequence[str]) -> Ver
         would_change=tuple(note.would_change for note in notes if note.would_change),
         bundle=bundle.hash,
     )
+
+
+UNTAGGED = "it counts as production because its deployment has no `env:` tag"
+"""Why a deployment that nobody labelled is judged as strictly as it is."""
+
+
+def _with_what_is_assumed(verdict: Verdict, target: TargetFacts, bundle: Bundle) -> Verdict:
+    """Return the verdict, which says so when it is not an allow and the target is only taken for production."""
+    labelled = any(tag.startswith("env:") for tag in target.tags)
+    production = bundle.guardrails.production(target.env)
+    if verdict.outcome is Outcome.ALLOW or labelled or not production or not target.deployment_id:
+        return verdict
+    *others, last = verdict.reasons or (
+        "",
+    )  # one reason for each policy, so it is said with the last of them
+    return replace(verdict, reasons=(*others, f"{last}; {UNTAGGED}".removeprefix("; ")))
 
 
 def _stricter(agent: Verdict, person: Verdict, name: str) -> Verdict:
