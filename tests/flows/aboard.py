@@ -78,9 +78,12 @@ class Aboard:
 
 @contextmanager
 def aboard(
-    root: Path, env: Mapping[str, str], *, mode: str, settings: str = "", **more: str
+    root: Path, env: Mapping[str, str], *, mode: str | None, settings: str = "", **more: str
 ) -> Iterator[Aboard]:
-    """`pilotage up` in its own state directory, with people pat (operator, admin), ann (approver) and vic (viewer)."""
+    """`pilotage up` in its own state directory, with people pat (operator, admin), ann (approver) and vic (viewer).
+
+    Without a `mode` it is a plain `pilotage up`.
+    """
     places = Places(root=root)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     book = IdentityBook(places.users)
@@ -106,8 +109,7 @@ def aboard(
                 str(os.getpid()),
                 "pilotage.console",
                 "up",
-                "--mode",
-                mode,
+                *(("--mode", mode) if mode else ()),
             ],
             env={**env, "PILOTAGE_STATE_DIR": str(root), **more},
             cwd=root,

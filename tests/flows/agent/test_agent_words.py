@@ -13,11 +13,11 @@ RETRY = {"proposal_id": "p-1", "action": {"kind": "retry_run", "run_id": "r-1"}}
 SAID: dict[str, tuple[dict[str, Any], str]] = {
     "judged": (
         {**BASE, "filed": [{**RETRY, "verdict": {"outcome": "allow"}}]},
-        "i-1 run:r-1: transient; retry_run (p-1): allow",
+        "i-1 run:r-1: transient; p-1 retry_run on run r-1: allow",
     ),
     "filed before": (
         {**BASE, "filed": [{**RETRY, "outcome": "filed before"}]},
-        "i-1 run:r-1: transient; retry_run (p-1): filed before",
+        "i-1 run:r-1: transient; p-1 retry_run on run r-1: filed before",
     ),
     "nothing": ({**BASE, "filed": []}, "i-1 run:r-1: transient; nothing proposed"),
     "an error": (

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from pilotage.flows.notify.describe import action_in_words, as_markdown, label, readable, told
+from pilotage.flows.notify.describe import (
+    action_in_words,
+    as_markdown,
+    label,
+    proposal_for_log,
+    readable,
+    told,
+)
 from pilotage.planner.actions.types import ACTION, action_as_json, action_from_json
 
 
@@ -119,3 +126,28 @@ def test_a_start_in_another_zone_is_kept_and_told_in_utc() -> None:
     asked = {"kind": "reschedule_run", "run_id": run_id, "start": "2026-05-01T12:00:00+02:00"}
     action = action_as_json(action_from_json(json.dumps(asked)))
     assert action_in_words(action) == "move its start to 2026-05-01 10:00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("proposal", "said"),
+    [
+        (
+            {"kind": "retry_run", "run_id": "r-1", "target_facts": {"deployment_name": "pay/out"}},
+            "p-1 retry_run on pay/out, run r-1",
+        ),
+        ({"action": {"kind": "retry_run", "run_id": "r-1"}}, "p-1 retry_run on run r-1"),
+        ({"kind": "hold_queue", "target": "queue:main/low"}, "p-1 hold_queue on queue:main/low"),
+        ({}, "p-1 unknown action on an unknown target"),
+        (
+            {
+                "kind": "retry_run",
+                "run_id": "r-1",
+                "target_facts": {"deployment_name": "a\n2026 p-2 allowed"},
+            },
+            "p-1 retry_run on a 2026 p-2 allowed, run r-1",
+        ),
+    ],
+    ids=["whole", "not judged yet", "a queue", "unknown", "a name that would be a line of its own"],
+)
+def test_a_line_of_the_log_names_deployment_run_and_action(proposal: dict[str, Any], said: str) -> None:
+    assert proposal_for_log({"proposal_id": "p-1", **proposal}) == said

@@ -22,6 +22,7 @@ from pilotage.flows.api.client import DeskClient
 from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.flows.config.paths import places
 from pilotage.flows.config.settings import Settings, load_settings
+from pilotage.flows.notify.describe import proposal_for_log
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
 from pilotage.telemetry.forecasts import Forecast
@@ -134,7 +135,7 @@ def in_words(happened: Mapping[str, Any]) -> str:
 
 def _filed_in_words(filed: Mapping[str, Any]) -> str:
     outcome = (filed.get("verdict") or {}).get("outcome") or filed.get("outcome") or "unjudged"
-    return f"{filed['action']['kind']} ({filed['proposal_id']}): {outcome}"
+    return f"{proposal_for_log(filed)}: {outcome}"
 
 
 def _as_json(forecast: Forecast) -> dict[str, Any]:

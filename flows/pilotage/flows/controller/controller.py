@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pilotage.flows.api.admin import Governance, Housekeeping
@@ -24,6 +25,7 @@ from pilotage.flows.api.server import DeskServer
 from pilotage.flows.config.paths import Places
 from pilotage.flows.config.settings import Settings
 from pilotage.flows.controller.checkpoints import Voucher, signer_of
+from pilotage.flows.controller.greeting import Start, greeting, read_watched
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
 from pilotage.flows.controller.state_directory import prepare_state_directory
@@ -47,7 +49,7 @@ from pilotage.policies.publishing import misfit
 from pilotage.policies.types import Identity, Mode
 from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
 from pilotage.telemetry.prefect.collector import PrefectCollector
-from pilotage.telemetry.prefect.http import check_server
+from pilotage.telemetry.prefect.http import ServerVersion, api_address, check_server
 from pilotage.telemetry.queries.runs import floor, worker_let_go
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.retention import Retention
@@ -62,12 +64,13 @@ AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 
 @contextlib.contextmanager
-def only_one(places: Places) -> Iterator[None]:
+def only_one(places: Places) -> Iterator[tuple[Path, ...]]:
     """Holds the state directory's lock. Raises ConfigError naming the process that has it.
 
-    The directory is made ready for it before; ConfigError too when it cannot be.
+    The directory is made ready for it before; ConfigError too when it cannot be. Yields the paths in it that
+    others could open until now.
     """
-    prepare_state_directory(places.root)
+    tightened = prepare_state_directory(places.root)
     with places.lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,7 +84,7 @@ def only_one(places: Places) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield tightened
 
 
 class KeyedProcess:
@@ -91,6 +94,8 @@ class KeyedProcess:
         self._settings = settings
         self._places = settings.places
         self._say = say
+        self._notices: list[str] = []
+        """What is unusual about this start."""
         self._wake = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -98,11 +103,15 @@ class KeyedProcess:
         settings, places = self._settings, self._places
         with contextlib.ExitStack() as stack:
             # what a person must mend is found before Prefect is asked anything
-            stack.enter_context(only_one(places))
+            tightened = stack.enter_context(only_one(places))
+            if tightened:
+                self._notices.append(
+                    f"others could open {len(tightened)} path(s) of the state directory, and cannot any more"
+                )
             configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
             book = IdentityBook(places.users)
             if made := ensure_admin(book, places):
-                self._say(made.as_text())
+                self._notices.append(made.as_text())
             store = DuckDBStore(places.telemetry)
             stack.callback(store.close)
             ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
@@ -116,25 +125,32 @@ class KeyedProcess:
                 now=_now(),
             )
             if bundle.hash != configured.hash:
-                self._say(
+                self._notices.append(
                     f"policies {configured.hash[:12]} of {configured.directory} are not in force: "
                     f"{bundle.hash[:12]} was published; see `pilotage policy published`"
                 )
             if why := misfit(bundle):
-                self._say(
+                self._notices.append(
                     f"the published policies {bundle.hash[:12]} do not fit this version, so everything is denied "
                     f"({why}); run `pilotage policy publish` with ones that do"
                 )
-            server = await unless_stopped(stop, check_server())
+            self._say(f"starting in {places.root}, asking Prefect at {api_address()}")
+            try:
+                server = await unless_stopped(stop, check_server())
+            except AdapterError:
+                for notice in self._notices:
+                    self._say(notice)
+                raise
             if server is None:
                 self._say("stopped")
                 return
-            self._say(f"Prefect {server.version} at {server.api_url}")
             reader = StoreServer(store, places.store_socket)
             stack.callback(reader.close)
             api = PrefectApi.from_prefect_settings()
             try:
-                await self._run(stop, bundle=bundle, book=book, store=store, ledger=ledger, api=api)
+                await self._run(
+                    stop, server=server, bundle=bundle, book=book, store=store, ledger=ledger, api=api
+                )
             finally:
                 await api.close()
 
@@ -142,6 +158,7 @@ class KeyedProcess:
         self,
         stop: asyncio.Event,
         *,
+        server: ServerVersion,
         bundle: Bundle,
         book: IdentityBook,
         store: DuckDBStore,
@@ -240,21 +257,31 @@ class KeyedProcess:
         watch_from = _watch_from(store)
         lapsed = switch.begin()
         if lapsed:
-            self._say(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
+            self._notices.append(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
         token = book.lend(AGENT)
         # a process that died while it moved a due run may have left its queue on hold
         writing = switch.mode() in (Mode.APPROVE, Mode.AUTO)
         freed = await unless_stopped(stop, RescheduleLever(api).release_all()) if writing else 0
         if freed:
-            self._say(f"released {freed} queue(s) that a process before us had left on hold")
-        self._say(
-            f"mode {switch.mode().value} ({switch.source}), policies {bundle.hash}, state in {places.root}"
-        )
+            self._notices.append(f"released {freed} queue(s) that a process before us had left on hold")
         if switch.held_back is not None and settings.mode is not None:
-            self._say(
+            self._notices.append(
                 f"configured is mode {settings.mode.value}, but a person asked for {switch.held_back.value}; "
                 f"`pilotage mode set {settings.mode.value}` takes that back"
             )
+        start = Start(
+            server=server.version,
+            api_url=server.api_url,
+            mode=switch.mode(),
+            source=switch.source,
+            policies=bundle.hash,
+            root=places.root,
+            token_file=places.token,
+            watched=await unless_stopped(stop, read_watched()),
+            notices=self._notices,
+        )
+        for line in greeting(start):
+            self._say(line)
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
             "judging again": lambda: judge_held(injector, ledger, kill_switch),

@@ -15,6 +15,7 @@ from pilotage.telemetry.errors import ConfigError
 DIRECTORY_MODE = 0o700
 _OTHERS = 0o077
 """The permission bits of everybody but the owner."""
+_CHOOSE = "Choose another directory with --state-dir or PILOTAGE_STATE_DIR."
 _OWN_DIRECTORIES = ("agent",)
 """Directories below the root that pilotage fills itself. Others, such as a policy bundle, belong to a person."""
 
@@ -25,14 +26,29 @@ def prepare_state_directory(root: Path) -> tuple[Path, ...]:
     Returns the paths whose permissions were tightened. Raises ConfigError, in one sentence, when the directory
     cannot be made, is no directory, cannot be written, is shared by all users, or belongs to somebody else.
     """
-    doing = f"Preparing the state directory {root}"
-    choose = "Choose another directory with --state-dir or PILOTAGE_STATE_DIR."
-    if obstacle := _file_in_the_way(root):
-        raise ConfigError(f"{doing}: {obstacle} is a file, not a directory. Move it away, or c{choose[1:]}")
+    _refuse_files_in_the_way(root)
     try:
         root.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
     except OSError as exc:
-        raise ConfigError(f"{doing}: it cannot be made ({exc.strerror}). {choose}") from exc
+        raise _cannot_be_made(root, exc) from exc
+    check_state_directory(root)
+    return tighten(root)
+
+
+def check_state_directory(root: Path) -> None:
+    """Raise ConfigError if the directory cannot be used; one that is not there yet must be possible to make.
+
+    What is tried is written and removed again: permission bits do not tell what a file system takes.
+    """
+    _refuse_files_in_the_way(root)
+    if not root.is_dir():
+        nearest = next(path for path in root.parents if path.is_dir())
+        try:
+            tempfile.TemporaryDirectory(dir=nearest, prefix=".writable-").cleanup()
+        except OSError as exc:
+            raise _cannot_be_made(root, exc) from exc
+        return
+    doing = f"Preparing the state directory {root}"
     if root.stat().st_mode & stat.S_ISVTX or root == Path(root.anchor):
         raise ConfigError(
             f"{doing}: all users of this machine share it. Name a directory inside it with --state-dir."
@@ -41,13 +57,24 @@ def prepare_state_directory(root: Path) -> tuple[Path, ...]:
         with tempfile.TemporaryFile(dir=root, prefix=".writable-"):
             pass
     except OSError as exc:
-        raise ConfigError(f"{doing}: nothing can be written in it ({exc.strerror}). {choose}") from exc
-    return tighten(root)
+        raise ConfigError(f"{doing}: nothing can be written in it ({exc.strerror}). {_CHOOSE}") from exc
+
+
+def _refuse_files_in_the_way(root: Path) -> None:
+    if obstacle := _file_in_the_way(root):
+        raise ConfigError(
+            f"Preparing the state directory {root}: {obstacle} is a file, not a directory. Move it away, or "
+            f"c{_CHOOSE[1:]}"
+        )
+
+
+def _cannot_be_made(root: Path, exc: OSError) -> ConfigError:
+    return ConfigError(f"Preparing the state directory {root}: it cannot be made ({exc.strerror}). {_CHOOSE}")
 
 
 def loose_paths(root: Path) -> tuple[Path, ...]:
     """Return the directories and files of this state directory that others than the owner may open."""
-    return tuple(path for path in _own_paths(root) if _mode(path) & _OTHERS)
+    return tuple(path for path in _own_paths(root) if permissions_of(path) & _OTHERS)
 
 
 def tighten(root: Path) -> tuple[Path, ...]:
@@ -57,7 +84,7 @@ def tighten(root: Path) -> tuple[Path, ...]:
     """
     loose = loose_paths(root)
     for path in loose:
-        mode = _mode(path)
+        mode = permissions_of(path)
         try:
             path.chmod(mode & ~_OTHERS)
         except FileNotFoundError:
@@ -93,8 +120,8 @@ def _own_paths(root: Path) -> Iterator[Path]:
             yield from (each for each in path.rglob("*") if not each.is_symlink())
 
 
-def _mode(path: Path) -> int:
-    """The permission bits; none for a file that was removed meanwhile, such as a journal of SQLite."""
+def permissions_of(path: Path) -> int:
+    """Return the permission bits; none for a file that was removed meanwhile, such as a journal of SQLite."""
     try:
         return stat.S_IMODE(path.lstat().st_mode)
     except FileNotFoundError:

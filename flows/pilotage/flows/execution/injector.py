@@ -27,7 +27,8 @@ from pilotage.flows.execution.receipts import (
     receipt_as_json,
     receipt_from_json,
 )
-from pilotage.planner.actions.types import Action, ReserveSlot, RetryRun, hold_of
+from pilotage.flows.notify.describe import proposal_for_log
+from pilotage.planner.actions.types import Action, ReserveSlot, RetryRun, hold_of, target_of
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.ledger.protocol import Ledger
@@ -160,7 +161,7 @@ class Injector:
             await self._fail(entry, str(exc), transient=exc.transient)
             return True
         except Exception as exc:
-            log.exception("delivering %s", proposal.id)
+            log.exception("delivering %s", await self._name(proposal.id))
             await self._fail(entry, f"{type(exc).__name__}: {exc}", transient=True)
             return True
         now = self._clock()
@@ -179,6 +180,11 @@ class Injector:
         )
         return True
 
+    async def _name(self, proposal_id: str) -> str:
+        """The proposal as a line of the log names it."""
+        row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
+        return proposal_for_log(row or {"proposal_id": proposal_id})
+
     async def verify(self) -> int:
         """How many deliveries were judged for good. Looks once at each that is still open."""
         settled = 0
@@ -188,7 +194,7 @@ class Injector:
             try:
                 check = await lever.verify(receipt.action, _delivery_of(receipt), mark=receipt.mark)
             except OrchestratorError as exc:
-                log.warning("verifying %s: %s", receipt.proposal_id, exc)
+                log.warning("verifying %s: %s", await self._name(receipt.proposal_id), exc)
                 continue
             judgement, detail = final_word(check, receipt, lever.window, self._clock())
             if judgement is Judgement.PENDING:
@@ -240,7 +246,7 @@ class Injector:
                     continue
                 done += 1
             except OrchestratorError as exc:
-                log.warning("undoing %s: %s; trying again", proposal.id, exc)
+                log.warning("undoing %s: %s; trying again", await self._name(proposal.id), exc)
         return done
 
     async def _served_its_purpose(self, proposal: Proposal) -> bool:
@@ -258,7 +264,7 @@ class Injector:
                 _as_coroutine(self._facts.target(action)), FACTS_TIMEOUT.total_seconds()
             )
         except (OrchestratorError, TimeoutError) as exc:
-            log.warning("facts of %s could not be had: %s", action.kind, exc)
+            log.warning("facts of %s on %s could not be had: %s", action.kind, target_of(action), exc)
             passing = isinstance(exc, TimeoutError) or exc.transient
             return None, refused("!unreachable", detail=str(exc)[:200]) if passing else None
         return found, None

@@ -61,6 +61,17 @@ def told(step: Mapping[str, Any]) -> str:
             return governed(name, detail) or plain
 
 
+def proposal_for_log(proposal: Mapping[str, Any]) -> str:
+    """Return a proposal's id with its action, deployment and run, as each line of a log names it."""
+    facts: Mapping[str, Any] = proposal.get("target_facts") or {}
+    kind = proposal.get("kind") or (proposal.get("action") or {}).get("kind") or "unknown action"
+    run_id = proposal.get("run_id") or (proposal.get("action") or {}).get("run_id")
+    target = f"run {run_id}" if run_id else str(proposal.get("target") or "")
+    on = ", ".join(each for each in (facts.get("deployment_name"), target) if each) or "an unknown target"
+    said = f"{proposal['proposal_id']} {kind} on {on}"
+    return "".join(sign if sign.isprintable() else " " for sign in said)[:300]
+
+
 def action_in_words(action: Mapping[str, Any]) -> str:
     """The action as one phrase that names every argument but the ids of its target: what is approved is what is read."""
     match action.get("kind"):

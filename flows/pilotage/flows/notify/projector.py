@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pilotage.flows.notify.describe import as_markdown, label, told
+from pilotage.flows.notify.describe import as_markdown, label, proposal_for_log, told
 from pilotage.flows.notify.notifier import NO_WEBHOOK, Announcer
 from pilotage.planner.actions.types import Severity
 from pilotage.policies.ledger.protocol import Ledger
@@ -58,18 +58,22 @@ class Chronicle:
         while entries := await asyncio.to_thread(self._ledger.entries, await self._told_until(), BATCH):
             for entry in entries:
                 if entry["step"] in SPOKEN:
-                    log.info(
-                        "%s %s: %s %s",
-                        entry["proposal_id"],
-                        entry["detail"].get("action"),
-                        label(entry),
-                        told(entry),
-                    )
+                    log.info("%s: %s %s", await self._name(entry), label(entry), told(entry))
                 await self._announce(entry)
             # last, so that what was not announced before a crash is announced after it
             await asyncio.to_thread(self._store.add_decisions, [decision_of(entry) for entry in entries])
             told_of += len(entries)
         return told_of
+
+    async def _name(self, entry: Mapping[str, Any]) -> str:
+        """What an entry is about: its proposal, with action, deployment and run, where it is about one."""
+        proposal_id = str(entry["proposal_id"])
+        if not proposal_id:
+            return f"entry {entry['seq']}"
+        row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
+        return proposal_for_log(
+            row or {**entry["detail"], "proposal_id": proposal_id, "run_id": entry["run_id"]}
+        )
 
     async def _told_until(self) -> int:
         rows = await asyncio.to_thread(self._store.rows, "SELECT max(decision_id) AS last FROM decisions")
@@ -91,7 +95,7 @@ class Chronicle:
                 occurred=datetime.fromisoformat(str(entry["at"])),
             )
             if not heard.ok:
-                log.warning("announcing %s of %s: %s", entry["step"], entry["proposal_id"], heard.problem)
+                log.warning("announcing %s of %s: %s", entry["step"], await self._name(entry), heard.problem)
             if entry["step"] in CLOSING:
                 story = await asyncio.to_thread(self._ledger.story, run_id)
                 await self._announcer.artifact(
@@ -107,7 +111,7 @@ class Chronicle:
                 details=payload_of(entry),
             )
             if not paged.ok and paged.problem != NO_WEBHOOK:
-                log.error("paging about %s: %s", entry["proposal_id"], paged.problem)
+                log.error("paging about %s: %s", await self._name(entry), paged.problem)
 
 
 def _wants_a_person(entry: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import PrefectServer
 from tests.flows.aboard import aboard
-from tests.flows.unwell_server import Manner, unwell_server
+from tests.flows.controller.unwell_server import Manner, unwell_server
 
 WITHIN = 8
 """Seconds: two on an idle machine, and well below the 120 that Prefect's client goes on asking."""
