@@ -151,3 +151,9 @@ def test_a_start_in_another_zone_is_kept_and_told_in_utc() -> None:
 )
 def test_a_line_of_the_log_names_deployment_run_and_action(proposal: dict[str, Any], said: str) -> None:
     assert proposal_for_log({"proposal_id": "p-1", **proposal}) == said
+
+
+def test_no_control_sign_of_a_state_or_a_reason_reaches_prefects_artifact() -> None:
+    said = as_markdown([step("approved", roles=["approver"], reason="\x1b[2Jfine\u202e\x07\u200b")])
+    assert {sign for sign in said if not sign.isprintable()} <= {"\n"}
+    assert "x1b" in said

@@ -247,8 +247,13 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     return text
 
 
-_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>()#+-.!|~"} | {"\n": " ", "\r": " "})
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>()#+-.!|~"})
+_BREAKS = str.maketrans("\n\r\t", "   ")
 
 
 def _escaped(value: object) -> str:
-    return str(value or "")[:1200].translate(_MARKDOWN)
+    flat = str(value or "")[:1200].translate(_BREAKS)
+    visible = "".join(
+        sign if sign.isprintable() else repr(sign)[1:-1] for sign in flat
+    )  # no control characters
+    return visible.translate(_MARKDOWN)
