@@ -25,7 +25,7 @@ ADAPTERS = {
     "prefect": {"flows", "telemetry"},
     "typer": {"console"},
 }
-"""Which technology lives in which rooms."""
+"""Which technology lives in which packages."""
 
 
 def imports_of(path: Path) -> set[str]:

@@ -36,12 +36,12 @@ def wall(*arguments: str, state: Path) -> float:
 
 
 def status_rows(runs: int = RUNS) -> list[Row]:
-    """`pilotage status` against a desk that answers, in seconds of wall time."""
-    from tests.console.harbour import harbour  # the desk, the ledger and the store that it asks
+    """`pilotage status` against an API that answers, in seconds of wall time."""
+    from tests.console.console_stack import console_stack  # the API, the ledger and the store that it asks
 
     beside_us = Path(sys.executable).parent
-    with tempfile.TemporaryDirectory(prefix="b") as directory, harbour(Path(directory) / "s") as port:
-        state = port.places.root
+    with tempfile.TemporaryDirectory(prefix="b") as directory, console_stack(Path(directory) / "s") as port:
+        state = port.paths.root
         found = in_turn(
             {
                 "pilotage status": lambda: wall(str(beside_us / "pilotage"), "status", "--json", state=state),

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, in_turn, publish
 
-from pilotage.telemetry.forecast.features import EWMA_COLUMN, NAMES, Frame, History, Vector, replay
+from pilotage.telemetry.forecast.features import EWMA_COLUMN, NAMES, FeatureMatrix, History, Vector, replay
 from pilotage.telemetry.forecast.logistic import SLICE_RATE, LogisticModel, slice_attempts
 from pilotage.telemetry.forecast.selection import SCORED, chosen, clipped, log_loss
 
@@ -31,7 +31,7 @@ SCORES: dict[str, Callable[[Vector, Vector], float]] = {
 }
 
 
-def split(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+def split(frame: FeatureMatrix) -> tuple[np.ndarray, np.ndarray]:
     """Which rows train and which test."""
     first = int(len(frame.failed) * 0.75)
     begins = frame.starts[first]

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, publish
 from tests.conftest import PrefectServer
-from tests.flows.yard import TARGETS, Target, Yard, tidy
+from tests.flows.lever_targets import TARGETS, LeverTargets, Target, tidy
 
 from pilotage.flows.dev.embedded import EmbeddedPrefect
 from pilotage.planner.actions.types import Action, LaunchRemediation, ResizeRun, RetryRun
@@ -78,14 +78,14 @@ class Pilot:
     remedy_of: dict[str, str] = field(default_factory=dict)
     """Which deployment remedies which."""
     next: Target | None = None
-    let_go: dict[str, datetime] = field(default_factory=dict)
+    worker_has_released: dict[str, datetime] = field(default_factory=dict)
     """Runs that a worker has let go of, and when it said so."""
     answered: asyncio.Queue[tuple[str, datetime]] = field(default_factory=asyncio.Queue)
     """Proposals that were delivered, and when."""
 
-    async def worker_let_go(self, run_id: str, after: datetime) -> bool:
+    async def worker_released(self, run_id: str, after: datetime) -> bool:
         """Whether a worker has let go of the run, as far as was heard."""
-        return run_id in self.let_go
+        return run_id in self.worker_has_released
 
     async def listen(self, ready: asyncio.Event) -> None:
         """Never returns."""
@@ -101,7 +101,7 @@ class Pilot:
                 related = {each.id for each in event.related}
                 if event.event == "prefect.worker.executed-flow-run":
                     runs = [each.removeprefix("prefect.flow-run.") for each in related if "flow-run." in each]
-                    self.let_go |= dict.fromkeys(runs, event.occurred)
+                    self.worker_has_released |= dict.fromkeys(runs, event.occurred)
                     continue
                 run_id = event.resource.id.removeprefix("prefect.flow-run.")
                 if f"prefect.deployment.{self.trigger_id}" in related and self.next is not None:
@@ -209,11 +209,13 @@ async def automate(client: Any, watched: str, remedy: str) -> None:
     answer.raise_for_status()
 
 
-async def against_automation(client: Any, api: Any, yard: Yard, pilot: Pilot) -> tuple[list[Row], float]:
+async def against_automation(
+    client: Any, api: Any, targets: LeverTargets, pilot: Pilot
+) -> tuple[list[Row], float]:
     """The rows of the race, and the automation's median."""
-    ours, theirs = await yard.deployment(api), await yard.deployment(api)
-    our_remedy = await yard.deployment(api, "pilotage:remediation")
-    their_remedy = await yard.deployment(api)
+    ours, theirs = await targets.deployment(api), await targets.deployment(api)
+    our_remedy = await targets.deployment(api, "pilotage:remediation")
+    their_remedy = await targets.deployment(api)
     await automate(client, theirs, their_remedy)
     pilot.remedy_of[ours] = our_remedy
     took: dict[str, list[float]] = {"pilotage": [], "automation": []}
@@ -234,11 +236,11 @@ async def against_automation(client: Any, api: Any, yard: Yard, pilot: Pilot) ->
     ], p50(took["automation"])
 
 
-async def of_lever(client: Any, api: Any, yard: Yard, pilot: Pilot, name: str) -> list[float]:
+async def of_lever(client: Any, api: Any, targets: LeverTargets, pilot: Pilot, name: str) -> list[float]:
     """Milliseconds from the event to the verified or accepted change, each time on a fresh target."""
     took: list[float] = []
     for turn in range((FEW if name in SLOW else RACES) + 1):
-        target = await TARGETS[name](yard, api)
+        target = await TARGETS[name](targets, api)
         if name.startswith("spread"):
             # the crowd of the yard was due so long ago that Prefect is still making its runs Late
             await asyncio.sleep(1)
@@ -272,7 +274,7 @@ async def after_a_worker(client: Any, api: Any, pilot: Pilot, deployment_id: str
         proposal_id = await pilot.act(action)
         _, at = pilot.answered.get_nowait()
         if turn:
-            took.append((at - pilot.let_go[run_id]).total_seconds() * 1000)
+            took.append((at - pilot.worker_has_released[run_id]).total_seconds() * 1000)
         await pilot.injector.undo(proposal_id, by="pilotage", why="the next one")
     return took
 
@@ -301,13 +303,13 @@ def rows_of(name: str, what: str, took: Sequence[float], peer: float) -> list[Ro
     ]
 
 
-async def measure(yard: Yard, home: Path, rows: list[Row]) -> None:
+async def measure(targets: LeverTargets, home: Path, rows: list[Row]) -> None:
     """Nothing; the rows are added as they are measured."""
     from prefect.client.orchestration import get_client
 
     from pilotage.flows.execution.injector import Injector
     from pilotage.flows.levers import build_levers
-    from pilotage.flows.notify.notifier import Announcer
+    from pilotage.flows.notify.notifier import Notifier
     from pilotage.flows.prefect.api import PrefectApi
     from pilotage.flows.prefect.target_facts import PrefectFacts
     from pilotage.policies.cedar.bundle import Bundle
@@ -327,27 +329,29 @@ async def measure(yard: Yard, home: Path, rows: list[Row]) -> None:
             ledger=ledger,
             gate=Gate(Bundle.load(guardrails=numbers)),
             facts=PrefectFacts(api),
-            levers=build_levers(let_go=pilot.worker_let_go, announcer=Announcer(api=api), api=api),
+            levers=build_levers(
+                worker_has_released=pilot.worker_released, notifier=Notifier(api=api), api=api
+            ),
             mode=lambda: Mode.AUTO,
             stopped=lambda: "",
             drained=never_drained,
             clock=lambda: datetime.now(UTC),
             owner="bench",
         )
-        pilot.trigger_id = await yard.deployment(api)
+        pilot.trigger_id = await targets.deployment(api)
         ready = asyncio.Event()
         listening = asyncio.create_task(pilot.listen(ready))
         await asyncio.wait_for(ready.wait(), 30)
         try:
-            raced, peer = await against_automation(client, api, yard, pilot)
+            raced, peer = await against_automation(client, api, targets, pilot)
             rows += raced
             # queues that no deployment of a known environment uses count as production, where a person is asked
             for queue in ("b", "default"):
-                await yard.deployment(api, work_queue_name=queue)
+                await targets.deployment(api, work_queue_name=queue)
             for name in TARGETS:
                 if name not in WORKED:
                     what = "accepted" if name in ACCEPTED else "verified"
-                    took = await of_lever(client, api, yard, pilot, name)
+                    took = await of_lever(client, api, targets, pilot, name)
                     if not took:
                         continue
                     rows += rows_of(name, what, took, peer)
@@ -367,7 +371,7 @@ async def measure(yard: Yard, home: Path, rows: list[Row]) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as server:
         os.environ.update(server.client_env)
-        yard = Yard(
+        targets = LeverTargets(
             server=PrefectServer(
                 api_url=server.api_url,
                 ui_url=server.ui_url,
@@ -376,12 +380,12 @@ def main() -> None:
                 embedded=server,
             )
         )
-        yard.open()
+        targets.open()
         server.create_pool(WORKED_POOL)
         server.start_worker(WORKED_POOL)
         rows: list[Row] = []
         try:
-            asyncio.run(measure(yard, Path(scratch), rows))
+            asyncio.run(measure(targets, Path(scratch), rows))
         finally:
             publish("levers", rows)
 

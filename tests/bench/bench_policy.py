@@ -1,7 +1,7 @@
 """The gate beside raw Cedar on the same question with few and many policies, an admission beside a bare durable
 SQLite commit, and the replay of a hundred thousand decisions.
 
-Raw Cedar is one `is_authorized` over all policies, parsed beforehand, on a slice that is parsed anew, as ours is.
+Raw Cedar is one `is_authorized` over all policies, parsed beforehand, on a slice that is parsed again, as ours is.
 It answers one question; a verdict asks as many as it takes to tell which approvals would be enough, hashes the
 proposal, and explains. The gate may be the faster one: it leaves out policies whose head cannot match.
 """
@@ -45,7 +45,7 @@ ADMISSIONS = 40
 REPLAYED = 100_000
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 PILOT = Identity(name="pilot", kind="agent", roles=frozenset({"agent"}))
-COUNTED = LedgerFacts(stage="inject", mode=Mode.AUTO)
+LEDGER_FACTS = LedgerFacts(stage="inject", mode=Mode.AUTO)
 
 
 def proposed(number: int) -> FiledProposal:
@@ -91,7 +91,7 @@ class Recorder:
 def raw_question(bundle: Bundle, filed: FiledProposal, target: TargetFacts) -> Callable[[], bool]:
     """The same question put to cedarpy itself, everything parsed beforehand that can be."""
     recorder = Recorder(bundle)
-    Gate(replace(bundle, engine=recorder)).judge(filed, target, COUNTED, NOW)
+    Gate(replace(bundle, engine=recorder)).judge(filed, target, LEDGER_FACTS, NOW)
     (request,), entities = recorder.asked[0]
     schema = cedarpy.Schema.from_str(bundle.schema)
     policies = cedarpy.PolicySet.from_str("\n".join(bundle.texts.values()))
@@ -197,7 +197,7 @@ def decisions(bundle: Bundle, size: str, times: int) -> list[Row]:
         raw = raw_question(bundle, filed, target)
 
         def judge(target: TargetFacts = target) -> Verdict:
-            return gate.judge(filed, target, COUNTED, NOW)
+            return gate.judge(filed, target, LEDGER_FACTS, NOW)
 
         # both must answer the same question, or the comparison means nothing
         assert judge().outcome is outcome
@@ -253,7 +253,7 @@ def admissions(folder: Path, bundle: Bundle) -> list[Any]:
 
             # budgets are beside the point here: the whole decision is made, its counts are not obeyed
             def decide(stored: FiledProposal, _counted: LedgerFacts) -> Verdict:
-                return gate.judge(stored, target, COUNTED, NOW)
+                return gate.judge(stored, target, LEDGER_FACTS, NOW)
 
             ledger.admit(filed.proposal.id, decide, Mode.AUTO, NOW, target)
 

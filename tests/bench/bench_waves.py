@@ -26,7 +26,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, publish
-from tests.flows.yard import PatientApi
+from tests.flows.lever_targets import PatientApi
 
 from pilotage.flows.dev.embedded import EmbeddedPrefect
 from pilotage.flows.execution.receipts import Delivery, Judgement
@@ -43,7 +43,7 @@ PARKED_BY = timedelta(minutes=5)
 """The first wave, from when parking begins: by then the server is to be itself again."""
 STARVED = 90.0
 """Seconds after which a start that does not come is counted as this late."""
-POOL, WORKER, CROWDED, QUIET = "waves", "pilot-worker", "default", "others"
+POOL, WORKER, BACKLOGGED, QUIET = "waves", "pilot-worker", "default", "others"
 FLOWS = """
 import time
 from prefect import flow
@@ -76,7 +76,7 @@ class CountingApi(PrefectApi):
         return await super()._send(method, route, none_on=none_on, **sent)
 
 
-async def deployed(client: Any, home: Path, flow: str, queue: str = CROWDED, **more: Any) -> str:
+async def deployed(client: Any, home: Path, flow: str, queue: str = BACKLOGGED, **more: Any) -> str:
     """The id of a deployment of one of the flows."""
     flow_id = await client.create_flow_from_name(flow)
     made = await client.create_deployment(
@@ -114,10 +114,10 @@ async def once(api: PrefectApi, others: Mapping[str, str], found: Delays) -> Non
         found.setdefault(where, []).append(each)
 
 
-async def calm(api: PrefectApi) -> None:
+async def throttle(api: PrefectApi) -> None:
     """Nothing; the queue of the crowd hands out one run at a time, or none."""
     while not any(
-        each.name == CROWDED and (each.paused or each.limit == 1) for each in await api.queues(POOL)
+        each.name == BACKLOGGED and (each.paused or each.limit == 1) for each in await api.queues(POOL)
     ):
         await asyncio.sleep(0.5)
 
@@ -130,7 +130,7 @@ async def delays(api: PrefectApi, others: Mapping[str, str], many: int) -> Delay
     return found
 
 
-async def crowd(client: Any, deployment_id: str) -> None:
+async def backlog(client: Any, deployment_id: str) -> None:
     """Nothing; the thousand are due."""
     # not before all are made: Prefect that makes the first of them Late keeps its own database from making others
     due = datetime.now(UTC) + timedelta(seconds=RUNS / 10)
@@ -150,11 +150,13 @@ async def crowd(client: Any, deployment_id: str) -> None:
     await asyncio.sleep(max(0.0, left))
 
 
-async def spread(lever: SpreadLever, action: SpreadRuns, mark: str) -> Delivery:
+async def spread(lever: SpreadLever, action: SpreadRuns, idempotency_key: str) -> Delivery:
     """What was done. Where Prefect was too busy to answer it is asked again under the same mark, as the injector does."""
     while True:
         try:
-            return await lever.execute(action, mark=mark, expected_state_id="", message="bench")
+            return await lever.execute(
+                action, idempotency_key=idempotency_key, expected_state_id="", message="bench"
+            )
         except OrchestratorError as error:
             if not error.transient:
                 raise
@@ -181,7 +183,7 @@ async def measured(home: Path) -> list[Row]:
         await delays(asking, others, 1)  # which warms up
         idle = await delays(asking, others, STARTS)
         say("idle", idle)
-        await crowd(client, blocked)
+        await backlog(client, blocked)
         before = await delays(asking, others, max(1, STARTS // 3))
         say("beside the blocked", before)
 
@@ -192,13 +194,13 @@ async def measured(home: Path) -> list[Row]:
             every=EVERY,
             most=RUNS,
         )
-        mark, lever = str(uuid4()), SpreadLever(api)
+        idempotency_key, lever = str(uuid4()), SpreadLever(api)
         while_parking: Delays = {}
         parked_all = asyncio.Event()
 
         async def meanwhile(where: str, deployment_id: str) -> float:
             async with PatientApi.from_prefect_settings().opened() as own:
-                await calm(own)
+                await throttle(own)
                 took = time.monotonic() - began
                 while not parked_all.is_set():
                     while_parking.setdefault(where, []).append(await start_delay(own, deployment_id))
@@ -206,10 +208,10 @@ async def measured(home: Path) -> list[Row]:
 
         calls, requests, began = api.calls, api.requests, time.monotonic()
         starting = asyncio.gather(*(meanwhile(*each) for each in others.items()))
-        done = await spread(lever, action, mark)
+        done = await spread(lever, action, idempotency_key)
         took, calls, requests = time.monotonic() - began, api.calls - calls, api.requests - requests
         parked_all.set()
-        check = await SpreadLever(asking).verify(action, done, mark=mark)
+        check = await SpreadLever(asking).verify(action, done, idempotency_key=idempotency_key)
         calmed_after = min(await starting)  # until the last one has started that was wanted meanwhile
         say("while parking", while_parking)
         if check.judgement is not Judgement.VERIFIED:
@@ -283,7 +285,7 @@ def say(what: str, found: Delays) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as server:
         os.environ.update(server.client_env)
-        server.create_pool(POOL, queues=(QUIET, CROWDED))
+        server.create_pool(POOL, queues=(QUIET, BACKLOGGED))
         with Watch(server) as watch:
             rows = asyncio.run(measured(Path(scratch)))
         publish("waves", [*rows, beside("worker_restarts", "times", 1, ours=float(watch.restarts))])

@@ -2,7 +2,7 @@
 
 Every proposal has an id, a run and a digest of its own; counts, times, environments and owners vary as they do
 on a floor where runs fail all the time. Some thousand situations are really judged, and the verdict stands for all
-decisions of the same situation; whoever replays them cannot know that, and judges each anew.
+decisions of the same situation; whoever replays them cannot know that, and judges each again.
 """
 
 from __future__ import annotations

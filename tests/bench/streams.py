@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.report import Row, beside
-from tests.console.harbour import Harbour, harbour
+from tests.console.console_stack import ConsoleStack, console_stack
 
 LISTENERS, RATE, SECONDS, RUNS = 50, 200, 5, 3
 EVENTS = RATE * SECONDS
@@ -45,7 +45,7 @@ def heard(url: str, token: str, thread: str, write: Callable[[int], None]) -> di
     }
 
 
-def through_the_console(port: Harbour) -> dict[str, float]:
+def through_the_console(port: ConsoleStack) -> dict[str, float]:
     """The log, the tail and the HTTP API, as `pilotage serve` has them."""
     thread = port.engine.log.open_thread("pat").id
 
@@ -108,7 +108,7 @@ def stream_rows() -> list[Row]:
     """Delay of each event for each listener, how many were lost or out of order, and the rate that was reached."""
     ours: list[dict[str, float]] = []
     floor: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory(prefix="b") as root, harbour(Path(root) / "s") as port:
+    with tempfile.TemporaryDirectory(prefix="b") as root, console_stack(Path(root) / "s") as port:
         for _ in range(RUNS):
             floor.append(through_bare_sockets())
             ours.append(through_the_console(port))

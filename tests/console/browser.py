@@ -20,7 +20,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from tests.flows.aboard import Aboard, eventually
+from tests.flows.running_controller import RunningController, eventually
 
 T = TypeVar("T")
 INSTALL = "apt-get install chromium chromium-driver"
@@ -176,9 +176,9 @@ class Serving:
 
 
 @contextmanager
-def serving(ship: Aboard, env: Mapping[str, str], who: str = "pat") -> Iterator[Serving]:
+def serving(ship: RunningController, env: Mapping[str, str], who: str = "pat") -> Iterator[Serving]:
     """`pilotage serve` on a free port, in the name of one person, without any key to Prefect."""
-    log = ship.places.root / "serve.log"
+    log = ship.paths.root / "serve.log"
     command = [
         sys.executable,
         "-m",
@@ -186,14 +186,14 @@ def serving(ship: Aboard, env: Mapping[str, str], who: str = "pat") -> Iterator[
         str(os.getpid()),
         "pilotage.console",
     ]
-    places = {
-        "PILOTAGE_STATE_DIR": str(ship.places.root),
-        "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),
+    paths = {
+        "PILOTAGE_STATE_DIR": str(ship.paths.root),
+        "PILOTAGE_TOKEN_FILE": str(ship.paths.root / f"{who}.token"),
     }
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*command, "serve", "--port", "0"],
-            env={"PATH": "/usr/bin:/bin", "COLUMNS": "300", **places, **env},
+            env={"PATH": "/usr/bin:/bin", "COLUMNS": "300", **paths, **env},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

@@ -14,12 +14,12 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Scheduled
 from tests.conftest import PrefectServer, PrefectWorker
-from tests.flows.bench import Bench
+from tests.flows.lever_bench import LeverBench
 
 T = TypeVar("T")
 
 
-class Floor:
+class PrefectProbe:
     """Makes runs and waits for them with Prefect's own client, so that nothing of ours is in the way."""
 
     def __init__(self, server: PrefectServer) -> None:
@@ -80,19 +80,19 @@ class Floor:
 
 
 @pytest.fixture
-def bench(floor: Floor) -> Bench:
+def bench(prefect_probe: PrefectProbe) -> LeverBench:
     """A bench whose levers work on the session's server."""
-    return Bench(floor)
+    return LeverBench(prefect_probe)
 
 
 @pytest.fixture
-def mark() -> str:
+def idempotency_key() -> str:
     """The mark of a delivery."""
     return str(uuid4())
 
 
 @pytest.fixture(scope="session")
-def floor(prefect_server: PrefectServer, prefect_worker: PrefectWorker) -> Floor:
+def prefect_probe(prefect_server: PrefectServer, prefect_worker: PrefectWorker) -> PrefectProbe:
     """The shipped deployments, on the session's server, with its worker."""
-    prefect_server.embedded.deploy_shipped()
-    return Floor(prefect_server)
+    prefect_server.embedded.deploy_examples()
+    return PrefectProbe(prefect_server)

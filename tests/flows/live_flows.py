@@ -85,9 +85,9 @@ def steps(place: str) -> None:
 @flow
 def fails_once(place: str) -> None:
     """Fails in its first attempt, when it is told to."""
-    mark = Path(place) / "attempts"
-    before = mark.read_text() if mark.exists() else ""
-    mark.write_text(before + "x")
+    idempotency_key = Path(place) / "attempts"
+    before = idempotency_key.read_text() if idempotency_key.exists() else ""
+    idempotency_key.write_text(before + "x")
     if not before:
         waited_for(Path(place) / "go")
         raise RuntimeError("the first attempt")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.flows.aboard import Aboard, aboard, eventually
+from tests.flows.running_controller import RunningController, eventually, running_controller
 
 from pilotage.console.session.log import EventLog
 from pilotage.flows.dev.embedded import EmbeddedPrefect
@@ -58,14 +58,14 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, EmbeddedPrefect(Path(scratch) / "prefect") as prefect:
         prefect.create_pool()
         prefect.create_pool(POOL, queues=QUEUES)
-        prefect.deploy_shipped()
+        prefect.deploy_examples()
         root = Path(scratch) / ROOT
         settings = SETTINGS.format(checkpoints=root / "checkpoints")
         user, _, password = prefect.auth_string.partition(":")
         with httpx.Client(base_url=prefect.api_url, auth=(user, password), timeout=60) as http:
-            with aboard(root, prefect.env, mode="auto", settings=settings) as ship:
+            with running_controller(root, prefect.env, mode="auto", settings=settings) as ship:
                 runs = _runs_that_fail(ship, http)
-            with aboard(root, prefect.env, mode="approve", settings=settings) as ship:
+            with running_controller(root, prefect.env, mode="approve", settings=settings) as ship:
                 by_hand = _what_people_do(ship)
                 thread = _conversation(root, runs["transient"])
         filed = _what_a_short_run_does_not_reach(root)
@@ -76,7 +76,7 @@ def main(target: Path) -> None:
         _pack(root, target / "state.tar.gz")
 
 
-def _runs_that_fail(ship: Aboard, http: httpx.Client) -> dict[str, str]:
+def _runs_that_fail(ship: RunningController, http: httpx.Client) -> dict[str, str]:
     """In mode auto: one transient failure, one failure in production, one that nobody can retry away."""
     words = {
         "transient": ("fetch-quotes", "Flow run encountered an exception: ConnectError: refused"),
@@ -120,9 +120,9 @@ def _runs_that_fail(ship: Aboard, http: httpx.Client) -> dict[str, str]:
     return runs
 
 
-def _what_people_do(ship: Aboard) -> dict[str, str]:
+def _what_people_do(ship: RunningController) -> dict[str, str]:
     """In mode approve: holds that are verified, undone, rejected, replaced, refused and left open."""
-    root = ship.places.root
+    root = ship.paths.root
     made: dict[str, str] = {}
     for number, (key, queue) in enumerate(
         {"verified": "a", "undone": "b", "rejected": "c", "replaced": "d", "open": "default"}.items()
@@ -135,7 +135,7 @@ def _what_people_do(ship: Aboard) -> dict[str, str]:
             expires_at=LASTING,
         )
         case = CaseFile(subject=target_of(proposal.action), failure_class="transient")
-        row = ship.desk().call(
+        row = ship.control_api().call(
             "file", proposal=json.loads(proposal.model_dump_json()), case=json.loads(case.model_dump_json())
         )
         assert row["status"] == "needs_approval", row
@@ -150,7 +150,7 @@ def _what_people_do(ship: Aboard) -> dict[str, str]:
             _cli(root, "undo", made[key], "--reason", "it was not needed")
     _cli(root, "amend", made["replaced"], "--set", "hold=PT30M")
     _cli(root, "delegate", "ann", "--hours", "1", "--reason", "lunch")
-    glass = (
+    break_glass_grants = (
         "--kind",
         "hold_queue",
         "--target",
@@ -159,7 +159,7 @@ def _what_people_do(ship: Aboard) -> dict[str, str]:
         "the quay is on fire",
         "--json",
     )
-    grant = json.loads(_cli(root, "break-glass", *glass))
+    grant = json.loads(_cli(root, "break-glass", *break_glass_grants))
     _cli(root, "mend-glass", grant["id"])
     _cli(root, "autonomy", "set", "retry_run", "fetch-quotes/demo", "demoted", "--reason", "to be seen")
     numbers = root / "numbers.yaml"
@@ -223,7 +223,7 @@ def _what_a_short_run_does_not_reach(root: Path) -> dict[str, str]:
             assert entry is not None
             receipt = {
                 "proposal_id": proposal_id,
-                "mark": entry.mark,
+                "mark": entry.idempotency_key,
                 "action": json.loads(filed.proposal.action.model_dump_json()),
                 "effect": "refused" if status == "refused" else "done",
                 "before": {"state_name": "Failed"},
@@ -324,8 +324,8 @@ def _telemetry(root: Path) -> dict[str, int]:
     return counts
 
 
-def _status(ship: Aboard, proposal_id: str) -> str:
-    return str(ship.desk().call("proposal", proposal_id=proposal_id)["status"])
+def _status(ship: RunningController, proposal_id: str) -> str:
+    return str(ship.control_api().call("proposal", proposal_id=proposal_id)["status"])
 
 
 def _environment(root: Path, who: str) -> dict[str, str]:
@@ -349,7 +349,7 @@ def _cli(root: Path, *arguments: str, who: str = "pat") -> str:
 
 
 def _pack(root: Path, archive: Path) -> None:
-    """Pack the state directory without what a start makes anew: sockets, locks, logs and settings of this machine."""
+    """Pack the state directory without what a start makes again: sockets, locks, logs and settings of this machine."""
     left_out = {"up.lock", "pilotage.toml", "up.log", "agent.log", "password", "numbers.yaml"}
 
     def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

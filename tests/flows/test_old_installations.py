@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from tests.conftest import PrefectServer
-from tests.flows.aboard import aboard, eventually
 from tests.flows.make_installation import POOL, QUEUES, ROOT, schemas_of, shapes_of
+from tests.flows.running_controller import eventually, running_controller
 
 from pilotage.console.session.log import SCHEMA_VERSION as CONVERSATIONS
 from pilotage.console.session.log import EventLog
-from pilotage.flows.levers.idempotency import Notes
+from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.checkpoints import SqliteCheckpoints
 from pilotage.policies.audit.checkpoints import kept_in
@@ -31,7 +31,7 @@ from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.ledger.checkpoint_job import verifier_for
 from pilotage.policies.ledger.schema import SCHEMA_VERSION as LEDGER
 from pilotage.policies.ledger.sql_ledger import SqlLedger
-from pilotage.telemetry.queries.runs import floor, kpis, latest_runs, logs_of
+from pilotage.telemetry.queries.runs import kpis, latest_runs, logs_of, queue_snapshots
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.schema import SCHEMA_VERSION as TELEMETRY
 
@@ -71,8 +71,8 @@ def ledger(old: Installation) -> Iterator[SqlLedger]:
 @pytest.mark.parametrize("store", sorted(CURRENT))
 def test_every_schema_that_was_left_behind_has_an_installation(store: str) -> None:
     kept = {expected_of(name)["schemas"][store] for name in NAMES}
-    left_behind = set(range(min(kept), CURRENT[store]))
-    assert left_behind <= kept, (
+    stale_resources = set(range(min(kept), CURRENT[store]))
+    assert stale_resources <= kept, (
         f"the schema of {store} is {CURRENT[store]} now: check out the commit before the change, run "
         "`python -m tests.flows.make_installation tests/data/installations/COMMIT`, and keep what it makes"
     )
@@ -161,7 +161,7 @@ def test_telemetry_answers(old: Installation) -> None:
         runs = {run.run_id: run for run in latest_runs(store)}
         assert set(old.expected["runs"].values()) <= set(runs)
         assert logs_of(store, old.expected["runs"]["transient"]) == []
-        assert {queue.pool for queue in floor(store)} >= {POOL}
+        assert {queue.pool for queue in queue_snapshots(store)} >= {POOL}
         assert kpis(store).verified >= 1
     finally:
         store.close()
@@ -176,8 +176,8 @@ def test_what_was_open_is_approved_undone_and_explained(
     prefect_server.embedded.create_pool(POOL, queues=QUEUES)
     receipt = _receipt(old.root, made["verified"])
     asyncio.run(_as_it_was_left(receipt))
-    with aboard(old.root, prefect_server.env, mode="approve") as ship:
-        pat, ann = ship.desk(), ship.desk("ann")
+    with running_controller(old.root, prefect_server.env, mode="approve") as ship:
+        pat, ann = ship.control_api(), ship.control_api("ann")
         assert pat.call("audit_verify")["ok"]
         seen = pat.call("proposal", proposal_id=made["open"])
         assert seen["status"] == "needs_approval"
@@ -200,7 +200,7 @@ def test_what_was_open_is_approved_undone_and_explained(
 async def _as_it_was_left(receipt: dict[str, Any]) -> None:
     async with PrefectApi.from_prefect_settings().opened() as api:
         await api.set_queue_paused(POOL, "a", True)
-        await Notes(api).write("queue", receipt["mark"], receipt["before"])
+        await ChangeRecords(api).write("queue", receipt["mark"], receipt["before"])
 
 
 async def _paused_queues() -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from pydantic import ValidationError
 from tests.conftest import PrefectServer
 from tests.flows.execution.dying_injector import why_never
-from tests.flows.yard import RUNNING, Yard
+from tests.flows.lever_targets import RUNNING, LeverTargets
 
 from pilotage.flows.execution.receipts import Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
@@ -176,7 +176,7 @@ TRAPS = (
         ("flows/test_progress_levers.py::test_a_remediation_stands_below_the_run_that_it_is_to_help",),
     ),
     Trap(
-        "an input is told again to whoever asks anew",
+        "an input is told again to whoever asks again",
         (
             "flows/test_progress_levers.py::"
             "test_a_directive_is_heard_once_and_in_order_and_a_server_that_is_gone_is_not_asked_again",
@@ -286,7 +286,7 @@ def test_a_cancellation_is_waited_for_as_long_as_it_can_hang() -> None:
 
 
 def test_a_late_word_on_the_attempt_before_is_not_the_end_of_the_retry() -> None:
-    mark, now = str(uuid4()), datetime.now(UTC)
+    idempotency_key, now = str(uuid4()), datetime.now(UTC)
 
     def state(type_: StateType, ago: timedelta, transition: str = "") -> StateView:
         return StateView(
@@ -299,102 +299,106 @@ def test_a_late_word_on_the_attempt_before_is_not_the_end_of_the_retry() -> None
             transition_id=transition,
         )
 
-    retried = state(StateType.SCHEDULED, SETTLING, mark)
+    retried = state(StateType.SCHEDULED, SETTLING, idempotency_key)
     soon, late = state(StateType.CRASHED, timedelta(seconds=1)), state(StateType.CRASHED, 2 * SETTLING)
-    assert judge_retry([retried, soon], mark).judgement is Judgement.PENDING
-    assert judge_retry([retried, late], mark).judgement is Judgement.FAILED
+    assert judge_retry([retried, soon], idempotency_key).judgement is Judgement.PENDING
+    assert judge_retry([retried, late], idempotency_key).judgement is Judgement.FAILED
 
 
 # -- on the server ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def yard(prefect_server: PrefectServer) -> Yard:
+def targets(prefect_server: PrefectServer) -> LeverTargets:
     """The pool that no worker serves."""
-    yard = Yard(server=prefect_server)
-    yard.open()
-    return yard
+    targets = LeverTargets(server=prefect_server)
+    targets.open()
+    return targets
 
 
 @pytest.mark.prefect
-def test_prefect_would_execute_twice_what_is_moved_while_it_runs(yard: Yard) -> None:
+def test_prefect_would_execute_twice_what_is_moved_while_it_runs(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
-        raw, ours = await yard.run(api, *RUNNING), await yard.run(api, *RUNNING)
+        raw, ours = await targets.run(api, *RUNNING), await targets.run(api, *RUNNING)
         ruling = await api.set_state(
             raw,
             StateType.SCHEDULED,
             "Scheduled",
             message="m",
-            mark=str(uuid4()),
+            idempotency_key=str(uuid4()),
             scheduled_for=datetime.now(UTC),
         )
         assert ruling.ruling == "ACCEPT"  # the trap is there
         assert (await api.run(raw)).state.type is StateType.SCHEDULED
         action = RescheduleRun(run_id=ours, start=datetime.now(UTC))
         done = await RescheduleLever(api).execute(
-            action, mark=str(uuid4()), expected_state_id="", message="m"
+            action, idempotency_key=str(uuid4()), expected_state_id="", message="m"
         )
         assert done.effect is Effect.REFUSED
         assert (await api.run(ours)).state.type is StateType.RUNNING
 
-    yard.ask(work)
+    targets.ask(work)
 
 
 @pytest.mark.prefect
-def test_a_run_is_moved_back_to_where_it_was_not_to_where_it_was_expected(yard: Yard) -> None:
+def test_a_run_is_moved_back_to_where_it_was_not_to_where_it_was_expected(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
-        run_id, lever = await yard.run(api), RescheduleLever(api)
-        first = RescheduleRun(run_id=run_id, start=yard.base + timedelta(hours=1))
-        second = RescheduleRun(run_id=run_id, start=yard.base + timedelta(hours=2))
-        mark = str(uuid4())
-        await lever.execute(first, mark=str(uuid4()), expected_state_id="", message="m")
-        moved = await lever.execute(second, mark=mark, expected_state_id="", message="m")
-        assert (await api.run(run_id)).expected == yard.base  # the trap is there
-        await lever.undo(second, moved, mark=mark)
+        run_id, lever = await targets.run(api), RescheduleLever(api)
+        first = RescheduleRun(run_id=run_id, start=targets.base + timedelta(hours=1))
+        second = RescheduleRun(run_id=run_id, start=targets.base + timedelta(hours=2))
+        idempotency_key = str(uuid4())
+        await lever.execute(first, idempotency_key=str(uuid4()), expected_state_id="", message="m")
+        moved = await lever.execute(
+            second, idempotency_key=idempotency_key, expected_state_id="", message="m"
+        )
+        assert (await api.run(run_id)).expected == targets.base  # the trap is there
+        await lever.undo(second, moved, idempotency_key=idempotency_key)
         assert (await api.run(run_id)).next_start == first.start
 
-    yard.ask(work)
+    targets.ask(work)
 
 
 @pytest.mark.prefect
-def test_a_cancellation_that_is_called_rejected_and_is_done_counts_as_done(yard: Yard) -> None:
+def test_a_cancellation_that_is_called_rejected_and_is_done_counts_as_done(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
-        raw, ours = await yard.run(api), await yard.run(api)
-        ruling = await api.set_state(raw, StateType.CANCELLING, "Cancelling", message="m", mark=str(uuid4()))
+        raw, ours = await targets.run(api), await targets.run(api)
+        ruling = await api.set_state(
+            raw, StateType.CANCELLING, "Cancelling", message="m", idempotency_key=str(uuid4())
+        )
         assert ruling.ruling == "REJECT"  # the trap is there
         state = (await api.run(raw)).state
         assert (state.type, state.message) != (StateType.SCHEDULED, "m")
         done = await CancelLever(api).execute(
-            CancelRun(run_id=ours), mark=str(uuid4()), expected_state_id="", message="m"
+            CancelRun(run_id=ours), idempotency_key=str(uuid4()), expected_state_id="", message="m"
         )
         assert done.effect is Effect.DONE
         state = (await api.run(ours)).state
         assert (state.type, state.message) == (StateType.CANCELLED, "m")
 
-    yard.ask(work)
+    targets.ask(work)
 
 
 @pytest.mark.prefect
-def test_parameters_that_are_not_changed_stay(yard: Yard) -> None:
+def test_parameters_that_are_not_changed_stay(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
-        deployment_id = await yard.deployment(
+        deployment_id = await targets.deployment(
             api,
             parameter_openapi_schema={
                 "type": "object",
                 "properties": {"size": {"type": "integer"}, "more": {"type": "integer"}},
             },
         )
-        run_id = await yard.run(api, of=deployment_id)
+        run_id = await targets.run(api, of=deployment_id)
         await api.set_parameters(run_id, {"more": 2})
         assert (await api.run(run_id)).parameters == {"more": 2}  # the trap is there
         await api.set_parameters(run_id, {"size": 1, "more": 2})
         changes = (ParameterValue(name="size", value=7),)
         await ParametersLever(api).execute(
             ChangeParameters(run_id=run_id, changes=changes),
-            mark=str(uuid4()),
+            idempotency_key=str(uuid4()),
             expected_state_id="",
             message="m",
         )
         assert (await api.run(run_id)).parameters == {"size": 7, "more": 2}
 
-    yard.ask(work)
+    targets.ask(work)

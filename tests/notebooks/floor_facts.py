@@ -50,7 +50,7 @@ def an_id(*parts: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt of a run, in seconds after the floor's start."""
+    """One attempt of a run, in seconds after the queue state's start."""
 
     begins: float
     lasts: float
@@ -239,7 +239,7 @@ INCIDENTS: tuple[Story, ...] = (
 )
 
 
-class Floor:
+class PrefectProbe:
     """The demo's floor: `opening()` once, then `later()` for as long as anybody writes."""
 
     def __init__(self, start: datetime) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from tests.notebooks.floor_facts import Floor, write
+from tests.notebooks.floor_facts import PrefectProbe, write
 
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.paths import STORE_FILE, STORE_SOCKET, socket_path
 from pilotage.telemetry.store.socket import StoreServer
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-THE_FLOOR = NOTEBOOKS / "01_the_floor.ipynb"
+QUEUE_STATE = NOTEBOOKS / "01_the_floor.ipynb"
 PNG = b"\x89PNG\r\n"
 CELL_TIMEOUT = 60
 """Seconds; the slowest cell, which imports matplotlib, takes three on a busy machine."""
@@ -37,7 +37,7 @@ GIST = (
     "4 of 4 runs recovered after 10.0 s, 13.0 s, 19.0 s, 34.0 s",
     "low: at most 2 waiting",
 )
-"""What the cells must say of the floor, counted by hand from `floor_facts.py`."""
+"""What the cells must say of the queue state, counted by hand from `queue_snapshot_facts.py`."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Collector:
     """A thread that keeps writing what `Floor.later` tells, as the real collector does."""
 
     store: DuckDBStore
-    floor: Floor
+    prefect_probe: PrefectProbe
     rows: int = 0
     failure: BaseException | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +58,7 @@ class Collector:
 
     def _write(self) -> None:
         try:
-            for facts in self.floor.later():
+            for facts in self.prefect_probe.later():
                 if self._stop.wait(0.1):
                     return
                 self.rows += write(self.store, facts)
@@ -86,7 +86,7 @@ def owner(state: Path) -> Iterator[DuckDBStore]:
 
 
 @pytest.fixture
-def keyless(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def without_credentials(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The kernel's environment: nothing of Prefect, and every file in the test's own folder."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
@@ -145,12 +145,12 @@ def complaints(cells: list[Any]) -> list[str]:
 
 
 def test_the_floor_is_drawn_while_a_collector_writes(
-    owner: DuckDBStore, keyless: dict[str, str], tmp_path: Path
+    owner: DuckDBStore, without_credentials: dict[str, str], tmp_path: Path
 ) -> None:
-    floor = Floor(datetime(2026, 11, 2, 12, 0, tzinfo=UTC))
-    write(owner, floor.opening())
-    with Collector(store=owner, floor=floor) as collector:
-        cells = execute(THE_FLOOR, keyless)
+    prefect_probe = PrefectProbe(datetime(2026, 11, 2, 12, 0, tzinfo=UTC))
+    write(owner, prefect_probe.opening())
+    with Collector(store=owner, prefect_probe=prefect_probe) as collector:
+        cells = execute(QUEUE_STATE, without_credentials)
         written = collector.rows
     assert collector.failure is None
 
@@ -173,8 +173,10 @@ def test_the_floor_is_drawn_while_a_collector_writes(
     assert sum(seen.values()) <= written
 
 
-def test_a_store_with_nothing_in_it_is_said_plainly(owner: DuckDBStore, keyless: dict[str, str]) -> None:
-    cells = execute(THE_FLOOR, keyless)
+def test_a_store_with_nothing_in_it_is_said_plainly(
+    owner: DuckDBStore, without_credentials: dict[str, str]
+) -> None:
+    cells = execute(QUEUE_STATE, without_credentials)
     assert complaints(cells) == []
     said = [re.search(r"\*\*No ([a-z ]+) yet\.\*\*", texts(cell)) for cell in tagged(cells, "plot")]
     assert [match and match.group(1) for match in said] == [
@@ -188,11 +190,13 @@ def test_a_store_with_nothing_in_it_is_said_plainly(owner: DuckDBStore, keyless:
     ]
 
 
-def test_names_that_users_chose_cannot_break_a_plot(owner: DuckDBStore, keyless: dict[str, str]) -> None:
-    opening = Floor(datetime(2026, 11, 2, 12, 0, tzinfo=UTC)).opening()
+def test_names_that_users_chose_cannot_break_a_plot(
+    owner: DuckDBStore, without_credentials: dict[str, str]
+) -> None:
+    opening = PrefectProbe(datetime(2026, 11, 2, 12, 0, tzinfo=UTC)).opening()
     hostile = "cost $\\frac{1}{$ \x1b[31m\n夜間 🚢 <b>" + "long" * 40
     write(owner, replace(opening, runs=tuple(replace(run, flow_name=hostile) for run in opening.runs)))
-    cells = execute(THE_FLOOR, keyless)
+    cells = execute(QUEUE_STATE, without_credentials)
     assert complaints(cells) == []
     assert [len(images(cell)) for cell in tagged(cells, "plot")] == [1] * 7
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.planner.rig import Rig
+from tests.planner.planner_fixture import PlannerFixture
 
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
@@ -110,7 +110,7 @@ def make() -> Maker:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, make: Any) -> Iterator[Rig]:
-    made = Rig(tmp_path, make.now)
+def planner_fixture(tmp_path: Path, make: Any) -> Iterator[PlannerFixture]:
+    made = PlannerFixture(tmp_path, make.now)
     yield made
     made.store.close()

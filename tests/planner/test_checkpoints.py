@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.planner.rig import Rig
+from tests.planner.planner_fixture import PlannerFixture
 
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.parts import ChatPart
@@ -54,8 +54,8 @@ def test_without_the_extra_it_is_said_what_to_install(
 def _postgres() -> Path | None:
     """Where the server's programs are."""
     found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return places[-1] if places else None
+    paths = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return paths[-1] if paths else None
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,8 @@ def _answers(url: str) -> bool:
 def ask(store: DuckDBStore, memory: Checkpoints, llm: ScriptedLLM, *sessions: str) -> list[ChatPart]:
     """The end of the answer to one question in each session, by one agent and all at once."""
 
-    class NoDesk:
-        def offered(self) -> tuple[Any, ...]:
+    class NoApi:
+        def permitted_kinds(self) -> tuple[Any, ...]:
             return ()
 
     async def one(agent: ChatAgent, session: str) -> ChatPart:
@@ -119,7 +119,9 @@ def ask(store: DuckDBStore, memory: Checkpoints, llm: ScriptedLLM, *sessions: st
 
     async def go() -> list[ChatPart]:
         model = OpenAIModel(base_url=llm.base_url, api_key="k", model="m", max_retries=0, timeout=60)
-        agent = ChatAgent(tools=Toolbox(store=store, desk=cast("Any", NoDesk())), model=model, memory=memory)
+        agent = ChatAgent(
+            tools=Toolbox(store=store, control_api=cast("Any", NoApi())), model=model, memory=memory
+        )
         found = await asyncio.gather(*(one(agent, session) for session in sessions))
         await model.aclose()
         return list(found)
@@ -173,17 +175,23 @@ def test_a_file_that_is_no_database_is_told_as_a_fault_of_ours(tmp_path: Path) -
     assert not told.value.transient
 
 
-def test_a_planner_whose_checkpoints_are_broken_waits_until_they_are_mended(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    file = rig.path / "thoughts.sqlite"
+def test_a_planner_whose_checkpoints_are_broken_waits_until_they_are_mended(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    file = planner_fixture.path / "thoughts.sqlite"
     file.write_bytes(b"no database at all" * 100)
 
     async def go() -> list[dict[str, Any]]:
-        async with rig.planner() as planner:
+        async with planner_fixture.planner() as planner:
             with pytest.raises(CheckpointError):
-                await planner.tick(rig.now)
+                await planner.tick(planner_fixture.now)
             file.unlink()
-            return await planner.tick(rig.now)
+            return await planner.tick(planner_fixture.now)
 
     [happened] = asyncio.run(go())
-    assert rig.desk.kinds_filed == [filed["action"]["kind"] for filed in happened["filed"]] != []
+    assert (
+        planner_fixture.control_api.kinds_filed
+        == [filed["action"]["kind"] for filed in happened["filed"]]
+        != []
+    )

@@ -16,9 +16,9 @@ from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.server import ScriptedLLM
-from pilotage.planner.loop.graph import Thinking, Thought, diagnose, observe, propose
+from pilotage.planner.loop.graph import GraphDeps, GraphState, diagnose, observe, propose
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.similar_incidents import past_incidents, recollection, remembered_class
+from pilotage.planner.similar_incidents import past_incidents, remembered_class, similar_incident
 from pilotage.telemetry.facts import DecisionFact
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.duckdb import DuckDBStore
@@ -85,7 +85,7 @@ def test_what_was_done_about_the_same_fault_is_recalled_with_what_came_of_it(
     assert (newest.incident_id, newest.likeness) == ("i-000000000002", 1.0)
     assert [(a.action, a.step, a.outcome) for a in newest.actions] == [("retry_run", "verified", "failed")]
     assert (newest.actions[0].helped, oldest.actions[0].helped) == (False, True)
-    told = recollection((newest, oldest))
+    told = similar_incident((newest, oldest))
     assert told is not None
     assert told.note == "the same fault was seen 2 times lately: retry_run helped 1 of 2 times"
 
@@ -97,7 +97,7 @@ def test_a_fault_of_the_same_class_with_like_words_is_told_as_similar_only(
     steps.whole("i-000000000001", "verified", "0" * 16, note=finding.evidence[0].note + " again")
     [near] = past_incidents(store, finding)
     assert 0.5 <= near.likeness < 1
-    assert recollection([near]) is None
+    assert similar_incident([near]) is None
     assert remembered_class([near]) is None
 
 
@@ -158,18 +158,18 @@ def test_a_fault_that_a_model_has_read_before_is_read_from_memory_and_told_by_it
     )
     with ScriptedLLM([]) as llm:
         model = OpenAIModel(base_url=llm.base_url, api_key="k", model="scripted")
-        thinking = Thinking(
+        graph_deps = GraphDeps(
             store=store,
             forecaster=Unsure(),
             parameters=PlaybookParameters(),
             clock=lambda: make.now,
-            offered=get_args(ActionKind),
+            permitted_kinds=get_args(ActionKind),
             model=model,
         )
 
         async def think() -> Any:
-            runtime = Runtime(context=thinking)
-            state: Thought = {"run_id": run.run_id, "finding": None, "forecast": None}
+            runtime = Runtime(context=graph_deps)
+            state: GraphState = {"run_id": run.run_id, "finding": None, "forecast": None}
             state |= await observe(state, runtime)
             state |= await diagnose(state, runtime)
             await model.aclose()

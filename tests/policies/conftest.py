@@ -1,4 +1,4 @@
-"""What the tests of this room share: proposals, facts and people, as small functions of their differences."""
+"""What the tests of this package share: proposals, facts and people, as small functions of their differences."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ from pilotage.policies.cedar import entities
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.gate.recorded import made_again
-from pilotage.policies.grants import BrokenGlass
-from pilotage.policies.ledger.checkpoint_job import verifier_for, vouch
+from pilotage.policies.grants import BreakGlassGrant
+from pilotage.policies.ledger.checkpoint_job import sign_checkpoint, verifier_for
 from pilotage.policies.ledger.protocol import Decide
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
@@ -45,8 +45,8 @@ BOB = Identity(name="bob", kind="user", roles=frozenset({"approver"}))
 ADAM = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
 
 
-class Desk:
-    """Files, votes, admits and delivers as the keyed process does."""
+class ProposalApi:
+    """Files, votes, admits and delivers as the controller does."""
 
     def __init__(self, ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> None:
         self.ledger, self.gate, self._facts_of, self.now = ledger, gate, facts_of, now
@@ -67,8 +67,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Desk:
-    return Desk(ledger, gate, facts_of, now)
+def control_api(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> ProposalApi:
+    return ProposalApi(ledger, gate, facts_of, now)
 
 
 def copied(tmp_path: Path, **files: str) -> Path:
@@ -96,21 +96,21 @@ def test_g01_denied_by_default_and_a_forbid_wins(
 
 
 def test_g02_anything_that_fails_is_a_denial(
-    desk: Desk, gate: Gate, filed: Make, facts_of: Make, now: datetime
+    control_api: ProposalApi, gate: Gate, filed: Make, facts_of: Make, now: datetime
 ) -> None:
     """See also test_default_deny."""
     grown = filed(ResizeRun(run_id=RUN, memory_mb=512))
     huge = facts_of(grown, memory_mb=2**62 + 1)
     assert gate.judge(grown, huge, INJECT, now).policy_ids == ("!evaluation-error",)
     assert gate.judge(filed(), None, INJECT, now).policy_ids == ("!missing-fact",)
-    desk.ledger.file(filed())
+    control_api.ledger.file(filed())
 
     def raises(_stored: FiledProposal, _counted: LedgerFacts) -> Verdict:
         raise RuntimeError("the provider is gone")
 
-    verdict = desk.ledger.admit(filed().proposal.id, raises, Mode.AUTO, now)
+    verdict = control_api.ledger.admit(filed().proposal.id, raises, Mode.AUTO, now)
     assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!evaluation-error",))
-    assert desk.ledger.claim("t", now, LEASE) is None
+    assert control_api.ledger.claim("t", now, LEASE) is None
 
 
 def test_g03_a_slice_that_lacks_anything_is_a_denial(
@@ -148,7 +148,7 @@ def test_g04_a_proposal_says_action_target_arguments_and_evidence_and_nothing_el
 
 
 def test_g05_text_of_logs_only_ever_tightens(
-    desk: Desk, gate: Gate, filed: Make, facts_of: Make, now: datetime
+    control_api: ProposalApi, gate: Gate, filed: Make, facts_of: Make, now: datetime
 ) -> None:
     """See also attacks and test_properties."""
     cancel = filed(CancelRun(run_id=RUN))
@@ -168,16 +168,16 @@ def test_g05_text_of_logs_only_ever_tightens(
     for number, (refs, wanted) in enumerate(evidence.items(), 1):
         run = f"{number:08x}-1111-4111-8111-111111111111"
         one = filed(CancelRun(run_id=run), number=number, evidence=refs)
-        assert desk.admit(one, state_type="RUNNING").outcome is wanted, refs
+        assert control_api.admit(one, state_type="RUNNING").outcome is wanted, refs
 
 
 def test_g06_nothing_is_delivered_without_an_allow_of_the_same_transaction(
-    desk: Desk, filed: Make, now: datetime, tmp_path: Path
+    control_api: ProposalApi, filed: Make, now: datetime, tmp_path: Path
 ) -> None:
     """See also test_admission and test_crashes."""
     asked, allowed = filed(number=1), filed(another(2), number=2)
-    assert desk.admit(asked, env="prod").outcome is Outcome.NEEDS_APPROVAL
-    assert desk.admit(allowed).outcome is Outcome.ALLOW
+    assert control_api.admit(asked, env="prod").outcome is Outcome.NEEDS_APPROVAL
+    assert control_api.admit(allowed).outcome is Outcome.ALLOW
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
     rows = connection.execute(
         "SELECT outbox.proposal_id, verdicts.outcome, verdicts.stage, verdicts.at = outbox.admitted_at "
@@ -186,54 +186,59 @@ def test_g06_nothing_is_delivered_without_an_allow_of_the_same_transaction(
     connection.close()
     assert rows == [(allowed.proposal.id, "allow", "inject", 1)]
     with pytest.raises(LedgerError, match="never admitted"):
-        desk.ledger.record_delivery(asked.proposal.id, {}, "done", now)
+        control_api.ledger.record_delivery(asked.proposal.id, {}, "done", now)
 
 
-def test_g07_an_approval_is_of_one_text(desk: Desk, filed: Make) -> None:
+def test_g07_an_approval_is_of_one_text(control_api: ProposalApi, filed: Make) -> None:
     """See also test_votes."""
     seen, edited = filed(number=1), filed(RetryRun(run_id=RUN, delay=timedelta(seconds=9)), number=2)
     for one in (seen, edited):
-        desk.ledger.file(one)
-    assert desk.vote(edited, ANN, digest=seen.digest).policy_ids == ("!other-digest",)
+        control_api.ledger.file(one)
+    assert control_api.vote(edited, ANN, digest=seen.digest).policy_ids == ("!other-digest",)
     # the ledger looks for itself, whatever the gate has said
     yes = Verdict(outcome=Outcome.ALLOW)
-    cast = desk.ledger.vote(edited.proposal.id, seen.digest, ANN, "approve", "", yes, desk.now)
+    cast = control_api.ledger.vote(edited.proposal.id, seen.digest, ANN, "approve", "", yes, control_api.now)
     assert isinstance(cast, Verdict)
     assert cast.policy_ids == ("!other-digest",)
-    assert isinstance(desk.vote(seen, ANN), Vote)
-    assert desk.admit(edited, env="prod").outcome is Outcome.NEEDS_APPROVAL
-    assert desk.admit(seen, env="prod").outcome is Outcome.ALLOW
+    assert isinstance(control_api.vote(seen, ANN), Vote)
+    assert control_api.admit(edited, env="prod").outcome is Outcome.NEEDS_APPROVAL
+    assert control_api.admit(seen, env="prod").outcome is Outcome.ALLOW
 
 
 def test_g08_four_eyes_distinct_people_one_seat_veto_expiry_single_use(
-    desk: Desk, filed: Make, now: datetime
+    control_api: ProposalApi, filed: Make, now: datetime
 ) -> None:
     """See also test_votes and test_lent_votes."""
     own = filed(
         number=1, proposer=Identity(name="ann", kind="user", roles=frozenset({"operator", "approver"}))
     )
-    desk.ledger.file(own)
-    assert desk.vote(own, ANN).policy_ids == ("four-eyes",)
+    control_api.ledger.file(own)
+    assert control_api.vote(own, ANN).policy_ids == ("four-eyes",)
     # and were such a vote cast all the same, it would fill no seat
-    desk.ledger.vote(own.proposal.id, own.digest, ANN, "approve", "", Verdict(outcome=Outcome.ALLOW), now)
-    assert desk.admit(own, env="prod").outcome is Outcome.NEEDS_APPROVAL
+    control_api.ledger.vote(
+        own.proposal.id, own.digest, ANN, "approve", "", Verdict(outcome=Outcome.ALLOW), now
+    )
+    assert control_api.admit(own, env="prod").outcome is Outcome.NEEDS_APPROVAL
     resize = filed(ResizeRun(run_id=RUN, memory_mb=512), number=2)
-    desk.ledger.file(resize)
+    control_api.ledger.file(resize)
     both = Identity(name="ann", kind="user", roles=frozenset({"approver", "admin"}))
-    assert isinstance(desk.vote(resize, both), Vote)
-    assert desk.vote(resize, both).policy_ids == ("!voted-before",)
-    one_seat = desk.admit(resize, env="prod", tier=0)
-    assert (one_seat.outcome, dict(one_seat.requirements)) == (Outcome.NEEDS_APPROVAL, {"approver": 1})
-    assert isinstance(desk.vote(resize, BOB), Vote)
-    assert desk.admit(resize, env="prod", tier=0).outcome is Outcome.ALLOW
-    assert desk.admit(resize, env="prod", tier=0).policy_ids == ("!already-admitted",)
+    assert isinstance(control_api.vote(resize, both), Vote)
+    assert control_api.vote(resize, both).policy_ids == ("!voted-before",)
+    one_requirement = control_api.admit(resize, env="prod", tier=0)
+    assert (one_requirement.outcome, dict(one_requirement.requirements)) == (
+        Outcome.NEEDS_APPROVAL,
+        {"approver": 1},
+    )
+    assert isinstance(control_api.vote(resize, BOB), Vote)
+    assert control_api.admit(resize, env="prod", tier=0).outcome is Outcome.ALLOW
+    assert control_api.admit(resize, env="prod", tier=0).policy_ids == ("!already-admitted",)
     vetoed = filed(another(3), number=3)
-    desk.ledger.file(vetoed)
-    desk.vote(vetoed, ANN)
-    desk.vote(vetoed, BOB, "reject")
-    assert desk.admit(vetoed).policy_ids == ("!vetoed",)
+    control_api.ledger.file(vetoed)
+    control_api.vote(vetoed, ANN)
+    control_api.vote(vetoed, BOB, "reject")
+    assert control_api.admit(vetoed).policy_ids == ("!vetoed",)
     late = filed(another(4), number=4)
-    assert desk.admit(late, at=now + timedelta(minutes=10)).policy_ids == ("!expired",)
+    assert control_api.admit(late, at=now + timedelta(minutes=10)).policy_ids == ("!expired",)
 
 
 def test_g09_no_number_of_approvals_lifts_what_is_protected(
@@ -257,11 +262,11 @@ def test_g09_no_number_of_approvals_lifts_what_is_protected(
     assert gate.judge(pause, target, replace(INJECT, votes=votes), now).policy_ids == ("tier0-never-paused",)
 
 
-def test_g10_a_target_that_moved_on_is_left_alone(desk: Desk, filed: Make) -> None:
+def test_g10_a_target_that_moved_on_is_left_alone(control_api: ProposalApi, filed: Make) -> None:
     proposal = filed(expected_state_id="s1")
-    desk.ledger.file(proposal)
-    desk.vote(proposal, ANN)
-    assert desk.admit(proposal, env="prod", state_id="s2").policy_ids == ("!stale-target",)
+    control_api.ledger.file(proposal)
+    control_api.vote(proposal, ANN)
+    assert control_api.admit(proposal, env="prod", state_id="s2").policy_ids == ("!stale-target",)
 
 
 def test_g11_a_killed_process_leaves_one_claim_to_take_up(
@@ -279,11 +284,11 @@ def test_g11_a_killed_process_leaves_one_claim_to_take_up(
 
 
 def test_g12_fifty_concurrent_proposers_against_a_limit_give_exactly_the_limit(
-    desk: Desk, bundle: Bundle, filed: Make, facts_of: Make, now: datetime, ledger_url: str
+    control_api: ProposalApi, bundle: Bundle, filed: Make, facts_of: Make, now: datetime, ledger_url: str
 ) -> None:
     """The deployment's budget, over two connections as two processes have; every other limit in test_limits."""
     other = SqlLedger(ledger_url)
-    desks = (desk, Desk(other, desk.gate, facts_of, now))
+    control_apis = (control_api, ProposalApi(other, control_api.gate, facts_of, now))
     limit = bundle.guardrails.max_actions_per_deployment_per_hour
     proposals = [filed(another(number), number=number) for number in range(50)]
     outcomes: list[Outcome] = []
@@ -291,7 +296,7 @@ def test_g12_fifty_concurrent_proposers_against_a_limit_give_exactly_the_limit(
 
     def propose(number: int, mine: FiledProposal) -> None:
         ready.wait()
-        outcomes.append(desks[number % 2].admit(mine).outcome)
+        outcomes.append(control_apis[number % 2].admit(mine).outcome)
 
     threads = [threading.Thread(target=propose, args=(n, one)) for n, one in enumerate(proposals)]
     for thread in threads:
@@ -303,29 +308,29 @@ def test_g12_fifty_concurrent_proposers_against_a_limit_give_exactly_the_limit(
 
 
 def test_g13_one_person_stops_everything_and_two_start_it_again(
-    desk: Desk, filed: Make, now: datetime
+    control_api: ProposalApi, filed: Make, now: datetime
 ) -> None:
     waiting = [filed(another(number), number=number) for number in range(15)]
     for one in waiting:
-        assert desk.admit(one).outcome is Outcome.ALLOW
-    assert desk.gate.judge_command(ANN, "stop", mode=Mode.AUTO, now=now).outcome is Outcome.ALLOW
-    desk.ledger.stop("ann", "", now)
-    assert desk.ledger.claim("t", now, LEASE) is None
-    assert desk.admit(filed(another(99), number=99)).policy_ids == ("!stopped",)
-    needed = desk.gate.bundle.guardrails.resume_votes
-    assert [desk.ledger.resume_vote(who, needed, now) for who in ("ann", "ann", "bob")] == [
+        assert control_api.admit(one).outcome is Outcome.ALLOW
+    assert control_api.gate.judge_command(ANN, "stop", mode=Mode.AUTO, now=now).outcome is Outcome.ALLOW
+    control_api.ledger.stop("ann", "", now)
+    assert control_api.ledger.claim("t", now, LEASE) is None
+    assert control_api.admit(filed(another(99), number=99)).policy_ids == ("!stopped",)
+    needed = control_api.gate.bundle.guardrails.resume_votes
+    assert [control_api.ledger.resume_vote(who, needed, now) for who in ("ann", "ann", "bob")] == [
         False,
         False,
         True,
     ]
-    assert desk.ledger.claim("t", now, LEASE) is not None
+    assert control_api.ledger.claim("t", now, LEASE) is not None
 
 
 def test_g14_broken_glass_is_named_scoped_short_loud_and_lifts_nothing_hard(
-    desk: Desk, bundle: Bundle, filed: Make, facts_of: Make, now: datetime
+    control_api: ProposalApi, bundle: Bundle, filed: Make, facts_of: Make, now: datetime
 ) -> None:
     """See also test_limits."""
-    grant = BrokenGlass(
+    grant = BreakGlassGrant(
         id="g-1",
         holder="adam",
         reason="outage",
@@ -334,19 +339,21 @@ def test_g14_broken_glass_is_named_scoped_short_loud_and_lifts_nothing_hard(
         kinds=("retry_run",),
         targets=("run:*",),
     )
-    may = desk.gate.judge_command(ADAM, "break_glass", mode=Mode.AUTO, now=now, grant=grant)
-    assert desk.ledger.break_glass(grant, may)
+    may = control_api.gate.judge_command(ADAM, "break_glass", mode=Mode.AUTO, now=now, grant=grant)
+    assert control_api.ledger.break_glass(grant, may)
     first = filed(number=1)
-    assert desk.admit(first).outcome is Outcome.ALLOW
-    assert desk.admit(filed(number=2)).policy_ids == ("cooldown",)
-    assert desk.admit(filed(number=3, proposer=ADAM)).outcome is Outcome.ALLOW
+    assert control_api.admit(first).outcome is Outcome.ALLOW
+    assert control_api.admit(filed(number=2)).policy_ids == ("cooldown",)
+    assert control_api.admit(filed(number=3, proposer=ADAM)).outcome is Outcome.ALLOW
     hard = frozenset({"pilotage:hands-off"})
-    assert desk.admit(filed(another(4), number=4, proposer=ADAM), tags=hard).policy_ids == ("hands-off",)
+    assert control_api.admit(filed(another(4), number=4, proposer=ADAM), tags=hard).policy_ids == (
+        "hands-off",
+    )
     later = now + timedelta(minutes=5)
-    assert desk.admit(filed(number=5, proposer=ADAM), at=later).outcome is Outcome.ALLOW
-    assert desk.admit(filed(number=6, proposer=ADAM), at=later).outcome is Outcome.DENY
-    assert desk.ledger.glass_reviews(later) == ["g-1"]
-    assert {"glass_broken", "glass_review"} <= {step["step"] for step in desk.ledger.entries(0, 99)}
+    assert control_api.admit(filed(number=5, proposer=ADAM), at=later).outcome is Outcome.ALLOW
+    assert control_api.admit(filed(number=6, proposer=ADAM), at=later).outcome is Outcome.DENY
+    assert control_api.ledger.break_glass_reviews(later) == ["g-1"]
+    assert {"glass_broken", "glass_review"} <= {step["step"] for step in control_api.ledger.entries(0, 99)}
 
 
 def test_g15_a_bad_bundle_never_replaces_a_good_one_and_one_decision_has_one_bundle(
@@ -369,13 +376,13 @@ def test_g15_a_bad_bundle_never_replaces_a_good_one_and_one_decision_has_one_bun
             gate.reload(other)
             gate.reload(good)
 
-    swapping, calm = threading.Thread(target=swap), sys.getswitchinterval()
+    swapping, throttle = threading.Thread(target=swap), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # a swap may fall between any two steps of a decision
     swapping.start()
     try:
         verdicts = [gate.judge(filed(), facts_of(filed()), INJECT, now) for _ in range(300)]
     finally:
-        sys.setswitchinterval(calm)
+        sys.setswitchinterval(throttle)
         stop.set()
         swapping.join()
     assert all(verdict.outcome is wanted[verdict.bundle] for verdict in verdicts)
@@ -383,18 +390,20 @@ def test_g15_a_bad_bundle_never_replaces_a_good_one_and_one_decision_has_one_bun
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.SHADOW])
 def test_g16_shadow_and_observe_admit_nothing(
-    desk: Desk, filed: Make, facts_of: Make, now: datetime, mode: Mode
+    control_api: ProposalApi, filed: Make, facts_of: Make, now: datetime, mode: Mode
 ) -> None:
     proposal = filed()
-    desk.ledger.file(proposal)
+    control_api.ledger.file(proposal)
     target = facts_of(proposal)
-    verdict = desk.ledger.admit(proposal.proposal.id, desk.deciding(target, now), mode, now, target)
+    verdict = control_api.ledger.admit(
+        proposal.proposal.id, control_api.deciding(target, now), mode, now, target
+    )
     assert "shadow-injects-nothing" in verdict.policy_ids
-    assert desk.ledger.claim("t", now, LEASE) is None
+    assert control_api.ledger.claim("t", now, LEASE) is None
 
 
 def test_g17_every_recorded_decision_comes_out_the_same_when_it_is_made_again(
-    desk: Desk, filed: Make, now: datetime
+    control_api: ProposalApi, filed: Make, now: datetime
 ) -> None:
     """See also tests/console/cli/test_policy."""
     worlds: list[dict[str, Any]] = [
@@ -405,42 +414,44 @@ def test_g17_every_recorded_decision_comes_out_the_same_when_it_is_made_again(
         {"env": "prod", "tier": 0},
     ]
     for number, world in enumerate(worlds, 1):
-        desk.admit(filed(another(number), number=number), **world)
-    desk.ledger.file(filed(another(9), number=9))
-    desk.vote(filed(another(9), number=9), ANN)
-    desk.admit(filed(another(9), number=9), env="prod")
-    desk.ledger.stop("ann", "", now)
-    desk.admit(filed(another(10), number=10))
-    past = list(desk.ledger.decisions())
+        control_api.admit(filed(another(number), number=number), **world)
+    control_api.ledger.file(filed(another(9), number=9))
+    control_api.vote(filed(another(9), number=9), ANN)
+    control_api.admit(filed(another(9), number=9), env="prod")
+    control_api.ledger.stop("ann", "", now)
+    control_api.admit(filed(another(10), number=10))
+    past = list(control_api.ledger.decisions())
     assert len(past) == len(worlds) + 2
     for one in past:
-        again = made_again(desk.gate, one)
+        again = made_again(control_api.gate, one)
         assert again is not None
         assert (again.outcome.value, again.policy_ids) == (one.outcome, one.policy_ids)
         assert one.bundle in ("", again.bundle)
 
 
 def test_g18_a_changed_cut_or_rewritten_log_is_found(
-    desk: Desk, filed: Make, now: datetime, tmp_path: Path
+    control_api: ProposalApi, filed: Make, now: datetime, tmp_path: Path
 ) -> None:
     """The tail is cut here; every other attack in test_checkpoints and test_audit."""
     signer, elsewhere = Ed25519Signer.kept_at(tmp_path / "key"), tmp_path / "elsewhere"
     for number in range(1, 6):
-        desk.ledger.file(filed(number=number))
-    vouch(desk.ledger, signer, elsewhere, "test", now)
+        control_api.ledger.file(filed(number=number))
+    sign_checkpoint(control_api.ledger, signer, elsewhere, "test", now)
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
     connection.executescript("DROP TRIGGER audit_no_DELETE; DELETE FROM audit WHERE seq > 3")
     connection.close()
-    assert desk.ledger.verify_audit().ok
-    report = desk.ledger.verify_audit(kept_in(elsewhere, verifier_for(elsewhere, "")))
+    assert control_api.ledger.verify_audit().ok
+    report = control_api.ledger.verify_audit(kept_in(elsewhere, verifier_for(elsewhere, "")))
     assert (report.ok, report.first_bad) == (False, 4)
 
 
-def test_g19_every_answer_says_who_decided_why_and_what_would_change_it(desk: Desk, filed: Make) -> None:
-    asked = desk.admit(filed(another(1), number=1), env="prod")
-    denied = desk.admit(filed(another(2), number=2), tags=frozenset({"pilotage:hands-off"}))
+def test_g19_every_answer_says_who_decided_why_and_what_would_change_it(
+    control_api: ProposalApi, filed: Make
+) -> None:
+    asked = control_api.admit(filed(another(1), number=1), env="prod")
+    denied = control_api.admit(filed(another(2), number=2), tags=frozenset({"pilotage:hands-off"}))
     nobody = Identity(name="x", kind="user", roles=frozenset())
-    no_rule = desk.admit(filed(another(3), number=3, proposer=nobody))
+    no_rule = control_api.admit(filed(another(3), number=3, proposer=nobody))
     for verdict in (asked, denied, no_rule):
         assert verdict.policy_ids
         assert verdict.reasons
@@ -463,15 +474,15 @@ def test_g20_what_an_agent_runs_can_reach_neither_prefect_nor_the_ledger_nor_the
 
 
 def test_g21_people_are_asked_once_about_the_same_and_never_about_more_than_they_can_read(
-    desk: Desk, bundle: Bundle, filed: Make, facts_of: Make, now: datetime
+    control_api: ProposalApi, bundle: Bundle, filed: Make, facts_of: Make, now: datetime
 ) -> None:
     def judge(number: int, action: Any) -> Verdict:
         one = filed(action, number=number)
-        desk.ledger.file(one)
+        control_api.ledger.file(one)
         target = facts_of(one, env="prod")
-        counted = desk.ledger.facts(one, "judge", Mode.AUTO, now, target)
-        verdict = desk.gate.judge(one, target, counted, now)
-        desk.ledger.record_verdict(one.proposal.id, "judge", verdict, target, now, counted)
+        counted = control_api.ledger.facts(one, "judge", Mode.AUTO, now, target)
+        verdict = control_api.gate.judge(one, target, counted, now)
+        control_api.ledger.record_verdict(one.proposal.id, "judge", verdict, target, now, counted)
         return verdict
 
     assert judge(1, another(1)).outcome is Outcome.NEEDS_APPROVAL
@@ -480,4 +491,4 @@ def test_g21_people_are_asked_once_about_the_same_and_never_about_more_than_they
     cap = bundle.guardrails.max_waiting
     assert sum(verdict.outcome is Outcome.NEEDS_APPROVAL for verdict in flood) == cap - 1
     assert flood[-1].policy_ids == ("!too-many-waiting",)
-    assert desk.ledger.counts()["needs_approval"] == cap
+    assert control_api.ledger.counts()["needs_approval"] == cap

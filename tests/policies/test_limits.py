@@ -14,7 +14,7 @@ import pytest
 from pilotage.planner.actions.types import CancelRun, NotifyOwner, RetryRun
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate, LedgerFacts
-from pilotage.policies.grants import BrokenGlass
+from pilotage.policies.grants import BreakGlassGrant
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict
 
@@ -125,12 +125,14 @@ def test_fifty_concurrent_proposers_get_exactly_the_limit(
 
 
 @pytest.fixture
-def floor(ledger: SqlLedger, bundle: Bundle, filed: Make, facts_of: Make, now: datetime) -> Floor:
+def prefect_probe(
+    ledger: SqlLedger, bundle: Bundle, filed: Make, facts_of: Make, now: datetime
+) -> PrefectProbe:
     numbers = bundle.guardrails.model_copy(update={**WIDE})
-    return Floor(ledger, Gate(replace(bundle, guardrails=numbers)), filed, facts_of, now)
+    return PrefectProbe(ledger, Gate(replace(bundle, guardrails=numbers)), filed, facts_of, now)
 
 
-class Floor:
+class PrefectProbe:
     """Admits, delivers and verifies changes one after another."""
 
     def __init__(self, ledger: SqlLedger, gate: Gate, filed: Make, facts_of: Make, now: datetime) -> None:
@@ -192,65 +194,70 @@ OLGA = Identity(name="olga", kind="user", roles=frozenset({"operator"}))
 ADAM = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
 
 
-def test_the_loop_breaker_stops_the_third_vain_try_and_tells(floor: Floor) -> None:
+def test_the_loop_breaker_stops_the_third_vain_try_and_tells(prefect_probe: PrefectProbe) -> None:
     for deployment in ("a", "b", "c"):
-        floor.failing(1, fingerprint="f", deployment=deployment)
-    _, again = floor.admit(2, fingerprint="f", deployment="e", proposer=OLGA, incident=7)
+        prefect_probe.failing(1, fingerprint="f", deployment=deployment)
+    _, again = prefect_probe.admit(2, fingerprint="f", deployment="e", proposer=OLGA, incident=7)
     assert again.policy_ids == ("loop-breaker",)
-    floor.admit(2, fingerprint="f", deployment="e", proposer=OLGA, incident=7)
-    told = [step for step in floor.ledger.entries(0, 1000) if step["step"] == "gave_up"]
+    prefect_probe.admit(2, fingerprint="f", deployment="e", proposer=OLGA, incident=7)
+    told = [step for step in prefect_probe.ledger.entries(0, 1000) if step["step"] == "gave_up"]
     assert [step["incident_id"] for step in told] == [f"i-{7:012x}"]
-    assert floor.admit(2, fingerprint="other", deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
-    assert floor.admit(2, deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
+    assert (
+        prefect_probe.admit(2, fingerprint="other", deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
+    )
+    assert prefect_probe.admit(2, deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
     tomorrow = 24 * 60 + 2
-    assert floor.admit(tomorrow, fingerprint="f", deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
+    assert (
+        prefect_probe.admit(tomorrow, fingerprint="f", deployment="e", proposer=OLGA)[1].outcome
+        is Outcome.ALLOW
+    )
 
 
-def test_a_change_that_helps_starts_the_loop_breaker_anew(floor: Floor) -> None:
-    floor.failing(2, fingerprint="f", deployment="a")
-    helped, _ = floor.admit(2, fingerprint="f", deployment="b", proposer=OLGA)
-    floor.end(helped, "verified", 3)
-    in_vain, _ = floor.admit(4, fingerprint="f", deployment="c", proposer=OLGA)
-    floor.end(in_vain, "failed", 5)
-    assert floor.admit(6, fingerprint="f", deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
+def test_a_change_that_helps_starts_the_loop_breaker_anew(prefect_probe: PrefectProbe) -> None:
+    prefect_probe.failing(2, fingerprint="f", deployment="a")
+    helped, _ = prefect_probe.admit(2, fingerprint="f", deployment="b", proposer=OLGA)
+    prefect_probe.end(helped, "verified", 3)
+    in_vain, _ = prefect_probe.admit(4, fingerprint="f", deployment="c", proposer=OLGA)
+    prefect_probe.end(in_vain, "failed", 5)
+    assert prefect_probe.admit(6, fingerprint="f", deployment="e", proposer=OLGA)[1].outcome is Outcome.ALLOW
 
 
-def test_the_circuit_opens_is_tried_one_at_a_time_and_closes(floor: Floor) -> None:
-    floor.failing(4)
-    assert floor.admit(2, proposer=OLGA)[1].policy_ids == ("circuit-open",)
-    assert floor.admit(2, proposer=OLGA, deployment="other")[1].outcome is Outcome.ALLOW
-    assert floor.admit(15.9, proposer=OLGA)[1].policy_ids == ("circuit-open",)
-    probe, verdict = floor.admit(16.1, proposer=OLGA)
+def test_the_circuit_opens_is_tried_one_at_a_time_and_closes(prefect_probe: PrefectProbe) -> None:
+    prefect_probe.failing(4)
+    assert prefect_probe.admit(2, proposer=OLGA)[1].policy_ids == ("circuit-open",)
+    assert prefect_probe.admit(2, proposer=OLGA, deployment="other")[1].outcome is Outcome.ALLOW
+    assert prefect_probe.admit(15.9, proposer=OLGA)[1].policy_ids == ("circuit-open",)
+    probe, verdict = prefect_probe.admit(16.1, proposer=OLGA)
     assert verdict.outcome is Outcome.ALLOW
-    assert floor.admit(16.2, proposer=OLGA)[1].policy_ids == ("circuit-half-open",)
-    floor.end(probe, "verified", 17)
-    first, verdict = floor.admit(18, proposer=OLGA)
+    assert prefect_probe.admit(16.2, proposer=OLGA)[1].policy_ids == ("circuit-half-open",)
+    prefect_probe.end(probe, "verified", 17)
+    first, verdict = prefect_probe.admit(18, proposer=OLGA)
     assert verdict.outcome is Outcome.ALLOW
-    assert floor.admit(18, proposer=OLGA)[1].outcome is Outcome.ALLOW
-    floor.end(first, "failed", 19)
-    assert floor.admit(20, proposer=OLGA)[1].policy_ids == ("circuit-open",)
+    assert prefect_probe.admit(18, proposer=OLGA)[1].outcome is Outcome.ALLOW
+    prefect_probe.end(first, "failed", 19)
+    assert prefect_probe.admit(20, proposer=OLGA)[1].policy_ids == ("circuit-open",)
 
 
-def test_a_probe_that_fails_opens_the_circuit_again(floor: Floor) -> None:
-    floor.failing(4)
-    probe, _ = floor.admit(17, proposer=OLGA)
-    floor.end(probe, "failed", 18)
-    assert floor.admit(32, proposer=OLGA)[1].policy_ids == ("circuit-open",)
-    assert floor.admit(33.1, proposer=OLGA)[1].outcome is Outcome.ALLOW
+def test_a_probe_that_fails_opens_the_circuit_again(prefect_probe: PrefectProbe) -> None:
+    prefect_probe.failing(4)
+    probe, _ = prefect_probe.admit(17, proposer=OLGA)
+    prefect_probe.end(probe, "failed", 18)
+    assert prefect_probe.admit(32, proposer=OLGA)[1].policy_ids == ("circuit-open",)
+    assert prefect_probe.admit(33.1, proposer=OLGA)[1].outcome is Outcome.ALLOW
 
 
-def test_bad_outcomes_are_forgotten_after_the_hour(floor: Floor) -> None:
-    floor.failing(4)
-    assert floor.admit(61.1, proposer=OLGA)[1].outcome is Outcome.ALLOW
-    assert floor.admit(61.2, proposer=OLGA)[1].outcome is Outcome.ALLOW
+def test_bad_outcomes_are_forgotten_after_the_hour(prefect_probe: PrefectProbe) -> None:
+    prefect_probe.failing(4)
+    assert prefect_probe.admit(61.1, proposer=OLGA)[1].outcome is Outcome.ALLOW
+    assert prefect_probe.admit(61.2, proposer=OLGA)[1].outcome is Outcome.ALLOW
 
 
-def test_an_open_circuit_lets_the_owner_be_told(floor: Floor) -> None:
-    floor.failing(4)
-    assert floor.admit(2, action=NotifyOwner(run_id=RUN))[1].outcome is Outcome.ALLOW
+def test_an_open_circuit_lets_the_owner_be_told(prefect_probe: PrefectProbe) -> None:
+    prefect_probe.failing(4)
+    assert prefect_probe.admit(2, action=NotifyOwner(run_id=RUN))[1].outcome is Outcome.ALLOW
 
 
-def glass(now: datetime, **fields: Any) -> BrokenGlass:
+def break_glass_grants(now: datetime, **fields: Any) -> BreakGlassGrant:
     given: dict[str, Any] = {
         "id": "g-1",
         "holder": "adam",
@@ -261,12 +268,14 @@ def glass(now: datetime, **fields: Any) -> BrokenGlass:
         "targets": ("etl/*",),
         **fields,
     }
-    return BrokenGlass(**given)
+    return BreakGlassGrant(**given)
 
 
-def broken(floor: Floor, grant: BrokenGlass, by: Identity = ADAM) -> bool:
-    verdict = floor.gate.judge_command(by, "break_glass", mode=Mode.AUTO, now=grant.since, grant=grant)
-    return floor.ledger.break_glass(grant, verdict)
+def broken(prefect_probe: PrefectProbe, grant: BreakGlassGrant, by: Identity = ADAM) -> bool:
+    verdict = prefect_probe.gate.judge_command(
+        by, "break_glass", mode=Mode.AUTO, now=grant.since, grant=grant
+    )
+    return prefect_probe.ledger.break_glass(grant, verdict)
 
 
 SCOPES = {
@@ -293,25 +302,27 @@ SCOPES = {
 
 @pytest.mark.parametrize(("given", "outcome"), SCOPES.values(), ids=SCOPES.keys())
 def test_broken_glass_lifts_limits_for_its_holder_kind_target_and_time_only(
-    floor: Floor, now: datetime, given: dict[str, Any], outcome: Outcome
+    prefect_probe: PrefectProbe, now: datetime, given: dict[str, Any], outcome: Outcome
 ) -> None:
-    floor.failing(4)
-    assert broken(floor, glass(now + timedelta(minutes=1), until=now + timedelta(minutes=5)))
+    prefect_probe.failing(4)
+    assert broken(
+        prefect_probe, break_glass_grants(now + timedelta(minutes=1), until=now + timedelta(minutes=5))
+    )
     fields = {"minute": 2, "proposer": ADAM, "deployment_name": "etl/nightly", **given}
-    assert floor.admit(fields.pop("minute"), **fields)[1].outcome is outcome
+    assert prefect_probe.admit(fields.pop("minute"), **fields)[1].outcome is outcome
 
 
 def test_broken_glass_is_loud_ends_early_or_by_itself_and_is_reviewed_once(
-    floor: Floor, now: datetime
+    prefect_probe: PrefectProbe, now: datetime
 ) -> None:
-    assert broken(floor, glass(now))
-    assert broken(floor, glass(now, id="g-2"))
-    assert floor.ledger.mend_glass("g-1", "eve", now) is True
-    assert floor.ledger.mend_glass("g-1", "eve", now) is False
-    assert floor.ledger.glass_reviews(now + timedelta(minutes=29)) == []
-    assert floor.ledger.glass_reviews(now + timedelta(minutes=30)) == ["g-2"]
-    assert floor.ledger.glass_reviews(now + timedelta(minutes=31)) == []
-    steps = [step["step"] for step in floor.ledger.entries(0, 100)]
+    assert broken(prefect_probe, break_glass_grants(now))
+    assert broken(prefect_probe, break_glass_grants(now, id="g-2"))
+    assert prefect_probe.ledger.revoke_break_glass("g-1", "eve", now) is True
+    assert prefect_probe.ledger.revoke_break_glass("g-1", "eve", now) is False
+    assert prefect_probe.ledger.break_glass_reviews(now + timedelta(minutes=29)) == []
+    assert prefect_probe.ledger.break_glass_reviews(now + timedelta(minutes=30)) == ["g-2"]
+    assert prefect_probe.ledger.break_glass_reviews(now + timedelta(minutes=31)) == []
+    steps = [step["step"] for step in prefect_probe.ledger.entries(0, 100)]
     assert steps == ["glass_broken", "glass_broken", "glass_mended", "glass_review"]
 
 
@@ -327,11 +338,11 @@ def test_broken_glass_is_loud_ends_early_or_by_itself_and_is_reviewed_once(
     ids=["not an admin", "no reason", "too long", "no kind", "no target"],
 )
 def test_glass_that_may_not_be_broken_stays_whole_and_the_try_is_a_row(
-    floor: Floor, now: datetime, by: Identity, fields: dict[str, Any]
+    prefect_probe: PrefectProbe, now: datetime, by: Identity, fields: dict[str, Any]
 ) -> None:
     given = {**fields, **({"until": now + timedelta(hours=2)} if "until" in fields else {})}
-    assert broken(floor, glass(now, **given), by) is False
-    assert [step["step"] for step in floor.ledger.entries(0, 9)] == ["glass_refused"]
+    assert broken(prefect_probe, break_glass_grants(now, **given), by) is False
+    assert [step["step"] for step in prefect_probe.ledger.entries(0, 9)] == ["glass_refused"]
 
 
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path, filed: Make) -> None:

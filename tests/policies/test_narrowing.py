@@ -48,14 +48,14 @@ class WholeSet:
     """Every policy is asked every question; what it was asked is kept."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._notes = bundle.notes
+        self._records = bundle.notes
         self._schema = cedarpy.Schema.from_str(bundle.schema)
         texts = (bundle.texts[name] for name in sorted(bundle.texts))
         self._policies = cedarpy.PolicySet.from_str("\n".join(texts))
         self.asked: list[tuple[EngineRequest, tuple[Entity, ...]]] = []
 
     def notes(self) -> Mapping[str, PolicyNote]:
-        return self._notes
+        return self._records
 
     def evaluate(
         self, requests: Sequence[EngineRequest], entities: Sequence[Entity]

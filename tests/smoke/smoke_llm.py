@@ -22,9 +22,9 @@ from tests.planner.conftest import Maker
 
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.tools import Toolbox
-from pilotage.planner.llm.budget import ModelBook
+from pilotage.planner.llm.budget import LlmBudget
 from pilotage.planner.llm.json_tool_loop import Step
-from pilotage.planner.llm.openai import LADDER, OpenAIModel
+from pilotage.planner.llm.openai import STRUCTURED_OUTPUT_STRATEGIES, OpenAIModel
 from pilotage.planner.llm.prompts import ModelDiagnosis, diagnosis_prompt
 from pilotage.planner.llm.protocol import Answer, LanguageModel
 from pilotage.telemetry.errors import ModelError
@@ -38,9 +38,9 @@ QUESTION = "How are the queues?"
 
 
 class NothingOffered:
-    """A desk at which nothing may be proposed."""
+    """A API at which nothing may be proposed."""
 
-    def offered(self) -> tuple[Any, ...]:
+    def permitted_kinds(self) -> tuple[Any, ...]:
         return ()
 
 
@@ -85,7 +85,8 @@ def _only_look_ups(schema: type[Answer]) -> type[Answer]:
 
 async def converse(model: LanguageModel, store: DuckDBStore) -> bool:
     agent = ChatAgent(
-        tools=Toolbox(store=store, desk=cast("Any", NothingOffered()), clock=lambda: Maker.now), model=model
+        tools=Toolbox(store=store, control_api=cast("Any", NothingOffered()), clock=lambda: Maker.now),
+        model=model,
     )
     began, looked_up = time.monotonic(), 0
     async for part in agent.answer(QUESTION, "smoke"):
@@ -104,7 +105,7 @@ async def run(base_url: str, directory: Path) -> bool:
     store = DuckDBStore(directory / "telemetry.duckdb")
     store.merge_runs([make.run()])
     store.add_queues([make.queue("fast", 1, running=2, waiting=3)])
-    book = ModelBook(directory / "models.sqlite")
+    book = LlmBudget(directory / "models.sqlite")
     # its template has no place for tools, which its server ignores without saying so
     model = FirstLooksUp(
         base_url=base_url,
@@ -117,7 +118,9 @@ async def run(base_url: str, directory: Path) -> bool:
         book=book,
     )
     typed = await diagnose(model, make)
-    print(f"it answers typed questions by {model.rung} (of {', '.join(LADDER)}); tools: {model.calls_tools}")
+    print(
+        f"it answers by {model.rung} (of {', '.join(STRUCTURED_OUTPUT_STRATEGIES)}); tools: {model.calls_tools}"
+    )
     answered = await converse(model, store)
     print("the plumbing works" if typed and answered else "NOT everything came from the model: see above")
     print(f"used: {model.usage}; today: {book.today()}")

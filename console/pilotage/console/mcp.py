@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotage.flows.config.credentials import drop_keys
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,20 +43,20 @@ def mcp_server(toolbox: Toolbox) -> MCPServer:
     for name in READING:
         server.add_tool(getattr(toolbox, name), name=name, annotations=ToolAnnotations(read_only_hint=True))
     hints = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
-    for name in PROPOSING if toolbox.desk.offered() else ():
+    for name in PROPOSING if toolbox.control_api.permitted_kinds() else ():
         server.add_tool(getattr(toolbox, name), name=name, annotations=hints)
     return server
 
 
-def run_mcp(where: Places, token_file: Path | None) -> None:
+def run_mcp(where: StatePaths, token_file: Path | None) -> None:
     """Serves on standard input and output until it ends, for the person whose token is at hand."""
     from pilotage.flows.agent.chat import toolbox
-    from pilotage.flows.api.client import DeskClient, token_for
+    from pilotage.flows.api.client import ApiClient, token_for
 
     drop_keys()
-    desk = DeskClient(where.desk_socket, token_for(where, token_file))
-    desk.call("whoami")  # nobody is served who is not known
-    tools = toolbox(where, desk)
+    control_api = ApiClient(where.api_socket, token_for(where, token_file))
+    control_api.call("whoami")  # nobody is served who is not known
+    tools = toolbox(where, control_api)
     try:
         mcp_server(tools).run("stdio")
     finally:

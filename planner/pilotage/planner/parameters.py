@@ -24,7 +24,7 @@ class PlaybookParameters(BaseModel):
     dependency_delay: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(hours=6))
     """Before the first retry when something needed is absent; doubles. Default 5 min."""
     capacity_delay: timedelta = Field(default=timedelta(minutes=3), ge=timedelta(0), le=timedelta(hours=6))
-    """Before the first retry when the platform had no room; doubles. Default 3 min."""
+    """Before the first retry when the platform had no package; doubles. Default 3 min."""
     longest_delay: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
     """No doubling goes past this. Default 1 h."""
     max_attempts: int = Field(default=4, ge=1, le=20)
@@ -84,7 +84,7 @@ class PlaybookParameters(BaseModel):
     """A boost moves a start time at most so far into the past. Default 1 h."""
 
     # -- crowds, held queues, orphans
-    overdue_runs: int = Field(default=5, ge=2, le=1000)
+    backlog_runs: int = Field(default=5, ge=2, le=1000)
     """So many overdue runs of one deployment after an outage are caught up together. Default 5."""
     outage: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(hours=24))
     """For so long nothing of a pool has started, with runs due, before it counts as an outage. Default 10 min."""

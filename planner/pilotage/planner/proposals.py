@@ -10,7 +10,7 @@ from pilotage.planner.actions.types import Action, ActionKind
 
 
 class Proposal(BaseModel):
-    """One typed action and what it rests on. Who proposes it is not in it: the desk authenticates that."""
+    """One typed action and what it rests on. Who proposes it is not in it: the API authenticates that."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -32,7 +32,7 @@ class Proposal(BaseModel):
 
 
 LONGEST_EXPLANATION = 8000
-"""Characters of a model's prose that are kept; the desk refuses more."""
+"""Characters of a model's prose that are kept; the API refuses more."""
 Words = Annotated[str, Field(max_length=2000)]
 Remarks = Annotated[tuple[Words, ...], Field(max_length=50)]
 
@@ -64,17 +64,17 @@ class CaseFile(BaseModel):
     """When the trouble began: the end of the failed run, or when a wait became too long."""
 
 
-class Desk(Protocol):
+class ProposalApi(Protocol):
     """Where proposals are handed in. Composition gives the planner one; what is behind it is unknown here."""
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         """What became of it so far: `{"proposal_id", "outcome", "policy_ids", "reasons", …}`.
 
         Filing the same proposal again returns the same answer and does nothing else.
-        Raises DeskError when the desk cannot be reached or refuses the caller.
+        Raises ApiError when the API cannot be reached or refuses the caller.
         """
         ...
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         """The kinds of action that this caller may propose at all."""
         ...

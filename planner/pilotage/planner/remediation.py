@@ -11,14 +11,14 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.errors import InvariantError
 from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.forecasts import Forecast
-from pilotage.telemetry.queries.retry_impact import Rerun
+from pilotage.telemetry.queries.retry_impact import RetryImpact
 
 SAFE_TO_REPEAT = "pilotage:safe-to-repeat"
 """A deployment's tag: running it twice does no harm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
+class Backlog:
     """The runs of one deployment that wait together."""
 
     waiting: int
@@ -69,7 +69,7 @@ class Circumstances:
     """The start time of the first of the other runs that wait in the same queue."""
     queues: tuple[QueueFact, ...] = ()
     """The newest fact of every queue."""
-    crowd: Crowd | None = None
+    backlog: Backlog | None = None
     """The deployment's waiting runs, where there are too many."""
     rung: Rung | None = None
     """What the last runs of the deployment needed."""
@@ -79,7 +79,7 @@ class Circumstances:
     """A run whose owner is told, where the trouble is not that of one run."""
     remedies: tuple[Remedy, ...] = ()
     """What the run's owners declared as remedies, for whatever fault."""
-    rerun: Rerun | None = None
+    retry_impact: RetryImpact | None = None
     """What another attempt does again, as far as the last attempt's tasks tell."""
     safe_to_repeat: bool = False
     """Whether the deployment's owners declared it safe to repeat, or it is not production."""
@@ -100,7 +100,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class DesiredAction:
     """One action a play wants, before it is a proposal."""
 
     action: Action
@@ -113,19 +113,19 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
+class Remediation:
     """What one play wants and what it decided against."""
 
-    wishes: tuple[Wish, ...] = ()
+    wishes: tuple[DesiredAction, ...] = ()
     alternatives: tuple[str, ...] = ()
 
 
-def notify(s: Situation, severity: Severity = Severity.ERROR) -> tuple[Wish, ...]:
+def notify(s: Situation, severity: Severity = Severity.ERROR) -> tuple[DesiredAction, ...]:
     """The wish to tell the owner of the run; none when there is no run."""
     if s.run is None:
         return ()
     told = NotifyOwner(run_id=s.run.run_id, severity=severity)
-    return (Wish(action=told, effect="the owner knows and can act", bound_to_state=False),)
+    return (DesiredAction(action=told, effect="the owner knows and can act", bound_to_state=False),)
 
 
 def run_of(s: Situation) -> RunFact:

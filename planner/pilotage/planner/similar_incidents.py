@@ -98,7 +98,7 @@ def remembered_class(past: Iterable[PastIncident]) -> FailureClass | None:
     return None
 
 
-def recollection(past: Sequence[PastIncident]) -> Evidence | None:
+def similar_incident(past: Sequence[PastIncident]) -> Evidence | None:
     """What the same fault's history says, in words of ours; None where it never came before or nothing came of it."""
     same = [one for one in past if one.likeness == 1]
     tried = Counter(a.action for one in same for a in one.actions if a.helped is not None)

@@ -31,6 +31,6 @@ def digest_of(proposal: Proposal, proposer: Identity) -> str:
     return hashlib.sha256(DIGEST_PREFIX + canonical(proposal, proposer)).hexdigest()
 
 
-def mark_of(digest: str) -> str:
+def idempotency_key_of(digest: str) -> str:
     """The UUID by which Prefect shows that this very proposal was delivered before."""
     return str(uuid5(MARKS, digest))

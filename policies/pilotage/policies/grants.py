@@ -28,7 +28,7 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenGlass:
+class BreakGlassGrant:
     """One person's own, short right to go beyond budgets, cooldowns, breakers and freezes."""
 
     id: str
@@ -84,7 +84,7 @@ def acting(voter: Identity, delegations: tuple[Delegation, ...], now: datetime) 
     return Identity(name=voter.name, kind=voter.kind, roles=roles, teams=first.teams), first.giver
 
 
-def still_standing(votes: tuple[Vote, ...], people: Mapping[str, Identity | None]) -> tuple[Vote, ...]:
+def still_active(votes: tuple[Vote, ...], people: Mapping[str, Identity | None]) -> tuple[Vote, ...]:
     """The votes with what their voters may still do: a right that was taken away since counts no more.
 
     A rejection stands whatever became of the person. `people` is everybody who voted or lent, by name.

@@ -121,7 +121,7 @@ class Publications(Protocol):
         ...
 
     def lapse_bundle(self, now: datetime) -> str:
-        """The hash of the candidate whose time ran out by now, or empty; told once."""
+        """The hash of the candidate whose time ran out already, or empty; told once."""
         ...
 
     def ever_acted(self) -> bool:

@@ -64,7 +64,7 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     ),
     "!other-digest": (
         "the vote is for another text than the one filed",
-        "look at the proposal again and vote anew",
+        "look at the proposal again and vote again",
     ),
 }
 

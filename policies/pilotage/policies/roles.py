@@ -22,7 +22,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     """All of that, and sets the mode."""
     AGENT = "agent"
-    """A key-less process; proposes within the agents' rules."""
+    """A agent process; proposes within the agents' rules."""
 
 
 INCLUDES: Mapping[Role, tuple[Role, ...]] = {

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from pilotage.planner.actions.types import Action
 from pilotage.planner.proposals import CaseFile, Proposal
 
-Death = Literal["", "worker", "process"]
+Liveness = Literal["", "worker", "process"]
 """What bears out that a silent RUNNING run is dead: nothing, its worker is gone too, or its process is."""
 
 
@@ -101,7 +101,7 @@ class TargetFacts:
     seconds_to_start: int = 0
     """For a scheduled run; negative when it is overdue."""
     paused: bool = False
-    death: Death = ""
+    death: Liveness = ""
     """Looked up only for an action that rests on it."""
 
 
@@ -115,7 +115,7 @@ class FactProvider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FiledProposal:
-    """A proposal with the identity that the desk authenticated and the digest that votes bind to."""
+    """A proposal with the identity that the API authenticated and the digest that votes bind to."""
 
     proposal: Proposal
     case: CaseFile
@@ -149,7 +149,7 @@ class OutboxEntry:
 
     proposal_id: str
     digest: str
-    mark: str
+    idempotency_key: str
     """A UUID derived from the proposal: what makes a second delivery recognisable in Prefect."""
     payload: Mapping[str, Any]
     """The canonical proposal."""

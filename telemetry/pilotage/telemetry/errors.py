@@ -1,4 +1,4 @@
-"""The error tree of the whole project. It lives in the lowest room so that every room can raise from it.
+"""The error tree of the whole project. It lives in the lowest package so that every package can raise from it.
 
     PilotageError                 never raised itself
     ├─ ConfigError                a person must edit something: path, line or key, what would be valid
@@ -8,7 +8,7 @@
     │  ├─ OrchestratorError       Prefect
     │  ├─ ModelError              the language model
     │  ├─ CheckpointError         where the agent's memory is kept
-    │  └─ DeskError               the socket between the keyed process and everybody else
+    │  └─ ApiError               the socket between the controller and everybody else
     └─ InvariantError             we are wrong; the loop stops and holds
 
 A message has three parts: what was attempted, what was found, what to do.
@@ -65,8 +65,8 @@ class CheckpointError(AdapterError):
     system = "checkpoints"
 
 
-class DeskError(AdapterError):
-    """The keyed process could not be reached, or refused the caller."""
+class ApiError(AdapterError):
+    """The controller could not be reached, or refused the caller."""
 
     system = "pilotage up"
 

@@ -184,7 +184,7 @@ class SpanFact:
     error: str = ""
     """The type of what went wrong, or empty."""
     agent: str = ""
-    """Whose step it was, as the desk knows who handed it in: `planner`, or `agent-of-` and a person."""
+    """Whose step it was, as the API knows who handed it in: `planner`, or `agent-of-` and a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
@@ -23,14 +23,14 @@ Ask = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def ask(port: Harbour, monkeypatch: pytest.MonkeyPatch) -> Ask:
+def ask(port: ConsoleStack, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Runs `pilotage ask` as somebody: the exit code and what was on standard output."""
     for key in PREFECT_KEYS:  # the command drops them for good; they are put back after the test
         monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.places.root))
+    monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.paths.root))
 
     def run(*arguments: str, who: str = "pat", stdin: str = "") -> tuple[int, str]:
-        token = port.places.root / f"{who}.token"
+        token = port.paths.root / f"{who}.token"
         token.write_text(port.tokens[who])
         ran = CliRunner().invoke(app, ["ask", *arguments, "--token-file", str(token)], input=stdin)
         assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
@@ -43,7 +43,7 @@ def rows(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_the_answer_is_text_with_the_look_up_and_who_said_it(port: Harbour, ask: Ask) -> None:
+def test_the_answer_is_text_with_the_look_up_and_who_said_it(port: ConsoleStack, ask: Ask) -> None:
     run_id = port.failed_run()
     code, out = ask(f"why did {run_id} fail?")
     assert code == 0
@@ -52,7 +52,7 @@ def test_the_answer_is_text_with_the_look_up_and_who_said_it(port: Harbour, ask:
     assert "— rules" in out
 
 
-def test_the_events_of_the_turn_are_lines_of_json_in_order(port: Harbour, ask: Ask) -> None:
+def test_the_events_of_the_turn_are_lines_of_json_in_order(port: ConsoleStack, ask: Ask) -> None:
     code, out = ask("/status", "--json")
     told = rows(out)
     assert code == 0
@@ -61,7 +61,7 @@ def test_the_events_of_the_turn_are_lines_of_json_in_order(port: Harbour, ask: A
     assert {row["thread"] for row in told} == {told[0]["thread"]}
 
 
-def test_a_question_is_read_from_standard_input(port: Harbour, ask: Ask) -> None:
+def test_a_question_is_read_from_standard_input(port: ConsoleStack, ask: Ask) -> None:
     assert ask("-", "--commands", stdin="/whoami\n") == (0, ask("/whoami")[1])
 
 
@@ -81,18 +81,18 @@ def test_the_exit_code_says_what_became_of_it(ask: Ask, words: str, who: str, co
     assert ask(words, who=who)[0] == code
 
 
-def test_nobody_at_the_desk_is_an_error(ask: Ask, port: Harbour) -> None:
-    port.places.desk_socket.unlink()
+def test_nobody_at_the_desk_is_an_error(ask: Ask, port: ConsoleStack) -> None:
+    port.paths.api_socket.unlink()
     assert ask("status")[0] == 1
 
 
-def test_a_conversation_goes_on_and_can_be_forked(port: Harbour, ask: Ask) -> None:
+def test_a_conversation_goes_on_and_can_be_forked(port: ConsoleStack, ask: Ask) -> None:
     first = rows(ask("/whoami", "--json")[1])[0]["thread"]
     assert rows(ask("/status", "--json", "--continue")[1])[0]["thread"] == first
     assert rows(ask("/status", "--json", "--thread", first)[1])[0]["thread"] == first
     forked = rows(ask("/status", "--json", "--fork", first)[1])[0]["thread"]
     assert forked != first
-    log = EventLog(port.places.root / "console" / EVENTS_FILE)
+    log = EventLog(port.paths.root / "console" / EVENTS_FILE)
     words = [event.payload["text"] for event in log.after(0, forked) if event.type == "said"]
     log.close()
     assert words == ["/whoami", "/status", "/status", "/status"]
@@ -100,11 +100,13 @@ def test_a_conversation_goes_on_and_can_be_forked(port: Harbour, ask: Ask) -> No
     assert ask("/status", "--fork", first, "--continue")[0] == 2
 
 
-def test_a_vote_is_followed_to_the_verification_of_what_it_let_through(port: Harbour, ask: Ask) -> None:
+def test_a_vote_is_followed_to_the_verification_of_what_it_let_through(port: ConsoleStack, ask: Ask) -> None:
     row = port.proposal()
     port.lever.executed = 0
     assert "needs_approval" in ask(f"/show {row['proposal_id']}", "--thread", "t-story")[1]
-    port.desk("ann").call("vote", proposal_id=row["proposal_id"], digest=row["digest"], decision="approve")
+    port.control_api("ann").call(
+        "vote", proposal_id=row["proposal_id"], digest=row["digest"], decision="approve"
+    )
     port.work()
     code, out = ask(f"/show {row['proposal_id']}", "--thread", "t-story", "--wait", "20", "--json")
     assert code == 0
@@ -112,12 +114,12 @@ def test_a_vote_is_followed_to_the_verification_of_what_it_let_through(port: Har
     assert [r["payload"]["card"]["status"] for r in told if r["type"] == "card"][-1] == "verified"
 
 
-def test_what_is_still_open_when_the_time_is_over_is_a_failure(port: Harbour, ask: Ask) -> None:
+def test_what_is_still_open_when_the_time_is_over_is_a_failure(port: ConsoleStack, ask: Ask) -> None:
     row = port.proposal()
     assert ask(f"/show {row['proposal_id']}", "--wait", "0.3")[0] == 1
 
 
-def test_nothing_that_a_run_says_reaches_the_terminal_as_more_than_text(port: Harbour, ask: Ask) -> None:
+def test_nothing_that_a_run_says_reaches_the_terminal_as_more_than_text(port: ConsoleStack, ask: Ask) -> None:
     run_id = port.failed_run(message=HOSTILE, name=f"otter{HOSTILE}")
     proposal_id = port.proposal(run_id, notes=(HOSTILE,), explanation=HOSTILE)["proposal_id"]
     words = (
@@ -131,14 +133,14 @@ def test_nothing_that_a_run_says_reaches_the_terminal_as_more_than_text(port: Ha
 
 
 def test_without_the_extra_people_talk_line_by_line(
-    port: Harbour, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    port: ConsoleStack, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "is_terminal", lambda: True)
     monkeypatch.setitem(sys.modules, "textual", None)
     for name in ("app", "panes"):
         monkeypatch.delitem(sys.modules, f"pilotage.console.tui.{name}", raising=False)
     lines = "/whoami\n\n/nonsense\n/exit\n"
-    ran = CliRunner().invoke(app, ["chat", "--state-dir", str(port.places.root)], input=lines)
+    ran = CliRunner().invoke(app, ["chat", "--state-dir", str(port.paths.root)], input=lines)
     assert ran.exit_code == 0, ran.output
     assert "pip install 'pilotage[tui]'" in ran.stderr
     assert "You are pat (admin, operator)" in ran.stdout
@@ -146,19 +148,19 @@ def test_without_the_extra_people_talk_line_by_line(
 
 
 def test_a_pipe_that_is_closed_early_is_no_error(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
+    class ResolvedAlert(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
     from pilotage.console.cli import main as cli
 
-    monkeypatch.setattr(cli, "app", lambda: Closed().write("x"))
+    monkeypatch.setattr(cli, "app", lambda: ResolvedAlert().write("x"))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
 
 
-def test_a_question_that_nobody_understands_is_told_by_the_exit_code(port: Harbour, ask: Ask) -> None:
+def test_a_question_that_nobody_understands_is_told_by_the_exit_code(port: ConsoleStack, ask: Ask) -> None:
     for question in ("make me a sandwich", "why?"):
         code, out = ask(question)
         assert code == 2
@@ -166,7 +168,7 @@ def test_a_question_that_nobody_understands_is_told_by_the_exit_code(port: Harbo
     assert ask("status")[0] == 0
 
 
-def test_what_is_piped_in_is_a_question_and_never_a_command(port: Harbour, ask: Ask) -> None:
+def test_what_is_piped_in_is_a_question_and_never_a_command(port: ConsoleStack, ask: Ask) -> None:
     filed = port.proposal(port.failed_run())
     vote = f"/approve {filed['proposal_id']}"
     code, _ = ask("-", who="ann", stdin=vote)

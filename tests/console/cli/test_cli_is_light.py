@@ -1,4 +1,4 @@
-"""A command that only asks the desk must not pay for what it does not use."""
+"""A command that only asks the API must not pay for what it does not use."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import typer
-from tests.console.quay import Quay, quay
+from tests.console.cli_stack import CliStack, cli_stack
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
@@ -94,8 +94,8 @@ def only_json(path: tuple[str, ...], out: str) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quay]:
-    with quay(tmp_path_factory.mktemp("q")) as found:
+def shore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliStack]:
+    with cli_stack(tmp_path_factory.mktemp("q")) as found:
         yield found
 
 
@@ -121,14 +121,14 @@ def test_a_failure_is_json_or_on_standard_error(path: tuple[str, ...], tmp_path:
 
 
 @pytest.mark.parametrize("path", sorted(set(WITH_JSON) - SLOW), ids=" ".join)
-def test_an_answer_is_json_with_times_that_name_their_offset(path: tuple[str, ...], shore: Quay) -> None:
+def test_an_answer_is_json_with_times_that_name_their_offset(path: tuple[str, ...], shore: CliStack) -> None:
     command = WITH_JSON[path]
-    sample = {"proposal": shore.waiting()["proposal_id"], "name": "vic", "to": str(shore.places.root / "to")}
-    token = shore.places.root / "ada.token"
+    sample = {"proposal": shore.waiting()["proposal_id"], "name": "vic", "to": str(shore.paths.root / "to")}
+    token = shore.paths.root / "ada.token"
     token.write_text(shore.tokens["ada"])
     here = []
     if "--state-dir" in options(command):
-        here += ["--state-dir", str(shore.places.root)]
+        here += ["--state-dir", str(shore.paths.root)]
     if "--token-file" in options(command):
         here += ["--token-file", str(token)]
     said = CliRunner().invoke(app, [*path, *given(path, command, sample), *here, "--json"])

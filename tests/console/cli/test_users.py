@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.console.quay import Quay, quay
+from tests.console.cli_stack import CliStack, cli_stack
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.owner import ensure_admin, owner_name
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.telemetry.errors import ConfigError
@@ -69,16 +69,16 @@ def test_a_wrong_role_leaves_nobody_behind(tmp_path: Path) -> None:
 
 
 def test_a_start_mends_an_installation_that_was_left_without_an_admin(tmp_path: Path) -> None:
-    places = Places(root=tmp_path)
-    book = IdentityBook(places.users)
+    paths = StatePaths(root=tmp_path)
+    book = IdentityBook(paths.users)
     book.add("ann", roles=("approver",))
-    made = ensure_admin(book, places)
+    made = ensure_admin(book, paths)
     assert made is not None
-    assert made.token_file == places.token
-    assert ensure_admin(book, places) is None
+    assert made.token_file == paths.token
+    assert ensure_admin(book, paths) is None
     named = IdentityBook(tmp_path / "other.toml")
     own = named.add(owner_name(), roles=("viewer",))
-    assert ensure_admin(named, places) is not None
+    assert ensure_admin(named, paths) is not None
     found = named.authenticate(own)
     assert found is not None
     assert found.roles == {"viewer", "admin", "operator"}
@@ -93,7 +93,7 @@ def test_any_login_makes_a_name_that_the_users_file_takes(
 ) -> None:
     monkeypatch.setenv("LOGNAME", login)
     assert owner_name() == name
-    assert ensure_admin(IdentityBook(tmp_path / "users.toml"), Places(root=tmp_path)) is not None
+    assert ensure_admin(IdentityBook(tmp_path / "users.toml"), StatePaths(root=tmp_path)) is not None
 
 
 def test_everybody_is_listed_without_a_secret(tmp_path: Path) -> None:
@@ -148,13 +148,13 @@ def test_a_person_who_is_removed_proves_nothing_any_more_and_the_last_admin_stay
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quay]:
-    with quay(tmp_path_factory.mktemp("users")) as found:
+def console_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CliStack]:
+    with cli_stack(tmp_path_factory.mktemp("users")) as found:
         yield found
 
 
-def status(quay: Quay, *token: str) -> tuple[int, str]:
-    ran = CliRunner().invoke(app, ["status", "--state-dir", str(quay.places.root), *token])
+def status(cli_stack: CliStack, *token: str) -> tuple[int, str]:
+    ran = CliRunner().invoke(app, ["status", "--state-dir", str(cli_stack.paths.root), *token])
     return ran.exit_code, " ".join(ran.output.split())
 
 
@@ -169,7 +169,7 @@ def status(quay: Quay, *token: str) -> tuple[int, str]:
     ids=["missing", "empty", "not text", "wrong"],
 )
 def test_a_token_that_proves_nothing_is_what_is_blamed(
-    harbour: Quay, content: bytes | None, said: str, tmp_path: Path
+    console_stack: CliStack, content: bytes | None, said: str, tmp_path: Path
 ) -> None:
     """Also while the process that would answer holds the directory."""
     import fcntl
@@ -177,9 +177,9 @@ def test_a_token_that_proves_nothing_is_what_is_blamed(
     path = tmp_path / "my.token"
     if content is not None:
         path.write_bytes(content)
-    with harbour.places.lock.open("w") as lock:
+    with console_stack.paths.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        code, told = status(harbour, "--token-file", str(path))
+        code, told = status(console_stack, "--token-file", str(path))
     assert code in (1, 3)
     assert said in told
     assert str(path) in told.replace(" ", "")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tests.conftest import PrefectServer
 from tests.console.tui.test_app import line, line_of, on_screen, seen, until
-from tests.flows.aboard import SCRIPTED_MODEL, Aboard, aboard, eventually
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.running_controller import SCRIPTED_MODEL, RunningController, eventually, running_controller
 from textual.pilot import Pilot
 
 from pilotage.console.tui.app import Bridge
@@ -26,14 +26,14 @@ pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
 THREAD = "t-story"
 
 
-def in_a_pipe(ship: Aboard, who: str, *words: str) -> list[dict[str, Any]]:
+def in_a_pipe(ship: RunningController, who: str, *words: str) -> list[dict[str, Any]]:
     """The events that `pilotage ask --json` prints to this person."""
     ran = subprocess.run(
         [sys.executable, "-m", "pilotage.console", "ask", *words, "--json", "--thread", THREAD],
         env={
             "PATH": os.environ["PATH"],
-            "PILOTAGE_STATE_DIR": str(ship.places.root),
-            "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),
+            "PILOTAGE_STATE_DIR": str(ship.paths.root),
+            "PILOTAGE_TOKEN_FILE": str(ship.paths.root / f"{who}.token"),
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -45,7 +45,7 @@ def in_a_pipe(ship: Aboard, who: str, *words: str) -> list[dict[str, Any]]:
 
 
 def test_from_a_question_to_a_verified_change(
-    floor: Floor,
+    prefect_probe: PrefectProbe,
     prefect_server: PrefectServer,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
@@ -53,12 +53,12 @@ def test_from_a_question_to_a_verified_change(
     root: Path = tmp_path_factory.mktemp("s")
     with (
         ScriptedLLM(demo_script) as llm,
-        aboard(
+        running_controller(
             root, prefect_server.env, mode="approve", settings=SCRIPTED_MODEL.format(url=llm.base_url)
         ) as ship,
     ):
-        run_id = floor.start("build-features/demo", needs_mb=160)
-        assert floor.ended(run_id, within=150).state_type == "FAILED"
+        run_id = prefect_probe.start("build-features/demo", needs_mb=160)
+        assert prefect_probe.ended(run_id, within=150).state_type == "FAILED"
         old = eventually(
             lambda: next((r for r in ship.proposals_on(run_id) if r["status"] == "needs_approval"), None),
             within=120,
@@ -108,5 +108,5 @@ def test_from_a_question_to_a_verified_change(
         cards = [row["payload"]["card"] for row in told if row["type"] == "card"]
         assert [vote["voter"] for vote in cards[-1]["votes"]] == ["ann"]
         assert cards[-1]["status"] == "verified"
-        assert floor.run(run_id).state_type == "COMPLETED"
+        assert prefect_probe.run(run_id).state_type == "COMPLETED"
         assert {row["thread"] for row in told} == {THREAD}

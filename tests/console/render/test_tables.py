@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 
 from pilotage.console.render.text import table_of
 
@@ -86,19 +86,19 @@ def said(started: subprocess.Popen[bytes]) -> str:
 
 
 @pytest.mark.parametrize("columns", [80])
-def test_commands_in_a_real_terminal_show_whole_ids(port: Harbour, columns: int) -> None:
+def test_commands_in_a_real_terminal_show_whole_ids(port: ConsoleStack, columns: int) -> None:
     run_id = port.failed_run()
     filed = [port.proposal(run_id), port.proposal(port.failed_run())]
-    token = port.places.root / "pat.token"
+    token = port.paths.root / "pat.token"
     token.write_text(port.tokens["pat"])
-    glass = port.desk("pat").call(
+    break_glass_grants = port.control_api("pat").call(
         "break_glass", minutes=5, reason="a long reason " * 6, kinds=["retry_run"], targets=[f"run:{run_id}"]
     )
     wanted = {
         ("proposals",): [*(row["proposal_id"] for row in filed), f"run:{run_id}"],
         ("incidents",): [row["incident_id"] for row in filed],
         ("why", filed[0]["proposal_id"]): [filed[0]["incident_id"], run_id],
-        ("grants",): [glass["id"], f"run:{run_id}"],
+        ("grants",): [break_glass_grants["id"], f"run:{run_id}"],
         ("policy", "explain", filed[0]["proposal_id"]): [filed[0]["proposal_id"]],
         ("ask", "/inbox"): [row["proposal_id"] for row in filed],
         ("ask", "/runs"): [run_id],
@@ -107,7 +107,7 @@ def test_commands_in_a_real_terminal_show_whole_ids(port: Harbour, columns: int)
     started = {}
     for command in wanted:
         person = () if command[0] in ("policy",) or "--legend" in command else ("--token-file", str(token))
-        started[command] = terminal(*command, "--state-dir", str(port.places.root), *person, columns=columns)
+        started[command] = terminal(*command, "--state-dir", str(port.paths.root), *person, columns=columns)
     everything = {command: (said(process), process.returncode) for command, process in started.items()}
     for command, (told, code) in everything.items():
         assert code == 0, (command, told)

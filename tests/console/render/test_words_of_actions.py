@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from rich.console import Console
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 
 from pilotage.console.session.cards import card_of
 from pilotage.console.session.forms import edited
@@ -96,7 +96,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def row(action: Action, **more: Any) -> dict[str, Any]:
-    """The desk's row of a proposal of it."""
+    """The API's row of a proposal of it."""
     return {
         "proposal_id": "p-0123456789ab", "digest": "d", "kind": action.kind, "status": "needs_approval",
         "action": action_as_json(action), **more,
@@ -160,7 +160,7 @@ def test_the_fields_that_people_edit_are_all_tried() -> None:
     assert {name for model in KINDS.values() for name in model.model_fields} - {"kind"} <= set(FIELDS)
 
 
-def test_an_edited_delay_is_what_the_card_says(port: Harbour) -> None:
+def test_an_edited_delay_is_what_the_card_says(port: ConsoleStack) -> None:
     """A retry in one second, edited to five minutes: the second person reads five minutes, and nothing of one second."""
     run_id = port.failed_run()
     first = port.proposal(
@@ -168,7 +168,7 @@ def test_an_edited_delay_is_what_the_card_says(port: Harbour) -> None:
         expected_effect="the same run, tried again in 1 s, completes", alternatives=("1 s is short",),
     )  # fmt: skip
     action = edited(first["action"], "delay=PT5M", datetime.now(UTC))
-    row = port.desk("pat").call("amend", proposal_id=first["proposal_id"], action=action)
+    row = port.control_api("pat").call("amend", proposal_id=first["proposal_id"], action=action)
     card = card_of(row)
     assert card["action"]["delay"] == "PT5M"
     assert card["words"] == "retry the run in place in 5 min"
@@ -179,7 +179,7 @@ def test_an_edited_delay_is_what_the_card_says(port: Harbour) -> None:
     assert "1 s" not in seen
     told = [
         step
-        for step in port.desk("ann").call("why", subject=row["proposal_id"])
+        for step in port.control_api("ann").call("why", subject=row["proposal_id"])
         if step["step"] == "proposed"
     ]
     assert "5 min" in in_words(told[0])

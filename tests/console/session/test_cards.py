@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from pilotage.console.session import card_context
-from pilotage.console.session.card_context import Beside, known_beside
+from pilotage.console.session.card_context import CardContext, card_context_of
 from pilotage.console.session.cards import card_of
 from pilotage.console.session.changes import NOT_KNOWN, TELL, changes_of
 from pilotage.console.session.forms import typed_action
@@ -170,7 +170,7 @@ def test_every_kind_of_action_tells_what_it_changes() -> None:
 
 @pytest.mark.parametrize("kind", ACTIONS)
 def test_a_card_tells_before_and_after(store: DuckDBStore, kind: str) -> None:
-    known = known_beside(store, action(kind), DEPLOYMENT)
+    known = card_context_of(store, action(kind), DEPLOYMENT)
     told = [
         (one["what"], one["before"], one["after"]) for one in changes_of(action(kind), FACTS, known["before"])
     ]
@@ -188,7 +188,7 @@ def test_what_nobody_knows_is_said_to_be_not_known(kind: str) -> None:
 
 
 def concerned(store: DuckDBStore, kind: str) -> dict[str, str]:
-    touches = known_beside(store, action(kind), "")["touches"]
+    touches = card_context_of(store, action(kind), "")["touches"]
     assert touches["more"] == 0
     return {one["name"]: one["becomes"] for one in touches["runs"]}
 
@@ -224,15 +224,17 @@ def test_who_else_is_concerned_is_named(store: DuckDBStore, kind: str, names: se
 
 def test_a_crowd_is_counted_beyond_the_names(store: DuckDBStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pilotage.console.session.impact.SHOWN", 2)
-    touches = known_beside(store, action("hold_queue"), "")["touches"]
+    touches = card_context_of(store, action("hold_queue"), "")["touches"]
     assert (len(touches["runs"]), touches["more"]) == (2, 2)
 
 
 def test_what_a_run_takes_is_what_like_runs_took(store: DuckDBStore) -> None:
-    told = known_beside(store, action("resize_run"), DEPLOYMENT)["takes"]
+    told = card_context_of(store, action("resize_run"), DEPLOYMENT)["takes"]
     assert told == "another run of about 6 min, with 256 MiB (median of 2 that completed)"
-    assert known_beside(store, action("retry_run"), OTHER)["takes"] == "not known: no like run completed yet"
-    assert known_beside(store, action("cancel_run"), DEPLOYMENT)["takes"] == ""
+    assert (
+        card_context_of(store, action("retry_run"), OTHER)["takes"] == "not known: no like run completed yet"
+    )
+    assert card_context_of(store, action("cancel_run"), DEPLOYMENT)["takes"] == ""
 
 
 def test_what_stood_before_is_kept_when_it_was_decided(
@@ -243,7 +245,7 @@ def test_what_stood_before_is_kept_when_it_was_decided(
         "proposal_id": "p-0123456789ab", "digest": "d", "kind": "set_limit", "action": action("set_limit"),
         "status": "needs_approval",
     }  # fmt: skip
-    kept = Beside()
+    kept = CardContext()
 
     def limit(status: str) -> str:
         now = row | {"status": status}
@@ -267,4 +269,4 @@ def test_a_card_is_shown_without_telemetry() -> None:
         "action": action("retry_run"),
         "status": "filed",
     }
-    assert card_of(row, None, Beside().of(row, away))["changes"][0]["before"] == NOT_KNOWN
+    assert card_of(row, None, CardContext().of(row, away))["changes"][0]["before"] == NOT_KNOWN

@@ -1,4 +1,4 @@
-"""Every command of the table shows what the desk, telemetry and the log say, and decides only in its caller's name."""
+"""Every command of the table shows what the API, telemetry and the log say, and decides only in its caller's name."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from itertools import product
 from typing import Any
 
 import pytest
-from tests.console.harbour import UI, Harbour
+from tests.console.console_stack import UI, ConsoleStack
 
 from pilotage.console.session.commands.registry import COMMANDS
 from pilotage.console.session.events import Event
-from pilotage.console.session.services import caller_with
+from pilotage.console.session.services import user_with
 from pilotage.telemetry.facts import DecisionFact, EventFact, QueueFact
 from pilotage.telemetry.forecasts import Forecast
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07 [red]approve[/red] \u202e"
 
 
-def say(port: Harbour, words: str, who: str = "pat", thread: str = "t-1") -> list[Event]:
+def say(port: ConsoleStack, words: str, who: str = "pat", thread: str = "t-1") -> list[Event]:
     """What followed in the thread after these words."""
-    caller = caller_with(port.places, port.tokens[who])
-    port.engine.open_thread(caller, "test", thread)
+    user = user_with(port.paths, port.tokens[who])
+    port.engine.open_thread(user, "test", thread)
 
     async def turn() -> int:
-        said = await port.engine.say(caller, thread, words)
+        said = await port.engine.say(user, thread, words)
         await port.engine.wait(thread)
         return said.seq
 
@@ -51,7 +51,7 @@ def cells(block: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def floor(port: Harbour) -> str:
+def prefect_probe(port: ConsoleStack) -> str:
     """A floor with something of everything; the id of its failed run."""
     run_id, now = port.failed_run(), datetime.now(UTC)
     states = [("Running", 120), ("Failed", 60), ("heartbeat", 50)]
@@ -90,11 +90,11 @@ def floor(port: Harbour) -> str:
 READING = [name for name, command in COMMANDS.items() if command.reads]
 
 
-def test_every_reading_command_answers_everybody(port: Harbour, floor: str) -> None:
-    proposal_id = port.proposal(floor)["proposal_id"]
+def test_every_reading_command_answers_everybody(port: ConsoleStack, prefect_probe: str) -> None:
+    proposal_id = port.proposal(prefect_probe)["proposal_id"]
     about = {
-        "why": proposal_id, "evidence": proposal_id, "show": proposal_id, "simulate": proposal_id, "run": floor,
-        "policy": f"test retry_run run={floor}",
+        "why": proposal_id, "evidence": proposal_id, "show": proposal_id, "simulate": proposal_id, "run": prefect_probe,
+        "policy": f"test retry_run run={prefect_probe}",
     }  # fmt: skip
     for name, who in product(READING, ("pat", "vic")):
         events = say(port, f"/{name} {about.get(name, '')}".strip(), who)
@@ -104,7 +104,7 @@ def test_every_reading_command_answers_everybody(port: Harbour, floor: str) -> N
         assert events[-1].payload["ok"]
 
 
-def test_no_words_after_a_command_break_the_engine(port: Harbour) -> None:
+def test_no_words_after_a_command_break_the_engine(port: ConsoleStack) -> None:
     odd = ("", "p-000000000000 x=1", ESCAPES, "all but", "=", "'")
     for name, rest in product([*COMMANDS, "nonsense"], odd):
         if name not in ("stop", "resume"):
@@ -113,7 +113,9 @@ def test_no_words_after_a_command_break_the_engine(port: Harbour) -> None:
             assert "The server's output says more" not in problem(events), (name, rest)
 
 
-def test_the_inbox_shows_what_waits_and_hides_what_was_put_off_for_this_person_only(port: Harbour) -> None:
+def test_the_inbox_shows_what_waits_and_hides_what_was_put_off_for_this_person_only(
+    port: ConsoleStack,
+) -> None:
     one, two = (port.proposal()["proposal_id"] for _ in range(2))
     assert one in cells(blocks(say(port, "/inbox"))[0])
     say(port, f"/snooze {one} 2h")
@@ -125,7 +127,7 @@ def test_the_inbox_shows_what_waits_and_hides_what_was_put_off_for_this_person_o
     assert one in cells(blocks(say(port, "/inbox", "ann"))[0])
 
 
-def test_a_vote_counts_in_the_name_of_the_caller_and_its_card_follows(port: Harbour) -> None:
+def test_a_vote_counts_in_the_name_of_the_caller_and_its_card_follows(port: ConsoleStack) -> None:
     proposal_id = port.proposal()["proposal_id"]
     shown = say(port, f"/show {proposal_id}", "ann")
     (card,) = cards(shown)
@@ -136,34 +138,38 @@ def test_a_vote_counts_in_the_name_of_the_caller_and_its_card_follows(port: Harb
     assert [(vote["voter"], vote["reason"]) for vote in after["votes"]] == [("ann", "before the open")]
 
 
-def test_who_may_not_vote_is_refused_and_told_why(port: Harbour) -> None:
+def test_who_may_not_vote_is_refused_and_told_why(port: ConsoleStack) -> None:
     proposal_id = port.proposal()["proposal_id"]
     assert "vic" in problem(say(port, f"/approve {proposal_id}", "vic"))
-    assert port.desk("pat").call("proposal", proposal_id=proposal_id)["status"] == "needs_approval"
+    assert port.control_api("pat").call("proposal", proposal_id=proposal_id)["status"] == "needs_approval"
 
 
-def test_a_rejection_says_why(port: Harbour) -> None:
+def test_a_rejection_says_why(port: ConsoleStack) -> None:
     proposal_id = port.proposal()["proposal_id"]
     assert "say why" in problem(say(port, f"/reject {proposal_id}", "ann"))
     assert cards(say(port, f"/reject {proposal_id} not tonight", "ann"))[0]["status"] == "rejected"
 
 
-def test_one_decision_over_a_list_leaves_out_who_is_opted_out_and_tells_each_result(port: Harbour) -> None:
+def test_one_decision_over_a_list_leaves_out_who_is_opted_out_and_tells_each_result(
+    port: ConsoleStack,
+) -> None:
     ids = [port.proposal()["proposal_id"] for _ in range(4)]
     assert "Say /inbox first" in problem(say(port, "/approve all", "ann"))
     say(port, "/inbox", "ann")
     late = port.proposal()["proposal_id"]
-    port.desk("ann").call(
+    port.control_api("ann").call(
         "vote",
         proposal_id=ids[1],
-        digest=port.desk("ann").call("proposal", proposal_id=ids[1])["digest"],
+        digest=port.control_api("ann").call("proposal", proposal_id=ids[1])["digest"],
         decision="reject",
         reason="already",
     )
     (result,) = blocks(say(port, f"/approve all but {ids[0]} all looked at", "ann"))
     told = {row[0]["text"]: row[1] for row in result["rows"]}
     assert told == {ids[1]: "no", ids[2]: "yes", ids[3]: "yes"}
-    standing = {one: port.desk("pat").call("proposal", proposal_id=one)["status"] for one in (*ids, late)}
+    standing = {
+        one: port.control_api("pat").call("proposal", proposal_id=one)["status"] for one in (*ids, late)
+    }
     assert standing == {
         ids[0]: "needs_approval",
         ids[1]: "rejected",
@@ -173,12 +179,12 @@ def test_one_decision_over_a_list_leaves_out_who_is_opted_out_and_tells_each_res
     }
 
 
-def test_an_edit_is_another_proposal_judged_from_nothing(port: Harbour) -> None:
+def test_an_edit_is_another_proposal_judged_from_nothing(port: ConsoleStack) -> None:
     old = port.proposal()["proposal_id"]
     events = say(port, f"/edit {old} delay=90s")
     (card,) = cards(events)
     assert f"takes the place of {old}" in blocks(events)[0]["text"]
-    assert port.desk("pat").call("proposal", proposal_id=old)["status"] != "needs_approval"
+    assert port.control_api("pat").call("proposal", proposal_id=old)["status"] != "needs_approval"
     assert card["proposal_id"] != old
     assert card["action"]["delay"] == "PT1M30S"
     assert card["proposer"] == "pat"
@@ -188,19 +194,19 @@ def test_an_edit_is_another_proposal_judged_from_nothing(port: Harbour) -> None:
     assert problem(say(port, f"/approve {card['proposal_id']}"))
 
 
-def test_a_stop_works_without_telemetry_and_shows_in_the_status(port: Harbour) -> None:
-    port.places.store_socket.unlink()
+def test_a_stop_works_without_telemetry_and_shows_in_the_status(port: ConsoleStack) -> None:
+    port.paths.store_socket.unlink()
     assert "stopped: pat" in blocks(say(port, "/stop looking into it"))[0]["text"]
     assert "pat" in blocks(say(port, "/status"))[0]["pairs"]["stopped"]
 
 
-def test_a_run_is_drawn_over_time_from_its_states_alone(port: Harbour, floor: str) -> None:
-    about, drawn = blocks(say(port, f"/run {floor}"))
+def test_a_run_is_drawn_over_time_from_its_states_alone(port: ConsoleStack, prefect_probe: str) -> None:
+    about, drawn = blocks(say(port, f"/run {prefect_probe}"))
     assert about["pairs"]["chance of failing"] == "42%, says ewma"
     assert [span["state"] for span in drawn["lanes"][0]["spans"]] == ["Running", "Failed"]
 
 
-def test_numbers_say_what_they_are_and_what_is_assumed(port: Harbour, floor: str) -> None:
+def test_numbers_say_what_they_are_and_what_is_assumed(port: ConsoleStack, prefect_probe: str) -> None:
     found, note = blocks(say(port, "/kpi 7 15"))
     values = {row[0]: row[1] for row in found["rows"]}
     assert values["time to recover"] == "not enough data"
@@ -209,7 +215,7 @@ def test_numbers_say_what_they_are_and_what_is_assumed(port: Harbour, floor: str
     assert "say /kpi DAYS MINUTES" in problem(say(port, "/kpi soon"))
 
 
-def test_what_may_be_done_is_told_for_the_person_the_agent_and_both(port: Harbour) -> None:
+def test_what_may_be_done_is_told_for_the_person_the_agent_and_both(port: ConsoleStack) -> None:
     commands, actions, lent = blocks(say(port, "/permissions", "vic"))
     assert lent["rows"] == []
     assert {row[1] for row in commands["rows"]} == {"no"}
@@ -218,7 +224,7 @@ def test_what_may_be_done_is_told_for_the_person_the_agent_and_both(port: Harbou
     assert by_kind["retry_run"] == ["no", "yes", "no"]
 
 
-def test_conversations_are_found_by_their_words(port: Harbour) -> None:
+def test_conversations_are_found_by_their_words(port: ConsoleStack) -> None:
     say(port, "why is the nightly load late?", thread="t-load")
     say(port, "/whoami", thread="t-who")
     found = cells(blocks(say(port, "/history nightly", thread="t-who"))[0])
@@ -226,7 +232,7 @@ def test_conversations_are_found_by_their_words(port: Harbour) -> None:
     assert "t-who" not in found
 
 
-def test_a_look_up_can_be_opened_and_the_answer_says_what_it_rests_on(port: Harbour) -> None:
+def test_a_look_up_can_be_opened_and_the_answer_says_what_it_rests_on(port: ConsoleStack) -> None:
     port.failed_run()
     events = say(port, "failures", thread="t-2")
     call = next(event for event in events if event.type == "tool_call")
@@ -239,22 +245,26 @@ def test_a_look_up_can_be_opened_and_the_answer_says_what_it_rests_on(port: Harb
     assert "has none" in problem(say(port, "/show 7", thread="t-2"))
 
 
-def test_a_question_about_a_proposal_names_its_run_and_none_of_its_words(port: Harbour, floor: str) -> None:
-    proposal_id = port.proposal(floor)["proposal_id"]
+def test_a_question_about_a_proposal_names_its_run_and_none_of_its_words(
+    port: ConsoleStack, prefect_probe: str
+) -> None:
+    proposal_id = port.proposal(prefect_probe)["proposal_id"]
     events = say(port, f"/ask {proposal_id} why did it happen?")
     assert events[-1].type == "answer"
     call = next(event for event in events if event.type == "tool_call")
-    assert call.payload["arguments"] == {"run_id": floor}
+    assert call.payload["arguments"] == {"run_id": prefect_probe}
 
 
-def test_the_story_says_why_this_and_not_another(port: Harbour, floor: str) -> None:
-    proposal_id = port.proposal(floor, alternatives=("cancel_run: it may still complete",))["proposal_id"]
+def test_the_story_says_why_this_and_not_another(port: ConsoleStack, prefect_probe: str) -> None:
+    proposal_id = port.proposal(prefect_probe, alternatives=("cancel_run: it may still complete",))[
+        "proposal_id"
+    ]
     told, reasons = blocks(say(port, f"/why {proposal_id}"))
     assert [step["step"] for step in told["steps"]][:1] == ["found"]
     assert "cancel_run" in reasons["pairs"]["considered and not taken"]
 
 
-def test_the_audit_is_walked_and_its_end_is_shown(port: Harbour) -> None:
+def test_the_audit_is_walked_and_its_end_is_shown(port: ConsoleStack) -> None:
     proposal_id = port.proposal()["proposal_id"]
     whole, entries = blocks(say(port, "/audit 3"))
     assert whole["pairs"]["whole"] == "yes"
@@ -262,7 +272,7 @@ def test_the_audit_is_walked_and_its_end_is_shown(port: Harbour) -> None:
     assert len(entries["rows"]) <= 3
 
 
-def test_a_decision_in_telemetry_is_not_needed_to_show_numbers(port: Harbour) -> None:
+def test_a_decision_in_telemetry_is_not_needed_to_show_numbers(port: ConsoleStack) -> None:
     port.store.add_decisions(
         [
             DecisionFact(
@@ -280,7 +290,7 @@ def test_a_decision_in_telemetry_is_not_needed_to_show_numbers(port: Harbour) ->
     assert blocks(say(port, "/kpi"))
 
 
-def test_a_right_to_approve_is_lent_in_words_and_the_mode_is_policed(port: Harbour) -> None:
+def test_a_right_to_approve_is_lent_in_words_and_the_mode_is_policed(port: ConsoleStack) -> None:
     lent = blocks(say(port, "/delegate vic 2h on leave", "ann"))[0]["pairs"]
     assert (lent["from"], lent["to"]) == ("ann", "vic")
     assert blocks(say(port, "/permissions"))[-1]["rows"][0][:2] == ["vic", "approves for ann"]
@@ -292,56 +302,62 @@ def test_a_right_to_approve_is_lent_in_words_and_the_mode_is_policed(port: Harbo
     assert blocks(say(port, "/mode"))[0]["pairs"]["now"] == "shadow"
 
 
-def test_what_would_be_said_of_an_action_is_told_without_handing_it_in(port: Harbour, floor: str) -> None:
-    before = len(port.desk("pat").call("proposals", limit=50))
-    verdict = blocks(say(port, f"/policy test retry_run run={floor}"))[0]["pairs"]
+def test_what_would_be_said_of_an_action_is_told_without_handing_it_in(
+    port: ConsoleStack, prefect_probe: str
+) -> None:
+    before = len(port.control_api("pat").call("proposals", limit=50))
+    verdict = blocks(say(port, f"/policy test retry_run run={prefect_probe}"))[0]["pairs"]
     assert verdict["verdict"] == "needs_approval"
     assert "approver" in verdict["missing"]
     assert verdict["taken back"] == "always"
-    assert "none of its fields" in problem(say(port, f"/policy test retry_run run={floor} force=yes"))
+    assert "none of its fields" in problem(say(port, f"/policy test retry_run run={prefect_probe} force=yes"))
     assert "Valid are retry_run" in problem(say(port, "/simulate delete_everything"))
-    assert len(port.desk("pat").call("proposals", limit=50)) == before
+    assert len(port.control_api("pat").call("proposals", limit=50)) == before
 
 
-def test_a_vote_on_what_has_moved_on_is_refused_and_says_so(port: Harbour) -> None:
+def test_a_vote_on_what_has_moved_on_is_refused_and_says_so(port: ConsoleStack) -> None:
     row = port.proposal()
     say(port, f"/show {row['proposal_id']}", "ann")
-    port.desk("ann").call(
+    port.control_api("ann").call(
         "vote", proposal_id=row["proposal_id"], digest=row["digest"], decision="reject", reason="no"
     )
     assert problem(say(port, f"/approve {row['proposal_id']}", "ann"))
-    assert port.desk("pat").call("proposal", proposal_id=row["proposal_id"])["status"] == "rejected"
+    assert port.control_api("pat").call("proposal", proposal_id=row["proposal_id"])["status"] == "rejected"
 
 
-def test_a_run_is_found_by_its_name_and_by_the_beginning_of_its_id(port: Harbour, floor: str) -> None:
-    for words in ("brave-otter", floor[:8]):
+def test_a_run_is_found_by_its_name_and_by_the_beginning_of_its_id(
+    port: ConsoleStack, prefect_probe: str
+) -> None:
+    for words in ("brave-otter", prefect_probe[:8]):
         facts = blocks(say(port, f"/run {words}"))[0]["pairs"]
-        assert facts["run"]["ref"] == f"run:{floor}"
-        assert facts["in Prefect"] == f"{UI}/runs/flow-run/{floor}"
+        assert facts["run"]["ref"] == f"run:{prefect_probe}"
+        assert facts["in Prefect"] == f"{UI}/runs/flow-run/{prefect_probe}"
         assert facts["because"] == "3 in a row"
-        assert floor in blocks(say(port, f"/forecast {words}"))[0]["title"]
+        assert prefect_probe in blocks(say(port, f"/forecast {words}"))[0]["title"]
     port.failed_run()
     assert "2 fit" in problem(say(port, "/why brave-otter"))
     assert "there is none" in problem(say(port, "/why brave-badger"))
 
 
-def test_a_run_about_which_nothing_was_decided_has_its_facts_and_no_error(port: Harbour, floor: str) -> None:
-    facts, words = blocks(say(port, f"/why {floor}"))
+def test_a_run_about_which_nothing_was_decided_has_its_facts_and_no_error(
+    port: ConsoleStack, prefect_probe: str
+) -> None:
+    facts, words = blocks(say(port, f"/why {prefect_probe}"))
     assert facts["pairs"]["state"] == "Failed"
     assert "nothing was proposed" in words["text"]
 
 
-def test_an_incident_begins_with_what_it_is_and_how_it_stands(port: Harbour, floor: str) -> None:
-    row = port.proposal(floor)
+def test_an_incident_begins_with_what_it_is_and_how_it_stands(port: ConsoleStack, prefect_probe: str) -> None:
+    row = port.proposal(prefect_probe)
     facts, told = blocks(say(port, f"/why {row['incident_id']}"))
     assert facts["pairs"]["status"] == "waiting"
-    assert facts["pairs"]["subject"]["ref"] == f"run:{floor}"
+    assert facts["pairs"]["subject"]["ref"] == f"run:{prefect_probe}"
     assert "retry_run needs_approval" in facts["pairs"]["actions"]
     assert told["steps"]
 
 
-def test_the_status_begins_with_what_is_broken_and_who_waits(port: Harbour, floor: str) -> None:
-    port.proposal(floor)
+def test_the_status_begins_with_what_is_broken_and_who_waits(port: ConsoleStack, prefect_probe: str) -> None:
+    port.proposal(prefect_probe)
     told = blocks(say(port, "/status"))[0]["pairs"]
     assert told["failed in the last day"] == "1"
     assert told["running"] == "2"
@@ -349,7 +365,7 @@ def test_the_status_begins_with_what_is_broken_and_who_waits(port: Harbour, floo
     assert told["incidents open"].startswith("1, the oldest for ")
 
 
-def test_what_can_be_taken_back_is_listed_with_how_far(port: Harbour) -> None:
+def test_what_can_be_taken_back_is_listed_with_how_far(port: ConsoleStack) -> None:
     assert "Nothing was injected" in blocks(say(port, "/undo"))[0]["empty"]
     proposal_id = port.proposal()["proposal_id"]
     say(port, f"/approve {proposal_id}", "ann")
@@ -359,7 +375,7 @@ def test_what_can_be_taken_back_is_listed_with_how_far(port: Harbour) -> None:
     assert "undone" in str(cards(say(port, f"/undo {proposal_id}"))[0]["status"])
 
 
-def test_trying_an_action_shows_before_and_after(port: Harbour, floor: str) -> None:
-    verdict, changes, _ = blocks(say(port, f"/simulate resize_run run={floor} memory_mb=256"))
+def test_trying_an_action_shows_before_and_after(port: ConsoleStack, prefect_probe: str) -> None:
+    verdict, changes, _ = blocks(say(port, f"/simulate resize_run run={prefect_probe} memory_mb=256"))
     assert [row[1:] for row in changes["rows"]] == [["128 MiB", "256 MiB"], ["Failed", "AwaitingRetry"]]
     assert verdict["pairs"]["takes"] == "not known: no like run completed yet"

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 from tests.console.session.test_commands import blocks, cards, problem, say
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.resolve import Named, only
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.facts import DeploymentFact
 from pilotage.telemetry.queries.runs import run
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
 
-def cli(port: Harbour, who: str, *arguments: str) -> tuple[int, str]:
+def cli(port: ConsoleStack, who: str, *arguments: str) -> tuple[int, str]:
     """What `pilotage …` of this person exits with and prints."""
-    token = port.places.root / f"{who}.token"
+    token = port.paths.root / f"{who}.token"
     token.write_text(port.tokens[who])
-    here = ("--state-dir", str(port.places.root), "--token-file", str(token))
+    here = ("--state-dir", str(port.paths.root), "--token-file", str(token))
     result = CliRunner().invoke(app, [*arguments, *here])
     return result.exit_code, result.output
 
@@ -36,7 +36,7 @@ def cut(row: dict[str, Any], length: int = 8) -> str:
     return str(row["proposal_id"])[:length]
 
 
-def test_every_command_that_takes_a_proposal_takes_its_beginning(port: Harbour) -> None:
+def test_every_command_that_takes_a_proposal_takes_its_beginning(port: ConsoleStack) -> None:
     first, second, third = (port.proposal(port.failed_run()) for _ in range(3))
     for command in (("why", cut(first)), ("policy", "explain", cut(first)), ("policy", "whatif", cut(first))):
         code, said = cli(port, "pat", *command) if command[0] == "why" else _policy(port, *command)
@@ -51,8 +51,8 @@ def test_every_command_that_takes_a_proposal_takes_its_beginning(port: Harbour) 
     assert json.loads(said)["proposal_id"] == first["proposal_id"]
 
 
-def _policy(port: Harbour, *arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [*arguments, "--state-dir", str(port.places.root)])
+def _policy(port: ConsoleStack, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [*arguments, "--state-dir", str(port.paths.root)])
     return result.exit_code, result.output
 
 
@@ -69,7 +69,9 @@ def _policy(port: Harbour, *arguments: str) -> tuple[int, str]:
         "/edit {} delay=5m",
     ],
 )
-def test_every_slash_command_that_takes_a_proposal_takes_its_beginning(port: Harbour, words: str) -> None:
+def test_every_slash_command_that_takes_a_proposal_takes_its_beginning(
+    port: ConsoleStack, words: str
+) -> None:
     filed = port.proposal(port.failed_run())
     who = "ann" if "approve" in words or "reject" in words else "pat"
     events = say(port, words.format(cut(filed)), who)
@@ -82,7 +84,7 @@ def test_every_slash_command_that_takes_a_proposal_takes_its_beginning(port: Har
         assert cards(events)[0]["replaces"] == whole
 
 
-def test_the_page_takes_the_beginning_of_an_id(port: Harbour) -> None:
+def test_the_page_takes_the_beginning_of_an_id(port: ConsoleStack) -> None:
     filed = port.proposal(port.failed_run())
     with port.client("ann") as client:
         card = client.get(f"/api/proposals/{cut(filed)}").json()
@@ -93,7 +95,7 @@ def test_the_page_takes_the_beginning_of_an_id(port: Harbour) -> None:
     assert [vote["voter"] for vote in port.ledger.proposal(filed["proposal_id"])["votes"]] == ["ann"]  # type: ignore[index]
 
 
-def test_a_run_and_a_deployment_go_by_their_names(port: Harbour) -> None:
+def test_a_run_and_a_deployment_go_by_their_names(port: ConsoleStack) -> None:
     run_id = port.failed_run(name="brave-otter")
     filed = port.proposal(run_id)
     port.store.merge_deployments(
@@ -116,7 +118,7 @@ def test_a_run_and_a_deployment_go_by_their_names(port: Harbour) -> None:
         assert problem(say(port, command)) == "", command
 
 
-def test_a_name_that_fits_several_lists_them_with_enough_to_choose(port: Harbour) -> None:
+def test_a_name_that_fits_several_lists_them_with_enough_to_choose(port: ConsoleStack) -> None:
     runs = [port.failed_run(name="twin") for _ in range(2)]
     code, said = cli(port, "pat", "why", "twin")
     assert code == 3
@@ -134,17 +136,17 @@ def test_a_name_that_fits_several_lists_them_with_enough_to_choose(port: Harbour
     assert all(row["incident_id"] in said and f"run:{row['run_id']}" in said for row in filed)
 
 
-def test_what_is_too_short_or_nothing_is_said_to_be_so(port: Harbour) -> None:
+def test_what_is_too_short_or_nothing_is_said_to_be_so(port: ConsoleStack) -> None:
     filed = port.proposal(port.failed_run())
     for words in (filed["proposal_id"][:5], "p-ffff0000", "nobody"):
-        with pytest.raises(DeskRefusal, match="4 characters") as refused:
-            port.desk("ann").call("proposal", proposal_id=words)
+        with pytest.raises(ApiRejection, match="4 characters") as refused:
+            port.control_api("ann").call("proposal", proposal_id=words)
         assert refused.value.kind == "unknown-proposal"
 
 
-def test_an_id_that_begins_two_is_never_voted_on(port: Harbour) -> None:
+def test_an_id_that_begins_two_is_never_voted_on(port: ConsoleStack) -> None:
     twins = [Named(id="p-aaaa00000000", words="retry_run"), Named(id="p-aaaa11111111", words="cancel_run")]
-    with pytest.raises(DeskRefusal) as refused:
+    with pytest.raises(ApiRejection) as refused:
         only("p-aaaa", "proposal", twins)
     assert refused.value.kind == "ambiguous"
     assert str(refused.value).splitlines()[1:] == [
@@ -153,15 +155,15 @@ def test_an_id_that_begins_two_is_never_voted_on(port: Harbour) -> None:
     ]
 
 
-def test_names_are_resolved_also_when_nobody_runs(port: Harbour, tmp_path: Path) -> None:
+def test_names_are_resolved_also_when_nobody_runs(port: ConsoleStack, tmp_path: Path) -> None:
     run_id = port.failed_run(name="brave-otter")
     filed = port.proposal(run_id)
     with (
-        contextlib.closing(sqlite3.connect(port.places.ledger)) as kept,
-        contextlib.closing(sqlite3.connect(Places(root=tmp_path).ledger)) as copy,
+        contextlib.closing(sqlite3.connect(port.paths.ledger)) as kept,
+        contextlib.closing(sqlite3.connect(StatePaths(root=tmp_path).ledger)) as copy,
     ):
         kept.backup(copy)
-    at_rest = DuckDBStore(Places(root=tmp_path).telemetry)
+    at_rest = DuckDBStore(StatePaths(root=tmp_path).telemetry)
     known = run(port.store, run_id)
     assert known is not None
     at_rest.merge_runs([known])

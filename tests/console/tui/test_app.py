@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import pytest
 from rich.console import Console
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -19,7 +19,7 @@ from pilotage.console.tui.app import Bridge
 from pilotage.console.tui.panes import Inbox, Talk
 from pilotage.console.tui.session import Which, conversing
 from pilotage.flows.config.credentials import PREFECT_KEYS
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.facts import EventFact
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]approve[/red] \u202e"
@@ -27,17 +27,17 @@ Story = Callable[[Bridge, Pilot[None]], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def _keys_are_put_back(monkeypatch: pytest.MonkeyPatch, port: Harbour) -> None:
+def _keys_are_put_back(monkeypatch: pytest.MonkeyPatch, port: ConsoleStack) -> None:
     for key in PREFECT_KEYS:
         monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.places.root))
+    monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.paths.root))
 
 
 class Manned(Protocol):
     """An installation with people."""
 
     @property
-    def places(self) -> Places: ...
+    def paths(self) -> StatePaths: ...
 
     @property
     def tokens(self) -> Mapping[str, str]: ...
@@ -47,12 +47,12 @@ def on_screen(
     port: Manned, story: Story, *, who: str = "pat", size: tuple[int, int] = (120, 40), thread: str = "t-1"
 ) -> None:
     """Plays the story in front of the screen of this person."""
-    token = port.places.root / f"{who}.token"
+    token = port.paths.root / f"{who}.token"
     token.write_text(port.tokens[who])
 
     async def inside() -> None:
         async with conversing(
-            port.places, token_file=token, config=None, which=Which(thread=thread), watching=True
+            port.paths, token_file=token, config=None, which=Which(thread=thread), watching=True
         ) as talk:
             app = Bridge(talk)
             async with app.run_test(size=size) as pilot:
@@ -89,7 +89,7 @@ def line_of(app: Bridge) -> str:
     return app.query_one("#line", Input).value
 
 
-def test_a_question_is_answered_with_its_look_up_numbered(port: Harbour) -> None:
+def test_a_question_is_answered_with_its_look_up_numbered(port: ConsoleStack) -> None:
     run_id = port.failed_run()
 
     async def story(app: Bridge, pilot: Pilot[None]) -> None:
@@ -105,7 +105,7 @@ def test_a_question_is_answered_with_its_look_up_numbered(port: Harbour) -> None
     on_screen(port, story)
 
 
-def test_marked_rows_of_the_inbox_are_decided_with_one_line(port: Harbour) -> None:
+def test_marked_rows_of_the_inbox_are_decided_with_one_line(port: ConsoleStack) -> None:
     ids = [port.proposal()["proposal_id"] for _ in range(3)]
 
     async def story(app: Bridge, pilot: Pilot[None]) -> None:
@@ -117,14 +117,16 @@ def test_marked_rows_of_the_inbox_are_decided_with_one_line(port: Harbour) -> No
         await pilot.press("enter")
         await until(pilot, lambda: "2 decided, 2 counted" in seen(app), "the results")
         await until(pilot, lambda: app.query_one(Inbox).row_count == 1, "an inbox without them")
-        assert {port.desk("pat").call("proposal", proposal_id=one)["status"] for one in marked} == {"allowed"}
+        assert {port.control_api("pat").call("proposal", proposal_id=one)["status"] for one in marked} == {
+            "allowed"
+        }
         assert app.query_one(Inbox).chosen in set(ids) - set(marked)
 
     on_screen(port, story, who="ann")
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Harbour, width: int) -> None:
+def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: ConsoleStack, width: int) -> None:
     run_id = port.failed_run()
     old = port.proposal(run_id)["proposal_id"]
 
@@ -139,7 +141,7 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Harbour
         await until(pilot, lambda: app.card is not None and app.card["proposal_id"] != old, "its card")
 
     on_screen(port, edits, size=(width, 30))
-    new = next(row for row in port.desk("pat").call("proposals", limit=9) if row["proposal_id"] != old)
+    new = next(row for row in port.control_api("pat").call("proposals", limit=9) if row["proposal_id"] != old)
     assert (new["proposer"], new["action"]["delay"], new["status"]) == ("pat", "PT1M30S", "needs_approval")
 
     async def approves(app: Bridge, pilot: Pilot[None]) -> None:
@@ -156,11 +158,11 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Harbour
     assert port.lever.executed == 1
 
 
-def test_a_stop_is_written_before_it_is_sent_and_shows_at_the_head(port: Harbour) -> None:
+def test_a_stop_is_written_before_it_is_sent_and_shows_at_the_head(port: ConsoleStack) -> None:
     async def story(app: Bridge, pilot: Pilot[None]) -> None:
         await pilot.press("f10")
         assert line_of(app) == "/stop "
-        assert port.desk("pat").call("status")["stopped"] in (None, "", False)
+        assert port.control_api("pat").call("status")["stopped"] in (None, "", False)
         await line(app, pilot, "/stop looking into it")
         await until(pilot, lambda: "STOPPED" in seen_head(app), "the banner")
 
@@ -171,7 +173,7 @@ def seen_head(app: Bridge) -> str:
     return str(app.query_one("#head", Static).content)
 
 
-def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: Harbour) -> None:
+def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: ConsoleStack) -> None:
     run_id, now = port.failed_run(message=HOSTILE, name=f"otter{HOSTILE}"), datetime.now(UTC)
     port.store.add_events(
         [
@@ -204,7 +206,7 @@ def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: Harb
     on_screen(port, story, size=(80, 24))
 
 
-def test_the_footer_names_every_key_at_80_columns(port: Harbour) -> None:
+def test_the_footer_names_every_key_at_80_columns(port: ConsoleStack) -> None:
     async def story(app: Bridge, pilot: Pilot[None]) -> None:
         await pilot.pause()
         footer = app.query_one("Footer")

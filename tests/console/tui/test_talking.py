@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.events import Event
 from pilotage.console.session.log import EventLog
-from pilotage.console.session.services import caller_with, crew_of
+from pilotage.console.session.services import services_for, user_with
 from pilotage.planner.llm.scripted.server import ScriptedLLM, text, tool
 
 SETTINGS = """
@@ -23,17 +23,17 @@ tokens_per_day = 3600
 """
 
 
-def talk(port: Harbour, config: Path, *said: tuple[str, str]) -> list[Event]:
+def talk(port: ConsoleStack, config: Path, *said: tuple[str, str]) -> list[Event]:
     """What followed in the thread `t-9`, said by these people to an engine that ends with it."""
-    log = port.places.root / "talking.sqlite"
+    log = port.paths.root / "talking.sqlite"
 
     async def go() -> list[Event]:
-        engine = Engine(log=EventLog(log), crew=crew_of(port.places, config=config))
+        engine = Engine(log=EventLog(log), services=services_for(port.paths, config=config))
         try:
             for who, words in said:
-                caller = caller_with(port.places, port.tokens[who])
-                engine.open_thread(caller, "", "t-9")
-                first = await engine.say(caller, "t-9", words)
+                user = user_with(port.paths, port.tokens[who])
+                engine.open_thread(user, "", "t-9")
+                first = await engine.say(user, "t-9", words)
                 await engine.wait("t-9")
             return engine.log.after(first.seq, "t-9")
         finally:
@@ -43,11 +43,11 @@ def talk(port: Harbour, config: Path, *said: tuple[str, str]) -> list[Event]:
 
 
 def test_a_conversation_outlives_its_engine_and_tells_what_it_cost(
-    port: Harbour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    port: ConsoleStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "pilotage.toml"
     monkeypatch.setenv("PILOTAGE_CONFIG", str(config))  # settings name it to whoever this process starts
-    monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.places.root))
+    monkeypatch.setenv("PILOTAGE_STATE_DIR", str(port.paths.root))
     script = [tool("queues", {}), text("None waits."), text("Of the queues."), text("Nothing yet.")]
     with ScriptedLLM(script) as llm:
         config.write_text(SETTINGS.format(url=llm.base_url))

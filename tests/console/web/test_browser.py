@@ -18,8 +18,8 @@ from prefect.states import Failed, Pending, Running
 from selenium.webdriver.common.keys import Keys
 from tests.conftest import PrefectServer
 from tests.console.browser import Page, chromium, needs_browser, serving
-from tests.flows.aboard import SCRIPTED_MODEL, Aboard, aboard, eventually
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.running_controller import SCRIPTED_MODEL, RunningController, eventually, running_controller
 
 from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
 from pilotage.policies.identity.users import IdentityBook
@@ -35,8 +35,8 @@ REFUSED = "Failed to load resource"
 class Scene:
     """Two browsers on one console."""
 
-    ship: Aboard
-    floor: Floor
+    ship: RunningController
+    prefect_probe: PrefectProbe
     first: Page
     second: Page
     link: str
@@ -47,10 +47,10 @@ class Scene:
         async def rename(client: PrefectClient) -> None:
             await client.update_flow_run(UUID(run_id), name=name)
 
-        run_id = self.floor.start(f"{flow}/demo", at=datetime.now(UTC) + timedelta(hours=6))
+        run_id = self.prefect_probe.start(f"{flow}/demo", at=datetime.now(UTC) + timedelta(hours=6))
         if name:
-            self.floor.do(rename)
-        self.floor.move(run_id, Pending(), Running(), Failed(message=message))
+            self.prefect_probe.do(rename)
+        self.prefect_probe.move(run_id, Pending(), Running(), Failed(message=message))
         return run_id
 
     def waiting(self, run_id: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Scene:
 
     def status(self, proposal_id: str) -> str:
         """Where the proposal stands."""
-        return str(self.ship.desk().call("proposal", proposal_id=proposal_id)["status"])
+        return str(self.ship.control_api().call("proposal", proposal_id=proposal_id)["status"])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,18 +76,18 @@ def _browser_is_here() -> None:
 @pytest.fixture(scope="module")
 def scene(
     _browser_is_here: None,
-    floor: Floor,
+    prefect_probe: PrefectProbe,
     prefect_server: PrefectServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Scene]:
     root = tmp_path_factory.mktemp("p")
     with (
         ScriptedLLM(demo_script) as llm,
-        aboard(
+        running_controller(
             root, prefect_server.env, mode="approve", settings=SCRIPTED_MODEL.format(url=llm.base_url)
         ) as ship,
     ):
-        book = IdentityBook(ship.places.users)
+        book = IdentityBook(ship.paths.users)
         for name in ("pat", "ann", "vic"):
             book.set_password(name, PASSWORD)
         with (
@@ -95,7 +95,7 @@ def scene(
             chromium(served.base, tmp_path_factory.mktemp("c1")) as first,
             chromium(served.base, tmp_path_factory.mktemp("c2")) as second,
         ):
-            yield Scene(ship=ship, floor=floor, first=first, second=second, link=served.link)
+            yield Scene(ship=ship, prefect_probe=prefect_probe, first=first, second=second, link=served.link)
 
 
 @pytest.fixture
@@ -143,11 +143,11 @@ def quiet(page: Page) -> None:
 
 def test_from_a_question_to_a_verified_change_before_two_pairs_of_eyes(scene: Scene) -> None:
     first, second, ship = scene.first, scene.second, scene.ship
-    run_id = scene.floor.start("build-features/demo", needs_mb=160)
+    run_id = scene.prefect_probe.start("build-features/demo", needs_mb=160)
     first.open(scene.link)
     first.live()
     assert "code=" not in first.driver.current_url
-    assert scene.floor.ended(run_id, within=150).state_type == "FAILED"
+    assert scene.prefect_probe.ended(run_id, within=150).state_type == "FAILED"
     old = scene.waiting(run_id)
 
     # a question, a streamed answer, and what it rests on
@@ -159,7 +159,7 @@ def test_from_a_question_to_a_verified_change_before_two_pairs_of_eyes(scene: Sc
     first.find(".badge.mock", "MOCK")
     first.find(".evidence", "why_run")
     link = first.find(".evidence a.out", "in Prefect").get_attribute("href")
-    assert link == f"{scene.floor.server.ui_url}/runs/flow-run/{run_id}"
+    assert link == f"{scene.prefect_probe.server.ui_url}/runs/flow-run/{run_id}"
     thread = first.driver.current_url.split("#/")[1]
 
     # the card, with what would be different and whom it needs
@@ -203,7 +203,7 @@ def test_from_a_question_to_a_verified_change_before_two_pairs_of_eyes(scene: Sc
         page.find(".step", "injected")
         page.find(".step", "verified", within=300)
         page.find(f"{card(new)} header", "verified")
-    assert scene.floor.run(run_id).state_type == "COMPLETED"
+    assert scene.prefect_probe.run(run_id).state_type == "COMPLETED"
     assert {row["proposal_id"]: row["status"] for row in ship.proposals_on(run_id)}[new] == "verified"
 
     # reloading loses nothing
@@ -233,7 +233,7 @@ def test_a_card_that_is_out_of_date_refuses_and_says_why(scene: Scene, ann: Page
         page.go(f"proposal/{row['proposal_id']}")
         page.find(card(row["proposal_id"]), "needs approval")
         asked = {"proposal_id": row["proposal_id"], "digest": row["digest"]}
-        scene.ship.desk("pat").call("vote", **asked, decision="reject", reason="not during the close")
+        scene.ship.control_api("pat").call("vote", **asked, decision="reject", reason="not during the close")
         page.press("Approve", card(row["proposal_id"]))
         page.find(f"{card(row['proposal_id'])} .says", "out of date")
         page.find(f"{card(row['proposal_id'])} header", "rejected")
@@ -277,11 +277,13 @@ def test_what_runs_write_is_never_markup_nor_a_link(scene: Scene, ann: Page) -> 
             "[...document.querySelectorAll('#view a, #view svg a')].map((a) => a.getAttribute('href'))]"
         )
         assert found[:2] == [0, 0]
-        away = [href for href in found[2] if not href.startswith(("#", f"{scene.floor.server.ui_url}/"))]
+        away = [
+            href for href in found[2] if not href.startswith(("#", f"{scene.prefect_probe.server.ui_url}/"))
+        ]
         assert away == []
     assert "\u202e" not in page.driver.page_source
     quiet(page)
-    scene.ship.desk("pat").call(
+    scene.ship.control_api("pat").call(
         "vote", proposal_id=row["proposal_id"], digest=row["digest"], decision="reject", reason="seen enough"
     )
 
@@ -395,7 +397,7 @@ def test_a_stop_shows_to_everybody_at_once(scene: Scene, ann: Page, vic: Page) -
     ann.find("dialog input").send_keys("we are looking into it", Keys.ENTER)
     for page in (ann, vic):
         page.find("#banner", "we are looking into it")
-    assert scene.ship.desk().call("status")["stopped"]
+    assert scene.ship.control_api().call("status")["stopped"]
     assert not vic.driver.find_elements("css selector", "#banner button")
     quiet(ann)
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from tests.console.harbour import PASSWORD, Harbour
+from tests.console.console_stack import PASSWORD, ConsoleStack
 
-from pilotage.console.session.ports import Caller
+from pilotage.console.session.ports import User
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import COOKIE, IDLE, LINK_LASTS, MOST, Sessions
 
@@ -27,7 +27,7 @@ def routes() -> list[tuple[str, str]]:
 
 
 @contextmanager
-def signed_in(port: Harbour, name: str = "pat") -> Iterator[tuple[httpx.Client, str]]:
+def signed_in(port: ConsoleStack, name: str = "pat") -> Iterator[tuple[httpx.Client, str]]:
     """A client with a browser's session, and the session's second secret."""
     with port.client() as client:
         reply = client.post("/api/sign-in", json={"code": port.sessions.issue_code(port.tokens[name])})
@@ -35,7 +35,7 @@ def signed_in(port: Harbour, name: str = "pat") -> Iterator[tuple[httpx.Client, 
         yield client, reply.json()["csrf"]
 
 
-def test_nothing_is_answered_without_identity(port: Harbour) -> None:
+def test_nothing_is_answered_without_identity(port: ConsoleStack) -> None:
     with port.client() as client:
         for method, path in routes():
             reply = client.request(method, path)
@@ -46,7 +46,7 @@ def test_nothing_is_answered_without_identity(port: Harbour) -> None:
         assert client.get("/api/me", headers=wrong).status_code == 401
 
 
-def test_a_one_time_link_signs_in_once(port: Harbour) -> None:
+def test_a_one_time_link_signs_in_once(port: ConsoleStack) -> None:
     code = port.sessions.issue_code(port.tokens["pat"])
     with port.client() as first, port.client() as second:
         reply = first.post("/api/sign-in", json={"code": code})
@@ -59,7 +59,7 @@ def test_a_one_time_link_signs_in_once(port: Harbour) -> None:
         assert second.get("/api/me").status_code == 401
 
 
-def test_a_password_signs_in_and_guessing_is_slowed_down(port: Harbour) -> None:
+def test_a_password_signs_in_and_guessing_is_slowed_down(port: ConsoleStack) -> None:
     port.book.set_password("ann", PASSWORD)
     with port.client() as client:
         assert client.post("/api/sign-in", json={"name": "ann", "password": PASSWORD}).json()["name"] == "ann"
@@ -69,7 +69,7 @@ def test_a_password_signs_in_and_guessing_is_slowed_down(port: Harbour) -> None:
         assert client.post("/api/sign-in", json={"name": "ann", "password": PASSWORD}).status_code == 429
 
 
-def test_a_cookie_changes_nothing_without_the_second_secret(port: Harbour) -> None:
+def test_a_cookie_changes_nothing_without_the_second_secret(port: ConsoleStack) -> None:
     with signed_in(port) as (client, csrf):
         assert client.post("/api/threads", json={}).status_code == 403
         assert client.post("/api/threads", json={}, headers={"X-CSRF-Token": "x"}).status_code == 403
@@ -80,7 +80,7 @@ def test_a_cookie_changes_nothing_without_the_second_secret(port: Harbour) -> No
         assert client.post("/api/threads", json={}, headers={"X-CSRF-Token": csrf}).status_code == 201
 
 
-def test_another_site_can_neither_sign_somebody_in_nor_read(port: Harbour) -> None:
+def test_another_site_can_neither_sign_somebody_in_nor_read(port: ConsoleStack) -> None:
     code = port.sessions.issue_code(port.tokens["pat"])
     with port.client() as client:
         foreign = {"Origin": "http://evil.example"}
@@ -89,26 +89,26 @@ def test_another_site_can_neither_sign_somebody_in_nor_read(port: Harbour) -> No
 
 
 def test_who_is_taken_out_of_the_users_file_is_signed_out(
-    port: Harbour, monkeypatch: pytest.MonkeyPatch
+    port: ConsoleStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pilotage.console.web.auth.KNOWN_FOR", 0.0)
     with signed_in(port, "vic") as (client, _):
         assert client.get("/api/threads").status_code == 200
-        text = port.places.users.read_text()
-        port.places.users.write_text(text.replace('[users."vic"]', '[users."gone"]'))
+        text = port.paths.users.read_text()
+        port.paths.users.write_text(text.replace('[users."vic"]', '[users."gone"]'))
         assert client.get("/api/me").json().get("name") == "gone"
-        port.places.users.write_text(text[: text.index('[users."vic"]')])
+        port.paths.users.write_text(text[: text.index('[users."vic"]')])
         assert client.get("/api/threads").status_code == 401
 
 
-def test_signing_out_ends_the_session(port: Harbour) -> None:
+def test_signing_out_ends_the_session(port: ConsoleStack) -> None:
     with signed_in(port) as (client, csrf):
         kept = client.cookies[COOKIE]
         assert client.post("/api/sign-out", headers={"X-CSRF-Token": csrf}).status_code == 204
         assert client.get("/api/me", headers={"Cookie": f"{COOKIE}={kept}"}).status_code == 401
 
 
-def test_a_narrow_token_is_narrow(port: Harbour) -> None:
+def test_a_narrow_token_is_narrow(port: ConsoleStack) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     token = port.book.add_token("pat", "ci", roles=("operator",), until=until)
     port.tokens["ci"] = token
@@ -117,13 +117,13 @@ def test_a_narrow_token_is_narrow(port: Harbour) -> None:
         assert client.post("/api/resume").status_code == 403
 
 
-def test_only_our_own_host_names_are_served(port: Harbour) -> None:
+def test_only_our_own_host_names_are_served(port: ConsoleStack) -> None:
     with port.client("pat") as client:
         assert client.get("/api/me", headers={"Host": "evil.example"}).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/", "/api/me", "/api/nowhere"])
-def test_every_answer_carries_the_strict_headers(port: Harbour, path: str) -> None:
+def test_every_answer_carries_the_strict_headers(port: ConsoleStack, path: str) -> None:
     with port.client("pat") as client:
         reply = client.get(path)
     policy = reply.headers["content-security-policy"]
@@ -143,8 +143,8 @@ class Clock:
 def test_sessions_and_codes_end() -> None:
     clock = Clock()
     sessions = Sessions(clock)
-    caller = Caller(name="ann", roles=frozenset(), token="t")
-    key, _ = sessions.open(caller)
+    user = User(name="ann", roles=frozenset(), token="t")
+    key, _ = sessions.open(user)
     code = sessions.issue_code("t")
     clock.now = LINK_LASTS
     assert sessions.redeem(code) is None
@@ -155,6 +155,6 @@ def test_sessions_and_codes_end() -> None:
 
 def test_sessions_do_not_grow_without_end() -> None:
     sessions = Sessions(Clock())
-    caller = Caller(name="ann", roles=frozenset(), token="t")
-    keys = [sessions.open(caller)[0] for _ in range(MOST + 5)]
+    user = User(name="ann", roles=frozenset(), token="t")
+    keys = [sessions.open(user)[0] for _ in range(MOST + 5)]
     assert sum(sessions.find(key) is not None for key in keys) == MOST

@@ -1,4 +1,4 @@
-"""The API: conversations, the stream, votes and what they come to, on a real desk and ledger."""
+"""The API: conversations, the stream, votes and what they come to, on a real API and ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from tests.console.harbour import Harbour
+from tests.console.console_stack import ConsoleStack
 
 from pilotage.console.web.sse import Tail
 from pilotage.planner.actions.types import RetryRun
@@ -44,7 +44,7 @@ def said_and_done(client: httpx.Client, thread: str, text: str) -> list[dict[str
         time.sleep(0.05)
 
 
-def test_a_question_is_answered_in_its_thread(port: Harbour) -> None:
+def test_a_question_is_answered_in_its_thread(port: ConsoleStack) -> None:
     run_id = port.failed_run()
     with port.client("vic") as client:
         thread = client.post("/api/threads", json={"title": "what failed?"}).json()["id"]
@@ -60,7 +60,7 @@ def test_a_question_is_answered_in_its_thread(port: Harbour) -> None:
         assert [each["id"] for each in found] == [thread]
 
 
-def test_the_stream_resumes_where_a_reader_left_off(port: Harbour) -> None:
+def test_the_stream_resumes_where_a_reader_left_off(port: ConsoleStack) -> None:
     with port.client("pat") as client:
         thread = client.post("/api/threads", json={}).json()["id"]
         said_and_done(client, thread, "/whoami")
@@ -80,7 +80,7 @@ def test_the_stream_resumes_where_a_reader_left_off(port: Harbour) -> None:
         assert [json.loads(each["data"])["seq"] for each in whole] == [int(each["id"]) for each in whole]
 
 
-def test_a_stream_ends_by_itself_so_that_its_reader_proves_again_who_it_is(port: Harbour) -> None:
+def test_a_stream_ends_by_itself_so_that_its_reader_proves_again_who_it_is(port: ConsoleStack) -> None:
     async def all_of_it() -> bytes:
         tail = Tail(port.engine.log)
         return b"".join([each async for each in tail.frames(0, None, lasts=0.0)])
@@ -89,7 +89,7 @@ def test_a_stream_ends_by_itself_so_that_its_reader_proves_again_who_it_is(port:
 
 
 def test_a_listener_far_behind_reads_the_file_and_then_the_memory(
-    port: Harbour, monkeypatch: pytest.MonkeyPatch
+    port: ConsoleStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pilotage.console.web.sse.KEPT", 10)
     thread, other = (port.engine.log.open_thread("pat").id for _ in range(2))
@@ -105,7 +105,7 @@ def test_a_listener_far_behind_reads_the_file_and_then_the_memory(
     assert heard == again == list(range(1, 60, 2))
 
 
-def test_many_listeners_get_every_event_once_and_in_order(port: Harbour) -> None:
+def test_many_listeners_get_every_event_once_and_in_order(port: ConsoleStack) -> None:
     thread = port.engine.log.open_thread("pat").id
     total, heard = 300, {}
     ready = threading.Barrier(9)
@@ -134,7 +134,9 @@ def test_many_listeners_get_every_event_once_and_in_order(port: Harbour) -> None
     assert list(heard.values()) == [list(range(total))] * 8
 
 
-def test_a_vote_is_counted_injected_and_verified_in_the_thread_that_shows_the_card(port: Harbour) -> None:
+def test_a_vote_is_counted_injected_and_verified_in_the_thread_that_shows_the_card(
+    port: ConsoleStack,
+) -> None:
     filed = port.proposal(port.failed_run())
     proposal_id = filed["proposal_id"]
     with port.client("ann") as ann:
@@ -159,7 +161,7 @@ def test_a_vote_is_counted_injected_and_verified_in_the_thread_that_shows_the_ca
     assert port.lever.executed == 1
 
 
-def test_a_viewer_is_refused_and_a_stale_card_as_well(port: Harbour) -> None:
+def test_a_viewer_is_refused_and_a_stale_card_as_well(port: ConsoleStack) -> None:
     proposal_id = port.proposal(port.failed_run())["proposal_id"]
     with port.client("vic") as vic, port.client("ann") as ann:
         card = vic.get(f"/api/proposals/{proposal_id}").json()
@@ -174,7 +176,7 @@ def test_a_viewer_is_refused_and_a_stale_card_as_well(port: Harbour) -> None:
         assert (late.status_code, late.json()["error"]["kind"]) == (409, "stale")
 
 
-def test_one_answer_to_many_has_a_result_for_each(port: Harbour) -> None:
+def test_one_answer_to_many_has_a_result_for_each(port: ConsoleStack) -> None:
     filed = [port.proposal(port.failed_run()) for _ in range(2)]
     items = [{"proposal_id": each["proposal_id"], "digest": each["digest"]} for each in filed]
     items.append({"proposal_id": "p-000000000000", "digest": "0" * 64})
@@ -184,7 +186,7 @@ def test_one_answer_to_many_has_a_result_for_each(port: Harbour) -> None:
     assert "there is none" in results["results"][2]["error"]
 
 
-def test_an_edited_proposal_is_a_new_one_of_the_editor(port: Harbour) -> None:
+def test_an_edited_proposal_is_a_new_one_of_the_editor(port: ConsoleStack) -> None:
     run_id = port.failed_run()
     filed = port.proposal(action=RetryRun(run_id=run_id, delay=timedelta(seconds=30)))
     with port.client("pat") as pat:
@@ -200,7 +202,7 @@ def test_an_edited_proposal_is_a_new_one_of_the_editor(port: Harbour) -> None:
         assert wrong.status_code in (400, 422)
 
 
-def test_a_snoozed_card_is_a_row_for_its_person(port: Harbour) -> None:
+def test_a_snoozed_card_is_a_row_for_its_person(port: ConsoleStack) -> None:
     proposal_id = port.proposal(port.failed_run())["proposal_id"]
     with port.client("ann") as ann:
         assert ann.post(f"/api/proposals/{proposal_id}/snooze", json={"minutes": 30}).status_code == 202
@@ -208,19 +210,19 @@ def test_a_snoozed_card_is_a_row_for_its_person(port: Harbour) -> None:
         assert (events[-1]["type"], events[-1]["by"]) == ("snoozed", "ann")
 
 
-def test_an_approver_lends_the_right_to_approve(port: Harbour) -> None:
+def test_an_approver_lends_the_right_to_approve(port: ConsoleStack) -> None:
     proposal_id = port.proposal(port.failed_run())["proposal_id"]
     with port.client("ann") as ann, port.client("vic") as vic:
-        lend = {"to": "vic", "hours": 1, "reason": "asleep"}
-        assert vic.post("/api/delegations", json={**lend, "to": "ann"}).status_code == 403
-        assert ann.post("/api/delegations", json={**lend, "to": "nobody"}).status_code == 404
-        assert ann.post("/api/delegations", json=lend).json()["taker"] == "vic"
+        issue_session_token = {"to": "vic", "hours": 1, "reason": "asleep"}
+        assert vic.post("/api/delegations", json={**issue_session_token, "to": "ann"}).status_code == 403
+        assert ann.post("/api/delegations", json={**issue_session_token, "to": "nobody"}).status_code == 404
+        assert ann.post("/api/delegations", json=issue_session_token).json()["taker"] == "vic"
         card = vic.get(f"/api/proposals/{proposal_id}").json()
         vote = {"digest": card["digest"], "decision": "approve"}
         assert vic.post(f"/api/proposals/{proposal_id}/vote", json=vote).json()["status"] == "allowed"
 
 
-def test_the_kill_switch_is_shown_to_everybody(port: Harbour) -> None:
+def test_the_kill_switch_is_shown_to_everybody(port: ConsoleStack) -> None:
     with port.client("pat") as pat, port.client("vic") as vic:
         assert "smoke" in pat.post("/api/stop", json={"reason": "smoke"}).json()["stopped"]
         assert "smoke" in vic.get("/api/me").json()["stopped"]
@@ -229,7 +231,7 @@ def test_the_kill_switch_is_shown_to_everybody(port: Harbour) -> None:
         assert "smoke" in notices[-1]["payload"]["stopped"]
 
 
-def test_what_is_not_there_is_404_and_what_is_malformed_422(port: Harbour) -> None:
+def test_what_is_not_there_is_404_and_what_is_malformed_422(port: ConsoleStack) -> None:
     with port.client("pat") as client:
         assert client.get("/api/threads/t-nowhere/events").status_code == 404
         assert client.get("/api/proposals/p-000000000000").status_code == 404
@@ -241,14 +243,14 @@ def test_what_is_not_there_is_404_and_what_is_malformed_422(port: Harbour) -> No
 
 
 @pytest.mark.parametrize("command", ["status", "incidents", "inbox", "whoami", "help"])
-def test_what_only_reads_can_be_shown(port: Harbour, command: str) -> None:
+def test_what_only_reads_can_be_shown(port: ConsoleStack, command: str) -> None:
     with port.client("vic") as client:
         shown = client.get(f"/api/show/{command}")
     assert shown.status_code == 200, shown.text
     assert shown.json()["blocks"]
 
 
-def test_what_changes_something_cannot_be_shown(port: Harbour) -> None:
+def test_what_changes_something_cannot_be_shown(port: ConsoleStack) -> None:
     with port.client("pat") as client:
         assert client.get("/api/show/stop").status_code == 404
         assert client.get("/api/me").json()["stopped"] == ""

@@ -15,20 +15,20 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tests.console.harbour import Harbour, harbour
+from tests.console.console_stack import ConsoleStack, console_stack
 
 from pilotage.policies.types import Mode
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harbour]:
-    with harbour(tmp_path_factory.mktemp("s"), mode=Mode.APPROVE) as found:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleStack]:
+    with console_stack(tmp_path_factory.mktemp("s"), mode=Mode.APPROVE) as found:
         for _ in range(3):
             found.proposal(found.failed_run())
         yield found
 
 
-def test_no_request_breaks_the_server(shared: Harbour) -> None:
+def test_no_request_breaks_the_server(shared: ConsoleStack) -> None:
     with shared.client("pat") as client:
         described = client.get("/api/openapi.json").json()
     del described["paths"]["/api/stream"]  # it has no end; test_http_api listens to it
@@ -58,7 +58,7 @@ def test_no_request_breaks_the_server(shared: Harbour) -> None:
     assert tried > 100
 
 
-def test_every_route_is_described_with_its_refusals(shared: Harbour) -> None:
+def test_every_route_is_described_with_its_refusals(shared: ConsoleStack) -> None:
     with shared.client("vic") as client:
         described = client.get("/api/openapi.json").json()
     assert len(described["paths"]) >= 18
@@ -68,5 +68,5 @@ def test_every_route_is_described_with_its_refusals(shared: Harbour) -> None:
             assert operation.get("summary") or operation.get("description")
 
 
-def test_the_description_itself_is_only_for_the_known(shared: Harbour) -> None:
+def test_the_description_itself_is_only_for_the_known(shared: ConsoleStack) -> None:
     assert httpx.get(f"{shared.url}/api/openapi.json", trust_env=False).status_code == 401

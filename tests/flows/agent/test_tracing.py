@@ -1,4 +1,4 @@
-"""The agent's own record: spans into the store by the desk, to OTLP where it is set up, and no word of a prompt in them."""
+"""The agent's own record: spans into the store by the API, to OTLP where it is set up, and no word of a prompt in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from opentelemetry.trace import get_current_span
 
 from pilotage.flows.agent.tracing import as_json
-from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.llm.budget import Budget
@@ -36,7 +36,7 @@ from pilotage.planner.llm.tracing import (
     start_tracing,
 )
 from pilotage.policies.types import Identity
-from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.errors import ApiError
 from pilotage.telemetry.facts import SpanFact
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
@@ -66,16 +66,16 @@ def store(tmp_path: Path) -> Iterator[DuckDBStore]:
     store.close()
 
 
-def desk_of(store: DuckDBStore) -> Operations:
+def api_of(store: DuckDBStore) -> ProposalEndpoints:
     unused = cast("Any", None)  # recording spans asks nothing else
-    return Operations(
+    return ProposalEndpoints(
         ledger=unused, gate=unused, injector=unused, store=store, kill_switch=unused, mode=unused, clock=unused,
         health=dict, wake=lambda: None,
     )  # fmt: skip
 
 
-class NoDesk:
-    def offered(self) -> tuple[Any, ...]:
+class NoApi:
+    def permitted_kinds(self) -> tuple[Any, ...]:
         return ()
 
 
@@ -84,7 +84,9 @@ def talk(store: DuckDBStore, script: Script, *tracers: TurnTracer) -> None:
 
     async def one(base_url: str, tracer: TurnTracer) -> None:
         model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=30)
-        agent = ChatAgent(tools=Toolbox(store=store, desk=cast("Any", NoDesk())), model=model, traces=tracer)
+        agent = ChatAgent(
+            tools=Toolbox(store=store, control_api=cast("Any", NoApi())), model=model, traces=tracer
+        )
         async for part in agent.answer(f"what of the queues? {SAID}", "s1"):
             # what the reader does between two parts is not the agent's
             assert not get_current_span().get_span_context().is_valid, part
@@ -98,8 +100,8 @@ def talk(store: DuckDBStore, script: Script, *tracers: TurnTracer) -> None:
 
 
 def sender(store: DuckDBStore, caller: Identity, through: str = "") -> Send:
-    """What hands spans to the desk as this caller, in the desk's own JSON."""
-    operations = desk_of(store)
+    """What hands spans to the API as this caller, in the API's own JSON."""
+    operations = api_of(store)
 
     def send(spans: list[SpanFact]) -> None:
         wire = json.loads(json.dumps([as_json(span) for span in spans]))
@@ -161,7 +163,7 @@ def test_cost_and_latency_are_one_query_away(store: DuckDBStore) -> None:
     [row] = store.ad_hoc(sql)[0].to_pylist()
     assert (row["cost"], row["tokens"]) == (50.0, 36)
     assert row["p95"] > 0
-    [day] = Toolbox(store=store, desk=cast("Any", None)).agent_costs()["days"]
+    [day] = Toolbox(store=store, control_api=cast("Any", None)).agent_costs()["days"]
     assert (day["calls"], day["failed"], day["cost"]) == (2, 0, 50.0)
 
 
@@ -183,7 +185,7 @@ def test_several_people_are_served_and_each_ones_steps_go_their_own_way(store: D
     ]  # fmt: skip
     assert [r["cost"] for r in rows if r["agent"] == "agent-of-ann"] == [25.0]
     assert all(r["ms"] > 0 for r in rows)
-    found = Toolbox(store=store, desk=cast("Any", None)).agent_costs()["agents"]
+    found = Toolbox(store=store, control_api=cast("Any", None)).agent_costs()["agents"]
     assert [(a["agent"], a["answers"], a["failed"], a["cost"]) for a in found] == [
         ("agent-of-ann", 1, 0, 25.0), ("agent-of-bob", 2, 1, 25.0),
     ]  # fmt: skip
@@ -221,7 +223,7 @@ def test_a_failed_call_is_on_record_with_what_failed(store: DuckDBStore) -> None
 
 def test_a_desk_that_is_away_costs_the_spans_and_nothing_else(store: DuckDBStore) -> None:
     def send(spans: list[SpanFact]) -> None:
-        raise DeskError("Asking the desk: nobody answers. Start it.", transient=True)
+        raise ApiError("Asking the API: nobody answers. Start it.", transient=True)
 
     with tracing() as begun:
         talk(store, [text("hello")], begun.of("chat", send))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotage.flows.api.client import DeskClient, DeskRefusal
-from pilotage.flows.api.login import MOST_FOR_A_NAME, MOST_FOR_ALL, WINDOW, Doorkeeper
-from pilotage.flows.api.server import DeskServer
+from pilotage.flows.api.client import ApiClient, ApiRejection
+from pilotage.flows.api.login import MOST_FOR_A_NAME, MOST_FOR_ALL, WINDOW, LoginThrottle
+from pilotage.flows.api.server import ApiServer
 from pilotage.policies.identity.users import IdentityBook
 
 PASSWORD = "correct horse battery"
@@ -37,17 +37,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, clock: Clock) -> Doorkeeper:
-    return Doorkeeper(Quick(tmp_path / "users.toml"), clock)
+def keeper(tmp_path: Path, clock: Clock) -> LoginThrottle:
+    return LoginThrottle(Quick(tmp_path / "users.toml"), clock)
 
 
 def kind_of(run: Callable[[], object]) -> str:
-    with pytest.raises(DeskRefusal) as refusal:
+    with pytest.raises(ApiRejection) as refusal:
         run()
     return refusal.value.kind
 
 
-def test_after_five_wrong_tries_even_the_right_password_waits(keeper: Doorkeeper, clock: Clock) -> None:
+def test_after_five_wrong_tries_even_the_right_password_waits(keeper: LoginThrottle, clock: Clock) -> None:
     for _ in range(MOST_FOR_A_NAME):
         assert kind_of(lambda: asyncio.run(keeper.sign_in("ann", "guess"))) == "wrong-password"
     assert kind_of(lambda: asyncio.run(keeper.sign_in("ann", PASSWORD))) == "too-many-tries"
@@ -55,7 +55,7 @@ def test_after_five_wrong_tries_even_the_right_password_waits(keeper: Doorkeeper
     assert asyncio.run(keeper.sign_in("ann", PASSWORD))["token"] == "a-token"
 
 
-def test_guessing_at_many_names_ends_as_well(keeper: Doorkeeper) -> None:
+def test_guessing_at_many_names_ends_as_well(keeper: LoginThrottle) -> None:
     for number in range(MOST_FOR_ALL):
         assert kind_of(lambda n=number: asyncio.run(keeper.sign_in(f"n{n}", "x"))) == "wrong-password"  # type: ignore[misc]
     assert kind_of(lambda: asyncio.run(keeper.sign_in("ann", PASSWORD))) == "too-many-tries"
@@ -68,17 +68,17 @@ def test_signing_in_over_the_socket_gives_a_token_that_the_desk_takes(tmp_path: 
     path = tmp_path / "desk.sock"
 
     async def story() -> None:
-        server = DeskServer(path, {}, book.authenticate, sign_in=Doorkeeper(book, clock).sign_in)
+        server = ApiServer(path, {}, book.authenticate, sign_in=LoginThrottle(book, clock).sign_in)
         await server.start()
         try:
             found = await asyncio.to_thread(
-                DeskClient(path, "").call, "sign_in", name="ann", password=PASSWORD
+                ApiClient(path, "").call, "sign_in", name="ann", password=PASSWORD
             )
-            with pytest.raises(DeskRefusal) as known:  # known, but the desk of this test has no operation
-                await asyncio.to_thread(DeskClient(path, found["token"]).call, "whoami")
+            with pytest.raises(ApiRejection) as known:  # known, but the API of this test has no operation
+                await asyncio.to_thread(ApiClient(path, found["token"]).call, "whoami")
             assert known.value.kind == "unknown-operation"
-            with pytest.raises(DeskRefusal) as refusal:
-                await asyncio.to_thread(DeskClient(path, "").call, "sign_in", name="ann", wrong="x")
+            with pytest.raises(ApiRejection) as refusal:
+                await asyncio.to_thread(ApiClient(path, "").call, "sign_in", name="ann", wrong="x")
             assert refusal.value.kind == "bad-request"
         finally:
             await server.close()

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from pilotage.flows.api.client import DeskRefusal
-from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.client import ApiRejection
+from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.execution.injector import Injector
 from pilotage.planner.actions.types import Action, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
@@ -42,9 +42,9 @@ class Production:
 
 
 @dataclass
-class Rig:
+class PlannerFixture:
     ledger: SqlLedger
-    operations: Operations
+    operations: ProposalEndpoints
     people: dict[str, Identity]
 
     def do(self, op: str, caller: Identity, **arguments: Any) -> Any:
@@ -69,7 +69,7 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
+def planner_fixture(tmp_path: Path) -> Iterator[PlannerFixture]:
     people = {one.name: one for one in (ANN, BOB, VIC)}
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'l.db'}", standing=people.get)
     gate = Gate(Bundle.load())
@@ -89,7 +89,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         drained=drained,
     )
     unused = cast("Any", None)  # neither the store nor the switch takes part
-    operations = Operations(
+    operations = ProposalEndpoints(
         ledger=ledger,
         gate=gate,
         injector=injector,
@@ -100,57 +100,61 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         health=dict,
         wake=lambda: None,
     )
-    yield Rig(ledger, operations, people)
+    yield PlannerFixture(ledger, operations, people)
     ledger.close()
 
 
-def test_the_agent_proposes_for_the_caller_whatever_name_was_sent(rig: Rig) -> None:
-    row = rig.file(ANN, through="agent", on_behalf_of="bob")
-    stored = rig.ledger.filed("p-0123456789ab")
+def test_the_agent_proposes_for_the_caller_whatever_name_was_sent(planner_fixture: PlannerFixture) -> None:
+    row = planner_fixture.file(ANN, through="agent", on_behalf_of="bob")
+    stored = planner_fixture.ledger.filed("p-0123456789ab")
     assert stored is not None
     assert (stored.proposer.name, stored.proposer.kind) == ("agent-of-ann", "agent")
     assert stored.proposal.on_behalf_of == "ann"
     assert row["verdict"]["outcome"] == "needs_approval"
 
 
-def test_the_person_behind_it_does_not_approve_it_and_another_does(rig: Rig) -> None:
-    row = rig.file(ANN, through="agent")
-    with pytest.raises(DeskRefusal, match="vot"):
-        rig.do("vote", ANN, proposal_id=row["proposal_id"], digest=row["digest"], decision="approve")
-    after = rig.do("vote", BOB, proposal_id=row["proposal_id"], digest=row["digest"], decision="approve")
+def test_the_person_behind_it_does_not_approve_it_and_another_does(planner_fixture: PlannerFixture) -> None:
+    row = planner_fixture.file(ANN, through="agent")
+    with pytest.raises(ApiRejection, match="vot"):
+        planner_fixture.do(
+            "vote", ANN, proposal_id=row["proposal_id"], digest=row["digest"], decision="approve"
+        )
+    after = planner_fixture.do(
+        "vote", BOB, proposal_id=row["proposal_id"], digest=row["digest"], decision="approve"
+    )
     assert after["verdict"]["outcome"] == "allow"
 
 
-def test_the_person_must_be_allowed_too(rig: Rig) -> None:
-    assert rig.file(VIC, through="agent")["verdict"]["outcome"] == "deny"
+def test_the_person_must_be_allowed_too(planner_fixture: PlannerFixture) -> None:
+    assert planner_fixture.file(VIC, through="agent")["verdict"]["outcome"] == "deny"
 
 
-def test_an_agent_that_names_a_person_gains_nothing(rig: Rig) -> None:
-    assert rig.file(PLANNER, on_behalf_of="vic")["verdict"]["outcome"] == "deny"
+def test_an_agent_that_names_a_person_gains_nothing(planner_fixture: PlannerFixture) -> None:
+    assert planner_fixture.file(PLANNER, on_behalf_of="vic")["verdict"]["outcome"] == "deny"
 
 
-def test_an_agent_has_no_agent(rig: Rig) -> None:
+def test_an_agent_has_no_agent(planner_fixture: PlannerFixture) -> None:
     for caller, through in ((PLANNER, "agent"), (ANN, "admin")):
-        with pytest.raises(DeskRefusal, match="through"):
-            rig.file(caller, through=through)
-        with pytest.raises(DeskRefusal, match="through"):
-            rig.do("offered", caller, through=through)
+        with pytest.raises(ApiRejection, match="through"):
+            planner_fixture.file(caller, through=through)
+        with pytest.raises(ApiRejection, match="through"):
+            planner_fixture.do("offered", caller, through=through)
 
 
-def test_what_is_offered_is_what_both_may_propose(rig: Rig) -> None:
-    own, agents = set(rig.do("offered", ANN)), set(rig.do("offered", PLANNER))
-    together = set(rig.do("offered", ANN, through="agent"))
+def test_what_is_offered_is_what_both_may_propose(planner_fixture: PlannerFixture) -> None:
+    own, agents = set(planner_fixture.do("offered", ANN)), set(planner_fixture.do("offered", PLANNER))
+    together = set(planner_fixture.do("offered", ANN, through="agent"))
     assert together == own & agents
     assert "retry_run" in together
-    assert rig.do("offered", VIC, through="agent") == []
+    assert planner_fixture.do("offered", VIC, through="agent") == []
 
 
-def test_considering_tells_the_verdict_and_records_nothing(rig: Rig) -> None:
+def test_considering_tells_the_verdict_and_records_nothing(planner_fixture: PlannerFixture) -> None:
     wanted = {"kind": "retry_run", "run_id": RUN}
-    told = rig.do("consider", ANN, action=wanted, through="agent")
+    told = planner_fixture.do("consider", ANN, action=wanted, through="agent")
     assert (told["outcome"], told["kind"], told["target"]) == ("needs_approval", "retry_run", f"run:{RUN}")
     assert told["facts"]["env"] == "prod"
     assert told["requirements"]
-    assert rig.do("consider", VIC, action=wanted)["outcome"] == "deny"
-    assert rig.do("proposals", ANN) == []
-    assert rig.ledger.entries(0, 10) == []
+    assert planner_fixture.do("consider", VIC, action=wanted)["outcome"] == "deny"
+    assert planner_fixture.do("proposals", ANN) == []
+    assert planner_fixture.ledger.entries(0, 10) == []

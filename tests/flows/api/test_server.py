@@ -1,4 +1,4 @@
-"""The desk authenticates everybody, refuses plainly, and never falls over what it is sent."""
+"""The API authenticates everybody, refuses plainly, and never falls over what it is sent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from pilotage.flows.api.client import DeskClient, DeskRefusal, token_for
-from pilotage.flows.api.server import AGENTS, PEOPLE, READERS, DeskServer, Operation
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.client import ApiClient, ApiRejection, token_for
+from pilotage.flows.api.server import AGENTS, PEOPLE, READERS, ApiServer, Operation
+from pilotage.flows.config.paths import StatePaths
 from pilotage.policies.types import Identity
-from pilotage.telemetry.errors import DeskError, StoreError
+from pilotage.telemetry.errors import ApiError, StoreError
 
 ANN = Identity(name="ann", kind="user", roles=frozenset({"approver"}))
 PLANNER = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
@@ -51,12 +51,12 @@ OPERATIONS = {
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Path]:
+def control_api(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "desk.sock"
     started, loop = threading.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
-        server = DeskServer(path, OPERATIONS, TOKENS.get)
+        server = ApiServer(path, OPERATIONS, TOKENS.get)
         await server.start()
         started.set()
         await stop.wait()
@@ -72,14 +72,14 @@ def desk(tmp_path: Path) -> Iterator[Path]:
     loop.close()
 
 
-def test_the_token_alone_says_who_is_calling(desk: Path) -> None:
-    assert DeskClient(desk, "token-of-ann").call("whoami") == {"name": "ann"}
-    assert DeskClient(desk, "token-of-planner").call("whoami") == {"name": "planner"}
+def test_the_token_alone_says_who_is_calling(control_api: Path) -> None:
+    assert ApiClient(control_api, "token-of-ann").call("whoami") == {"name": "ann"}
+    assert ApiClient(control_api, "token-of-planner").call("whoami") == {"name": "planner"}
 
 
-def test_no_argument_can_name_another_person(desk: Path) -> None:
-    with pytest.raises(DeskRefusal) as refusal:
-        DeskClient(desk, "token-of-ann").call("whoami", caller="admin")
+def test_no_argument_can_name_another_person(control_api: Path) -> None:
+    with pytest.raises(ApiRejection) as refusal:
+        ApiClient(control_api, "token-of-ann").call("whoami", caller="admin")
     assert refusal.value.kind == "bad-request"
 
 
@@ -93,46 +93,48 @@ def test_no_argument_can_name_another_person(desk: Path) -> None:
         ("token-of-planner", "vote", "wrong-role"),
     ],
 )
-def test_what_may_not_be_asked_is_refused_with_a_reason(desk: Path, token: str, op: str, kind: str) -> None:
-    with pytest.raises(DeskRefusal) as refusal:
-        DeskClient(desk, token).call(op)
+def test_what_may_not_be_asked_is_refused_with_a_reason(
+    control_api: Path, token: str, op: str, kind: str
+) -> None:
+    with pytest.raises(ApiRejection) as refusal:
+        ApiClient(control_api, token).call(op)
     assert refusal.value.kind == kind
 
 
 @pytest.mark.parametrize("sent", [b"\n", b"[]\n", b"{}\n", b"\xff\xfe\n", b'{"token": 1}\n', b"no newline"])
-def test_a_malformed_request_gets_an_answer_and_the_desk_goes_on(desk: Path, sent: bytes) -> None:
+def test_a_malformed_request_gets_an_answer_and_the_desk_goes_on(control_api: Path, sent: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(str(desk))
+        connection.connect(str(control_api))
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         reply = connection.makefile("rb").readline()
     assert json.loads(reply)["ok"] is False
-    assert DeskClient(desk, "token-of-ann").call("whoami") == {"name": "ann"}
+    assert ApiClient(control_api, "token-of-ann").call("whoami") == {"name": "ann"}
 
 
-def test_our_own_error_is_told_in_full_and_a_surprise_only_by_its_kind(desk: Path) -> None:
-    with pytest.raises(DeskRefusal, match="Restore it"):
-        DeskClient(desk, "token-of-ann").call("refusing")
-    with pytest.raises(DeskRefusal, match="RuntimeError") as refusal:
-        DeskClient(desk, "token-of-ann").call("broken")
+def test_our_own_error_is_told_in_full_and_a_surprise_only_by_its_kind(control_api: Path) -> None:
+    with pytest.raises(ApiRejection, match="Restore it"):
+        ApiClient(control_api, "token-of-ann").call("refusing")
+    with pytest.raises(ApiRejection, match="RuntimeError") as refusal:
+        ApiClient(control_api, "token-of-ann").call("broken")
     assert "secret-detail" not in str(refusal.value)
 
 
-def test_a_large_answer_arrives_whole(desk: Path) -> None:
+def test_a_large_answer_arrives_whole(control_api: Path) -> None:
     text = "ä" * 1_000_000
-    assert DeskClient(desk, "token-of-ann").call("echo", text=text) == text
+    assert ApiClient(control_api, "token-of-ann").call("echo", text=text) == text
 
 
-def test_only_this_user_can_open_the_socket(desk: Path) -> None:
-    assert stat.S_IMODE(desk.stat().st_mode) == 0o600
+def test_only_this_user_can_open_the_socket(control_api: Path) -> None:
+    assert stat.S_IMODE(control_api.stat().st_mode) == 0o600
 
 
 def test_no_desk_is_an_error_that_says_how_to_start_one(tmp_path: Path) -> None:
-    with pytest.raises(DeskError, match="pilotage up"):
-        DeskClient(tmp_path / "desk.sock", "token").call("whoami")
+    with pytest.raises(ApiError, match="pilotage up"):
+        ApiClient(tmp_path / "desk.sock", "token").call("whoami")
 
 
 def test_without_a_token_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PILOTAGE_TOKEN_FILE", raising=False)
-    with pytest.raises(DeskError, match="token"):
-        token_for(Places(root=tmp_path))
+    with pytest.raises(ApiError, match="token"):
+        token_for(StatePaths(root=tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotage.flows.config.paths import places
+from pilotage.flows.config.paths import paths
 from pilotage.flows.config.settings import Settings, load_settings
 from pilotage.policies.types import Mode
 from pilotage.telemetry.errors import ConfigError
@@ -90,12 +90,12 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_state_directory_is_found_in_the_same_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert places().root == tmp_path / ".pilotage"
+    assert paths().root == tmp_path / ".pilotage"
     (tmp_path / "pilotage.toml").write_text(f'state_dir = "{tmp_path}/from-file"\n')
-    assert places().root == tmp_path / "from-file"
+    assert paths().root == tmp_path / "from-file"
     monkeypatch.setenv("PILOTAGE_STATE_DIR", f"{tmp_path}/from-environment")
-    assert places().root == tmp_path / "from-environment"
-    assert places(tmp_path / "from-flag").root == tmp_path / "from-flag"
+    assert paths().root == tmp_path / "from-environment"
+    assert paths(tmp_path / "from-flag").root == tmp_path / "from-flag"
 
 
 def test_every_setting_has_a_row_in_the_readme() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import PrefectServer
-from tests.flows.aboard import aboard
 from tests.flows.controller.unwell_server import Manner, unwell_server
+from tests.flows.running_controller import running_controller
 
 WITHIN = 8
 """Seconds: two on an idle machine, and well below the 120 that Prefect's client goes on asking."""
@@ -46,7 +46,7 @@ def test_ctrl_c_ends_a_loop_whose_server_fell_ill(
 ) -> None:
     with unwell_server("pass on", prefect_server.api_url) as server:
         env = {**prefect_server.env, "PREFECT_API_URL": server.api_url}
-        with aboard(tmp_path / "state", env, mode="auto") as ship:
+        with running_controller(tmp_path / "state", env, mode="auto") as ship:
             agent = ship.agent_pid()
             server.turn(manner)
             assert server.asked.wait(60)

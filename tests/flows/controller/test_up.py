@@ -16,12 +16,12 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.states import Crashed, Failed, Pending, Running
 from tests.conftest import PrefectServer
-from tests.flows.aboard import Aboard, aboard, eventually
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.running_controller import RunningController, eventually, running_controller
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.publishing import begin_with
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.checkpoints import signer_of
 from pilotage.planner.actions.types import RetryRun
 from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
@@ -35,13 +35,15 @@ from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verd
 pytestmark = pytest.mark.prefect
 
 
-def pilotage(ship: Aboard, *arguments: str, who: str = "pat", env: dict[str, str] | None = None) -> Any:
+def pilotage(
+    ship: RunningController, *arguments: str, who: str = "pat", env: dict[str, str] | None = None
+) -> Any:
     return subprocess.run(
         [sys.executable, "-m", "pilotage.console", *arguments],
         env={
             "PATH": "/usr/bin:/bin",
-            "PILOTAGE_STATE_DIR": str(ship.places.root),
-            "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),
+            "PILOTAGE_STATE_DIR": str(ship.paths.root),
+            "PILOTAGE_TOKEN_FILE": str(ship.paths.root / f"{who}.token"),
             **(env or {}),
         },
         capture_output=True,
@@ -52,11 +54,11 @@ def pilotage(ship: Aboard, *arguments: str, who: str = "pat", env: dict[str, str
 
 @pytest.fixture(scope="module")
 def ship(
-    floor: Floor,
+    prefect_probe: PrefectProbe,
     prefect_server: PrefectServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Aboard]:
-    with aboard(tmp_path_factory.mktemp("auto"), prefect_server.env, mode="auto") as ship:
+) -> Iterator[RunningController]:
+    with running_controller(tmp_path_factory.mktemp("auto"), prefect_server.env, mode="auto") as ship:
         yield ship
 
 
@@ -78,14 +80,14 @@ def filed_retry(now: datetime) -> FiledProposal:
     )
 
 
-def fail(floor: Floor, name: str, state: Any, **parameters: Any) -> str:
+def fail(prefect_probe: PrefectProbe, name: str, state: Any, **parameters: Any) -> str:
     """A run that went wrong without any worker."""
-    run_id = floor.start(name, at=datetime.now(UTC) + timedelta(hours=6), **parameters)
-    floor.move(run_id, Pending(), Running(), state)
+    run_id = prefect_probe.start(name, at=datetime.now(UTC) + timedelta(hours=6), **parameters)
+    prefect_probe.move(run_id, Pending(), Running(), state)
     return run_id
 
 
-def events_of(floor: Floor, run_id: str) -> list[str]:
+def events_of(prefect_probe: PrefectProbe, run_id: str) -> list[str]:
     async def read(client: PrefectClient) -> list[str]:
         answer = await client.request(
             "POST",
@@ -100,10 +102,10 @@ def events_of(floor: Floor, run_id: str) -> list[str]:
         )
         return [event["event"] for event in answer.json()["events"]]
 
-    return floor.do(read)
+    return prefect_probe.do(read)
 
 
-def artifacts_of(floor: Floor, run_id: str) -> list[Any]:
+def artifacts_of(prefect_probe: PrefectProbe, run_id: str) -> list[Any]:
     async def read(client: PrefectClient) -> list[Any]:
         return list(
             await client.read_artifacts(
@@ -111,31 +113,35 @@ def artifacts_of(floor: Floor, run_id: str) -> list[Any]:
             )
         )
 
-    return floor.do(read)
+    return prefect_probe.do(read)
 
 
-def test_a_killed_run_is_retried_in_place_verified_and_told_in_prefect(ship: Aboard, floor: Floor) -> None:
-    run_id = floor.start("settle-trades/demo", die_once=True)
+def test_a_killed_run_is_retried_in_place_verified_and_told_in_prefect(
+    ship: RunningController, prefect_probe: PrefectProbe
+) -> None:
+    run_id = prefect_probe.start("settle-trades/demo", die_once=True)
     rows = eventually(
         lambda: [row for row in ship.proposals_on(run_id) if row["status"] == "verified"],
         within=120,
         what="recovery",
     )
     assert [row["kind"] for row in rows] == ["retry_run"]
-    run = floor.run(run_id)
+    run = prefect_probe.run(run_id)
     assert run.state_type is not None
     assert run.state_type.value == "COMPLETED"
     assert run.run_count == 2
-    retries = [state for state in floor.history(run_id) if state.name == "AwaitingRetry"]
+    retries = [state for state in prefect_probe.history(run_id) if state.name == "AwaitingRetry"]
     assert len(retries) == 1
     assert rows[0]["proposal_id"] in str(retries[0].message)
-    eventually(lambda: "pilotage.verified" in events_of(floor, run_id), what="an event in Prefect")
-    eventually(lambda: artifacts_of(floor, run_id), what="an artifact on the run")
+    eventually(lambda: "pilotage.verified" in events_of(prefect_probe, run_id), what="an event in Prefect")
+    eventually(lambda: artifacts_of(prefect_probe, run_id), what="an artifact on the run")
 
 
-def test_why_tells_the_whole_story(ship: Aboard, floor: Floor) -> None:
+def test_why_tells_the_whole_story(ship: RunningController, prefect_probe: PrefectProbe) -> None:
     run_id = fail(
-        floor, "fetch-quotes/demo", Failed(message="Flow run encountered an exception: ConnectError: refused")
+        prefect_probe,
+        "fetch-quotes/demo",
+        Failed(message="Flow run encountered an exception: ConnectError: refused"),
     )
     eventually(lambda: ship.proposals_on(run_id), what="a proposal")
     shown = pilotage(ship, "why", run_id)
@@ -146,9 +152,11 @@ def test_why_tells_the_whole_story(ship: Aboard, floor: Floor) -> None:
     assert [step["step"] for step in steps][:4] == ["found", "forecast", "proposed", "judged"]
 
 
-def test_a_permanent_error_is_told_to_the_owner_and_not_retried(ship: Aboard, floor: Floor) -> None:
+def test_a_permanent_error_is_told_to_the_owner_and_not_retried(
+    ship: RunningController, prefect_probe: PrefectProbe
+) -> None:
     run_id = fail(
-        floor,
+        prefect_probe,
         "push-ledger/demo",
         Failed(message="Flow run encountered an exception: HTTPStatusError: Client error '401 Unauthorized'"),
     )
@@ -159,39 +167,43 @@ def test_a_permanent_error_is_told_to_the_owner_and_not_retried(ship: Aboard, fl
     assert {row["kind"] for row in ship.proposals_on(run_id)} == {"notify_owner"}
 
 
-def test_production_waits_for_a_person_who_is_not_whoever_asks(ship: Aboard, floor: Floor) -> None:
+def test_production_waits_for_a_person_who_is_not_whoever_asks(
+    ship: RunningController, prefect_probe: PrefectProbe
+) -> None:
     run_id = fail(
-        floor, "nightly-close/demo", Crashed(message="Flow run process exited with non-zero status code -9.")
+        prefect_probe,
+        "nightly-close/demo",
+        Crashed(message="Flow run process exited with non-zero status code -9."),
     )
     row = eventually(
         lambda: next((r for r in ship.proposals_on(run_id) if r["status"] == "needs_approval"), None),
         what="a proposal that waits",
     )
     vote = {"proposal_id": row["proposal_id"], "decision": "approve"}
-    with pytest.raises(DeskRefusal):
-        ship.desk("vic").call("vote", digest=row["digest"], **vote)
-    with pytest.raises(DeskRefusal):
-        ship.desk("ann").call("vote", digest="0" * 64, **vote)
-    assert [state.name for state in floor.history(run_id)].count("AwaitingRetry") == 0
+    with pytest.raises(ApiRejection):
+        ship.control_api("vic").call("vote", digest=row["digest"], **vote)
+    with pytest.raises(ApiRejection):
+        ship.control_api("ann").call("vote", digest="0" * 64, **vote)
+    assert [state.name for state in prefect_probe.history(run_id)].count("AwaitingRetry") == 0
     done = pilotage(ship, "approve", row["proposal_id"], "--reason", "before the open", who="ann")
     assert done.returncode == 0, done.stderr
     eventually(
-        lambda: "AwaitingRetry" in [state.name for state in floor.history(run_id)],
+        lambda: "AwaitingRetry" in [state.name for state in prefect_probe.history(run_id)],
         within=60,
         what="the injection",
     )
-    told = next(state for state in floor.history(run_id) if state.name == "AwaitingRetry")
+    told = next(state for state in prefect_probe.history(run_id) if state.name == "AwaitingRetry")
     assert "approved by ann" in str(told.message)
 
 
-def chat(ship: Aboard, *lines: str, who: str = "pat", env: dict[str, str] | None = None) -> str:
+def chat(ship: RunningController, *lines: str, who: str = "pat", env: dict[str, str] | None = None) -> str:
     ran = subprocess.run(
         [sys.executable, "-m", "pilotage.console", "chat"],
         input="\n".join([*lines, "/exit"]) + "\n",
         env={
             "PATH": "/usr/bin:/bin",
-            "PILOTAGE_STATE_DIR": str(ship.places.root),
-            "PILOTAGE_TOKEN_FILE": str(ship.places.root / f"{who}.token"),
+            "PILOTAGE_STATE_DIR": str(ship.paths.root),
+            "PILOTAGE_TOKEN_FILE": str(ship.paths.root / f"{who}.token"),
             **(env or {}),
         },
         capture_output=True,
@@ -202,9 +214,11 @@ def chat(ship: Aboard, *lines: str, who: str = "pat", env: dict[str, str] | None
     return ran.stdout + ran.stderr
 
 
-def test_the_chat_answers_by_rules_and_takes_a_vote(ship: Aboard, floor: Floor) -> None:
+def test_the_chat_answers_by_rules_and_takes_a_vote(
+    ship: RunningController, prefect_probe: PrefectProbe
+) -> None:
     crash: Any = Crashed(message="Flow run process exited with non-zero status code -9.")
-    run_id = fail(floor, "nightly-close/demo", crash)
+    run_id = fail(prefect_probe, "nightly-close/demo", crash)
     row = eventually(
         lambda: next((r for r in ship.proposals_on(run_id) if r["status"] == "needs_approval"), None),
         what="a proposal that waits",
@@ -223,13 +237,15 @@ def test_the_chat_answers_by_rules_and_takes_a_vote(ship: Aboard, floor: Floor) 
     assert "crashed" in said
     assert row["proposal_id"] in said
     assert "There is no /nonsense" in said
-    assert ship.desk().call("proposal", proposal_id=row["proposal_id"])["status"] == "rejected"
-    assert "AwaitingRetry" not in [state.name for state in floor.history(run_id)]
+    assert ship.control_api().call("proposal", proposal_id=row["proposal_id"])["status"] == "rejected"
+    assert "AwaitingRetry" not in [state.name for state in prefect_probe.history(run_id)]
 
 
-def test_the_chat_streams_a_models_answer_about_a_run(ship: Aboard, floor: Floor) -> None:
+def test_the_chat_streams_a_models_answer_about_a_run(
+    ship: RunningController, prefect_probe: PrefectProbe
+) -> None:
     run_id = fail(
-        floor, "push-ledger/demo", Failed(message="Flow run encountered an exception: KeyError: 'x'")
+        prefect_probe, "push-ledger/demo", Failed(message="Flow run encountered an exception: KeyError: 'x'")
     )
     eventually(lambda: ship.proposals_on(run_id), what="a proposal")
     with ScriptedLLM(demo_script) as scripted:
@@ -243,9 +259,11 @@ def test_the_chat_streams_a_models_answer_about_a_run(ship: Aboard, floor: Floor
     assert "code_bug" in said
 
 
-def test_what_a_run_says_cannot_steer_the_terminal(ship: Aboard, floor: Floor) -> None:
+def test_what_a_run_says_cannot_steer_the_terminal(
+    ship: RunningController, prefect_probe: PrefectProbe
+) -> None:
     run_id = fail(
-        floor,
+        prefect_probe,
         "fetch-quotes/demo",
         Failed(message="ConnectError: \x1b[2J\x1b]0;owned\x07 [red]approve everything[/red] \u202e"),
     )
@@ -257,7 +275,9 @@ def test_what_a_run_says_cannot_steer_the_terminal(ship: Aboard, floor: Floor) -
     assert "[red]" in shown
 
 
-def test_the_agent_holds_no_prefect_credential(ship: Aboard, prefect_server: PrefectServer) -> None:
+def test_the_agent_holds_no_prefect_credential(
+    ship: RunningController, prefect_server: PrefectServer
+) -> None:
     environment = Path(f"/proc/{ship.agent_pid()}/environ").read_bytes()
     assert prefect_server.auth_string.encode() not in environment
     assert b"PREFECT_API" not in environment
@@ -265,10 +285,12 @@ def test_the_agent_holds_no_prefect_credential(ship: Aboard, prefect_server: Pre
     assert prefect_server.auth_string.encode() in own
 
 
-def test_the_agent_refuses_to_start_with_a_credential(ship: Aboard, prefect_server: PrefectServer) -> None:
+def test_the_agent_refuses_to_start_with_a_credential(
+    ship: RunningController, prefect_server: PrefectServer
+) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pilotage.flows.agent.process"],
-        env={**prefect_server.env, "PILOTAGE_STATE_DIR": str(ship.places.root)},
+        env={**prefect_server.env, "PILOTAGE_STATE_DIR": str(ship.paths.root)},
         capture_output=True,
         text=True,
         check=False,
@@ -278,7 +300,7 @@ def test_the_agent_refuses_to_start_with_a_credential(ship: Aboard, prefect_serv
     assert prefect_server.auth_string not in ran.stderr
 
 
-def test_a_dead_agent_is_started_again(ship: Aboard) -> None:
+def test_a_dead_agent_is_started_again(ship: RunningController) -> None:
     import os
     import signal
 
@@ -287,10 +309,12 @@ def test_a_dead_agent_is_started_again(ship: Aboard) -> None:
     eventually(lambda: ship.agent_pid() != before, what="a new agent")
 
 
-def test_a_second_up_in_the_same_directory_is_refused(ship: Aboard, prefect_server: PrefectServer) -> None:
+def test_a_second_up_in_the_same_directory_is_refused(
+    ship: RunningController, prefect_server: PrefectServer
+) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pilotage.console", "up"],
-        env={**prefect_server.env, "PILOTAGE_STATE_DIR": str(ship.places.root)},
+        env={**prefect_server.env, "PILOTAGE_STATE_DIR": str(ship.paths.root)},
         capture_output=True,
         text=True,
         check=False,
@@ -299,11 +323,11 @@ def test_a_second_up_in_the_same_directory_is_refused(ship: Aboard, prefect_serv
     assert str(ship.process.pid) in ran.stderr
 
 
-def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> None:
+def test_one_person_stops_and_two_start_again(ship: RunningController, prefect_probe: PrefectProbe) -> None:
     assert pilotage(ship, "stop", "--reason", "looking into it").returncode == 0
     try:
         run_id = fail(
-            floor,
+            prefect_probe,
             "fetch-quotes/demo",
             Failed(message="Flow run encountered an exception: ConnectError: refused"),
         )
@@ -311,7 +335,7 @@ def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> Non
             lambda: [row for row in ship.proposals_on(run_id) if row["status"] == "held"],
             what="a held proposal",
         )
-        assert "AwaitingRetry" not in [state.name for state in floor.history(run_id)]
+        assert "AwaitingRetry" not in [state.name for state in prefect_probe.history(run_id)]
         assert "looking into it" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
     finally:
         first = json.loads(pilotage(ship, "resume", "--json", who="pat").stdout)
@@ -322,12 +346,14 @@ def test_one_person_stops_and_two_start_again(ship: Aboard, floor: Floor) -> Non
     assert json.loads(second.stdout)["votes_missing"] == 0
     assert json.loads(pilotage(ship, "status", "--json").stdout)["stopped"] == ""
     eventually(
-        lambda: "AwaitingRetry" in [state.name for state in floor.history(run_id)],
+        lambda: "AwaitingRetry" in [state.name for state in prefect_probe.history(run_id)],
         what="what was held is done",
     )
 
 
-def test_two_admins_put_other_policies_in_force_while_it_runs(ship: Aboard, tmp_path: Path) -> None:
+def test_two_admins_put_other_policies_in_force_while_it_runs(
+    ship: RunningController, tmp_path: Path
+) -> None:
     before = json.loads(pilotage(ship, "status", "--json").stdout)["bundle"]
     numbers = tmp_path / "numbers.yaml"
     numbers.write_text("autonomy_regain: 6\n")
@@ -336,7 +362,7 @@ def test_two_admins_put_other_policies_in_force_while_it_runs(ship: Aboard, tmp_
     first = json.loads(pilotage(ship, *publish).stdout)
     assert (first["published"], first["voters"]) == (False, ["pat"])
     assert json.loads(pilotage(ship, "status", "--json").stdout)["bundle"] == before
-    (ship.places.root / "ada.token").write_text(IdentityBook(ship.places.users).add("ada", roles=("admin",)))
+    (ship.paths.root / "ada.token").write_text(IdentityBook(ship.paths.users).add("ada", roles=("admin",)))
     second = pilotage(ship, *publish, who="ada")
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout)["published"]
@@ -346,7 +372,7 @@ def test_two_admins_put_other_policies_in_force_while_it_runs(ship: Aboard, tmp_
 
 def test_policies_that_were_never_published_are_not_started_with(tmp_path: Path) -> None:
     """Once something was done, a bundle on the disk is worth what people voted for: nothing."""
-    signer = signer_of(Places(root=tmp_path))
+    signer = signer_of(StatePaths(root=tmp_path))
     now = datetime.now(UTC)
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     begin_with(ledger, signer, Bundle.load(), policies=None, guardrails=None, now=now)
@@ -374,7 +400,7 @@ def test_policies_that_were_never_published_are_not_started_with(tmp_path: Path)
     assert "pilotage policy publish" in said
 
 
-def test_the_audit_chain_is_whole(ship: Aboard) -> None:
+def test_the_audit_chain_is_whole(ship: RunningController) -> None:
     ran = pilotage(ship, "audit", "verify", "--json")
     assert ran.returncode == 0, ran.stdout
     assert json.loads(ran.stdout)["ok"] is True
@@ -389,7 +415,7 @@ def test_the_audit_chain_is_whole(ship: Aboard) -> None:
     ],
 )
 def test_an_unknown_id_is_a_clear_error(
-    ship: Aboard, arguments: tuple[str, ...], code: int, said: str
+    ship: RunningController, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     ran = pilotage(ship, *arguments)
     assert ran.returncode == code
@@ -397,52 +423,54 @@ def test_an_unknown_id_is_a_clear_error(
 
 
 def test_shadow_judges_and_sends_prefect_nothing(
-    prefect_server: PrefectServer, floor: Floor, tmp_path: Path
+    prefect_server: PrefectServer, prefect_probe: PrefectProbe, tmp_path: Path
 ) -> None:
-    with aboard(tmp_path / "shadow", prefect_server.env, mode="shadow") as shadow:
+    with running_controller(tmp_path / "shadow", prefect_server.env, mode="shadow") as shadow:
         run_id = fail(
-            floor,
+            prefect_probe,
             "fetch-quotes/demo",
             Failed(message="Flow run encountered an exception: ConnectError: connection refused"),
         )
         row = eventually(lambda: next(iter(shadow.proposals_on(run_id)), None), what="a proposal")
         eventually(
-            lambda: shadow.desk().call("proposal", proposal_id=row["proposal_id"])["verdict"],
+            lambda: shadow.control_api().call("proposal", proposal_id=row["proposal_id"])["verdict"],
             what="a verdict",
         )
-        before = [(state.id, state.name) for state in floor.history(run_id)]
+        before = [(state.id, state.name) for state in prefect_probe.history(run_id)]
         mine = {shadow_row["proposal_id"] for shadow_row in shadow.proposals_on(run_id)}
     # whatever else watches this server, nothing on the run speaks of the shadow's proposals
     assert all(
-        proposal_id not in str(state.message) for proposal_id in mine for state in floor.history(run_id)
+        proposal_id not in str(state.message)
+        for proposal_id in mine
+        for state in prefect_probe.history(run_id)
     )
     assert before
 
 
 def test_at_rest_the_files_answer_and_the_stop_file_holds(
-    prefect_server: PrefectServer, floor: Floor, tmp_path: Path
+    prefect_server: PrefectServer, prefect_probe: PrefectProbe, tmp_path: Path
 ) -> None:
     root = tmp_path / "rest"
-    with aboard(root, prefect_server.env, mode="shadow") as ship:
-        run_id = fail(floor, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
+    with running_controller(root, prefect_server.env, mode="shadow") as ship:
+        run_id = fail(prefect_probe, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
         eventually(lambda: ship.proposals_on(run_id), what="a proposal")
     assert run_id in pilotage(ship, "why", run_id).stdout
     assert json.loads(pilotage(ship, "incidents", "--json").stdout)
     assert json.loads(pilotage(ship, "audit", "verify", "--json").stdout)["ok"] is True
-    assert pilotage(ship, "stop", "--reason", "nobody is at the desk").returncode == 0
-    assert "nobody is at the desk" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
+    assert pilotage(ship, "stop", "--reason", "`pilotage up` is not running").returncode == 0
+    assert "`pilotage up` is not running" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]
     strange = pilotage(ship, "proposals", "--status", "nonsense")
     assert strange.returncode != 0
     assert "needs_approval" in strange.stderr
     refused = pilotage(ship, "approve", "p-000000000000")
     assert refused.returncode != 0
-    with aboard(root, prefect_server.env, mode="auto") as ship:
-        late = fail(floor, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
+    with running_controller(root, prefect_server.env, mode="auto") as ship:
+        late = fail(prefect_probe, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
         eventually(
             lambda: [row for row in ship.proposals_on(late) if row["status"] == "held"],
             what="a held proposal",
         )
-        assert "nobody is at the desk" in ship.desk().call("status")["stopped"]
+        assert "`pilotage up` is not running" in ship.control_api().call("status")["stopped"]
 
 
 def test_stopping_needs_an_installation_and_no_sound_settings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pilotage.flows.demo import patience
 from pilotage.flows.demo.patience import Patience
-from pilotage.flows.demo.scenarios import ACTS, Sighting, row_of, waits_for
+from pilotage.flows.demo.scenarios import ACTS, Observation, row_of, waits_for
 from pilotage.flows.demo.spending import cpu_seconds
 
 RUNNING = {"id": "r", "state_name": "Running", "state_type": "RUNNING"}
@@ -21,11 +21,11 @@ RETRY = next(act for act in ACTS if act.run_key == "transient")
 RESERVE = next(act for act in ACTS if act.action == "reserve_slot")
 
 
-def sighting(status: str, verdict: str = "allow") -> Sighting:
+def observation(status: str, verdict: str = "allow") -> Observation:
     at = datetime.now(UTC).isoformat()
     judged = {"step": "judged", "at": at, "actor": "", "detail": {"verdict": {"outcome": verdict}}}
     detail: dict[str, Any] = {"status": status, "action": {"kind": RETRY.action}}
-    return Sighting(detail=detail, story=[judged])
+    return Observation(detail=detail, story=[judged])
 
 
 def test_waits_grow_with_the_slowest_thing_that_was_measured() -> None:
@@ -66,25 +66,25 @@ def test_it_gives_up_when_nothing_changes_and_not_while_something_does(
         (None, {}, "the first attempts of the other runs"),
         (None, RUNNING, "a proposal of retry_run; its run is Running"),
         (
-            sighting("needs_approval", "needs_approval"),
+            observation("needs_approval", "needs_approval"),
             RUNNING,
             "the verdict on retry_run was needs_approval, not allow",
         ),
-        (sighting("admitted"), RUNNING, "retry_run to be delivered to Prefect"),
-        (sighting("delivered"), RUNNING, "retry_run to be verified; its run is Running"),
-        (sighting("verified"), RUNNING, "its run to end COMPLETED; its run is Running"),
-        (sighting("refused"), RUNNING, "retry_run ended refused"),
+        (observation("admitted"), RUNNING, "retry_run to be delivered to Prefect"),
+        (observation("delivered"), RUNNING, "retry_run to be verified; its run is Running"),
+        (observation("verified"), RUNNING, "its run to end COMPLETED; its run is Running"),
+        (observation("refused"), RUNNING, "retry_run ended refused"),
     ],
     ids=["not started", "not proposed", "verdict", "admitted", "delivered", "run", "refused"],
 )
 def test_a_story_that_has_not_ended_says_what_it_waits_for(
-    seen: Sighting | None, run: dict[str, Any], told: str
+    seen: Observation | None, run: dict[str, Any], told: str
 ) -> None:
     assert told in waits_for(RETRY, seen, run=run)
 
 
 def test_a_reserved_slot_waits_to_be_taken_back() -> None:
-    assert "to be taken back" in waits_for(RESERVE, sighting("verified"), run=RUNNING)
+    assert "to be taken back" in waits_for(RESERVE, observation("verified"), run=RUNNING)
 
 
 def test_the_row_of_a_story_that_has_not_begun_says_so() -> None:

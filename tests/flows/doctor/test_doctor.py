@@ -19,12 +19,12 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from tests.conftest import PrefectServer
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
 from tests.flows.controller.unwell_server import unwell_server
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.doctor import gather
 from pilotage.flows.doctor.checks import Level, Row, exit_code, run_checks
 from pilotage.flows.doctor.facts import DoctorFacts, ServerFacts
@@ -34,7 +34,7 @@ from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 
 pytestmark = pytest.mark.prefect
-SHIPPED = "pilotage"
+EXAMPLES = "pilotage"
 """The pool of the session's worker."""
 
 
@@ -45,15 +45,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("PILOTAGE_STATE_DIR", "PILOTAGE_CONFIG", "PILOTAGE_TOKEN_FILE"):
         monkeypatch.setenv(name, "")  # restored when the test ends, whatever reading the settings sets
         monkeypatch.delenv(name)
-    places = Places(root=tmp_path / "state")
-    places.root.mkdir(mode=0o700)
-    book = IdentityBook(places.users)
-    places.token.write_text(book.add("ada", roles=("admin",)))
+    paths = StatePaths(root=tmp_path / "state")
+    paths.root.mkdir(mode=0o700)
+    book = IdentityBook(paths.users)
+    paths.token.write_text(book.add("ada", roles=("admin",)))
     book.add("bob", roles=("admin",))
-    SqlLedger(f"sqlite:///{places.ledger}").close()
-    for path in places.root.iterdir():
+    SqlLedger(f"sqlite:///{paths.ledger}").close()
+    for path in paths.root.iterdir():
         path.chmod(0o600)
-    return places.root
+    return paths.root
 
 
 def examine(root: Path, **asked: Any) -> tuple[DoctorFacts, dict[str, Row]]:
@@ -70,13 +70,13 @@ def settings(root: Path, **values: str) -> None:
 
 
 def test_a_healthy_installation_beside_a_real_server(
-    root: Path, floor: Floor, prefect_server: PrefectServer
+    root: Path, prefect_probe: PrefectProbe, prefect_server: PrefectServer
 ) -> None:
     facts, _ = examine(root)
     assert facts.api_url == prefect_server.api_url
     assert isinstance(facts.server, ServerFacts)
     # other tests leave pools and deployments of their own on the session's server
-    pools = tuple(pool for pool in facts.server.pools if pool.name == SHIPPED)
+    pools = tuple(pool for pool in facts.server.pools if pool.name == EXAMPLES)
     deployments = tuple(each for each in facts.server.deployments if each.name.endswith("/demo"))
     assert [queue.name for pool in pools for queue in pool.queues if queue.name == "high"] == ["high"]
     assert "memory_mb" in pools[0].variables
@@ -89,7 +89,7 @@ def test_a_healthy_installation_beside_a_real_server(
     } == {Level.OK}
 
 
-def test_a_program_reads_the_same_and_nothing_else(root: Path, floor: Floor) -> None:
+def test_a_program_reads_the_same_and_nothing_else(root: Path, prefect_probe: PrefectProbe) -> None:
     ran = CliRunner().invoke(app, ["doctor", "--state-dir", str(root), "--json"])
     told = json.loads(ran.stdout)
     assert (
@@ -101,7 +101,7 @@ def test_a_program_reads_the_same_and_nothing_else(root: Path, floor: Floor) -> 
     assert shown.exit_code == ran.exit_code
 
 
-def test_the_doctor_changes_nothing(root: Path, floor: Floor) -> None:
+def test_the_doctor_changes_nothing(root: Path, prefect_probe: PrefectProbe) -> None:
     (root / "loose").touch()
     (root / "loose").chmod(0o644)
     before = {path: (path.stat().st_mode, path.read_bytes()) for path in sorted(root.iterdir())}
@@ -114,7 +114,7 @@ def test_the_doctor_changes_nothing(root: Path, floor: Floor) -> None:
     assert after == before
 
 
-def test_the_lines_for_prefect_yaml_are_those_of_the_servers_deployments(floor: Floor) -> None:
+def test_the_lines_for_prefect_yaml_are_those_of_the_servers_deployments(prefect_probe: PrefectProbe) -> None:
     told = json.loads(CliRunner().invoke(app, ["doctor", "tags", "--json"]).stdout)
     lines = CliRunner().invoke(app, ["doctor", "tags"]).stdout
     listed = (yaml.safe_load(lines) or {}).get("deployments", []) if told else []
@@ -151,7 +151,9 @@ def hook(answer: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             serving.join()
 
 
-def test_a_test_alert_is_sent_only_when_asked_for_and_resolved_at_once(root: Path, floor: Floor) -> None:
+def test_a_test_alert_is_sent_only_when_asked_for_and_resolved_at_once(
+    root: Path, prefect_probe: PrefectProbe
+) -> None:
     with hook(202) as (url, heard):
         settings(root, webhook_url=url, webhook_routing_key="key-1")
         assert "--send-test" in examine(root)[1]["webhook"].result.found
@@ -246,7 +248,7 @@ def test_what_was_really_broken_is_named(
     assert row.result.todo
 
 
-def test_a_webhook_that_refuses_is_named(root: Path, floor: Floor) -> None:
+def test_a_webhook_that_refuses_is_named(root: Path, prefect_probe: PrefectProbe) -> None:
     with hook(403) as (url, _):
         settings(root, webhook_url=url)
         row = examine(root, send_test=True)[1]["webhook"]
@@ -254,7 +256,9 @@ def test_a_webhook_that_refuses_is_named(root: Path, floor: Floor) -> None:
     assert "403" in row.result.found
 
 
-def test_a_wrong_key_is_the_credentials_fault_and_not_the_servers(root: Path, floor: Floor) -> None:
+def test_a_wrong_key_is_the_credentials_fault_and_not_the_servers(
+    root: Path, prefect_probe: PrefectProbe
+) -> None:
     with temporary_settings({PREFECT_API_AUTH_STRING: "admin:wrong"}):
         _, rows = examine(root)
     assert rows["credentials"].result.level is Level.BROKEN
@@ -273,7 +277,9 @@ def test_a_server_that_never_answers_is_waited_for_a_while(
     assert "credentials" not in rows
 
 
-def test_an_old_server_is_named(root: Path, floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_server_is_named(
+    root: Path, prefect_probe: PrefectProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gather, "OLDEST_SERVER", (99, 0))
     _, rows = examine(root)
     assert rows["server"].result.level is Level.BROKEN

@@ -55,7 +55,9 @@ HEALTHY = DoctorFacts(
     mode=ModeFacts(mode=Mode.APPROVE, source="in force"),
     policies=PolicyFacts(configured="a" * 64, in_force="a" * 64),
     webhook=WebhookFacts(configured=True),
-    model=ModelFacts(configured=True, endpoint="http://127.0.0.1:8080/v1", name="small", offered=("small",)),
+    model=ModelFacts(
+        configured=True, endpoint="http://127.0.0.1:8080/v1", name="small", permitted_kinds=("small",)
+    ),
     api_url="http://127.0.0.1:4200/api",
     server=SERVER,
 )
@@ -142,7 +144,7 @@ BREAKAGES: dict[str, tuple[dict[str, Any], str, Level, str, str]] = {
         "llm.base_url",
     ),
     "a model of another name": (
-        {"model": replace(HEALTHY.model, offered=("big",))},
+        {"model": replace(HEALTHY.model, permitted_kinds=("big",))},
         "model",
         Level.WARNING,
         "does not list small",

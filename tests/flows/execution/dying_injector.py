@@ -38,7 +38,7 @@ from pilotage.flows.levers.mark_crashed import MarkCrashedLever
 from pilotage.flows.levers.release_slot import ReleaseSlotLever
 from pilotage.flows.levers.reschedule_run import RescheduleLever
 from pilotage.flows.levers.spread_runs import CatchUpLever, SpreadLever
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.planner.actions.types import Action
@@ -125,25 +125,27 @@ class Dying:
         self._lever, self._step, self._api, self._told = lever, step, api, told
         self.kind, self.window, self.undoable = lever.kind, lever.window, lever.undoable
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         die_at("claimed", self._step)
         self._api.enter("write")
         delivery = await self._lever.execute(
-            action, mark=mark, expected_state_id=expected_state_id, message=message
+            action, idempotency_key=idempotency_key, expected_state_id=expected_state_id, message=message
         )
         self._told["writes"] = self._api.writes
         die_at("effect", self._step)
         return delivery
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         self._api.enter("verify")
-        check = await self._lever.verify(action, delivery, mark=mark)
+        check = await self._lever.verify(action, delivery, idempotency_key=idempotency_key)
         die_at("verified", self._step)
         return check
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         self._api.enter("undo")
-        back = await self._lever.undo(action, delivery, mark=mark)
+        back = await self._lever.undo(action, delivery, idempotency_key=idempotency_key)
         self._told["undo_writes"] = self._api.writes
         die_at("undone", self._step)
         return back
@@ -161,7 +163,7 @@ def die_at(here: str, step: str) -> None:
 async def carry_out(order: Order, told: dict[str, int]) -> None:
     """Nothing; the proposal went all its way, or the process ended at the step."""
 
-    async def let_go(run_id: str, after: datetime) -> bool:
+    async def worker_has_released(run_id: str, after: datetime) -> bool:
         return True
 
     async def drained(pool: str, queue: str) -> bool:
@@ -172,7 +174,7 @@ async def carry_out(order: Order, told: dict[str, int]) -> None:
     api = MortalApi.from_prefect_settings()
     api.deadly = step
     levers = {
-        **build_levers(let_go=let_go, announcer=Announcer(api=api), api=api),
+        **build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api),
         "reschedule_run": RescheduleLever(api, settle=SETTLE),
         "spread_runs": SpreadLever(api, settle=SETTLE),
         "catch_up": CatchUpLever(api, settle=SETTLE),
@@ -181,7 +183,7 @@ async def carry_out(order: Order, told: dict[str, int]) -> None:
             api, probe=lambda run_id, pid: "gone", clock=lambda: datetime.now(UTC) + AHEAD
         ),
         "release_slot": ReleaseSlotLever(
-            api, let_go=let_go, probe=lambda run_id, pid: "gone", lapse=timedelta(0)
+            api, worker_has_released=worker_has_released, probe=lambda run_id, pid: "gone", lapse=timedelta(0)
         ),
     }
     injector = Injector(

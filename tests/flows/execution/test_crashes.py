@@ -23,16 +23,16 @@ from uuid import uuid4
 
 import pytest
 from tests.conftest import PrefectServer
+from tests.flows.dead_run_targets import GRAVES
 from tests.flows.execution.dying_injector import Order
-from tests.flows.graves import GRAVES
+from tests.flows.lever_targets import TARGETS as LIVING
+from tests.flows.lever_targets import LeverTargets, Make, Target
 from tests.flows.soak_report import progress, record
-from tests.flows.yard import TARGETS as LIVING
-from tests.flows.yard import Make, Target, Yard
 
 from pilotage.planner.actions.types import ActionKind
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, SCHEMA_FILE
-from pilotage.policies.digests import digest_of, mark_of
+from pilotage.policies.digests import digest_of, idempotency_key_of
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Identity
 
@@ -88,7 +88,7 @@ class Reference:
 class Crashes:
     """Makes targets, has proposals about them carried out by processes that die, and looks at what came of it."""
 
-    yard: Yard
+    targets: LeverTargets
     bundle: Path
     home: Path
     zygote: subprocess.Popen[str]
@@ -140,18 +140,18 @@ class Crashes:
     def reference(self, name: str) -> Reference:
         """The effect of an injector that is not killed, found once."""
         if name not in self.references:
-            target = self.yard.ask(lambda api: TARGETS[name](self.yard, api))
+            target = self.targets.ask(lambda api: TARGETS[name](self.targets, api))
             ledger, filed, path = self.file(target)
-            proposal_id, mark = filed.proposal.id, mark_of(filed.digest)
-            before = self.look(target, mark)
+            proposal_id, idempotency_key = filed.proposal.id, idempotency_key_of(filed.digest)
+            before = self.look(target, idempotency_key)
             there = self.drive(path, proposal_id, "none")
-            after, status = self.look(target, mark), str(ledger.status(proposal_id))
+            after, status = self.look(target, idempotency_key), str(ledger.status(proposal_id))
             assert status in ("delivered", "verified"), f"{name}: {ledger.story(proposal_id)[-1]!s}"
             back = self.drive(path, proposal_id, "none", undo=True)
             self.references[name] = Reference(
                 before=before,
                 after=after,
-                undone=self.look(target, mark),
+                undone=self.look(target, idempotency_key),
                 status=status,
                 undone_status=str(ledger.status(proposal_id)),
                 writes=there["writes"],
@@ -161,9 +161,9 @@ class Crashes:
             assert after != before or name == "notify_owner"
         return self.references[name]
 
-    def look(self, target: Target, mark: str) -> Any:
+    def look(self, target: Target, idempotency_key: str) -> Any:
         """What there is to see of the target now."""
-        return self.yard.ask(lambda api: target.look(api, mark))
+        return self.targets.ask(lambda api: target.look(api, idempotency_key))
 
     def killed(self, name: str, step: str) -> str:
         """How much of the effect stood when the process had died at this step: none, half or one.
@@ -171,21 +171,21 @@ class Crashes:
         Fails unless a process that is started again leaves exactly the effect of one that was not killed.
         """
         wanted, back = self.reference(name), step in self.reference(name).ways_back()
-        target = self.yard.ask(lambda api: TARGETS[name](self.yard, api))
+        target = self.targets.ask(lambda api: TARGETS[name](self.targets, api))
         ledger, filed, path = self.file(target)
-        proposal_id, mark = filed.proposal.id, mark_of(filed.digest)
+        proposal_id, idempotency_key = filed.proposal.id, idempotency_key_of(filed.digest)
         if back:
             self.drive(path, proposal_id, "none")
         self.drive(path, proposal_id, step, undo=back)
-        stood = self.look(target, mark)
+        stood = self.look(target, idempotency_key)
         self.drive(path, proposal_id, "none", undo=back)
         end = wanted.undone if back else wanted.after
-        assert self.look(target, mark) == end, f"{name} killed at {step}"
+        assert self.look(target, idempotency_key) == end, f"{name} killed at {step}"
         ended = wanted.undone_status if back else wanted.status
         assert _standing(ledger.status(proposal_id)) == _standing(ended), f"{name} killed at {step}"
         # and once more: whoever comes later finds nothing to do
         self.drive(path, proposal_id, "none", undo=back)
-        assert self.look(target, mark) == end, f"{name} killed at {step}, started a third time"
+        assert self.look(target, idempotency_key) == end, f"{name} killed at {step}, started a third time"
         assert ledger.verify_audit().ok
         ledger.close()
         start = wanted.after if back else wanted.before
@@ -205,8 +205,8 @@ def crashes(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFact
     bundle.mkdir()
     shutil.copy(DEFAULT_BUNDLE / SCHEMA_FILE, bundle)
     (bundle / "all.cedar").write_text(ALLOW_ALL)
-    yard = Yard(server=prefect_server)
-    yard.open()
+    targets = LeverTargets(server=prefect_server)
+    targets.open()
     with (home / LOG).open("w") as log:
         zygote = subprocess.Popen(
             [sys.executable, str(DRIVER)],
@@ -217,7 +217,7 @@ def crashes(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFact
             text=True,
         )
         try:
-            yield Crashes(yard=yard, bundle=bundle, home=home, zygote=zygote)
+            yield Crashes(targets=targets, bundle=bundle, home=home, zygote=zygote)
         finally:
             zygote.kill()
             zygote.communicate()

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from pilotage.flows.controller.controller import judge_held
+from pilotage.flows.controller.controller import judge_deferred
 from pilotage.flows.execution.injector import Injector, InjectorLimits, final_word
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement, Receipt
@@ -41,16 +41,18 @@ class ScriptedLever:
     executed: int = 0
     undone: int = 0
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         if self.failures:
             raise self.failures.pop(0)
         self.executed += 1
         return Delivery(effect=Effect.DONE)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         return self.check
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         self.undone += 1
         return Delivery(effect=Effect.DONE)
 
@@ -81,7 +83,7 @@ class ScriptedFacts:
         )
 
 
-class Bench:
+class LeverBench:
     """One injector and everything it touches."""
 
     def __init__(self, path: Path) -> None:
@@ -146,8 +148,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "ledger.sqlite")
+def bench(tmp_path: Path) -> Iterator[LeverBench]:
+    bench = LeverBench(tmp_path / "ledger.sqlite")
     yield bench
     bench.ledger.close()
 
@@ -156,7 +158,7 @@ def retry() -> RetryRun:
     return RetryRun(run_id=str(uuid4()))
 
 
-def test_what_policy_allows_is_delivered_once_and_verified(bench: Bench) -> None:
+def test_what_policy_allows_is_delivered_once_and_verified(bench: LeverBench) -> None:
     proposal_id = bench.delivered(retry())
     bench.lever.check = Check(judgement=Judgement.VERIFIED, detail="it completed", final_state="Completed")
     assert asyncio.run(bench.injector.verify()) == 1
@@ -165,13 +167,13 @@ def test_what_policy_allows_is_delivered_once_and_verified(bench: Bench) -> None
     assert bench.lever.executed == 1
 
 
-def look_at_held(bench: Bench, tmp_path: Path) -> None:
+def look_at_deferred(bench: LeverBench, tmp_path: Path) -> None:
     switch = KillSwitch(tmp_path / "stop", bench.ledger, resume_votes=lambda: 2)
-    asyncio.run(judge_held(bench.injector, bench.ledger, switch))
+    asyncio.run(judge_deferred(bench.injector, bench.ledger, switch))
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["Prefect is silent", "it was deleted"])
-def test_without_facts_nothing_is_allowed_or_admitted(bench: Bench, silent: bool) -> None:
+def test_without_facts_nothing_is_allowed_or_admitted(bench: LeverBench, silent: bool) -> None:
     bench.facts.unknown, bench.facts.gone = silent, not silent
     proposal_id = bench.judged(retry())
     status, refusal = ("held", "!unreachable") if silent else ("denied", "!missing-fact")
@@ -185,7 +187,7 @@ def test_without_facts_nothing_is_allowed_or_admitted(bench: Bench, silent: bool
 
 @pytest.mark.parametrize("allowed_before", [False, True], ids=["judging", "admitting"])
 def test_what_only_prefects_silence_denied_is_judged_again_when_it_answers(
-    bench: Bench, tmp_path: Path, allowed_before: bool
+    bench: LeverBench, tmp_path: Path, allowed_before: bool
 ) -> None:
     bench.facts.unknown = not allowed_before
     proposal_id = bench.judged(retry())
@@ -196,26 +198,26 @@ def test_what_only_prefects_silence_denied_is_judged_again_when_it_answers(
         assert verdict.outcome is Outcome.DENY
     assert bench.ledger.status(proposal_id) == "held"
     steps = len(bench.ledger.story(proposal_id))
-    look_at_held(bench, tmp_path)
-    look_at_held(bench, tmp_path)
+    look_at_deferred(bench, tmp_path)
+    look_at_deferred(bench, tmp_path)
     assert len(bench.ledger.story(proposal_id)) == steps  # a long silence is not told at every look
     bench.facts.unknown = False
-    look_at_held(bench, tmp_path)
+    look_at_deferred(bench, tmp_path)
     assert bench.ledger.status(proposal_id) == "allowed"
     assert asyncio.run(bench.injector.admit(proposal_id)) is not None
     assert asyncio.run(bench.injector.deliver()) is True
     assert bench.lever.executed == 1
 
 
-def test_what_a_process_filed_and_did_not_live_to_judge_is_judged(bench: Bench, tmp_path: Path) -> None:
+def test_what_a_process_filed_and_did_not_live_to_judge_is_judged(bench: LeverBench, tmp_path: Path) -> None:
     proposal_id = bench.filed(retry())
     assert bench.ledger.status(proposal_id) == "filed"
-    look_at_held(bench, tmp_path)
+    look_at_deferred(bench, tmp_path)
     assert bench.ledger.status(proposal_id) == "allowed"
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.SHADOW])
-def test_in_observe_and_shadow_not_even_an_admitted_row_is_delivered(bench: Bench, mode: Mode) -> None:
+def test_in_observe_and_shadow_not_even_an_admitted_row_is_delivered(bench: LeverBench, mode: Mode) -> None:
     proposal_id = bench.judged(retry())
     asyncio.run(bench.injector.admit(proposal_id))
     bench.mode = mode
@@ -223,7 +225,7 @@ def test_in_observe_and_shadow_not_even_an_admitted_row_is_delivered(bench: Benc
     assert bench.lever.executed == 0
 
 
-def test_the_stop_file_holds_at_admitting_and_at_delivering(bench: Bench) -> None:
+def test_the_stop_file_holds_at_admitting_and_at_delivering(bench: LeverBench) -> None:
     first, second = bench.judged(retry()), bench.judged(retry())
     asyncio.run(bench.injector.admit(first))
     bench.stop = "pat: looking into it"
@@ -232,7 +234,7 @@ def test_the_stop_file_holds_at_admitting_and_at_delivering(bench: Bench) -> Non
     assert bench.lever.executed == 0
 
 
-def test_a_passing_fault_is_tried_again_and_a_lasting_one_given_up(bench: Bench) -> None:
+def test_a_passing_fault_is_tried_again_and_a_lasting_one_given_up(bench: LeverBench) -> None:
     bench.lever.failures = [OrchestratorError("busy", transient=True)]
     proposal_id = bench.delivered(retry())
     assert bench.ledger.status(proposal_id) == "admitted"
@@ -245,7 +247,7 @@ def test_a_passing_fault_is_tried_again_and_a_lasting_one_given_up(bench: Bench)
     assert bench.ledger.status(other) == "failed"
 
 
-def test_a_fault_that_never_passes_is_given_up_in_the_end(bench: Bench) -> None:
+def test_a_fault_that_never_passes_is_given_up_in_the_end(bench: LeverBench) -> None:
     bench.lever.failures = [OrchestratorError("busy", transient=True) for _ in range(10)]
     proposal_id = bench.delivered(retry())
     for _ in range(5):
@@ -255,7 +257,7 @@ def test_a_fault_that_never_passes_is_given_up_in_the_end(bench: Bench) -> None:
     assert bench.lever.executed == 0
 
 
-def test_a_slot_nobody_took_while_it_was_held_is_a_broken_promise_and_taken_back(bench: Bench) -> None:
+def test_a_slot_nobody_took_while_it_was_held_is_a_broken_promise_and_taken_back(bench: LeverBench) -> None:
     proposal_id = bench.delivered(RESERVE)
     bench.later(59)
     assert asyncio.run(bench.injector.verify()) == 0
@@ -267,7 +269,7 @@ def test_a_slot_nobody_took_while_it_was_held_is_a_broken_promise_and_taken_back
     assert asyncio.run(bench.injector.undo_due()) == 0
 
 
-def test_a_slot_is_given_back_as_soon_as_nothing_waits_for_it(bench: Bench) -> None:
+def test_a_slot_is_given_back_as_soon_as_nothing_waits_for_it(bench: LeverBench) -> None:
     bench.delivered(RESERVE)
     bench.empty = True
     assert asyncio.run(bench.injector.undo_due()) == 0  # nobody has had it yet
@@ -277,7 +279,7 @@ def test_a_slot_is_given_back_as_soon_as_nothing_waits_for_it(bench: Bench) -> N
     assert bench.lever.undone == 1
 
 
-def test_what_is_held_is_given_back_when_the_hold_runs_out(bench: Bench) -> None:
+def test_what_is_held_is_given_back_when_the_hold_runs_out(bench: LeverBench) -> None:
     bench.delivered(RESERVE)
     bench.lever.check = Check(judgement=Judgement.VERIFIED, detail="a run got it")
     asyncio.run(bench.injector.verify())
@@ -285,7 +287,7 @@ def test_what_is_held_is_given_back_when_the_hold_runs_out(bench: Bench) -> None
     assert asyncio.run(bench.injector.undo_due()) == 1
 
 
-def test_undoing_what_never_happened_is_refused(bench: Bench) -> None:
+def test_undoing_what_never_happened_is_refused(bench: LeverBench) -> None:
     back = asyncio.run(bench.injector.undo(bench.judged(retry()), by="pat", why="a test"))
     assert back.effect is Effect.REFUSED
     assert bench.lever.undone == 0
@@ -306,7 +308,7 @@ def test_the_window_counts_from_when_the_action_was_to_happen(
 ) -> None:
     receipt = Receipt(
         proposal_id="p-000000000000",
-        mark="m",
+        idempotency_key="m",
         action=RetryRun(run_id=str(uuid4()), delay=timedelta(seconds=delay)),
         effect=Effect.DONE,
         before={},
@@ -319,6 +321,6 @@ def test_the_window_counts_from_when_the_action_was_to_happen(
     )
 
 
-def test_telling_an_owner_is_a_delivery_like_any_other(bench: Bench) -> None:
+def test_telling_an_owner_is_a_delivery_like_any_other(bench: LeverBench) -> None:
     proposal_id = bench.delivered(NotifyOwner(run_id=str(uuid4())))
     assert bench.ledger.status(proposal_id) == "delivered"

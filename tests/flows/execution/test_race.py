@@ -24,9 +24,9 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import PrefectClient
 from tests.conftest import PrefectServer
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.lever_targets import PatientApi
 from tests.flows.soak_report import progress, record
-from tests.flows.yard import PatientApi
 
 from pilotage.flows.execution.receipts import Effect
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, RescheduleLever
@@ -89,10 +89,12 @@ async def race_on(
     }
     run = await api.create_run_of(deployment_id, body)
     start = datetime.now(UTC) + (SOON if boosted else PARKED)
-    action, mark = RescheduleRun(run_id=run.id, start=start), str(uuid4())
+    action, idempotency_key = RescheduleRun(run_id=run.id, start=start), str(uuid4())
     while True:
         try:
-            done = await RescheduleLever(api).execute(action, mark=mark, expected_state_id="", message="m")
+            done = await RescheduleLever(api).execute(
+                action, idempotency_key=idempotency_key, expected_state_id="", message="m"
+            )
             break
         except OrchestratorError as error:
             # as the injector does: the same delivery once more, for as long as the server is busy
@@ -143,12 +145,12 @@ async def all_ended(races: Sequence[Race], within: float) -> dict[str, str]:
         for each in races:
             if (await api.run(each.run_id)).state.type is StateType.SCHEDULED:
                 await api.set_state(
-                    each.run_id, StateType.CANCELLED, "Cancelled", message="m", mark=str(uuid4())
+                    each.run_id, StateType.CANCELLED, "Cancelled", message="m", idempotency_key=str(uuid4())
                 )
     return crashed
 
 
-def deploy(floor: Floor, home: Path, pool: str, queue: str) -> str:
+def deploy(prefect_probe: PrefectProbe, home: Path, pool: str, queue: str) -> str:
     """The id of the deployment that is raced about."""
     (home / "raced.py").write_text(RACED)
 
@@ -164,7 +166,7 @@ def deploy(floor: Floor, home: Path, pool: str, queue: str) -> str:
         )
         return str(made)
 
-    return floor.do(create)
+    return prefect_probe.do(create)
 
 
 @contextmanager
@@ -220,10 +222,12 @@ def count(races: Sequence[Race], folder: Path, crashed: Mapping[str, str]) -> di
     }
 
 
-def test_a_run_is_executed_once_whether_the_worker_or_the_pilot_gets_it(floor: Floor, tmp_path: Path) -> None:
+def test_a_run_is_executed_once_whether_the_worker_or_the_pilot_gets_it(
+    prefect_probe: PrefectProbe, tmp_path: Path
+) -> None:
     folder = tmp_path / "executions"
     folder.mkdir()
-    deployment_id = deploy(floor, tmp_path, "pilotage", "low")
+    deployment_id = deploy(prefect_probe, tmp_path, "pilotage", "low")
     # the worker of the session asks each second, for what is due within two
     races = asyncio.run(run_races(("high", "default", "low"), deployment_id, folder, leads(6, reach=2)))
     crashed = asyncio.run(all_ended(races, within=120))
@@ -238,10 +242,10 @@ def test_a_run_is_executed_once_whether_the_worker_or_the_pilot_gets_it(floor: F
 def test_two_hundred_runs_are_raced_for(prefect_server: PrefectServer, tmp_path: Path) -> None:
     folder = tmp_path / "executions"
     folder.mkdir()
-    floor, pool = Floor(prefect_server), f"raced-{uuid4().hex[:6]}"
+    prefect_probe, pool = PrefectProbe(prefect_server), f"raced-{uuid4().hex[:6]}"
     lanes = tuple(f"lane{number}" for number in range(5))
     prefect_server.embedded.create_pool(pool, queues=lanes, concurrency_limit=6)
-    deployment_id = deploy(floor, tmp_path, pool, lanes[0])
+    deployment_id = deploy(prefect_probe, tmp_path, pool, lanes[0])
     with worker_of(prefect_server, pool, tmp_path / "worker.log"):
         races = asyncio.run(run_races(lanes, deployment_id, folder, leads(200, reach=10)))
         crashed = asyncio.run(all_ended(races, within=1200))

@@ -19,18 +19,18 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed, Pending
-from tests.flows.aboard import eventually
-from tests.flows.bench import Bench, holds_on, let_go
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.dead_run_targets import AS_PREFECT, EVERY, heard_from_others, told
 from tests.flows.execution.dying_injector import AHEAD
-from tests.flows.graves import AS_PREFECT, EVERY, heard_from_others, told
+from tests.flows.lever_bench import LeverBench, holds_on, worker_has_released
+from tests.flows.running_controller import eventually
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes
+from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.levers.mark_crashed import MarkCrashedLever
 from pilotage.flows.levers.release_slot import ReleaseSlotLever
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.flows.prefect.liveness import THIS_HOST, Process, Signs, process_here, proof_of
+from pilotage.flows.prefect.liveness import THIS_HOST, LivenessEvidence, Process, process_here, proof_of
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot, RetryRun
 from pilotage.telemetry.errors import OrchestratorError
@@ -44,7 +44,7 @@ NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 BEAT = timedelta(seconds=180)
 
 
-def signs(**other: Any) -> Signs:
+def signs(**other: Any) -> LivenessEvidence:
     seen = {
         "heard": NOW - timedelta(hours=1),
         "every": BEAT,
@@ -52,7 +52,7 @@ def signs(**other: Any) -> Signs:
         "process": "gone",
         "here": False,
     }
-    return Signs(**{**seen, **other})
+    return LivenessEvidence(**{**seen, **other})
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def signs(**other: Any) -> Signs:
         (signs(heard=NOW - timedelta(hours=1), every=timedelta(minutes=20)), ""),
     ],
 )
-def test_death_takes_two_signs_and_any_sign_of_life_outweighs_them(seen: Signs, by: str) -> None:
+def test_death_takes_two_signs_and_any_sign_of_life_outweighs_them(seen: LivenessEvidence, by: str) -> None:
     proof = proof_of(seen, NOW)
     assert proof.by == by
     assert proof.why
@@ -111,11 +111,11 @@ GONE = "gone-for-good"
 """A worker that was heard once."""
 
 
-class Morgue(Bench):
+class DeadRuns(LeverBench):
     """Runs that are Running by their states, with or without the signs of a process."""
 
     def ask(self, method: str, route: str, **sent: Any) -> Any:
-        server = self.floor.server
+        server = self.prefect_probe.server
         user, _, password = server.auth_string.partition(":")
         with httpx.Client(
             base_url=server.api_url, auth=(user, password), timeout=60, headers=AS_PREFECT
@@ -190,16 +190,25 @@ class Morgue(Bench):
             api, probe=lambda run_id, pid: process, clock=lambda: datetime.now(UTC) + AHEAD
         )
 
-    def marked(self, run_id: str, mark: str, *, process: Process = "gone", expected: str = "") -> Delivery:
+    def marked(
+        self, run_id: str, idempotency_key: str, *, process: Process = "gone", expected: str = ""
+    ) -> Delivery:
         return self.with_api(
             lambda api: self.mark_lever(api, process).execute(
-                MarkCrashed(run_id=run_id), mark=mark, expected_state_id=expected, message="pilotage p-1"
+                MarkCrashed(run_id=run_id),
+                idempotency_key=idempotency_key,
+                expected_state_id=expected,
+                message="pilotage p-1",
             )
         )
 
-    def checked(self, run_id: str, delivery: Delivery, mark: str, process: Process = "gone") -> Check:
+    def checked(
+        self, run_id: str, delivery: Delivery, idempotency_key: str, process: Process = "gone"
+    ) -> Check:
         return self.with_api(
-            lambda api: self.mark_lever(api, process).verify(MarkCrashed(run_id=run_id), delivery, mark=mark)
+            lambda api: self.mark_lever(api, process).verify(
+                MarkCrashed(run_id=run_id), delivery, idempotency_key=idempotency_key
+            )
         )
 
     def slots(self, limit: str) -> int:
@@ -214,238 +223,250 @@ class Morgue(Bench):
 
 
 @pytest.fixture(scope="module")
-def morgue(floor: Floor) -> Morgue:
+def dead_runs(prefect_probe: PrefectProbe) -> DeadRuns:
     """Runs among which others are heard all the while, by the lever's clock."""
-    morgue, now = Morgue(floor), datetime.now(UTC)
+    dead_runs, now = DeadRuns(prefect_probe), datetime.now(UTC)
     # Prefect takes its time to call a worker offline
-    morgue.worker_beats(GONE, every=1)
+    dead_runs.worker_beats(GONE, every=1)
     others = heard_from_others(now, timedelta(minutes=30))
-    morgue.tell(*others)
+    dead_runs.tell(*others)
     last = others[-1][2]
     eventually(
-        lambda: morgue.with_api(lambda api: api.events_between(last - EVERY / 8, last + EVERY / 8)),
+        lambda: dead_runs.with_api(lambda api: api.events_between(last - EVERY / 8, last + EVERY / 8)),
         what="what others said",
     )
-    return morgue
+    return dead_runs
 
 
 # -- marking ---------------------------------------------------------------------------------------------------
 
 
-def test_a_dead_run_is_marked_once_its_slot_is_free_and_it_is_tried_again(morgue: Morgue, mark: str) -> None:
-    deployment = morgue.deployment(THIS_HOST, limit=2)
-    dead, living = morgue.running(deployment), morgue.running(deployment)
+def test_a_dead_run_is_marked_once_its_slot_is_free_and_it_is_tried_again(
+    dead_runs: DeadRuns, idempotency_key: str
+) -> None:
+    deployment = dead_runs.deployment(THIS_HOST, limit=2)
+    dead, living = dead_runs.running(deployment), dead_runs.running(deployment)
     limit = f"deployment:{deployment}"
-    assert morgue.slots(limit) == 2
-    morgue.beats(dead)
-    delivery = morgue.marked(dead, mark, expected=morgue.state_id(dead))
+    assert dead_runs.slots(limit) == 2
+    dead_runs.beats(dead)
+    delivery = dead_runs.marked(dead, idempotency_key, expected=dead_runs.state_id(dead))
     assert delivery.effect is Effect.DONE, delivery
     assert delivery.before["signs"] == "process"
-    assert morgue.state_name(dead) == "Crashed"
-    assert morgue.slots(limit) == 1
-    assert morgue.marked(dead, mark).effect is Effect.ALREADY
-    assert morgue.slots(limit) == 1
-    assert morgue.checked(dead, delivery, mark).judgement is Judgement.VERIFIED
-    assert morgue.undo(MarkCrashed(run_id=dead), delivery, mark).effect is Effect.REFUSED
+    assert dead_runs.state_name(dead) == "Crashed"
+    assert dead_runs.slots(limit) == 1
+    assert dead_runs.marked(dead, idempotency_key).effect is Effect.ALREADY
+    assert dead_runs.slots(limit) == 1
+    assert dead_runs.checked(dead, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert dead_runs.undo(MarkCrashed(run_id=dead), delivery, idempotency_key).effect is Effect.REFUSED
     # no worker reports the end of a process that died with it; the lever for retries waits and goes on
-    again = morgue.execute(RetryRun(run_id=dead, delay=timedelta(hours=6)), str(uuid4()))
+    again = dead_runs.execute(RetryRun(run_id=dead, delay=timedelta(hours=6)), str(uuid4()))
     assert again.effect is Effect.DONE, again
     # the mark is found by a delivery that comes late, and the run is not marked a second time
-    assert morgue.marked(dead, mark).effect is Effect.ALREADY
-    assert morgue.state_name(dead) == "AwaitingRetry"
-    assert morgue.marked(living, str(uuid4())).effect is Effect.REFUSED
-    morgue.floor.move(dead, Completed())
-    morgue.floor.move(living, Completed())
+    assert dead_runs.marked(dead, idempotency_key).effect is Effect.ALREADY
+    assert dead_runs.state_name(dead) == "AwaitingRetry"
+    assert dead_runs.marked(living, str(uuid4())).effect is Effect.REFUSED
+    dead_runs.prefect_probe.move(dead, Completed())
+    dead_runs.prefect_probe.move(living, Completed())
 
 
 def test_a_run_and_its_worker_that_are_both_silent_are_told_apart_from_a_slow_run(
-    morgue: Morgue, mark: str
+    dead_runs: DeadRuns, idempotency_key: str
 ) -> None:
-    run_id, fresh = morgue.held_back(), f"w-{uuid4().hex[:6]}"
-    morgue.worker_beats(fresh, every=3600)
-    morgue.beats(run_id)
-    assert "nothing is known" in morgue.marked(run_id, mark).reason
-    morgue.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": fresh})
+    run_id, fresh = dead_runs.held_back(), f"w-{uuid4().hex[:6]}"
+    dead_runs.worker_beats(fresh, every=3600)
+    dead_runs.beats(run_id)
+    assert "nothing is known" in dead_runs.marked(run_id, idempotency_key).reason
+    dead_runs.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": fresh})
     # its worker is heard: the run may be slow
-    assert "its worker is heard" in morgue.marked(run_id, mark).reason
-    morgue.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": GONE})
+    assert "its worker is heard" in dead_runs.marked(run_id, idempotency_key).reason
+    dead_runs.ask("PATCH", f"/flow_runs/{run_id}/labels", json={"prefect.worker.name": GONE})
 
     def offline() -> bool:
-        workers = morgue.with_api(lambda api: api.workers("pilotage"))
+        workers = dead_runs.with_api(lambda api: api.workers("pilotage"))
         return not next(each for each in workers if each.name == GONE).online
 
     eventually(offline, what="a worker that Prefect calls offline")
-    delivery = morgue.marked(run_id, mark, process="unknown")
+    delivery = dead_runs.marked(run_id, idempotency_key, process="unknown")
     assert (delivery.effect, delivery.before["signs"]) == (Effect.DONE, "worker"), delivery
     # a run that speaks after it was marked was not dead, and people are told
-    morgue.tell((run_id, "prefect.flow-run.heartbeat", datetime.now(UTC) + timedelta(seconds=1)))
+    dead_runs.tell((run_id, "prefect.flow-run.heartbeat", datetime.now(UTC) + timedelta(seconds=1)))
     check = eventually(
         lambda: (
-            found if (found := morgue.checked(run_id, delivery, mark)).judgement is Judgement.FAILED else None
+            found
+            if (found := dead_runs.checked(run_id, delivery, idempotency_key)).judgement is Judgement.FAILED
+            else None
         ),
         what="a heartbeat after death",
     )
     assert "alive" in check.detail
 
 
-def test_nothing_living_or_ended_is_marked(morgue: Morgue, mark: str) -> None:
-    deployment = morgue.deployment(THIS_HOST)
-    run_id = morgue.running(deployment)
-    assert "never heard" in morgue.marked(run_id, mark).reason
-    morgue.beats(run_id)
-    assert "alive" in morgue.marked(run_id, mark, process="alive").reason
-    assert "moved on" in morgue.marked(run_id, mark, expected=str(uuid4())).reason
+def test_nothing_living_or_ended_is_marked(dead_runs: DeadRuns, idempotency_key: str) -> None:
+    deployment = dead_runs.deployment(THIS_HOST)
+    run_id = dead_runs.running(deployment)
+    assert "never heard" in dead_runs.marked(run_id, idempotency_key).reason
+    dead_runs.beats(run_id)
+    assert "alive" in dead_runs.marked(run_id, idempotency_key, process="alive").reason
+    assert "moved on" in dead_runs.marked(run_id, idempotency_key, expected=str(uuid4())).reason
     # by today's clock it was heard a moment ago
-    now = morgue.with_api(
+    now = dead_runs.with_api(
         lambda api: MarkCrashedLever(api, probe=lambda run, pid: "gone").execute(
-            MarkCrashed(run_id=run_id), mark=mark, expected_state_id="", message="m"
+            MarkCrashed(run_id=run_id), idempotency_key=idempotency_key, expected_state_id="", message="m"
         )
     )
     assert "it was heard" in now.reason
-    assert morgue.state_name(run_id) == "Running"
+    assert dead_runs.state_name(run_id) == "Running"
     states: tuple[State, ...] = (Pending(), Failed(), Completed())
     for state in states:
-        morgue.floor.move(run_id, state)
-        assert morgue.marked(run_id, mark).effect is Effect.REFUSED
-        assert morgue.state_name(run_id) == state.name
+        dead_runs.prefect_probe.move(run_id, state)
+        assert dead_runs.marked(run_id, idempotency_key).effect is Effect.REFUSED
+        assert dead_runs.state_name(run_id) == state.name
 
 
-def test_silence_counts_only_while_the_server_was_there_to_hear(morgue: Morgue, mark: str) -> None:
-    run_id = morgue.running(morgue.deployment(THIS_HOST))
-    morgue.beats(run_id)
+def test_silence_counts_only_while_the_server_was_there_to_hear(
+    dead_runs: DeadRuns, idempotency_key: str
+) -> None:
+    run_id = dead_runs.running(dead_runs.deployment(THIS_HOST))
+    dead_runs.beats(run_id)
     # nobody at all is heard at that time, which the clock of this lever has far ahead
     far = timedelta(days=2)
 
     async def execute(api: PrefectApi) -> Delivery:
         lever = MarkCrashedLever(api, probe=lambda run, pid: "gone", clock=lambda: datetime.now(UTC) + far)
-        return await lever.execute(MarkCrashed(run_id=run_id), mark=mark, expected_state_id="", message="m")
+        return await lever.execute(
+            MarkCrashed(run_id=run_id), idempotency_key=idempotency_key, expected_state_id="", message="m"
+        )
 
     with pytest.raises(OrchestratorError, match="may have been away") as caught:
-        morgue.with_api(execute)
+        dead_runs.with_api(execute)
     assert caught.value.transient
-    assert morgue.state_name(run_id) == "Running"
-    morgue.floor.move(run_id, Completed())
+    assert dead_runs.state_name(run_id) == "Running"
+    dead_runs.prefect_probe.move(run_id, Completed())
 
 
-def test_the_facts_of_a_run_say_whether_it_is_proven_dead(morgue: Morgue) -> None:
-    run_id = morgue.running(morgue.deployment(THIS_HOST))
+def test_the_facts_of_a_run_say_whether_it_is_proven_dead(dead_runs: DeadRuns) -> None:
+    run_id = dead_runs.running(dead_runs.deployment(THIS_HOST))
 
     def death() -> str:
-        return morgue.with_api(lambda api: PrefectFacts(api).target(MarkCrashed(run_id=run_id))).death
+        return dead_runs.with_api(lambda api: PrefectFacts(api).target(MarkCrashed(run_id=run_id))).death
 
-    morgue.beats(run_id)
+    dead_runs.beats(run_id)
     assert death() == ""
     # by the measured interval it should have been heard since
-    assert morgue.with_api(lambda api: PrefectFacts(api).target(RetryRun(run_id=run_id))).death == ""
-    morgue.floor.move(run_id, Completed())
+    assert dead_runs.with_api(lambda api: PrefectFacts(api).target(RetryRun(run_id=run_id))).death == ""
+    dead_runs.prefect_probe.move(run_id, Completed())
     assert death() == ""
 
 
 # -- what Prefect does, so that the lever has to be careful --------------------------------------------------------
 
 
-def test_prefect_takes_crashed_for_a_living_run_and_frees_its_slot(morgue: Morgue) -> None:
-    deployment = morgue.deployment(limit=1)
-    run_id = morgue.running(deployment)
-    assert morgue.go(run_id, "CRASHED") == "ACCEPT"
-    assert morgue.slots(f"deployment:{deployment}") == 0
+def test_prefect_takes_crashed_for_a_living_run_and_frees_its_slot(dead_runs: DeadRuns) -> None:
+    deployment = dead_runs.deployment(limit=1)
+    run_id = dead_runs.running(deployment)
+    assert dead_runs.go(run_id, "CRASHED") == "ACCEPT"
+    assert dead_runs.slots(f"deployment:{deployment}") == 0
     # but never for one that has ended
-    assert morgue.go(run_id, "CRASHED") == "ABORT"
+    assert dead_runs.go(run_id, "CRASHED") == "ABORT"
 
 
 def test_a_run_whose_lease_has_lapsed_takes_another_runs_slot_with_it_so_the_lever_waits(
-    morgue: Morgue, mark: str
+    dead_runs: DeadRuns, idempotency_key: str
 ) -> None:
-    deployment = morgue.deployment(THIS_HOST, limit=2)
-    first, second = morgue.running(deployment), morgue.running(deployment)
+    deployment = dead_runs.deployment(THIS_HOST, limit=2)
+    first, second = dead_runs.running(deployment), dead_runs.running(deployment)
     limit = f"deployment:{deployment}"
     # what Prefect does by itself five minutes after a process died
-    morgue.ask("POST", "/v2/concurrency_limits/decrement-with-lease", json={"lease_id": morgue.lease(first)})
-    assert morgue.slots(limit) == 1
-    morgue.beats(first)
-    delivery = morgue.marked(first, mark)
+    dead_runs.ask(
+        "POST", "/v2/concurrency_limits/decrement-with-lease", json={"lease_id": dead_runs.lease(first)}
+    )
+    assert dead_runs.slots(limit) == 1
+    dead_runs.beats(first)
+    delivery = dead_runs.marked(first, idempotency_key)
     assert delivery.effect is Effect.REFUSED
     assert "given back already" in delivery.reason
-    assert morgue.slots(limit) == 1
+    assert dead_runs.slots(limit) == 1
     # so it is: the slot that is lost here is the living run's
-    assert morgue.go(first, "CRASHED") == "ACCEPT"
-    assert morgue.slots(limit) == 0
-    assert morgue.state_name(second) == "Running"
-    morgue.floor.move(second, Completed())
+    assert dead_runs.go(first, "CRASHED") == "ACCEPT"
+    assert dead_runs.slots(limit) == 0
+    assert dead_runs.state_name(second) == "Running"
+    dead_runs.prefect_probe.move(second, Completed())
 
 
 # -- slots -----------------------------------------------------------------------------------------------------
 
 
 def test_the_slot_of_a_tag_is_given_back_in_the_name_of_the_dead_and_no_other(
-    morgue: Morgue, mark: str
+    dead_runs: DeadRuns, idempotency_key: str
 ) -> None:
     tag = f"db-{uuid4().hex[:6]}"
-    limit = morgue.ask("POST", "/v2/concurrency_limits/", json={"name": f"tag:{tag}", "limit": 5})
-    dead, living = morgue.running(morgue.deployment()), morgue.running(morgue.deployment())
+    limit = dead_runs.ask("POST", "/v2/concurrency_limits/", json={"name": f"tag:{tag}", "limit": 5})
+    dead, living = dead_runs.running(dead_runs.deployment()), dead_runs.running(dead_runs.deployment())
     tasks = {}
     for run_id in (dead, living):
         body = {"flow_run_id": run_id, "task_key": "t", "dynamic_key": "0", "tags": [tag]}
-        tasks[run_id] = morgue.ask("POST", "/task_runs/", json=body)["id"]
-        morgue.ask(
+        tasks[run_id] = dead_runs.ask("POST", "/task_runs/", json=body)["id"]
+        dead_runs.ask(
             "POST",
             "/v2/concurrency_limits/increment-with-lease",
             json={"slots": 1, "names": [f"tag:{tag}"], "holder": {"type": "task_run", "id": tasks[run_id]}},
         )
     action = ReleaseSlot(scope=LimitScope.TAG, name=tag)
     # neither has ended
-    assert "mark it crashed first" in morgue.execute(action, mark).reason
-    assert morgue.go(dead, "CRASHED") == "ACCEPT"
+    assert "mark it crashed first" in dead_runs.execute(action, idempotency_key).reason
+    assert dead_runs.go(dead, "CRASHED") == "ACCEPT"
 
     def unreported(api: PrefectApi) -> Any:
-        lever = ReleaseSlotLever(api, let_go=holds_on, probe=lambda run, pid: "gone")
-        return lever.execute(action, mark=mark, expected_state_id="", message="m")
+        lever = ReleaseSlotLever(api, worker_has_released=holds_on, probe=lambda run, pid: "gone")
+        return lever.execute(action, idempotency_key=idempotency_key, expected_state_id="", message="m")
 
     # it has ended, but its process may be there still
-    assert "nobody has reported" in morgue.with_api(unreported).reason
-    assert morgue.slots(limit["id"]) == 2
-    delivery = morgue.execute(action, mark)
+    assert "nobody has reported" in dead_runs.with_api(unreported).reason
+    assert dead_runs.slots(limit["id"]) == 2
+    delivery = dead_runs.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE, delivery
     assert delivery.after["given_back"] == [tasks[dead]]
-    assert morgue.with_api(lambda api: api.holders_of_tag(tag)) == (tasks[living],)
-    assert morgue.slots(limit["id"]) == 1
-    assert morgue.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert morgue.execute(action, mark).effect is Effect.ALREADY
-    assert morgue.execute(action, str(uuid4())).effect is Effect.REFUSED
-    assert morgue.slots(limit["id"]) == 1
-    assert morgue.undo(action, delivery, mark).effect is Effect.REFUSED
-    morgue.floor.move(living, Completed())
+    assert dead_runs.with_api(lambda api: api.holders_of_tag(tag)) == (tasks[living],)
+    assert dead_runs.slots(limit["id"]) == 1
+    assert dead_runs.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert dead_runs.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert dead_runs.execute(action, str(uuid4())).effect is Effect.REFUSED
+    assert dead_runs.slots(limit["id"]) == 1
+    assert dead_runs.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
+    dead_runs.prefect_probe.move(living, Completed())
 
 
-def test_slots_of_a_deployment_that_stand_for_no_run_are_given_back(morgue: Morgue, mark: str) -> None:
-    deployment = morgue.deployment(limit=5)
-    limit, living = f"deployment:{deployment}", morgue.running(deployment)
+def test_slots_of_a_deployment_that_stand_for_no_run_are_given_back(
+    dead_runs: DeadRuns, idempotency_key: str
+) -> None:
+    deployment = dead_runs.deployment(limit=5)
+    limit, living = f"deployment:{deployment}", dead_runs.running(deployment)
     action = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=deployment)
-    assert "none of its 1 slots" in morgue.execute(action, mark).reason
+    assert "none of its 1 slots" in dead_runs.execute(action, idempotency_key).reason
     # as a restart leaves them: counted, without a lease and without a run
-    morgue.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
-    assert "seem lost" in morgue.execute(action, mark).reason
-    assert morgue.slots(limit) == 3
+    dead_runs.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
+    assert "seem lost" in dead_runs.execute(action, idempotency_key).reason
+    assert dead_runs.slots(limit) == 3
 
     def later(api: PrefectApi) -> Any:
-        lever = ReleaseSlotLever(api, let_go=let_go, lapse=timedelta(0))
-        return lever.execute(action, mark=mark, expected_state_id="", message="m")
+        lever = ReleaseSlotLever(api, worker_has_released=worker_has_released, lapse=timedelta(0))
+        return lever.execute(action, idempotency_key=idempotency_key, expected_state_id="", message="m")
 
-    delivery = morgue.with_api(later)
+    delivery = dead_runs.with_api(later)
     assert delivery.effect is Effect.DONE, delivery
-    assert morgue.slots(limit) == 1
-    assert morgue.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert morgue.with_api(later).effect is Effect.ALREADY
-    assert morgue.slots(limit) == 1
-    morgue.floor.move(living, Completed())
+    assert dead_runs.slots(limit) == 1
+    assert dead_runs.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert dead_runs.with_api(later).effect is Effect.ALREADY
+    assert dead_runs.slots(limit) == 1
+    dead_runs.prefect_probe.move(living, Completed())
 
 
 def test_a_delivery_that_died_after_it_gave_slots_back_gives_nothing_back_twice(
-    morgue: Morgue, mark: str
+    dead_runs: DeadRuns, idempotency_key: str
 ) -> None:
-    deployment = morgue.deployment(limit=5)
-    limit, living = f"deployment:{deployment}", morgue.running(deployment)
-    morgue.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
+    deployment = dead_runs.deployment(limit=5)
+    limit, living = f"deployment:{deployment}", dead_runs.running(deployment)
+    dead_runs.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
     action = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=deployment)
 
     class Dies(PrefectApi):
@@ -454,8 +475,8 @@ def test_a_delivery_that_died_after_it_gave_slots_back_gives_nothing_back_twice(
             raise KeyboardInterrupt
 
     def later(api: PrefectApi) -> Any:
-        lever = ReleaseSlotLever(api, let_go=let_go, lapse=timedelta(0))
-        return lever.execute(action, mark=mark, expected_state_id="", message="m")
+        lever = ReleaseSlotLever(api, worker_has_released=worker_has_released, lapse=timedelta(0))
+        return lever.execute(action, idempotency_key=idempotency_key, expected_state_id="", message="m")
 
     async def dying() -> None:
         async with Dies.from_prefect_settings().opened() as api:
@@ -463,69 +484,72 @@ def test_a_delivery_that_died_after_it_gave_slots_back_gives_nothing_back_twice(
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
-    assert morgue.slots(limit) == 1
+    assert dead_runs.slots(limit) == 1
     # what is not lost any more was its own doing, and it says so
-    delivery = morgue.with_api(later)
+    delivery = dead_runs.with_api(later)
     assert (delivery.effect, delivery.after["slots"]) == (Effect.DONE, 2)
-    assert morgue.with_api(later).effect is Effect.ALREADY
-    assert morgue.slots(limit) == 1
-    morgue.floor.move(living, Completed())
+    assert dead_runs.with_api(later).effect is Effect.ALREADY
+    assert dead_runs.slots(limit) == 1
+    dead_runs.prefect_probe.move(living, Completed())
 
 
 def test_slots_that_are_lost_still_when_a_delivery_is_repeated_are_not_taken_for_given_back(
-    morgue: Morgue, mark: str
+    dead_runs: DeadRuns, idempotency_key: str
 ) -> None:
-    deployment = morgue.deployment(limit=5)
+    deployment = dead_runs.deployment(limit=5)
     limit = f"deployment:{deployment}"
-    morgue.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
+    dead_runs.ask("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [limit]})
     action = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=deployment)
     # a delivery that died between its note and the decrement, and since then Prefect touched the limit
     note = {"at": datetime.now(UTC).isoformat(), "given_back": ["000", "001"], "slots": 2}
-    morgue.with_api(lambda api: Notes(api).write("slots", mark, note))
-    assert "seem lost" in morgue.execute(action, mark).reason
-    assert morgue.slots(limit) == 2
+    dead_runs.with_api(lambda api: ChangeRecords(api).write("slots", idempotency_key, note))
+    assert "seem lost" in dead_runs.execute(action, idempotency_key).reason
+    assert dead_runs.slots(limit) == 2
 
 
 def test_the_slots_of_a_global_limit_are_nameless_so_a_person_is_told_what_to_do(
-    morgue: Morgue, mark: str
+    dead_runs: DeadRuns, idempotency_key: str
 ) -> None:
     name = f"db-{uuid4().hex[:6]}"
-    limit = morgue.ask("POST", "/v2/concurrency_limits/", json={"name": name, "limit": 5})
+    limit = dead_runs.ask("POST", "/v2/concurrency_limits/", json={"name": name, "limit": 5})
     holders = [str(uuid4()), str(uuid4())]
     for holder in holders:
-        morgue.ask(
+        dead_runs.ask(
             "POST",
             "/v2/concurrency_limits/increment-with-lease",
             json={"slots": 1, "names": [name], "holder": {"type": "flow_run", "id": holder}},
         )
     # who holds them was said, and no route says it again
-    told = str(morgue.ask("GET", f"/v2/concurrency_limits/{name}"))
+    told = str(dead_runs.ask("GET", f"/v2/concurrency_limits/{name}"))
     assert not any(holder in told for holder in holders)
     with pytest.raises(httpx.HTTPStatusError, match="404"):
-        morgue.ask("GET", f"/concurrency_limits/{limit['id']}")
+        dead_runs.ask("GET", f"/concurrency_limits/{limit['id']}")
     # and the bare decrement takes one, nobody can say whose
-    morgue.ask("POST", "/v2/concurrency_limits/decrement", json={"names": [name], "slots": 1})
-    assert morgue.slots(name) == 1
-    delivery = morgue.execute(ReleaseSlot(scope=LimitScope.GLOBAL, name=name), mark)
+    dead_runs.ask("POST", "/v2/concurrency_limits/decrement", json={"names": [name], "slots": 1})
+    assert dead_runs.slots(name) == 1
+    delivery = dead_runs.execute(ReleaseSlot(scope=LimitScope.GLOBAL, name=name), idempotency_key)
     assert delivery.effect is Effect.REFUSED
     assert f"prefect gcl update {name} --active-slots" in delivery.reason
-    assert morgue.slots(name) == 1
+    assert dead_runs.slots(name) == 1
 
 
-def test_the_reset_of_a_tag_ends_the_leases_and_leaves_the_slots_counted(morgue: Morgue) -> None:
+def test_the_reset_of_a_tag_ends_the_leases_and_leaves_the_slots_counted(dead_runs: DeadRuns) -> None:
     tag = f"db-{uuid4().hex[:6]}"
-    limit = morgue.ask("POST", "/v2/concurrency_limits/", json={"name": f"tag:{tag}", "limit": 5})
+    limit = dead_runs.ask("POST", "/v2/concurrency_limits/", json={"name": f"tag:{tag}", "limit": 5})
     holder = {"type": "task_run", "id": str(uuid4())}
     body = {"slots": 1, "names": [f"tag:{tag}"], "holder": holder}
-    lease = morgue.ask("POST", "/v2/concurrency_limits/increment-with-lease", json=body)["lease_id"]
-    assert morgue.with_api(lambda api: api.lease_stands(lease))
-    morgue.ask("POST", f"/concurrency_limits/tag/{tag}/reset", json={})
-    assert not morgue.with_api(lambda api: api.lease_stands(lease))
-    assert morgue.with_api(lambda api: api.holders_of_tag(tag)) == ()
-    assert morgue.slots(limit["id"]) == 1
+    lease = dead_runs.ask("POST", "/v2/concurrency_limits/increment-with-lease", json=body)["lease_id"]
+    assert dead_runs.with_api(lambda api: api.lease_stands(lease))
+    dead_runs.ask("POST", f"/concurrency_limits/tag/{tag}/reset", json={})
+    assert not dead_runs.with_api(lambda api: api.lease_stands(lease))
+    assert dead_runs.with_api(lambda api: api.holders_of_tag(tag)) == ()
+    assert dead_runs.slots(limit["id"]) == 1
 
 
-def test_a_run_of_no_known_deployment_is_not_counted(morgue: Morgue, mark: str) -> None:
+def test_a_run_of_no_known_deployment_is_not_counted(dead_runs: DeadRuns, idempotency_key: str) -> None:
     nobody = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=str(uuid4()))
-    assert morgue.execute(nobody, mark).effect is Effect.REFUSED
-    assert "no limit" in morgue.execute(ReleaseSlot(scope=LimitScope.TAG, name="none-such"), mark).reason
+    assert dead_runs.execute(nobody, idempotency_key).effect is Effect.REFUSED
+    assert (
+        "no limit"
+        in dead_runs.execute(ReleaseSlot(scope=LimitScope.TAG, name="none-such"), idempotency_key).reason
+    )

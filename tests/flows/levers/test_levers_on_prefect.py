@@ -14,16 +14,16 @@ from uuid import uuid4
 
 import pytest
 from prefect.states import Completed, Crashed, Failed, Pending, Running
-from tests.flows.bench import FAR, holds_on, let_go
-from tests.flows.bench import Bench as Bench
+from tests.flows.lever_bench import FAR, holds_on, worker_has_released
+from tests.flows.lever_bench import LeverBench as LeverBench
 
 from pilotage.flows.execution.receipts import Delivery, Effect, Judgement
 from pilotage.flows.levers import build_levers
-from pilotage.flows.levers.idempotency import Notes, step_mark, untouched
+from pilotage.flows.levers.idempotency import ChangeRecords, step_key, untouched
 from pilotage.flows.levers.reschedule_run import RescheduleLever
 from pilotage.flows.levers.resize_run import ResizeLever
-from pilotage.flows.levers.retry_run import LET_GO_GRACE, RetryLever
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.levers.retry_run import RELEASE_GRACE, RetryLever
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView
 from pilotage.planner.actions.types import (
@@ -46,81 +46,83 @@ T = TypeVar("T")
 # -- retry ------------------------------------------------------------------------------------------------
 
 
-def test_a_crashed_run_is_retried_in_place_and_recovers(bench: Bench, mark: str) -> None:
-    run_id = bench.floor.start("settle-trades/demo", die_once=True)
-    assert bench.floor.ended(run_id).state_type is not None
+def test_a_crashed_run_is_retried_in_place_and_recovers(bench: LeverBench, idempotency_key: str) -> None:
+    run_id = bench.prefect_probe.start("settle-trades/demo", die_once=True)
+    assert bench.prefect_probe.ended(run_id).state_type is not None
     bench.wait_for_worker(run_id)
     assert bench.state_name(run_id) == "Crashed"
     action = RetryRun(run_id=run_id)
-    delivery = bench.execute(action, mark, expected=bench.state_id(run_id))
+    delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
     assert delivery.effect is Effect.DONE, delivery
-    check = bench.verified(action, delivery, mark)
+    check = bench.verified(action, delivery, idempotency_key)
     assert check.judgement is Judgement.VERIFIED, check
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.floor.run(run_id).run_count == 2
-    assert bench.undo(action, delivery, mark).effect is Effect.REFUSED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.prefect_probe.run(run_id).run_count == 2
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
-def test_a_repeated_retry_has_no_second_effect(bench: Bench, mark: str) -> None:
+def test_a_repeated_retry_has_no_second_effect(bench: LeverBench, idempotency_key: str) -> None:
     run_id = bench.failed_run()
     action = RetryRun(run_id=run_id, delay=timedelta(hours=1))
-    first = bench.execute(action, mark)
-    states = len(bench.floor.history(run_id))
-    assert (first.effect, bench.execute(action, mark).effect) == (Effect.DONE, Effect.ALREADY)
-    assert len(bench.floor.history(run_id)) == states
+    first = bench.execute(action, idempotency_key)
+    states = len(bench.prefect_probe.history(run_id))
+    assert (first.effect, bench.execute(action, idempotency_key).effect) == (Effect.DONE, Effect.ALREADY)
+    assert len(bench.prefect_probe.history(run_id)) == states
     assert bench.state_name(run_id) == "AwaitingRetry"
-    assert bench.verify(action, first, mark).judgement is Judgement.PENDING
-    message = bench.floor.history(run_id)[-1].message
+    assert bench.verify(action, first, idempotency_key).judgement is Judgement.PENDING
+    message = bench.prefect_probe.history(run_id)[-1].message
     assert message == "pilotage p-0123456789ab"
 
 
-def test_a_retry_that_waits_is_taken_back_by_cancelling_it(bench: Bench, mark: str) -> None:
+def test_a_retry_that_waits_is_taken_back_by_cancelling_it(bench: LeverBench, idempotency_key: str) -> None:
     run_id = bench.failed_run()
     action = RetryRun(run_id=run_id, delay=timedelta(hours=1))
-    delivery = bench.execute(action, mark)
-    assert bench.undo(action, delivery, mark).effect is Effect.DONE
-    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
+    delivery = bench.execute(action, idempotency_key)
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.ALREADY
     assert bench.state_name(run_id) == "Cancelled"
-    assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.FAILED
     # the retry's mark is in the history, so a late repetition does not bring it back
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert bench.state_name(run_id) == "Cancelled"
 
 
-def test_a_run_that_has_moved_on_is_not_retried(bench: Bench, mark: str) -> None:
+def test_a_run_that_has_moved_on_is_not_retried(bench: LeverBench, idempotency_key: str) -> None:
     run_id = bench.failed_run()
     seen = bench.state_id(run_id)
-    bench.floor.move(run_id, Running(), Crashed(message="again"))
-    delivery = bench.execute(RetryRun(run_id=run_id), mark, expected=seen)
+    bench.prefect_probe.move(run_id, Running(), Crashed(message="again"))
+    delivery = bench.execute(RetryRun(run_id=run_id), idempotency_key, expected=seen)
     assert delivery.effect is Effect.REFUSED
     assert "moved on" in delivery.reason
     assert bench.state_name(run_id) == "Crashed"
 
 
-def test_a_completed_run_is_never_retried(bench: Bench, mark: str) -> None:
-    run_id = bench.floor.start("push-ledger/demo", at=datetime.now(UTC) + FAR)
-    bench.floor.move(run_id, Running(), Completed())
-    delivery = bench.execute(RetryRun(run_id=run_id), mark)
+def test_a_completed_run_is_never_retried(bench: LeverBench, idempotency_key: str) -> None:
+    run_id = bench.prefect_probe.start("push-ledger/demo", at=datetime.now(UTC) + FAR)
+    bench.prefect_probe.move(run_id, Running(), Completed())
+    delivery = bench.execute(RetryRun(run_id=run_id), idempotency_key)
     assert delivery.effect is Effect.REFUSED
     assert bench.state_name(run_id) == "Completed"
 
 
-def test_a_retry_that_fails_again_is_not_verified(bench: Bench, mark: str) -> None:
+def test_a_retry_that_fails_again_is_not_verified(bench: LeverBench, idempotency_key: str) -> None:
     run_id = bench.failed_run()
     action = RetryRun(run_id=run_id, delay=timedelta(hours=1))
-    delivery = bench.execute(action, mark)
-    bench.floor.move(run_id, Pending(), Running(), Failed(message="again"))
-    check = bench.verify(action, delivery, mark)
+    delivery = bench.execute(action, idempotency_key)
+    bench.prefect_probe.move(run_id, Pending(), Running(), Failed(message="again"))
+    check = bench.verify(action, delivery, idempotency_key)
     assert check.judgement is Judgement.FAILED
     assert "FAILED again" in check.detail
 
 
-def test_a_retry_waits_until_the_worker_has_let_go(bench: Bench, mark: str) -> None:
+def test_a_retry_waits_until_the_worker_has_let_go(bench: LeverBench, idempotency_key: str) -> None:
     run_id = bench.failed_run()
 
     async def work(api: PrefectApi) -> Delivery:
-        lever = RetryLever(api, let_go=holds_on)
-        return await lever.execute(RetryRun(run_id=run_id), mark=mark, expected_state_id="", message="m")
+        lever = RetryLever(api, worker_has_released=holds_on)
+        return await lever.execute(
+            RetryRun(run_id=run_id), idempotency_key=idempotency_key, expected_state_id="", message="m"
+        )
 
     with pytest.raises(OrchestratorError, match="has not reported") as caught:
         bench.with_api(work)
@@ -129,16 +131,16 @@ def test_a_retry_waits_until_the_worker_has_let_go(bench: Bench, mark: str) -> N
 
 
 def test_a_run_that_no_worker_reports_is_retried_after_the_grace(
-    bench: Bench, mark: str, monkeypatch: pytest.MonkeyPatch
+    bench: LeverBench, idempotency_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert timedelta(seconds=5) < LET_GO_GRACE
-    monkeypatch.setattr("pilotage.flows.levers.retry_run.LET_GO_GRACE", timedelta(0))
+    assert timedelta(seconds=5) < RELEASE_GRACE
+    monkeypatch.setattr("pilotage.flows.levers.retry_run.RELEASE_GRACE", timedelta(0))
     run_id = bench.failed_run()
 
     async def work(api: PrefectApi) -> Delivery:
-        lever = RetryLever(api, let_go=holds_on)
+        lever = RetryLever(api, worker_has_released=holds_on)
         action = RetryRun(run_id=run_id, delay=timedelta(hours=1))
-        return await lever.execute(action, mark=mark, expected_state_id="", message="m")
+        return await lever.execute(action, idempotency_key=idempotency_key, expected_state_id="", message="m")
 
     assert bench.with_api(work).effect is Effect.DONE
 
@@ -146,20 +148,20 @@ def test_a_run_that_no_worker_reports_is_retried_after_the_grace(
 # -- resize -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_out_of_memory_is_given_more_and_recovers(bench: Bench, mark: str) -> None:
-    run_id = bench.floor.start("build-features/demo", needs_mb=160)
-    ended = bench.floor.ended(run_id).state
+def test_a_run_out_of_memory_is_given_more_and_recovers(bench: LeverBench, idempotency_key: str) -> None:
+    run_id = bench.prefect_probe.start("build-features/demo", needs_mb=160)
+    ended = bench.prefect_probe.ended(run_id).state
     assert ended is not None
     assert "MemoryError" in str(ended.message)
     bench.wait_for_worker(run_id)
     action = ResizeRun(run_id=run_id, memory_mb=192)
-    delivery = bench.execute(action, mark, expected=str(ended.id))
+    delivery = bench.execute(action, idempotency_key, expected=str(ended.id))
     assert delivery.effect is Effect.DONE, delivery
     assert (delivery.before, delivery.after["memory_mb"]) == ({"memory_mb": None}, 192)
-    check = bench.verified(action, delivery, mark)
+    check = bench.verified(action, delivery, idempotency_key)
     assert check.judgement is Judgement.VERIFIED, check
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.floor.run(run_id).run_count == 2
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.prefect_probe.run(run_id).run_count == 2
 
 
 class _DiesAt(PrefectApi):
@@ -177,10 +179,10 @@ class _DiesAt(PrefectApi):
 
 @pytest.mark.parametrize("moment", ["before the patch", "after the patch"])
 def test_a_resize_whose_process_died_is_finished_by_repeating_it(
-    bench: Bench, mark: str, moment: str
+    bench: LeverBench, idempotency_key: str, moment: str
 ) -> None:
     # no worker takes it meanwhile, so that only the lever's own steps are seen
-    bench.floor.server.embedded.create_pool("unserved", queues=("default",))
+    bench.prefect_probe.server.embedded.create_pool("unserved", queues=("default",))
     name = f"of-{uuid4().hex[:6]}"
 
     async def create(client: Any) -> None:
@@ -191,7 +193,7 @@ def test_a_resize_whose_process_died_is_finished_by_repeating_it(
             entrypoint="none.py:none",
         )
 
-    bench.floor.do(create)
+    bench.prefect_probe.do(create)
     run_id = bench.failed_run(f"resized/{name}")
     action = ResizeRun(run_id=run_id, memory_mb=256)
 
@@ -199,25 +201,27 @@ def test_a_resize_whose_process_died_is_finished_by_repeating_it(
         async with _DiesAt.from_prefect_settings().opened() as api:
             assert isinstance(api, _DiesAt)
             api.deadly = moment
-            lever = ResizeLever(api, let_go=let_go)
-            await lever.execute(action, mark=mark, expected_state_id="", message="m")
+            lever = ResizeLever(api, worker_has_released=worker_has_released)
+            await lever.execute(action, idempotency_key=idempotency_key, expected_state_id="", message="m")
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
     assert bench.state_name(run_id) == "AwaitingRetry"
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE
     assert delivery.before == {"memory_mb": None}
-    marks = [str(state.state_details.transition_id) for state in bench.floor.history(run_id)]
-    assert (marks.count(step_mark(mark, "park")), marks.count(mark)) == (1, 1)
-    assert (bench.floor.run(run_id).job_variables or {})["memory_mb"] == 256
+    marks = [str(state.state_details.transition_id) for state in bench.prefect_probe.history(run_id)]
+    assert (marks.count(step_key(idempotency_key, "park")), marks.count(idempotency_key)) == (1, 1)
+    assert (bench.prefect_probe.run(run_id).job_variables or {})["memory_mb"] == 256
 
 
-def test_a_resize_is_refused_where_the_pool_cannot_size_its_runs(bench: Bench, mark: str) -> None:
+def test_a_resize_is_refused_where_the_pool_cannot_size_its_runs(
+    bench: LeverBench, idempotency_key: str
+) -> None:
     run_id = bench.failed_run()
 
     async def work(api: PrefectApi) -> Delivery:
-        lever = ResizeLever(api, let_go=let_go)
+        lever = ResizeLever(api, worker_has_released=worker_has_released)
         pool = await api.pool("pilotage")
         assert "memory_mb" in pool.variables
         plain = type(pool)(name=pool.name, limit=None, variables={})
@@ -227,7 +231,7 @@ def test_a_resize_is_refused_where_the_pool_cannot_size_its_runs(bench: Bench, m
 
         api.pool = sizeless  # type: ignore[method-assign]
         action = ResizeRun(run_id=run_id, memory_mb=256)
-        return await lever.execute(action, mark=mark, expected_state_id="", message="m")
+        return await lever.execute(action, idempotency_key=idempotency_key, expected_state_id="", message="m")
 
     delivery = bench.with_api(work)
     assert delivery.effect is Effect.REFUSED
@@ -238,53 +242,55 @@ def test_a_resize_is_refused_where_the_pool_cannot_size_its_runs(bench: Bench, m
 # -- reschedule -------------------------------------------------------------------------------------------
 
 
-def test_a_run_far_from_due_is_moved_and_moved_back(bench: Bench, mark: str) -> None:
+def test_a_run_far_from_due_is_moved_and_moved_back(bench: LeverBench, idempotency_key: str) -> None:
     due = (datetime.now(UTC) + FAR).replace(microsecond=0)
-    run_id = bench.floor.start("push-ledger/demo", at=due)
+    run_id = bench.prefect_probe.start("push-ledger/demo", at=due)
     action = RescheduleRun(run_id=run_id, start=due + timedelta(hours=1))
-    delivery = bench.execute(action, mark, expected=bench.state_id(run_id))
+    delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
     assert delivery.effect is Effect.DONE, delivery
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.floor.run(run_id).next_scheduled_start_time == action.start
-    assert bench.undo(action, delivery, mark).effect is Effect.DONE
-    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
-    assert bench.floor.run(run_id).next_scheduled_start_time == due
-    assert len(bench.floor.history(run_id)) == 3
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.prefect_probe.run(run_id).next_scheduled_start_time == action.start
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.ALREADY
+    assert bench.prefect_probe.run(run_id).next_scheduled_start_time == due
+    assert len(bench.prefect_probe.history(run_id)) == 3
 
 
 @pytest.mark.parametrize("state", [Pending(), Running(), Completed()], ids=lambda state: state.type.value)
-def test_a_run_that_is_under_way_or_over_is_never_moved(bench: Bench, mark: str, state: Any) -> None:
-    run_id = bench.floor.start("push-ledger/demo", at=datetime.now(UTC) + FAR)
-    bench.floor.move(run_id, state)
-    delivery = bench.execute(RescheduleRun(run_id=run_id, start=datetime.now(UTC)), mark)
+def test_a_run_that_is_under_way_or_over_is_never_moved(
+    bench: LeverBench, idempotency_key: str, state: Any
+) -> None:
+    run_id = bench.prefect_probe.start("push-ledger/demo", at=datetime.now(UTC) + FAR)
+    bench.prefect_probe.move(run_id, state)
+    delivery = bench.execute(RescheduleRun(run_id=run_id, start=datetime.now(UTC)), idempotency_key)
     assert delivery.effect is Effect.REFUSED
     assert bench.state_name(run_id) == state.name
 
 
 @pytest.fixture
-def quiet_queue(bench: Bench) -> Iterator[str]:
+def quiet_queue(bench: LeverBench) -> Iterator[str]:
     """The queue `low`, limited by nobody and left unpaused."""
     yield "low"
     bench.with_api(lambda api: api.set_queue_paused("pilotage", "low", False))
 
 
-def _paused(bench: Bench, queue: str) -> bool:
+def _paused(bench: LeverBench, queue: str) -> bool:
     queues = bench.with_api(lambda api: api.queues("pilotage"))
     return next(each.paused for each in queues if each.name == queue)
 
 
 def test_a_due_run_is_moved_while_its_queue_is_held_and_the_queue_is_released(
-    bench: Bench, mark: str, quiet_queue: str
+    bench: LeverBench, idempotency_key: str, quiet_queue: str
 ) -> None:
     # far enough out for this test to get there first, near enough for the lever to hold the queue
-    run_id = bench.floor.start("quick-report/demo", at=datetime.now(UTC) + timedelta(seconds=20))
+    run_id = bench.prefect_probe.start("quick-report/demo", at=datetime.now(UTC) + timedelta(seconds=20))
     action = RescheduleRun(run_id=run_id, start=(datetime.now(UTC) + FAR).replace(microsecond=0))
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE, delivery
-    assert bench.floor.run(run_id).next_scheduled_start_time == action.start
+    assert bench.prefect_probe.run(run_id).next_scheduled_start_time == action.start
     assert not _paused(bench, quiet_queue)
-    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
+    assert bench.with_api(lambda api: ChangeRecords(api).of("hold")) == {}
 
 
 class _DiesHolding(PrefectApi):
@@ -299,20 +305,22 @@ class _DiesHolding(PrefectApi):
 
 @pytest.mark.parametrize("rescue", ["repeating", "starting up"])
 def test_a_process_that_died_holding_a_queue_does_not_leave_it_paused(
-    bench: Bench, mark: str, quiet_queue: str, rescue: str
+    bench: LeverBench, idempotency_key: str, quiet_queue: str, rescue: str
 ) -> None:
-    run_id = bench.floor.start("quick-report/demo", at=datetime.now(UTC) + timedelta(seconds=25))
+    run_id = bench.prefect_probe.start("quick-report/demo", at=datetime.now(UTC) + timedelta(seconds=25))
     action = RescheduleRun(run_id=run_id, start=(datetime.now(UTC) + FAR).replace(microsecond=0))
 
     async def dying() -> None:
         async with _DiesHolding.from_prefect_settings().opened() as api:
-            await RescheduleLever(api).execute(action, mark=mark, expected_state_id="", message="m")
+            await RescheduleLever(api).execute(
+                action, idempotency_key=idempotency_key, expected_state_id="", message="m"
+            )
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
     assert _paused(bench, quiet_queue)
     if rescue == "repeating":
-        assert bench.execute(action, mark).effect is Effect.DONE
+        assert bench.execute(action, idempotency_key).effect is Effect.DONE
     else:
         assert bench.with_api(lambda api: RescheduleLever(api).release_all()) == 1
     assert not _paused(bench, quiet_queue)
@@ -322,39 +330,41 @@ def test_a_process_that_died_holding_a_queue_does_not_leave_it_paused(
 # -- reserve ----------------------------------------------------------------------------------------------
 
 
-def test_a_starved_run_gets_a_slot_under_a_cap_that_is_lifted_again(bench: Bench, mark: str) -> None:
+def test_a_starved_run_gets_a_slot_under_a_cap_that_is_lifted_again(
+    bench: LeverBench, idempotency_key: str
+) -> None:
     before = bench.with_api(lambda api: api.queues("pilotage"))
     assert [queue.limit for queue in before] == [None, None, None]
     action = ReserveSlot(
         pool="pilotage", busy_queue="high", starved_queue="low", limit=1, hold=timedelta(minutes=5)
     )
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE, delivery
-    assert bench.verify(action, delivery, mark).judgement is Judgement.PENDING
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    run_id = bench.floor.start("quick-report/demo", at=datetime.now(UTC) + FAR)
-    bench.floor.move(run_id, Pending(), Running())
-    check = bench.verify(action, delivery, mark)
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.PENDING
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    run_id = bench.prefect_probe.start("quick-report/demo", at=datetime.now(UTC) + FAR)
+    bench.prefect_probe.move(run_id, Pending(), Running())
+    check = bench.verify(action, delivery, idempotency_key)
     assert check.judgement is Judgement.VERIFIED
     assert run_id in check.detail
-    bench.floor.move(run_id, Completed())
-    assert bench.undo(action, delivery, mark).effect is Effect.DONE
-    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
+    bench.prefect_probe.move(run_id, Completed())
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.ALREADY
     assert bench.with_api(lambda api: api.queues("pilotage")) == before
     # a delivery that is repeated after its undo does not cap the queue again
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert bench.with_api(lambda api: api.queues("pilotage")) == before
 
 
-def test_a_limit_that_a_person_set_meanwhile_is_left_alone(bench: Bench, mark: str) -> None:
+def test_a_limit_that_a_person_set_meanwhile_is_left_alone(bench: LeverBench, idempotency_key: str) -> None:
     action = ReserveSlot(
         pool="pilotage", busy_queue="high", starved_queue="low", limit=2, hold=timedelta(minutes=5)
     )
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     try:
         bench.with_api(lambda api: api.set_queue_limit("pilotage", "high", 7))
-        assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
-        assert bench.undo(action, delivery, mark).effect is Effect.REFUSED
+        assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.FAILED
+        assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
         assert bench.with_api(lambda api: api.queues("pilotage"))[0].limit == 7
         assert bench.with_api(lambda api: api.queues("pilotage"))[0].name == "high"
     finally:
@@ -364,80 +374,86 @@ def test_a_limit_that_a_person_set_meanwhile_is_left_alone(bench: Bench, mark: s
 @pytest.mark.parametrize(
     ("busy", "starved"), [("absent", "low"), ("high", "absent"), ("low", "low")], ids=lambda name: name
 )
-def test_a_cap_that_makes_no_sense_is_refused(bench: Bench, mark: str, busy: str, starved: str) -> None:
+def test_a_cap_that_makes_no_sense_is_refused(
+    bench: LeverBench, idempotency_key: str, busy: str, starved: str
+) -> None:
     action = ReserveSlot(
         pool="pilotage", busy_queue=busy, starved_queue=starved, limit=1, hold=timedelta(minutes=5)
     )
-    assert bench.execute(action, mark).effect is Effect.REFUSED
+    assert bench.execute(action, idempotency_key).effect is Effect.REFUSED
 
 
 # -- cancel -----------------------------------------------------------------------------------------------
 
 
-def test_a_waiting_run_is_cancelled_and_its_schedule_restored(bench: Bench, mark: str) -> None:
+def test_a_waiting_run_is_cancelled_and_its_schedule_restored(
+    bench: LeverBench, idempotency_key: str
+) -> None:
     due = (datetime.now(UTC) + FAR).replace(microsecond=0)
-    run_id = bench.floor.start("push-ledger/demo", at=due)
+    run_id = bench.prefect_probe.start("push-ledger/demo", at=due)
     action = CancelRun(run_id=run_id)
-    delivery = bench.execute(action, mark, expected=bench.state_id(run_id))
+    delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
     assert delivery.effect is Effect.DONE, delivery
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.floor.history(run_id)[-1].message == "pilotage p-0123456789ab"
-    assert bench.undo(action, delivery, mark).effect is Effect.DONE
-    assert bench.floor.run(run_id).next_scheduled_start_time == due
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.prefect_probe.history(run_id)[-1].message == "pilotage p-0123456789ab"
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
+    assert bench.prefect_probe.run(run_id).next_scheduled_start_time == due
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert bench.state_name(run_id) == "Scheduled"
 
 
-def test_a_running_run_is_cancelled_by_its_worker(bench: Bench, mark: str) -> None:
-    run_id = bench.floor.start("long-report/demo", seconds=120)
+def test_a_running_run_is_cancelled_by_its_worker(bench: LeverBench, idempotency_key: str) -> None:
+    run_id = bench.prefect_probe.start("long-report/demo", seconds=120)
     deadline = time.monotonic() + 60
     while bench.state_name(run_id) != "Running":
         assert time.monotonic() < deadline, bench.state_name(run_id)
         time.sleep(0.3)
     action = CancelRun(run_id=run_id)
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE, delivery
-    assert bench.verified(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.undo(action, delivery, mark).effect is Effect.REFUSED
+    assert bench.verified(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
-def test_a_run_that_is_over_is_not_cancelled(bench: Bench, mark: str) -> None:
+def test_a_run_that_is_over_is_not_cancelled(bench: LeverBench, idempotency_key: str) -> None:
     run_id = bench.failed_run()
-    assert bench.execute(CancelRun(run_id=run_id), mark).effect is Effect.REFUSED
+    assert bench.execute(CancelRun(run_id=run_id), idempotency_key).effect is Effect.REFUSED
     assert bench.state_name(run_id) == "Failed"
 
 
-def test_a_run_that_has_moved_on_is_not_cancelled(bench: Bench, mark: str) -> None:
-    run_id = bench.floor.start("push-ledger/demo", at=datetime.now(UTC) + FAR)
+def test_a_run_that_has_moved_on_is_not_cancelled(bench: LeverBench, idempotency_key: str) -> None:
+    run_id = bench.prefect_probe.start("push-ledger/demo", at=datetime.now(UTC) + FAR)
     seen = bench.state_id(run_id)
-    bench.floor.move(run_id, Pending(), Running())
-    assert bench.execute(CancelRun(run_id=run_id), mark, expected=seen).effect is Effect.REFUSED
+    bench.prefect_probe.move(run_id, Pending(), Running())
+    assert bench.execute(CancelRun(run_id=run_id), idempotency_key, expected=seen).effect is Effect.REFUSED
     assert bench.state_name(run_id) == "Running"
-    bench.floor.move(run_id, Completed())
+    bench.prefect_probe.move(run_id, Completed())
 
 
 # -- notify -----------------------------------------------------------------------------------------------
 
 
-def test_an_owner_is_told_once_by_an_event_that_can_be_read_back(bench: Bench, mark: str) -> None:
+def test_an_owner_is_told_once_by_an_event_that_can_be_read_back(
+    bench: LeverBench, idempotency_key: str
+) -> None:
     run_id = bench.failed_run()
     action = NotifyOwner(run_id=run_id, severity=Severity.CRITICAL)
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE
-    assert bench.verified(action, delivery, mark, within=60).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.undo(action, delivery, mark).effect is Effect.REFUSED
+    assert bench.verified(action, delivery, idempotency_key, within=60).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
-def test_every_kind_of_action_has_a_lever(bench: Bench) -> None:
+def test_every_kind_of_action_has_a_lever(bench: LeverBench) -> None:
     from typing import get_args
 
     from pilotage.planner.actions.types import ActionKind
 
     async def work(api: PrefectApi) -> dict[str, str]:
-        levers = build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)
+        levers = build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api)
         return {kind: lever.kind for kind, lever in levers.items()}
 
     kinds = bench.with_api(work)

@@ -15,13 +15,13 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from tests.flows.aboard import eventually
+from tests.flows.running_controller import eventually
 
 from pilotage.flows.dev.embedded import POOL, EmbeddedPrefect
 from pilotage.flows.execution.receipts import Delivery, Effect, Judgement
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.mark_crashed import MarkCrashedLever
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.liveness import THIS_HOST
 from pilotage.flows.prefect.target_facts import PrefectFacts
@@ -84,10 +84,10 @@ class Ground:
         deployment = self.ask("GET", f"/flow_runs/{run_id}")["deployment_id"]
         return int(self.ask("GET", f"/v2/concurrency_limits/deployment:{deployment}")["active_slots"])
 
-    def mark(self, run_id: str, mark: str) -> Delivery:
+    def idempotency_key(self, run_id: str, idempotency_key: str) -> Delivery:
         return self.do(
             lambda api: MarkCrashedLever(api).execute(
-                MarkCrashed(run_id=run_id), mark=mark, expected_state_id="", message="m"
+                MarkCrashed(run_id=run_id), idempotency_key=idempotency_key, expected_state_id="", message="m"
             )
         )
 
@@ -130,15 +130,15 @@ def test_a_killed_run_of_a_killed_worker_is_found_marked_and_run_again(
         killed = datetime.now(UTC)
         for name in ("dead", "elsewhere"):
             os.kill(pids[name], signal.SIGKILL)
-        assert ground.mark(runs["dead"], str(uuid4())).effect is Effect.REFUSED
+        assert ground.idempotency_key(runs["dead"], str(uuid4())).effect is Effect.REFUSED
         ground.server.start_worker(name="second")
-        mark = str(uuid4())
+        idempotency_key = str(uuid4())
 
         def marked() -> Delivery | None:
             assert {ground.state(runs[name]) for name in runs} == {"Running"}
             assert ground.slots(runs["dead"]) == 1
             try:
-                delivery = ground.mark(runs["dead"], mark)
+                delivery = ground.idempotency_key(runs["dead"], idempotency_key)
             except OrchestratorError as exc:
                 if not exc.transient:
                     raise
@@ -155,18 +155,22 @@ def test_a_killed_run_of_a_killed_worker_is_found_marked_and_run_again(
         # its worker's silence bears out another, whose host nobody named; a slow run is nothing of the kind
         eventually(lambda: ground.death(runs["elsewhere"]) == "worker", within=300, what="a worker offline")
         assert ground.death(runs["slow"]) == ""
-        assert ground.mark(runs["slow"], str(uuid4())).effect is Effect.REFUSED
+        assert ground.idempotency_key(runs["slow"], str(uuid4())).effect is Effect.REFUSED
         assert ground.state(runs["slow"]) == "Running"
         check = ground.do(
-            lambda api: MarkCrashedLever(api).verify(MarkCrashed(run_id=runs["dead"]), delivery, mark=mark)
+            lambda api: MarkCrashedLever(api).verify(
+                MarkCrashed(run_id=runs["dead"]), delivery, idempotency_key=idempotency_key
+            )
         )
         assert check.judgement in (Judgement.VERIFIED, Judgement.PENDING), check
 
         # and then lever 1: the other worker runs it again
         async def retry(api: PrefectApi) -> Delivery:
-            levers = build_levers(let_go=api.worker_let_go, announcer=Announcer(api=api), api=api)
+            levers = build_levers(
+                worker_has_released=api.worker_released, notifier=Notifier(api=api), api=api
+            )
             return await levers["retry_run"].execute(
-                RetryRun(run_id=runs["dead"]), mark=str(uuid4()), expected_state_id="", message="m"
+                RetryRun(run_id=runs["dead"]), idempotency_key=str(uuid4()), expected_state_id="", message="m"
             )
 
         def retried() -> bool:

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 from prefect.states import Completed, Pending, Running
-from tests.flows.bench import FAR, Bench
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.lever_bench import FAR, LeverBench
 
 from pilotage.flows.dev.embedded import POOL
 from pilotage.flows.execution.receipts import Effect, Judgement
@@ -24,7 +24,7 @@ OWN = 256
 
 
 @pytest.fixture
-def sized(floor: Floor) -> str:
+def sized(prefect_probe: PrefectProbe) -> str:
     """The name of a deployment that gives its runs 256 MiB."""
     name = f"of-{uuid4().hex[:6]}"
 
@@ -39,45 +39,47 @@ def sized(floor: Floor) -> str:
             parameter_openapi_schema={"type": "object", "properties": {}},
         )
 
-    floor.do(create)
+    prefect_probe.do(create)
     return f"sized/{name}"
 
 
-def waiting(bench: Bench, name: str, after: timedelta = FAR) -> str:
-    return bench.floor.start(name, at=datetime.now(UTC) + after)
+def waiting(bench: LeverBench, name: str, after: timedelta = FAR) -> str:
+    return bench.prefect_probe.start(name, at=datetime.now(UTC) + after)
 
 
-def memory(bench: Bench, run_id: str) -> Any:
-    return (bench.floor.run(run_id).job_variables or {}).get("memory_mb")
+def memory(bench: LeverBench, run_id: str) -> Any:
+    return (bench.prefect_probe.run(run_id).job_variables or {}).get("memory_mb")
 
 
-def test_a_waiting_run_is_sized_once_and_the_size_is_taken_back(bench: Bench, sized: str, mark: str) -> None:
+def test_a_waiting_run_is_sized_once_and_the_size_is_taken_back(
+    bench: LeverBench, sized: str, idempotency_key: str
+) -> None:
     run_id = waiting(bench, sized)
     action = SizeRun(run_id=run_id, memory_mb=384)
-    delivery = bench.execute(action, mark, expected=bench.state_id(run_id))
+    delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
     assert (delivery.effect, delivery.before, memory(bench, run_id)) == (
         Effect.DONE,
         {"memory_mb": None},
         384,
     )
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
-    assert bench.undo(action, delivery, mark).effect is Effect.DONE
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
     assert memory(bench, run_id) is None
-    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.ALREADY
     # a late repetition does not bring it back
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert memory(bench, run_id) is None
-    assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.FAILED
 
 
-def test_a_step_down_restores_the_size_before_it(bench: Bench, sized: str, mark: str) -> None:
+def test_a_step_down_restores_the_size_before_it(bench: LeverBench, sized: str, idempotency_key: str) -> None:
     run_id = waiting(bench, sized)
     up, down = SizeRun(run_id=run_id, memory_mb=576), SizeRun(run_id=run_id, memory_mb=384)
     bench.execute(up, str(uuid4()))
-    delivery = bench.execute(down, mark)
+    delivery = bench.execute(down, idempotency_key)
     assert (delivery.before, memory(bench, run_id)) == ({"memory_mb": 576}, 384)
-    assert bench.undo(down, delivery, mark).effect is Effect.DONE
+    assert bench.undo(down, delivery, idempotency_key).effect is Effect.DONE
     assert memory(bench, run_id) == 576
 
 
@@ -87,28 +89,31 @@ def test_a_step_down_restores_the_size_before_it(bench: Bench, sized: str, mark:
     ids=["below its deployment's", "about to start"],
 )
 def test_a_size_is_refused_where_it_would_harm_or_come_too_late(
-    bench: Bench, sized: str, mark: str, size: int, after: timedelta, why: str
+    bench: LeverBench, sized: str, idempotency_key: str, size: int, after: timedelta, why: str
 ) -> None:
     run_id = waiting(bench, sized, after)
-    delivery = bench.execute(SizeRun(run_id=run_id, memory_mb=size), mark)
+    delivery = bench.execute(SizeRun(run_id=run_id, memory_mb=size), idempotency_key)
     assert delivery.effect is Effect.REFUSED
     assert why in delivery.reason
 
 
-def test_a_run_that_has_moved_on_keeps_its_size(bench: Bench, sized: str, mark: str) -> None:
+def test_a_run_that_has_moved_on_keeps_its_size(bench: LeverBench, sized: str, idempotency_key: str) -> None:
     run_id = waiting(bench, sized)
     seen = bench.state_id(run_id)
-    bench.floor.move(run_id, Pending(), Running())
-    assert bench.execute(SizeRun(run_id=run_id, memory_mb=384), mark, expected=seen).effect is Effect.REFUSED
+    bench.prefect_probe.move(run_id, Pending(), Running())
+    assert (
+        bench.execute(SizeRun(run_id=run_id, memory_mb=384), idempotency_key, expected=seen).effect
+        is Effect.REFUSED
+    )
     assert memory(bench, run_id) is None
 
 
 def test_policy_is_told_what_the_deployment_gives_and_what_its_runs_completed_with(
-    bench: Bench, sized: str, mark: str
+    bench: LeverBench, sized: str, idempotency_key: str
 ) -> None:
     done, run_id = waiting(bench, sized), waiting(bench, sized)
-    bench.execute(SizeRun(run_id=done, memory_mb=576), mark)
-    bench.floor.move(done, Pending(), Running(), Completed())
+    bench.execute(SizeRun(run_id=done, memory_mb=576), idempotency_key)
+    bench.prefect_probe.move(done, Pending(), Running(), Completed())
 
     async def look() -> tuple[int, int, int]:
         async with PrefectApi.from_prefect_settings().opened() as api:

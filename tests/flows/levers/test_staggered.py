@@ -10,16 +10,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.flows.bench import Bench
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
+from tests.flows.lever_bench import LeverBench
 
 from pilotage.flows.execution.receipts import Effect, Judgement, Lever
 from pilotage.flows.levers import staggered
-from pilotage.flows.levers.idempotency import Notes
-from pilotage.flows.levers.queue_pause import QueueHolds
+from pilotage.flows.levers.idempotency import ChangeRecords
+from pilotage.flows.levers.queue_pause import TemporaryQueuePause
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, RescheduleLever
 from pilotage.flows.levers.spread_runs import CatchUpLever, SpreadLever
-from pilotage.flows.levers.staggered import Waves, free_slots, superseded
+from pilotage.flows.levers.staggered import StaggeredRelease, free_slots, superseded
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, CatchUp, RescheduleRun, SpreadRuns
 from pilotage.telemetry.facts import StateType
@@ -31,7 +31,7 @@ MINUTE = timedelta(minutes=1)
 SETTLE = timedelta(milliseconds=50)
 
 
-class Unserved(Bench):
+class Unserved(LeverBench):
     """Nobody takes runs of its pool, so none has to be waited for."""
 
     def lever(self, api: PrefectApi, action: Action) -> Lever:
@@ -45,18 +45,18 @@ class Unserved(Bench):
 
 
 @pytest.fixture(scope="session")
-def crowded_pool(floor: Floor) -> str:
+def backlogged_pool(prefect_probe: PrefectProbe) -> str:
     """A pool that no worker serves."""
-    floor.server.embedded.create_pool(POOL, queues=("default",))
+    prefect_probe.server.embedded.create_pool(POOL, queues=("default",))
     return POOL
 
 
 @pytest.fixture
-def bench(floor: Floor, crowded_pool: str) -> Bench:
-    return Unserved(floor)
+def bench(prefect_probe: PrefectProbe, backlogged_pool: str) -> LeverBench:
+    return Unserved(prefect_probe)
 
 
-def deployment(bench: Bench) -> str:
+def deployment(bench: LeverBench) -> str:
     """The id of a new deployment in the pool."""
 
     async def create(client: Any) -> str:
@@ -66,10 +66,10 @@ def deployment(bench: Bench) -> str:
         )
         return str(made)
 
-    return bench.floor.do(create)
+    return bench.prefect_probe.do(create)
 
 
-def crowd(bench: Bench, deployment_id: str, many: int, *, first: datetime | None = None) -> list[str]:
+def backlog(bench: LeverBench, deployment_id: str, many: int, *, first: datetime | None = None) -> list[str]:
     """The ids of so many runs, a minute apart, the newest due now; oldest first."""
     newest = first or datetime.now(UTC)
 
@@ -84,70 +84,76 @@ def crowd(bench: Bench, deployment_id: str, many: int, *, first: datetime | None
     return bench.with_api(work)
 
 
-def starts(bench: Bench, runs: list[str]) -> list[datetime | None]:
-    return [bench.floor.run(run_id).next_scheduled_start_time for run_id in runs]
+def starts(bench: LeverBench, runs: list[str]) -> list[datetime | None]:
+    return [bench.prefect_probe.run(run_id).next_scheduled_start_time for run_id in runs]
 
 
-def dies_while_executing(bench: Bench, dies: type[PrefectApi], action: Action, mark: str) -> None:
+def dies_while_executing(
+    bench: LeverBench, dies: type[PrefectApi], action: Action, idempotency_key: str
+) -> None:
     """Nothing; a pilot whose API is of this kind has begun to execute the action, and died of it."""
 
     async def dying() -> None:
         async with dies.from_prefect_settings().opened() as api:
-            await bench.lever(api, action).execute(action, mark=mark, expected_state_id="", message="m")
+            await bench.lever(api, action).execute(
+                action, idempotency_key=idempotency_key, expected_state_id="", message="m"
+            )
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(dying())
 
 
-def queue_is_paused(bench: Bench) -> bool:
+def queue_is_paused(bench: LeverBench) -> bool:
     return bench.with_api(lambda api: api.queues(POOL))[0].paused
 
 
-def test_a_crowd_is_spread_in_waves_once_and_taken_back_once(bench: Bench, mark: str) -> None:
+def test_a_crowd_is_spread_in_waves_once_and_taken_back_once(bench: LeverBench, idempotency_key: str) -> None:
     deployment_id = deployment(bench)
-    runs = crowd(bench, deployment_id, 5)
+    runs = backlog(bench, deployment_id, 5)
     before = starts(bench, runs)
     first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE, delivery
     assert delivery.after["moved"] == 5
     in_waves = [first, first, first + MINUTE, first + MINUTE, first + 2 * MINUTE]
     assert starts(bench, runs) == in_waves
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert starts(bench, runs) == in_waves
     assert not queue_is_paused(bench)
-    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
-    assert bench.undo(action, delivery, mark).effect is Effect.DONE
+    assert bench.with_api(lambda api: ChangeRecords(api).of("hold")) == {}
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
     assert starts(bench, runs) == before
-    assert bench.undo(action, delivery, mark).effect is Effect.ALREADY
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.ALREADY
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert starts(bench, runs) == before
-    assert bench.verify(action, delivery, mark).judgement is Judgement.FAILED
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.FAILED
 
 
-def test_waves_that_were_approved_late_begin_when_they_are_carried_out(bench: Bench, mark: str) -> None:
+def test_waves_that_were_approved_late_begin_when_they_are_carried_out(
+    bench: LeverBench, idempotency_key: str
+) -> None:
     deployment_id = deployment(bench)
-    runs = crowd(bench, deployment_id, 4)
+    runs = backlog(bench, deployment_id, 4)
     first = datetime.now(UTC) - timedelta(hours=3)
     action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
 
     before = datetime.now(UTC)
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.after["moved"] == 4, delivery
     now, begun, *others = sorted(start for start in starts(bench, runs) if start)
     assert before <= now == begun <= datetime.now(UTC)
     assert others == [now + MINUTE, now + MINUTE]
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
 
 
-def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(bench: Bench) -> None:
+def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(bench: LeverBench) -> None:
     one, other = str(uuid4()), str(uuid4())
 
     async def work(api: PrefectApi) -> None:
-        holds = QueueHolds(api)
+        holds = TemporaryQueuePause(api)
 
         async def paused() -> bool:
             return (await api.queues(POOL))[0].paused
@@ -162,7 +168,7 @@ def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(be
         assert await paused()
         # a hold that is taken again after its end was begun is a whole one
         await holds.hold(POOL, "default", one)
-        await Notes(api).write("hold", one, {"pool": POOL, "queue": "default", "ending": True})
+        await ChangeRecords(api).write("hold", one, {"pool": POOL, "queue": "default", "ending": True})
         await holds.hold(POOL, "default", one)
         await holds.release(other)
         assert await paused()
@@ -177,27 +183,29 @@ def test_of_two_pilots_at_one_queue_the_last_lets_it_go_and_neither_a_persons(be
     bench.with_api(work)
 
 
-def test_after_an_outage_the_newest_run_and_the_superseded_do_not(bench: Bench, mark: str) -> None:
+def test_after_an_outage_the_newest_run_and_the_superseded_do_not(
+    bench: LeverBench, idempotency_key: str
+) -> None:
     deployment_id = deployment(bench)
-    runs = crowd(bench, deployment_id, 5)
-    (future,) = crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
+    runs = backlog(bench, deployment_id, 5)
+    (future,) = backlog(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
     first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     action = CatchUp(deployment_id=deployment_id, keep=2, first=first, wave=1, every=MINUTE)
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert (delivery.after["cancelled"], delivery.after["moved"]) == (3, 2), delivery
     assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 2
     assert starts(bench, runs)[3:] == [first, first + MINUTE]
     assert bench.state_name(future) == "Scheduled"
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
-    assert bench.execute(action, mark).effect is Effect.ALREADY
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
 
 
 @pytest.mark.parametrize("after", [1], ids=["before moving"])
 def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
-    bench: Bench, mark: str, after: int
+    bench: LeverBench, idempotency_key: str, after: int
 ) -> None:
     deployment_id = deployment(bench)
-    runs = crowd(bench, deployment_id, 6)
+    runs = backlog(bench, deployment_id, 6)
     first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     action = CatchUp(deployment_id=deployment_id, keep=3, first=first, wave=2, every=MINUTE)
 
@@ -215,26 +223,26 @@ def test_a_crowd_whose_pilot_died_half_way_is_finished_by_repeating(
                 raise KeyboardInterrupt  # the dead release nothing
             await super().set_queue_paused(pool, queue, paused)
 
-    dies_while_executing(bench, Dies, action, mark)
+    dies_while_executing(bench, Dies, action, idempotency_key)
     assert queue_is_paused(bench)
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.effect is Effect.DONE, delivery
     assert [bench.state_name(run_id) for run_id in runs] == ["Cancelled"] * 3 + ["Scheduled"] * 3
     assert starts(bench, runs)[3:] == [first, first, first + MINUTE]
     for run_id in runs:
         # Prefect itself makes an overdue run Late when it comes to it
-        names = [state.name for state in bench.floor.history(run_id) if state.name != "Late"]
+        names = [state.name for state in bench.prefect_probe.history(run_id) if state.name != "Late"]
         assert len(names) == 2, names
     assert not queue_is_paused(bench)
-    assert bench.verify(action, delivery, mark).judgement is Judgement.VERIFIED
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
 
 
 def test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back(
-    bench: Bench, mark: str, monkeypatch: pytest.MonkeyPatch
+    bench: LeverBench, idempotency_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(staggered, "RUSH", 4)
     deployment_id = deployment(bench)
-    runs = crowd(bench, deployment_id, 4)
+    runs = backlog(bench, deployment_id, 4)
     first = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     action = SpreadRuns(deployment_id=deployment_id, first=first, wave=2, every=MINUTE)
     bench.with_api(lambda api: api.set_queue_limit(POOL, "default", 7))
@@ -251,27 +259,27 @@ def test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_bac
                 raise KeyboardInterrupt  # the dead restore nothing
             await super().set_queue_limit(pool, queue, limit)
 
-    dies_while_executing(bench, Dies, action, mark)
+    dies_while_executing(bench, Dies, action, idempotency_key)
     assert seen == [(1, True)]
     assert bench.with_api(lambda api: api.queues(POOL))[0].limit == 1
-    delivery = bench.execute(action, mark)
+    delivery = bench.execute(action, idempotency_key)
     assert delivery.after["moved"] == 4, delivery
     assert starts(bench, runs) == [first, first, first + MINUTE, first + MINUTE]
     (queue,) = bench.with_api(lambda api: api.queues(POOL))
     assert (queue.limit, queue.paused) == (7, False)
-    assert bench.with_api(lambda api: Notes(api).of("hold")) == {}
+    assert bench.with_api(lambda api: ChangeRecords(api).of("hold")) == {}
     bench.with_api(lambda api: api.set_queue_limit(POOL, "default", None))
 
 
-def test_a_calmed_queue_that_somebody_pauses_stays_paused(bench: Bench) -> None:
+def test_a_calmed_queue_that_somebody_pauses_stays_paused(bench: LeverBench) -> None:
     key = str(uuid4())
 
     async def work(api: PrefectApi) -> None:
-        holds = QueueHolds(api)
-        assert await holds.calm(POOL, "default", key)
+        holds = TemporaryQueuePause(api)
+        assert await holds.throttle(POOL, "default", key)
         await api.set_queue_paused(POOL, "default", True)
         assert not await holds.hold(POOL, "default", key)
-        assert not await holds.calm(POOL, "default", str(uuid4()))
+        assert not await holds.throttle(POOL, "default", str(uuid4()))
         await holds.release_all()
         (queue,) = await api.queues(POOL)
         assert (queue.limit, queue.paused) == (None, True)
@@ -280,16 +288,16 @@ def test_a_calmed_queue_that_somebody_pauses_stays_paused(bench: Bench) -> None:
     bench.with_api(work)
 
 
-def test_where_nothing_waits_nothing_is_done(bench: Bench, mark: str) -> None:
+def test_where_nothing_waits_nothing_is_done(bench: LeverBench, idempotency_key: str) -> None:
     deployment_id = deployment(bench)
-    crowd(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
+    backlog(bench, deployment_id, 1, first=datetime.now(UTC) + timedelta(hours=3))
     action = SpreadRuns(deployment_id=deployment_id, first=datetime.now(UTC), wave=1, every=MINUTE)
-    assert bench.execute(action, mark).effect is Effect.REFUSED
+    assert bench.execute(action, idempotency_key).effect is Effect.REFUSED
 
 
 def test_waves_fill_up_and_the_newest_are_kept() -> None:
     first = datetime(2027, 1, 1, tzinfo=UTC)
-    wanted = Waves(first=first, wave=2, every=MINUTE)
+    wanted = StaggeredRelease(first=first, wave=2, every=MINUTE)
     assert free_slots(wanted, 3, ()) == [first, first, first + MINUTE]
     assert free_slots(wanted, 2, (first, first, first)) == [first + MINUTE, first + MINUTE]
     runs: list[Any] = ["oldest", "older", "newest"]
@@ -318,14 +326,14 @@ class _Racing(PrefectApi):
     "races", [RACES, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
 )
 def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
-    bench: Bench, races: int
+    bench: LeverBench, races: int
 ) -> None:
     deployment_id = deployment(bench)
     accepted = refused = 0
     for race in range(races):
         # at the near edge of the guard: far enough for the direct write, with no queue held
         due = datetime.now(UTC) + SAFE_DISTANCE + timedelta(seconds=2)
-        (run_id,) = crowd(bench, deployment_id, 1, first=due)
+        (run_id,) = backlog(bench, deployment_id, 1, first=due)
         go = threading.Event()
 
         def worker(run_id: str = run_id, wait: float = 0.004 * (race % 12), go: threading.Event = go) -> None:
@@ -339,7 +347,9 @@ def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
                         (StateType.PENDING, "Submitting"),
                         (StateType.RUNNING, "Running"),
                     ):
-                        taken = await api.set_state(run_id, type_, name, message="w", mark=str(uuid4()))
+                        taken = await api.set_state(
+                            run_id, type_, name, message="w", idempotency_key=str(uuid4())
+                        )
                         if taken.ruling != "ACCEPT":
                             return
 
@@ -357,14 +367,16 @@ def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
                 api.before_write = before_write
                 action = RescheduleRun(run_id=run_id, start=datetime.now(UTC) + timedelta(hours=2))
                 lever = RescheduleLever(api)
-                made = await lever.execute(action, mark=str(uuid4()), expected_state_id="", message="m")
+                made = await lever.execute(
+                    action, idempotency_key=str(uuid4()), expected_state_id="", message="m"
+                )
                 return made.effect
 
         effect = asyncio.run(move())
         go.set()
         thread.join(30)
         assert not thread.is_alive()
-        names = [state.name for state in bench.floor.history(run_id)]
+        names = [state.name for state in bench.prefect_probe.history(run_id)]
         accepted += effect is Effect.DONE
         refused += effect is Effect.REFUSED
         # executed twice would be: it ran, was put back among those that wait, and would run again

@@ -19,13 +19,13 @@ from uuid import uuid4
 
 import pytest
 from tests.conftest import PrefectServer
+from tests.flows.lever_targets import GATE, HOUR, POOL, RUNNING, TAG, LeverTargets, PatientApi, tidy
 from tests.flows.soak_report import progress, record
-from tests.flows.yard import GATE, HOUR, POOL, RUNNING, TAG, PatientApi, Yard, tidy
 
 from pilotage.flows.execution.receipts import Delivery, Effect, Lever
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.spread_runs import SpreadLever
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import (
     Action,
@@ -58,7 +58,7 @@ class Change:
     """One that was made and has not been taken back."""
 
     action: Action
-    mark: str
+    idempotency_key: str
     delivery: Delivery
     number: int
     """In the order in which they were made."""
@@ -68,44 +68,47 @@ class Change:
 class World:
     """Everything that the changes are about."""
 
-    yard: Yard
+    targets: LeverTargets
     deployment_id: str = ""
     scheduled_id: str = ""
-    crowded_id: str = ""
+    backlogged_id: str = ""
     safe_id: str = ""
     waiting: list[str] = field(default_factory=list)
     movable: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     suspendable: list[str] = field(default_factory=list)
-    crowd: list[str] = field(default_factory=list)
+    backlog: list[str] = field(default_factory=list)
 
     async def build(self, api: PrefectApi) -> None:
         """Nothing; it is all there."""
         await tidy(api)
-        await api.set_limit(f"deployment:{self.yard.limited_id}", 4)
+        await api.set_limit(f"deployment:{self.targets.limited_id}", 4)
         await api.set_queue_paused(
             POOL, "default", True
         )  # by a person, so that there is something to release
-        daily = {"schedule": {"interval": 86400, "anchor_date": self.yard.base.isoformat()}, "active": True}
-        self.deployment_id = await self.yard.deployment(api, parameter_openapi_schema=BOTH)
-        self.scheduled_id = await self.yard.deployment(api, schedules=[daily])
-        self.crowded_id = await self.yard.deployment(api)
-        self.safe_id = await self.yard.deployment(api, "pilotage:suspend-safe")
+        daily = {
+            "schedule": {"interval": 86400, "anchor_date": self.targets.base.isoformat()},
+            "active": True,
+        }
+        self.deployment_id = await self.targets.deployment(api, parameter_openapi_schema=BOTH)
+        self.scheduled_id = await self.targets.deployment(api, schedules=[daily])
+        self.backlogged_id = await self.targets.deployment(api)
+        self.safe_id = await self.targets.deployment(api, "pilotage:suspend-safe")
         await api._send("POST", f"/deployments/{self.scheduled_id}/schedule", json={})
-        self.waiting = [await self.yard.run(api, of=self.deployment_id) for _ in range(3)]
-        self.movable = [await self.yard.run(api, of=self.deployment_id) for _ in range(2)]
-        self.running = [await self.yard.run(api, *RUNNING, of=self.deployment_id) for _ in range(2)]
-        self.suspendable = [await self.yard.run(api, *RUNNING, of=self.safe_id)]
-        late = [self.yard.base - timedelta(hours=8) - number * HOUR for number in range(3)]
-        self.crowd = [await self.yard.run(api, due=due, of=self.crowded_id) for due in late]
+        self.waiting = [await self.targets.run(api, of=self.deployment_id) for _ in range(3)]
+        self.movable = [await self.targets.run(api, of=self.deployment_id) for _ in range(2)]
+        self.running = [await self.targets.run(api, *RUNNING, of=self.deployment_id) for _ in range(2)]
+        self.suspendable = [await self.targets.run(api, *RUNNING, of=self.safe_id)]
+        late = [self.targets.base - timedelta(hours=8) - number * HOUR for number in range(3)]
+        self.backlog = [await self.targets.run(api, due=due, of=self.backlogged_id) for due in late]
 
     async def seen(self, api: PrefectApi) -> dict[str, Any]:
         """All of it that may not change in the end."""
         pool, deployment = await api.pool(POOL), await api.deployment(self.scheduled_id)
-        names = (GATE, f"tag:{TAG}", f"deployment:{self.yard.limited_id}")
+        names = (GATE, f"tag:{TAG}", f"deployment:{self.targets.limited_id}")
         limits = [await api.limit(name) for name in names]
         future = await self._scheduled(api, self.scheduled_id)
-        runs = [await api.run(run_id) for run_id in (*self.waiting, *self.crowd)]
+        runs = [await api.run(run_id) for run_id in (*self.waiting, *self.backlog)]
         moved = [run for run in await self._scheduled(api, self.deployment_id) if run.id not in self.waiting]
         return {
             "pool": [pool.limit, pool.paused],
@@ -130,7 +133,7 @@ class World:
         fresh, hold, queue = 10 + number, HOUR, dice.choice(("a", "b", "default"))
         run_id = dice.choice(self.waiting)
         kinds: tuple[Callable[[], Action], ...] = (
-            lambda: RescheduleRun(run_id=run_id, start=self.yard.base + timedelta(minutes=fresh)),
+            lambda: RescheduleRun(run_id=run_id, start=self.targets.base + timedelta(minutes=fresh)),
             lambda: ChangeParameters(
                 run_id=run_id,
                 changes=(ParameterValue(name=dice.choice(("size", "more")), value=fresh),),
@@ -143,20 +146,22 @@ class World:
             lambda: SetLimit(scope=LimitScope.QUEUE, pool=POOL, name=queue, limit=fresh, hold=hold),
             lambda: SetLimit(scope=LimitScope.GLOBAL, name=GATE, limit=fresh, hold=hold),
             lambda: SetLimit(scope=LimitScope.TAG, name=TAG, limit=fresh, hold=hold),
-            lambda: SetLimit(scope=LimitScope.DEPLOYMENT, name=self.yard.limited_id, limit=fresh, hold=hold),
+            lambda: SetLimit(
+                scope=LimitScope.DEPLOYMENT, name=self.targets.limited_id, limit=fresh, hold=hold
+            ),
             lambda: HoldQueue(pool=POOL, queue=dice.choice(("a", "b", "")), hold=hold),
             lambda: ReleaseQueue(pool=POOL, queue="default"),
             lambda: ReserveSlot(pool=POOL, busy_queue="a", starved_queue="b", limit=fresh, hold=hold),
             lambda: PauseDeployment(deployment_id=self.scheduled_id, hold=hold),
             lambda: SpreadRuns(
-                deployment_id=self.crowded_id, first=self.yard.base, wave=1, every=timedelta(minutes=10)
+                deployment_id=self.backlogged_id, first=self.targets.base, wave=1, every=timedelta(minutes=10)
             ),
             lambda: SuspendRun(run_id=self.suspendable[0], hold=hold),
         )
         return dice.choice(kinds)()
 
 
-async def let_go(run_id: str, after: Any) -> bool:
+async def worker_has_released(run_id: str, after: Any) -> bool:
     """A worker that lets go at once."""
     return True
 
@@ -169,7 +174,7 @@ async def change_and_take_back(world: World, seed: int) -> dict[str, int]:
         await world.build(api)
         before = await world.seen(api)
         levers = {
-            **build_levers(let_go=let_go, announcer=Announcer(api=api), api=api),
+            **build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api),
             "spread_runs": SpreadLever(api, settle=timedelta(milliseconds=50)),
         }
         standing: list[Change] = []
@@ -177,7 +182,9 @@ async def change_and_take_back(world: World, seed: int) -> dict[str, int]:
 
         async def take_back(change: Change) -> None:
             back = await patient(
-                lambda: lever_of(levers, change).undo(change.action, change.delivery, mark=change.mark)
+                lambda: lever_of(levers, change).undo(
+                    change.action, change.delivery, idempotency_key=change.idempotency_key
+                )
             )
             standing.remove(change)
             if back.effect is Effect.REFUSED:
@@ -188,21 +195,23 @@ async def change_and_take_back(world: World, seed: int) -> dict[str, int]:
             if standing and dice.random() < 0.35:
                 await take_back(dice.choice(standing))
                 continue
-            action, mark = world.rolled(dice, counts["made"] + counts["refused"]), str(uuid4())
+            action, idempotency_key = world.rolled(dice, counts["made"] + counts["refused"]), str(uuid4())
             if isinstance(action, SpreadRuns) and any(
                 isinstance(each.action, SpreadRuns) for each in (*standing, *waiting)
             ):
                 continue  # a crowd is spread once at a time
             done = await patient(
-                lambda action=action, mark=mark: levers[action.kind].execute(  # type: ignore[misc]
-                    action, mark=mark, expected_state_id="", message="a test"
+                lambda action=action, idempotency_key=idempotency_key: levers[action.kind].execute(  # type: ignore[misc]
+                    action, idempotency_key=idempotency_key, expected_state_id="", message="a test"
                 )
             )
             if done.effect is Effect.REFUSED:
                 counts["refused"] += 1
                 continue
             counts["made"] += 1
-            standing.append(Change(action=action, mark=mark, delivery=done, number=counts["made"]))
+            standing.append(
+                Change(action=action, idempotency_key=idempotency_key, delivery=done, number=counts["made"])
+            )
             counts["overlapping"] = max(counts["overlapping"], len(standing) + len(waiting))
         dice.shuffle(standing)
         for change in tuple(standing):
@@ -211,7 +220,7 @@ async def change_and_take_back(world: World, seed: int) -> dict[str, int]:
         for change in left:
             await patient(
                 lambda change=change: lever_of(levers, change).undo(  # type: ignore[misc]
-                    change.action, change.delivery, mark=change.mark
+                    change.action, change.delivery, idempotency_key=change.idempotency_key
                 )
             )
         after = await world.seen(api)
@@ -240,9 +249,9 @@ async def patient(work: Callable[[], Awaitable[Delivery]]) -> Delivery:
 
 @pytest.fixture
 def world(prefect_server: PrefectServer) -> World:
-    yard = Yard(server=prefect_server)
-    yard.open()
-    return World(yard=yard)
+    targets = LeverTargets(server=prefect_server)
+    targets.open()
+    return World(targets=targets)
 
 
 @contextlib.contextmanager
@@ -252,11 +261,11 @@ def busy(world: World) -> Iterator[None]:
 
     async def work(api: PrefectApi) -> None:
         while not stop.is_set():
-            await world.yard.run(api, *RUNNING)
+            await world.targets.run(api, *RUNNING)
             await api.pool(POOL)
             await asyncio.sleep(0.3)
 
-    thread = threading.Thread(target=lambda: world.yard.ask(work))
+    thread = threading.Thread(target=lambda: world.targets.ask(work))
     thread.start()
     try:
         yield
@@ -278,22 +287,24 @@ def test_what_a_change_of_ours_stands_on_is_not_changed_again_before_it_is_back(
 
     async def work(api: PrefectApi) -> None:
         await tidy(api)
-        levers = build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)
+        levers = build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api)
 
-        async def execute(action: Action, mark: str) -> Delivery:
-            return await levers[action.kind].execute(action, mark=mark, expected_state_id="", message="m")
+        async def execute(action: Action, idempotency_key: str) -> Delivery:
+            return await levers[action.kind].execute(
+                action, idempotency_key=idempotency_key, expected_state_id="", message="m"
+            )
 
         for first, second in ((cap, reserve), (reserve, cap), (ranks[0], ranks[1])):
             one, other = str(uuid4()), str(uuid4())
             done = await execute(first, one)
             assert done.effect is Effect.DONE, done
             assert "stands already" in (await execute(second, other)).reason
-            await levers[first.kind].undo(first, done, mark=one)
+            await levers[first.kind].undo(first, done, idempotency_key=one)
             after = await execute(second, other)
             assert after.effect is Effect.DONE, after
-            await levers[second.kind].undo(second, after, mark=other)
+            await levers[second.kind].undo(second, after, idempotency_key=other)
 
-    world.yard.ask(work)
+    world.targets.ask(work)
 
 
 @pytest.mark.soak

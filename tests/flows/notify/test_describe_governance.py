@@ -26,7 +26,7 @@ TRUST = {
 }
 BUNDLE = {"bundle": "0123456789abcdef" * 4}
 STEPS: dict[str, tuple[dict[str, Any], str]] = {
-    "glass_broken": ({"grant": GRANT}, "GLASS BROKEN by ada, retry_run on run:*, until 2027-03-01 12:10 UTC: outage"),
+    "glass_broken": ({"grant": GRANT}, "BREAK-GLASS by ada, retry_run on run:*, until 2027-03-01 12:10 UTC: outage"),
     "glass_review": ({"grant": GRANT}, "look at what was done under it: ada"),
     "glass_refused": ({"grant": GRANT, **NO}, "a grant says why"),
     "delegated": ({"delegation": LENT}, "bob votes for ann until 2027-03-01 20:00 UTC: holiday"),

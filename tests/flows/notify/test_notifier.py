@@ -13,9 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
 
-from pilotage.flows.notify.notifier import TRIES, Announcer, Told, event_id
+from pilotage.flows.notify.notifier import TRIES, Notifier, Told, event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Severity
 
@@ -58,7 +58,7 @@ def receiver() -> Iterator[Receiver]:
     receiver.close()
 
 
-def page(announcer: Announcer, **changed: Any) -> Told:
+def page(notifier: Notifier, **changed: Any) -> Told:
     asked: dict[str, Any] = {
         "incident_id": "i-0123456789ab",
         "run_id": RUN,
@@ -67,12 +67,12 @@ def page(announcer: Announcer, **changed: Any) -> Told:
         "details": {"class": "auth"},
         **changed,
     }
-    return asyncio.run(announcer.page("trigger", **asked))
+    return asyncio.run(notifier.page("trigger", **asked))
 
 
 def test_a_page_has_the_shape_of_pagerdutys_events_api(receiver: Receiver) -> None:
-    announcer = Announcer(webhook_url=receiver.url, ui_url="http://prefect.test/")
-    assert page(announcer) == Told(ok=True)
+    notifier = Notifier(webhook_url=receiver.url, ui_url="http://prefect.test/")
+    assert page(notifier) == Told(ok=True)
     (body,) = receiver.bodies
     assert (body["event_action"], body["dedup_key"]) == ("trigger", "i-0123456789ab")
     assert body["payload"] == {
@@ -86,42 +86,42 @@ def test_a_page_has_the_shape_of_pagerdutys_events_api(receiver: Receiver) -> No
 
 
 def test_a_receiver_that_stumbles_is_asked_again_and_one_that_refuses_is_not(receiver: Receiver) -> None:
-    announcer = Announcer(webhook_url=receiver.url, first_wait=0.0)
+    notifier = Notifier(webhook_url=receiver.url, first_wait=0.0)
     receiver.answers = [500, 429, 202]
-    assert page(announcer).ok
+    assert page(notifier).ok
     assert len(receiver.bodies) == 3
     receiver.answers = [400]
-    assert page(announcer) == Told(ok=False, problem="the webhook answered 400")
+    assert page(notifier) == Told(ok=False, problem="the webhook answered 400")
     assert len(receiver.bodies) == 4
     receiver.answers = [503] * TRIES
-    assert not page(announcer).ok
+    assert not page(notifier).ok
     assert len(receiver.bodies) == 4 + TRIES
 
 
 def test_telling_never_raises_and_never_repeats_the_address() -> None:
     for url in ("http://127.0.0.1:1/secret", "nonsense://secret", "http://[secret"):
-        told = page(Announcer(webhook_url=url, first_wait=0.0))
+        told = page(Notifier(webhook_url=url, first_wait=0.0))
         assert not told.ok
         assert "secret" not in told.problem
     dead = PrefectApi("http://127.0.0.1:1/api", first_wait=0.0)
-    announcer = Announcer(api=dead)
-    assert not asyncio.run(announcer.event(RUN, "judged", key="k", payload={})).ok
-    assert not asyncio.run(Announcer(api=dead).artifact(RUN, "text")).ok
-    assert page(announcer) == Told(ok=False, problem="no webhook is set")
+    notifier = Notifier(api=dead)
+    assert not asyncio.run(notifier.event(RUN, "judged", key="k", payload={})).ok
+    assert not asyncio.run(Notifier(api=dead).artifact(RUN, "text")).ok
+    assert page(notifier) == Told(ok=False, problem="no webhook is set")
 
 
 @pytest.mark.prefect
-def test_an_event_sent_twice_is_one_event_and_the_artifact_is_on_the_run(floor: Floor) -> None:
-    run_id = floor.start("push-ledger/demo", at=datetime.now(UTC) + timedelta(hours=5))
+def test_an_event_sent_twice_is_one_event_and_the_artifact_is_on_the_run(prefect_probe: PrefectProbe) -> None:
+    run_id = prefect_probe.start("push-ledger/demo", at=datetime.now(UTC) + timedelta(hours=5))
     key, began = str(uuid4()), datetime.now(UTC)
 
     async def tell() -> None:
         async with PrefectApi.from_prefect_settings().opened() as api:
-            announcer = Announcer(api=api)
+            notifier = Notifier(api=api)
             for _ in range(2):
-                told = await announcer.event(run_id, "judged", key=key, payload={"outcome": "allow"})
+                told = await notifier.event(run_id, "judged", key=key, payload={"outcome": "allow"})
                 assert told == Told(ok=True)
-            assert await announcer.artifact(run_id, "# what pilotage did") == Told(ok=True)
+            assert await notifier.artifact(run_id, "# what pilotage did") == Told(ok=True)
 
     async def found() -> list[dict[str, Any]]:
         async with PrefectApi.from_prefect_settings().opened() as api:

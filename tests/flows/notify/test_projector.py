@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests.flows.notify.test_notifier import Receiver
 
-from pilotage.flows.notify.notifier import Announcer
-from pilotage.flows.notify.projector import Chronicle
-from pilotage.policies.grants import BrokenGlass
+from pilotage.flows.notify.notifier import Notifier
+from pilotage.flows.notify.projector import AuditProjector
+from pilotage.policies.grants import BreakGlassGrant
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import Mode, Outcome, Verdict
 from pilotage.telemetry.store.duckdb import DuckDBStore
@@ -24,19 +24,19 @@ def test_broken_glass_is_a_page_of_its_own(tmp_path: Path, mode: Mode, pages: in
     ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     store = DuckDBStore(tmp_path / "telemetry.duckdb")
     try:
-        grant = BrokenGlass(
+        grant = BreakGlassGrant(
             id="g-1", holder="ada", reason="outage", since=now, until=now + timedelta(minutes=5),
             kinds=("retry_run",), targets=("run:*",),
         )  # fmt: skip
         assert ledger.break_glass(grant, Verdict(outcome=Outcome.ALLOW))
-        announcer = Announcer(webhook_url=receiver.url)
-        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=lambda: mode)
+        notifier = Notifier(webhook_url=receiver.url)
+        chronicle = AuditProjector(ledger=ledger, store=store, notifier=notifier, mode=lambda: mode)
         assert asyncio.run(chronicle.catch_up()) == 1
         assert asyncio.run(chronicle.catch_up()) == 0
         assert len(receiver.bodies) == pages
         for body in receiver.bodies:
             assert body["dedup_key"] == "pilotage-1"
-            assert "GLASS BROKEN by ada, retry_run on run:*" in body["payload"]["summary"]
+            assert "BREAK-GLASS by ada, retry_run on run:*" in body["payload"]["summary"]
     finally:
         store.close()
         ledger.close()

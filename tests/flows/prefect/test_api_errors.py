@@ -118,9 +118,9 @@ def test_nothing_is_ever_forced() -> None:
 
     async def both() -> None:
         prefect = api(answer)
-        await prefect.set_state(RUN, StateType.SCHEDULED, "Scheduled", message="m", mark=RUN)
+        await prefect.set_state(RUN, StateType.SCHEDULED, "Scheduled", message="m", idempotency_key=RUN)
         await prefect.set_state_if(
-            RUN, (StateType.FAILED,), StateType.SCHEDULED, "AwaitingRetry", message="m", mark=RUN
+            RUN, (StateType.FAILED,), StateType.SCHEDULED, "AwaitingRetry", message="m", idempotency_key=RUN
         )
 
     asyncio.run(both())

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.states import Late
-from tests.flows.conftest import Floor
+from tests.flows.conftest import PrefectProbe
 
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts, labelled, strictest
@@ -53,38 +53,38 @@ def facts(action: Action) -> TargetFacts:
 
 
 @pytest.mark.prefect
-def test_a_runs_facts_come_from_itself_its_deployment_and_its_pool(floor: Floor) -> None:
-    run_id = floor.start("nightly-close/demo", at=datetime.now(UTC) + timedelta(hours=2))
+def test_a_runs_facts_come_from_itself_its_deployment_and_its_pool(prefect_probe: PrefectProbe) -> None:
+    run_id = prefect_probe.start("nightly-close/demo", at=datetime.now(UTC) + timedelta(hours=2))
     seen = facts(RetryRun(run_id=run_id))
     assert (seen.target, seen.state_type, seen.state_name) == (f"run:{run_id}", "SCHEDULED", "Scheduled")
     assert (seen.env, seen.tier, seen.team) == ("prod", 1, "finance")
     assert seen.deployment_name == "nightly-close/demo"
-    assert seen.deployment_id == floor.deployment_id("nightly-close/demo")
+    assert seen.deployment_id == prefect_probe.deployment_id("nightly-close/demo")
     assert seen.memory_mb == 128
     assert 7000 < seen.seconds_to_start <= 7200
-    state = floor.run(run_id).state
+    state = prefect_probe.run(run_id).state
     assert state is not None
     assert seen.state_id == str(state.id)
     assert datetime.now(UTC) - seen.read_at < timedelta(seconds=30)
-    floor.do(lambda client: client.update_flow_run(UUID(run_id), job_variables={"memory_mb": 192}))
+    prefect_probe.do(lambda client: client.update_flow_run(UUID(run_id), job_variables={"memory_mb": 192}))
     assert facts(RetryRun(run_id=run_id)).memory_mb == 192
 
 
 @pytest.mark.prefect
-def test_a_run_that_is_late_is_known_by_the_state_that_it_was_in_before(floor: Floor) -> None:
+def test_a_run_that_is_late_is_known_by_the_state_that_it_was_in_before(prefect_probe: PrefectProbe) -> None:
     due = datetime.now(UTC) + timedelta(hours=2)
-    run_id = floor.start("nightly-close/demo", at=due)
+    run_id = prefect_probe.start("nightly-close/demo", at=due)
     planned = facts(RetryRun(run_id=run_id))
     assert planned.late_since_id == ""
     # as Prefect does by itself to what is overdue
-    floor.do(lambda client: client.set_flow_run_state(UUID(run_id), Late(scheduled_time=due)))
+    prefect_probe.do(lambda client: client.set_flow_run_state(UUID(run_id), Late(scheduled_time=due)))
     late = facts(RetryRun(run_id=run_id))
     assert (late.state_name, late.late_since_id) == ("Late", planned.state_id)
     assert late.state_id != planned.state_id
 
 
 @pytest.mark.prefect
-def test_what_does_not_exist_is_an_error_not_a_guess(floor: Floor) -> None:
+def test_what_does_not_exist_is_an_error_not_a_guess(prefect_probe: PrefectProbe) -> None:
     absent = str(uuid4())
     for action in (
         RetryRun(run_id=absent),
@@ -98,8 +98,8 @@ def test_what_does_not_exist_is_an_error_not_a_guess(floor: Floor) -> None:
 
 
 @pytest.mark.prefect
-def test_a_deployment_and_a_queue_have_facts_too(floor: Floor) -> None:
-    deployment_id = floor.deployment_id("payments/demo")
+def test_a_deployment_and_a_queue_have_facts_too(prefect_probe: PrefectProbe) -> None:
+    deployment_id = prefect_probe.deployment_id("payments/demo")
     seen = facts(PauseDeployment(deployment_id=deployment_id, hold=timedelta(hours=1)))
     assert (seen.env, seen.tier, seen.paused) == ("prod", 0, False)
     action = ReserveSlot(
@@ -127,13 +127,13 @@ def test_a_queue_is_as_strict_as_the_strictest_deployment_that_uses_it(
 
 
 @pytest.mark.prefect
-def test_what_nobody_knows_the_users_of_is_as_strict_as_can_be(floor: Floor) -> None:
+def test_what_nobody_knows_the_users_of_is_as_strict_as_can_be(prefect_probe: PrefectProbe) -> None:
     seen = facts(SetLimit(scope=LimitScope.TAG, name="database", limit=2, hold=timedelta(hours=1)))
     assert (seen.target, seen.env, seen.tier) == ("limit:tag:database", "prod", 1)
 
 
 @pytest.mark.prefect
-def test_a_pool_is_as_strict_as_the_strictest_deployment_that_uses_it(floor: Floor) -> None:
+def test_a_pool_is_as_strict_as_the_strictest_deployment_that_uses_it(prefect_probe: PrefectProbe) -> None:
     # the shipped project has payments of tier 0 beside its reports
     seen = facts(HoldQueue(pool="pilotage", hold=timedelta(hours=1)))
     assert (seen.target, seen.env, seen.tier, seen.paused) == ("pool:pilotage", "prod", 0, False)

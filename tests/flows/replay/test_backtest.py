@@ -13,9 +13,9 @@ from tests.telemetry.samples import a_log, a_run, an_event
 from typer.testing import CliRunner
 
 from pilotage.console.cli import policy
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
-from pilotage.flows.replay.backtest import in_hindsight
+from pilotage.flows.replay.backtest import backtest
 from pilotage.flows.replay.report import replay_report
 from pilotage.planner.detect.failures import incident_id
 from pilotage.planner.parameters import PlaybookParameters
@@ -69,10 +69,10 @@ def run_of(name: str, deployment_id: str | None, state: StateType, at: int, **ch
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Places:
+def place(tmp_path: Path) -> StatePaths:
     """A development run that failed twice and completed when tried again an hour later, one that failed again, one
     in production, one whose deployment is gone, and one that was acted on."""
-    where = Places(root=tmp_path)
+    where = StatePaths(root=tmp_path)
     store, ledger = DuckDBStore(where.telemetry), SqlLedger(f"sqlite:///{where.ledger}")
     store.merge_deployments([deployment(DEV, "env:dev", "team:data"), deployment(PROD, "env:prod")])
     store.merge_runs(
@@ -112,11 +112,11 @@ def under(numbers: str = "") -> Bundle:
     return Bundle.of({**files_to_publish(DEFAULT_BUNDLE, None), GUARDRAILS_FILE: numbers}, Path("candidate"))
 
 
-def report(place: Places, numbers: str = "") -> dict[str, Any]:
+def report(place: StatePaths, numbers: str = "") -> dict[str, Any]:
     store, ledger = DuckDBStore(place.telemetry), SqlLedger(f"sqlite:///{place.ledger}")
     parameters = PlaybookParameters()
     try:
-        return in_hindsight(
+        return backtest(
             store, ledger, current=under(), candidate=under(numbers), since=BEGUN, parameters=parameters
         )
     finally:
@@ -124,7 +124,7 @@ def report(place: Places, numbers: str = "") -> dict[str, Any]:
         ledger.close()
 
 
-def test_every_failure_gets_the_proposal_of_its_playbook(place: Places) -> None:
+def test_every_failure_gets_the_proposal_of_its_playbook(place: StatePaths) -> None:
     told = report(place)
     assert (told["failures"], told["proposed_then"]) == (6, 0)
     # three retries in dev of a and b, asked in prod, denied for want of facts, and a word to e's owner
@@ -137,7 +137,7 @@ def test_every_failure_gets_the_proposal_of_its_playbook(place: Places) -> None:
     assert any("nobody approved" in one for one in told["assumed"])
 
 
-def test_what_really_came_of_another_attempt_is_known_good_or_bad(place: Places) -> None:
+def test_what_really_came_of_another_attempt_is_known_good_or_bad(place: StatePaths) -> None:
     told = report(place)["after"]
     # a completed an hour later; the first attempt at b after its failure failed; of the second nothing is known
     assert (told["allowed_known_good"], told["allowed_known_bad"]) == (1, 1)
@@ -145,7 +145,7 @@ def test_what_really_came_of_another_attempt_is_known_good_or_bad(place: Places)
     assert told["minutes_saved"] == pytest.approx(60 - 10 / 60, abs=0.05)
 
 
-def test_another_bundle_would_have_asked_nobody(place: Places) -> None:
+def test_another_bundle_would_have_asked_nobody(place: StatePaths) -> None:
     told = report(place, "non_production: [dev, prod]\n")
     assert told["moves"] == {"needs_approval -> allow": 1}
     assert (told["before"]["approvals_asked"], told["after"]["approvals_asked"]) == (1, 0)
@@ -154,7 +154,7 @@ def test_another_bundle_would_have_asked_nobody(place: Places) -> None:
     assert changed["policies_before"] == ["prod-needs-approver"]
 
 
-def test_each_bundle_spends_a_budget_of_its_own(place: Places) -> None:
+def test_each_bundle_spends_a_budget_of_its_own(place: StatePaths) -> None:
     told = report(place, "max_actions_per_deployment_per_hour: 1\n")
     # b failed twice within the hour: its second retry finds the budget spent by the first, which nobody made
     assert told["moves"] == {"allow -> deny": 1}
@@ -162,7 +162,7 @@ def test_each_bundle_spends_a_budget_of_its_own(place: Places) -> None:
     assert (changed["target"], changed["policies_after"]) == (f"run:{RUNS['b']}", ["deployment-budget"])
 
 
-def test_what_was_proposed_then_is_not_supposed_again(place: Places) -> None:
+def test_what_was_proposed_then_is_not_supposed_again(place: StatePaths) -> None:
     from tests.bench.many_decisions import PILOT
 
     from pilotage.planner.actions.types import RetryRun
@@ -193,7 +193,7 @@ def test_what_was_proposed_then_is_not_supposed_again(place: Places) -> None:
     assert told["before"]["approvals_asked"] == 0
 
 
-def test_the_command_shows_both_parts(place: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_both_parts(place: StatePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PILOTAGE_STATE_DIR", str(place.root))
     days = str((datetime.now(UTC) - BEGUN).days + 1) if datetime.now(UTC) > BEGUN else "1"
     result = CliRunner().invoke(policy.app, ["replay", "--days", days, "--json"])
@@ -209,5 +209,5 @@ def test_the_command_shows_both_parts(place: Places, monkeypatch: pytest.MonkeyP
 
 def test_without_telemetry_the_second_part_says_so(tmp_path: Path) -> None:
     SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}").close()
-    told = replay_report(Places(root=tmp_path), Settings(state_dir=tmp_path), under(), BEGUN)["playbooks"]
+    told = replay_report(StatePaths(root=tmp_path), Settings(state_dir=tmp_path), under(), BEGUN)["playbooks"]
     assert "telemetry" in told["unknown"]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tests.telemetry.samples import a_queue, a_run
 
-from pilotage.flows.config.paths import Places
-from pilotage.flows.replay.backtest import in_hindsight
-from pilotage.flows.replay.backtest_queues import floor_troubles
+from pilotage.flows.config.paths import StatePaths
+from pilotage.flows.replay.backtest import backtest
+from pilotage.flows.replay.backtest_queues import queue_detections
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.parameters import PlaybookParameters
@@ -85,7 +85,7 @@ def outage(store: DuckDBStore) -> None:
     store.merge_runs([*waited, again, before])
 
 
-def crowd(store: DuckDBStore) -> None:
+def backlog(store: DuckDBStore) -> None:
     """Eleven runs wait together from minute 11 on, one more than the planner puts up with."""
     others = [run(90 + n, PROD, StateType.COMPLETED, n, started=n, ended=n + 1) for n in range(0, 40, 5)]
     many = [run(n, DEV, StateType.COMPLETED, n, started=30 + n, ended=40 + n) for n in range(1, 12)]
@@ -112,17 +112,17 @@ def sick(store: DuckDBStore) -> None:
 
 
 Fill = Callable[[DuckDBStore], object]
-TROUBLES: dict[str, tuple[Fill, str, float]] = {
+DETECTIONS: dict[str, tuple[Fill, str, float]] = {
     "starved": (starving, "queue:p/low", 6),
     "overdue": (outage, f"deployment:{DEV}", 30),
-    "blocked": (crowd, f"deployment:{DEV}", 11),
+    "blocked": (backlog, f"deployment:{DEV}", 11),
     "unhealthy": (sick, "queue:p/default", 25),
 }
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Places:
-    where = Places(root=tmp_path)
+def place(tmp_path: Path) -> StatePaths:
+    where = StatePaths(root=tmp_path)
     SqlLedger(f"sqlite:///{where.ledger}").close()
     store = DuckDBStore(where.telemetry)
     store.merge_deployments(
@@ -146,7 +146,7 @@ def place(tmp_path: Path) -> Places:
     return where
 
 
-def filled(place: Places, *fills: Fill) -> Places:
+def filled(place: StatePaths, *fills: Fill) -> StatePaths:
     store = DuckDBStore(place.telemetry)
     for fill in fills:
         fill(store)
@@ -160,31 +160,29 @@ def under(numbers: str = "") -> Bundle:
     return Bundle.of({**files_to_publish(DEFAULT_BUNDLE, None), GUARDRAILS_FILE: numbers}, Path("candidate"))
 
 
-def report(place: Places, numbers: str = "") -> dict[str, Any]:
+def report(place: StatePaths, numbers: str = "") -> dict[str, Any]:
     store, ledger = DuckDBStore(place.telemetry), SqlLedger(f"sqlite:///{place.ledger}")
     try:
-        return in_hindsight(
-            store, ledger, current=under(), candidate=under(numbers), since=BEGUN, parameters=FEW
-        )
+        return backtest(store, ledger, current=under(), candidate=under(numbers), since=BEGUN, parameters=FEW)
     finally:
         store.close()
         ledger.close()
 
 
-@pytest.mark.parametrize("name", TROUBLES)
-def test_each_trouble_is_found_once_and_at_the_minute_in_which_it_began(place: Places, name: str) -> None:
-    fill, subject, at = TROUBLES[name]
+@pytest.mark.parametrize("name", DETECTIONS)
+def test_each_trouble_is_found_once_and_at_the_minute_in_which_it_began(place: StatePaths, name: str) -> None:
+    fill, subject, at = DETECTIONS[name]
     filled(place, fill)
     store = DuckDBStore(place.telemetry)
     try:
-        (one,) = floor_troubles(store, failures_then(store, BEGUN), {}, BEGUN, FEW)
+        (one,) = queue_detections(store, failures_then(store, BEGUN), {}, BEGUN, FEW)
     finally:
         store.close()
     assert (one.finding.failure_class.value, one.finding.subject) == (name, subject)
     assert one.now == minute(at)
 
 
-def test_what_the_playbooks_would_have_proposed_is_judged(place: Places) -> None:
+def test_what_the_playbooks_would_have_proposed_is_judged(place: StatePaths) -> None:
     told = report(filled(place, starving, outage))
     assert told["standing"] == {"starved": 1, "unhealthy": 0, "overdue": 1, "blocked": 0}
     assert (told["failures"], told["proposals"], told["before"]["allowed"]) == (0, 2, 2)
@@ -199,7 +197,7 @@ def test_what_the_playbooks_would_have_proposed_is_judged(place: Places) -> None
     assert "not looked for in the past" in assumed
 
 
-def test_a_sick_production_queue_would_have_asked_an_approver_and_told_the_owner(place: Places) -> None:
+def test_a_sick_production_queue_would_have_asked_an_approver_and_told_the_owner(place: StatePaths) -> None:
     told = report(filled(place, sick))
     assert told["standing"]["unhealthy"] == 1
     assert told["failures"] == 5
@@ -211,19 +209,19 @@ def test_a_sick_production_queue_would_have_asked_an_approver_and_told_the_owner
     assert {one["before"] for one in told_of} == {"allow"}
 
 
-def test_what_completed_in_between_or_came_too_late_is_no_sick_queue(place: Places) -> None:
+def test_what_completed_in_between_or_came_too_late_is_no_sick_queue(place: StatePaths) -> None:
     filled(place, sick)
     well = run(9, DEV, StateType.COMPLETED, 0, started=20, ended=22)
     filled(place, lambda store: store.merge_runs([well]))
     assert report(place)["standing"]["unhealthy"] == 0
 
 
-def test_a_queue_that_was_held_or_not_seen_then_is_not_judged(place: Places) -> None:
+def test_a_queue_that_was_held_or_not_seen_then_is_not_judged(place: StatePaths) -> None:
     filled(place, sick, lambda store: store.add_queues([queue("default", 24.95, paused=True)]))
     assert report(place)["standing"]["unhealthy"] == 0
 
 
-def test_what_was_proposed_about_a_crowd_then_is_not_supposed_again(place: Places) -> None:
+def test_what_was_proposed_about_a_crowd_then_is_not_supposed_again(place: StatePaths) -> None:
     asked = DecisionFact(
         decision_id="a-1",
         at=minute(12),
@@ -235,5 +233,5 @@ def test_what_was_proposed_about_a_crowd_then_is_not_supposed_again(place: Place
         outcome="",
         detail={"fingerprint": fingerprint_of(f"deployment:{DEV}", FailureClass.BLOCKED)},
     )
-    told = report(filled(place, crowd, lambda store: store.add_decisions([asked])))
+    told = report(filled(place, backlog, lambda store: store.add_decisions([asked])))
     assert (told["standing"]["blocked"], told["proposed_then"], told["proposals"]) == (1, 1, 0)

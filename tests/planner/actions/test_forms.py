@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from tests.planner.conftest import Maker
-from tests.planner.rig import ALL, MemoryDesk
+from tests.planner.planner_fixture import ALL, MemoryApi
 
 from pilotage.planner.actions.forms import ASKED, MODELS, in_full, signature
 from pilotage.planner.actions.types import ActionKind
@@ -24,14 +24,14 @@ STRANGE = "88888888-8888-4888-8888-888888888888"
 REMEDY = "99999999-9999-4999-8999-999999999999"
 
 
-class Desk(MemoryDesk):
+class ProposalApi(MemoryApi):
     def consider(self, action: Any) -> dict[str, Any]:
         return {"outcome": "deny"}
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def control_api() -> ProposalApi:
+    return ProposalApi()
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBStore]:
 
 
 @pytest.fixture
-def tools(store: DuckDBStore, make: Any, desk: Desk) -> Toolbox:
-    return Toolbox(store=store, desk=desk, clock=lambda: make.now, on_behalf_of="ann")
+def tools(store: DuckDBStore, make: Any, control_api: ProposalApi) -> Toolbox:
+    return Toolbox(store=store, control_api=control_api, clock=lambda: make.now, on_behalf_of="ann")
 
 
 def wishes(make: Any) -> dict[ActionKind, tuple[str, dict[str, Any]]]:
@@ -110,32 +110,39 @@ def test_every_kind_can_be_asked_for_and_is_spelt_in_one_line(make: Any) -> None
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_wish_of_any_kind_is_handed_in_once(
-    tools: Toolbox, desk: Desk, make: Any, kind: ActionKind
+    tools: Toolbox, control_api: ProposalApi, make: Any, kind: ActionKind
 ) -> None:
     target, arguments = wishes(make)[kind]
     told = [tools.propose(kind, target, arguments) for _ in range(2)]
     assert told[0].get("outcome") == "allow", told
     assert told[0] == told[1]
-    [(proposal, case)] = desk.filed.values()
+    [(proposal, case)] = control_api.filed.values()
     assert proposal.action.kind == kind
     assert case.found_by == "chat"
     bound = bool(getattr(proposal.action, "run_id", "")) and kind not in ("notify_owner", "resolve_alert")
     assert bool(proposal.expected_state_id) == bound
 
 
-def test_what_is_asked_for_again_later_is_wanted_again(tools: Toolbox, desk: Desk, make: Any) -> None:
+def test_what_is_asked_for_again_later_is_wanted_again(
+    tools: Toolbox, control_api: ProposalApi, make: Any
+) -> None:
     later = Toolbox(
-        store=tools.store, desk=desk, clock=lambda: make.now + timedelta(hours=1), on_behalf_of="ann"
+        store=tools.store,
+        control_api=control_api,
+        clock=lambda: make.now + timedelta(hours=1),
+        on_behalf_of="ann",
     )
     tools.propose("hold_queue", "pool/fast", {"hold": "10m"})
     later.propose("hold_queue", "pool/fast", {"hold": "10m"})
-    assert len(desk.filed) == 2
+    assert len(control_api.filed) == 2
 
 
-def test_names_become_ids_and_references_become_values(tools: Toolbox, desk: Desk, make: Any) -> None:
+def test_names_become_ids_and_references_become_values(
+    tools: Toolbox, control_api: ProposalApi, make: Any
+) -> None:
     tools.propose("pause_deployment", "etl/nightly", {"hold": "1h"})
     tools.propose("retry_run", make.run_id, {"changes": {"region": {"from_run": EARLIER}}})
-    paused, retried = desk.actions
+    paused, retried = control_api.actions
     assert paused["deployment_id"] == make.deployment_id
     assert retried["changes"] == [{"name": "region", "value": "us"}]
 
@@ -162,13 +169,19 @@ def test_names_become_ids_and_references_become_values(tools: Toolbox, desk: Des
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_refused_with_the_reason(
-    tools: Toolbox, desk: Desk, make: Any, kind: str, target: str, arguments: dict[str, Any], why: str
+    tools: Toolbox,
+    control_api: ProposalApi,
+    make: Any,
+    kind: str,
+    target: str,
+    arguments: dict[str, Any],
+    why: str,
 ) -> None:
     given = json.loads(json.dumps(arguments).replace('"RUN"', f'"{make.run_id}"'))
     refused = tools.propose(kind, target.replace("RUN", make.run_id), given)
     assert refused["status"] == "refused"
     assert why in refused["error"]
-    assert desk.filed == {}
+    assert control_api.filed == {}
 
 
 # -- and somebody must have said it

@@ -26,12 +26,12 @@ from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
 
-class MemoryDesk:
-    def __init__(self, offered: tuple[ActionKind, ...] = get_args(ActionKind)) -> None:
-        self.kinds = offered
+class MemoryApi:
+    def __init__(self, permitted_kinds: tuple[ActionKind, ...] = get_args(ActionKind)) -> None:
+        self.kinds = permitted_kinds
         self.filed: list[tuple[Proposal, CaseFile]] = []
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         return self.kinds
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
@@ -51,12 +51,12 @@ class FixedForecaster:
 
 
 @pytest.fixture
-def desk() -> MemoryDesk:
-    return MemoryDesk()
+def control_api() -> MemoryApi:
+    return MemoryApi()
 
 
 @pytest.fixture
-def tools(tmp_path: Path, make: Any, desk: MemoryDesk) -> Iterator[Toolbox]:
+def tools(tmp_path: Path, make: Any, control_api: MemoryApi) -> Iterator[Toolbox]:
     store = DuckDBStore(tmp_path / "telemetry.duckdb")
     store.merge_runs([make.run()])
     store.add_queues([make.queue("fast", 1, running=2, waiting=3)])
@@ -77,7 +77,11 @@ def tools(tmp_path: Path, make: Any, desk: MemoryDesk) -> Iterator[Toolbox]:
         ]
     )
     yield Toolbox(
-        store=store, desk=desk, forecaster=FixedForecaster(make), clock=lambda: make.now, on_behalf_of="ann"
+        store=store,
+        control_api=control_api,
+        forecaster=FixedForecaster(make),
+        clock=lambda: make.now,
+        on_behalf_of="ann",
     )
     store.close()
 
@@ -114,7 +118,7 @@ def kinds(parts: list[ChatPart]) -> list[str]:
 @pytest.mark.parametrize(
     ("question", "tool_name", "says"),
     [
-        ("status please", "floor_status", "1 FAILED"),
+        ("status please", "cluster_status", "1 FAILED"),
         ("what failed?", "recent_failures", "transient"),
         ("why {run}", "why_run", "allow-retry"),
         ("forecast {run}", "forecast_of", "40%"),
@@ -135,20 +139,22 @@ def test_rules_answer_a_closed_set_of_questions(
     assert [part.tool for part in parts if part.kind == "tool_call"] == ([tool_name] if tool_name else [])
 
 
-def test_rules_hand_in_a_retry_when_it_is_asked_for(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+def test_rules_hand_in_a_retry_when_it_is_asked_for(
+    tools: Toolbox, control_api: MemoryApi, make: Any
+) -> None:
     [parts] = answers(tools, f"retry {make.run_id}")
     assert kinds(parts) == ["tool_call", "proposal", "final"]
-    [(proposal, _)] = desk.filed
+    [(proposal, _)] = control_api.filed
     assert proposal.action.kind == "retry_run"
     assert (proposal.on_behalf_of, proposal.playbook) == ("ann", "person")
     assert proposal.expected_state_id == make.run().state_id
 
 
 def test_a_question_that_mentions_a_retry_hands_in_nothing(
-    tools: Toolbox, desk: MemoryDesk, make: Any
+    tools: Toolbox, control_api: MemoryApi, make: Any
 ) -> None:
     answers(tools, f"why was the retry of {make.run_id} denied?")
-    assert desk.filed == []
+    assert control_api.filed == []
 
 
 # -- the model
@@ -232,30 +238,32 @@ def test_a_cancelled_answer_leaves_a_conversation_that_goes_on(tools: Toolbox) -
     assert called == answered
 
 
-def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, control_api: MemoryApi, make: Any) -> None:
     script = [retry(make.run_id), text("Handed in."), text("You are welcome.")]
     with scripted(script) as (model, llm):
         first, second = answers(tools, f"please retry {make.run_id}", "thanks", model=model)
     assert kinds(first) == ["tool_call", "proposal", "final"]
     assert first[1].detail["outcome"] == "needs_approval"
     assert second[-1].text == "You are welcome."
-    assert len(desk.filed) == 1
+    assert len(control_api.filed) == 1
     roles = [m["role"] for m in llm.requests[2]["messages"]]
     assert roles == ["system", "user", "assistant", "tool", "assistant", "user"]
 
 
-def test_a_proposal_that_nobody_asked_for_is_refused(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+def test_a_proposal_that_nobody_asked_for_is_refused(
+    tools: Toolbox, control_api: MemoryApi, make: Any
+) -> None:
     script = [tool("propose", {"kind": "cancel_run", "target": make.run_id}), text("I could not.")]
     with scripted(script) as (model, llm):
         [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
-    assert desk.filed == []
+    assert control_api.filed == []
     assert "did not ask" in llm.requests[1]["messages"][-1]["content"]
     assert kinds(parts) == ["tool_call", "tool_result", "final"]
 
 
 def test_only_what_is_offered_is_shown_to_the_model(tmp_path: Path, make: Any) -> None:
     store = DuckDBStore(tmp_path / "t.duckdb")
-    tools = Toolbox(store=store, desk=MemoryDesk(("retry_run",)), clock=lambda: make.now)
+    tools = Toolbox(store=store, control_api=MemoryApi(("retry_run",)), clock=lambda: make.now)
     with scripted([text("hello")]) as (model, llm):
         answers(tools, "hello", model=model)
     store.close()
@@ -264,7 +272,9 @@ def test_only_what_is_offered_is_shown_to_the_model(tmp_path: Path, make: Any) -
     assert "cancel_run" not in shown["propose"]["description"]
 
 
-def test_arguments_out_of_range_are_refused_in_words(tools: Toolbox, desk: MemoryDesk, make: Any) -> None:
+def test_arguments_out_of_range_are_refused_in_words(
+    tools: Toolbox, control_api: MemoryApi, make: Any
+) -> None:
     for kind, target, arguments, why in (
         ("resize_run", make.run_id, {"memory_mb": -5}, "memory_mb"),
         ("retry_run", "not a run", None, "does not know this run"),
@@ -275,7 +285,7 @@ def test_arguments_out_of_range_are_refused_in_words(tools: Toolbox, desk: Memor
         refused = tools.propose(kind, target, arguments)
         assert refused["status"] == "refused"
         assert why in refused["error"]
-    assert desk.filed == []
+    assert control_api.filed == []
 
 
 def test_a_model_that_calls_tools_for_ever_is_stopped_and_the_conversation_stays_whole(
@@ -342,7 +352,7 @@ def test_an_endpoint_that_ignores_tools_is_asked_for_typed_steps_with_an_end_to_
 
 
 def test_the_demo_script_answers_sensibly_from_what_it_is_shown(
-    tools: Toolbox, desk: MemoryDesk, make: Any
+    tools: Toolbox, control_api: MemoryApi, make: Any
 ) -> None:
     with scripted(demo_script) as (model, _):
         why, retry, hello = answers(
@@ -351,4 +361,4 @@ def test_the_demo_script_answers_sensibly_from_what_it_is_shown(
     assert "transient" in why[-1].text
     assert kinds(retry) == ["tool_call", "proposal", "final"]
     assert "scripted model" in hello[-1].text
-    assert len(desk.filed) == 1
+    assert len(control_api.filed) == 1

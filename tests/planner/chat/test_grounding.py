@@ -9,7 +9,7 @@ import pytest
 from pilotage.planner.chat.citations import citation, in_full, key_of
 from pilotage.planner.chat.final_message import final_part
 from pilotage.planner.chat.grounding import checked
-from pilotage.planner.chat.injection_scan import lure_in
+from pilotage.planner.chat.injection_scan import injection_phrase_in
 from pilotage.planner.chat.tools import LookedUp
 
 RUN = "11111111-1111-4111-8111-111111111111"
@@ -48,7 +48,7 @@ def test_a_sentence_is_backed_by_its_keys_and_its_ids(
     assert found.opinion == (not any(backed))
 
 
-FLOOR = {
+ACTIVITY_FEED = {
     "e0003": {
         "runs_by_state": {"COMPLETED": 9, "FAILED": 2, "RUNNING": 1},
         "failures": [{"name": name} for name in "abcdef"],
@@ -72,7 +72,7 @@ FLOOR = {
     ],
 )
 def test_a_count_that_cannot_come_from_what_was_looked_up_is_pointed_out(answer: str, gap: str) -> None:
-    found = checked(answer, FLOOR, asked="what of my 64 runs?")
+    found = checked(answer, ACTIVITY_FEED, asked="what of my 64 runs?")
     assert (gap in "; ".join(found.gaps)) if gap else not found.gaps
     assert found.claims[0].opinion == bool(gap)
 
@@ -134,7 +134,7 @@ def test_the_end_of_an_answer_holds_its_evidence_its_gaps_and_the_calibrated_cha
     ],
 )
 def test_text_that_reads_like_an_order_to_a_model_is_pointed_out(text: str) -> None:
-    assert lure_in(f"INFO 12 {text}")
+    assert injection_phrase_in(f"INFO 12 {text}")
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_text_that_reads_like_an_order_to_a_model_is_pointed_out(text: str) -> N
     ],
 )
 def test_ordinary_lines_are_not(text: str) -> None:
-    assert lure_in(text) == ""
+    assert injection_phrase_in(text) == ""

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from tests.planner.rig import NoDesk
+from tests.planner.planner_fixture import NoApi
 
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.history import forgotten
@@ -52,7 +52,7 @@ def ask(
     async def go() -> list[ChatPart]:
         model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=60)
         agent = ChatAgent(
-            tools=Toolbox(store=store, desk=cast("Any", NoDesk())),
+            tools=Toolbox(store=store, control_api=cast("Any", NoApi())),
             model=model,
             memory=SqliteCheckpoints(file),
             remembered_tokens=tokens,

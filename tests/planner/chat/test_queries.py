@@ -13,7 +13,7 @@ import pytest
 from pilotage.planner.actions.types import ActionKind
 from pilotage.planner.chat.tools import READING, Toolbox, looked_up
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.errors import ApiError
 from pilotage.telemetry.facts import DecisionFact
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
@@ -21,10 +21,10 @@ OTHER = "44444444-4444-4444-8444-444444444444"
 SOON = "55555555-5555-4555-8555-555555555555"
 
 
-class QuietDesk:
+class QuietApi:
     away = False
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         return ("retry_run",)
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class QuietDesk:
 
     def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
         if self.away:
-            raise DeskError("Asking the desk: nobody answers there. Start it.", transient=True)
+            raise ApiError("Asking the API: nobody answers there. Start it.", transient=True)
         return {"outcome": "deny", "policy_ids": ["frozen"], "kind": action["kind"]}
 
 
@@ -88,17 +88,17 @@ def store(tmp_path: Path, make: Any) -> Iterator[DuckDBStore]:
 
 
 @pytest.fixture
-def desk() -> QuietDesk:
-    return QuietDesk()
+def control_api() -> QuietApi:
+    return QuietApi()
 
 
 @pytest.fixture
-def tools(store: DuckDBStore, make: Any, desk: QuietDesk) -> Toolbox:
-    return Toolbox(store=store, desk=desk, forecaster=Rising(make), clock=lambda: make.now)
+def tools(store: DuckDBStore, make: Any, control_api: QuietApi) -> Toolbox:
+    return Toolbox(store=store, control_api=control_api, forecaster=Rising(make), clock=lambda: make.now)
 
 
 CALLS: dict[str, dict[str, Any]] = {
-    "floor_status": {},
+    "cluster_status": {},
     "recent_runs": {},
     "find_runs": {"words": "nightly"},
     "recent_failures": {},
@@ -202,12 +202,12 @@ def test_rows_that_are_left_out_are_a_gap(tools: Toolbox, make: Any) -> None:
 
 
 def test_what_could_not_be_checked_is_said(
-    tools: Toolbox, store: DuckDBStore, make: Any, desk: QuietDesk
+    tools: Toolbox, store: DuckDBStore, make: Any, control_api: QuietApi
 ) -> None:
     assert called(tools, make, "why_run", run_id=OTHER).result["gaps"] == ["no log line of this run is kept"]
-    late = Toolbox(store=store, desk=desk, clock=lambda: make.now + timedelta(minutes=9))
+    late = Toolbox(store=store, control_api=control_api, clock=lambda: make.now + timedelta(minutes=9))
     assert called(late, make, "queues").result["gaps"] == ["the newest snapshot is 9 minutes old"]
-    desk.away = True
+    control_api.away = True
     assert called(tools, make, "what_if").result["gaps"] == ["policy could not be asked"]
     assert "not valid" in called(tools, make, "what_if", action={"kind": "format_disk"}).result["error"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-SHIPPED = ("provoked.jsonl", "published.jsonl")
+EXAMPLES = ("provoked.jsonl", "published.jsonl")
 UNSEEN = "failure_texts_unseen.jsonl"
 """Texts from other sources, for measuring only: nothing that ships was made with them."""
 FIELDS = {
@@ -41,7 +41,7 @@ def shipped(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, UNSEEN])
+@pytest.mark.parametrize("name", [*EXAMPLES, UNSEEN])
 def test_every_row_is_whole_and_speaks_known_words(name: str) -> None:
     rows = shipped(name)
     assert rows
@@ -56,14 +56,14 @@ def test_every_row_is_whole_and_speaks_known_words(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, UNSEEN])
+@pytest.mark.parametrize("name", [*EXAMPLES, UNSEEN])
 def test_every_row_names_its_source_and_an_open_licence(name: str) -> None:
     for row in shipped(name):
         assert row["source"], row["id"]
         assert row["licence"] in LICENCES, row["id"]
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, UNSEEN])
+@pytest.mark.parametrize("name", [*EXAMPLES, UNSEEN])
 def test_nobody_is_recognised(name: str) -> None:
     for row in shipped(name):
         told = "\n".join((row["message"], *row["log_tail"]))
@@ -71,12 +71,12 @@ def test_nobody_is_recognised(name: str) -> None:
 
 
 def test_no_id_stands_twice() -> None:
-    ids = Counter(row["id"] for name in (*SHIPPED, UNSEEN) for row in shipped(name))
+    ids = Counter(row["id"] for name in (*EXAMPLES, UNSEEN) for row in shipped(name))
     assert [name for name, times in ids.items() if times > 1] == []
 
 
 def test_a_permanent_failure_is_never_one_to_be_tried_again() -> None:
-    for name in (*SHIPPED, UNSEEN):
+    for name in (*EXAMPLES, UNSEEN):
         for row in shipped(name):
             if row["permanent"]:
                 assert row["expected_remedy"] == "tell_owner", row["id"]
@@ -95,7 +95,7 @@ def test_nothing_to_be_measured_with_was_there_to_learn_from() -> None:
     def words(row: dict[str, Any]) -> str:
         return re.sub(r"[\W\d]+", " ", "\n".join((row["message"], *row["log_tail"]))).casefold()
 
-    learnt = [row for name in SHIPPED for row in shipped(name)]
+    learnt = [row for name in EXAMPLES for row in shipped(name)]
     assert not {source(row) for row in learnt} & {source(row) for row in shipped(UNSEEN)}
     assert not {words(row) for row in learnt} & {words(row) for row in shipped(UNSEEN)}
 
@@ -106,7 +106,7 @@ def test_the_script_still_prints_what_is_recorded(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, script, "--only", "sqlite3", "--out", out], check=True, capture_output=True
     )
-    recorded = {row["id"]: row for name in (*SHIPPED, UNSEEN) for row in shipped(name)}
+    recorded = {row["id"]: row for name in (*EXAMPLES, UNSEEN) for row in shipped(name)}
     provoked = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert len(provoked) >= 5
     for row in provoked:

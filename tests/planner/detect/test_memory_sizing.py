@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.planner.rig import FixedForecaster, Rig
+from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
 from pilotage.planner.detect.memory_sizing import MOST_PATIENCE, Sized, rung_of, sized, step_down
 from pilotage.planner.parameters import PlaybookParameters
@@ -86,10 +86,10 @@ def _id(n: int) -> str:
     return f"{n:08d}-1111-4111-8111-111111111111"
 
 
-def _past(rig: Rig, make: Any, *sizes: int, default: int = DEFAULT) -> None:
+def _past(planner_fixture: PlannerFixture, make: Any, *sizes: int, default: int = DEFAULT) -> None:
     """Completed runs, oldest first; the first had to be raised."""
-    rig.parameters = P
-    rig.store.merge_deployments(
+    planner_fixture.parameters = P
+    planner_fixture.store.merge_deployments(
         [
             DeploymentFact(
                 deployment_id=make.deployment_id,
@@ -100,7 +100,7 @@ def _past(rig: Rig, make: Any, *sizes: int, default: int = DEFAULT) -> None:
             )
         ]
     )
-    rig.store.merge_runs(
+    planner_fixture.store.merge_runs(
         [
             make.run(
                 run_id=_id(n),
@@ -117,33 +117,43 @@ def _past(rig: Rig, make: Any, *sizes: int, default: int = DEFAULT) -> None:
     )
 
 
-def _sized(rig: Rig) -> list[tuple[str, int]]:
-    rig.ticks(2)
-    return [(a["run_id"], a["memory_mb"]) for a in rig.desk.actions if a["kind"] == "size_run"]
+def _sized(planner_fixture: PlannerFixture) -> list[tuple[str, int]]:
+    planner_fixture.ticks(2)
+    return [
+        (a["run_id"], a["memory_mb"]) for a in planner_fixture.control_api.actions if a["kind"] == "size_run"
+    ]
 
 
-def test_the_next_run_starts_with_what_the_last_ones_needed(rig: Rig, make: Any) -> None:
-    _past(rig, make, 384)
-    rig.store.merge_runs([make.upcoming(600, run_id=_id(50)), make.upcoming(1200, run_id=_id(51))])
-    assert _sized(rig) == [(_id(50), 384), (_id(51), 384)]
-    [(first, case), _] = rig.desk.filed.values()
+def test_the_next_run_starts_with_what_the_last_ones_needed(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _past(planner_fixture, make, 384)
+    planner_fixture.store.merge_runs(
+        [make.upcoming(600, run_id=_id(50)), make.upcoming(1200, run_id=_id(51))]
+    )
+    assert _sized(planner_fixture) == [(_id(50), 384), (_id(51), 384)]
+    [(first, case), _] = planner_fixture.control_api.filed.values()
     assert "its last runs needed 384 MiB" in case.notes[0]
     assert first.expires_at == make.now + timedelta(seconds=600)
 
 
-def test_after_good_runs_one_run_is_tried_with_less(rig: Rig, make: Any) -> None:
-    _past(rig, make, 576, 576, 576)
-    rig.store.merge_runs([make.upcoming(600, run_id=_id(50)), make.upcoming(1200, run_id=_id(51))])
-    assert _sized(rig) == [(_id(50), 384), (_id(51), 576)]
+def test_after_good_runs_one_run_is_tried_with_less(planner_fixture: PlannerFixture, make: Any) -> None:
+    _past(planner_fixture, make, 576, 576, 576)
+    planner_fixture.store.merge_runs(
+        [make.upcoming(600, run_id=_id(50)), make.upcoming(1200, run_id=_id(51))]
+    )
+    assert _sized(planner_fixture) == [(_id(50), 384), (_id(51), 576)]
 
 
-def test_a_run_is_not_tried_with_less_when_it_will_probably_fail(rig: Rig, make: Any) -> None:
-    _past(rig, make, 576, 576, 576)
-    rig.store.merge_runs([make.upcoming(600, run_id=_id(50))])
-    rig.forecaster = FixedForecaster(make.now, 0.9)
-    assert _sized(rig) == []
-    rig.forecaster = FixedForecaster(make.now, 0.1)
-    assert _sized(rig) == [(_id(50), 384)]
+def test_a_run_is_not_tried_with_less_when_it_will_probably_fail(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _past(planner_fixture, make, 576, 576, 576)
+    planner_fixture.store.merge_runs([make.upcoming(600, run_id=_id(50))])
+    planner_fixture.forecaster = FixedForecaster(make.now, 0.9)
+    assert _sized(planner_fixture) == []
+    planner_fixture.forecaster = FixedForecaster(make.now, 0.1)
+    assert _sized(planner_fixture) == [(_id(50), 384)]
 
 
 @pytest.mark.parametrize(
@@ -152,23 +162,25 @@ def test_a_run_is_not_tried_with_less_when_it_will_probably_fail(rig: Rig, make:
     ids=["likely to fail", "not likely"],
 )
 def test_a_run_likely_to_fail_that_is_given_what_it_needs_is_not_delayed_too(
-    rig: Rig, make: Any, p_fail: float, kinds: list[str]
+    planner_fixture: PlannerFixture, make: Any, p_fail: float, kinds: list[str]
 ) -> None:
-    _past(rig, make, 384)
-    rig.store.merge_runs([make.upcoming(600, run_id=_id(50))])
-    rig.forecaster = FixedForecaster(make.now, p_fail)
-    rig.ticks(2)
-    assert rig.desk.kinds_filed == kinds
+    _past(planner_fixture, make, 384)
+    planner_fixture.store.merge_runs([make.upcoming(600, run_id=_id(50))])
+    planner_fixture.forecaster = FixedForecaster(make.now, p_fail)
+    planner_fixture.ticks(2)
+    assert planner_fixture.control_api.kinds_filed == kinds
 
 
-def test_where_runs_fail_of_something_else_too_a_run_at_risk_is_still_delayed(rig: Rig, make: Any) -> None:
-    _past(rig, make, 384)
-    rig.store.merge_runs(
+def test_where_runs_fail_of_something_else_too_a_run_at_risk_is_still_delayed(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _past(planner_fixture, make, 384)
+    planner_fixture.store.merge_runs(
         [make.upcoming(600, run_id=_id(50)), make.run(run_id=_id(60), ended=make.now - timedelta(hours=9))]
     )
-    rig.forecaster = FixedForecaster(make.now, 0.9)
-    rig.ticks()
-    assert {"size_run", "reschedule_run"} <= set(rig.desk.kinds_filed)
+    planner_fixture.forecaster = FixedForecaster(make.now, 0.9)
+    planner_fixture.ticks()
+    assert {"size_run", "reschedule_run"} <= set(planner_fixture.control_api.kinds_filed)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +189,11 @@ def test_where_runs_fail_of_something_else_too_a_run_at_risk_is_still_delayed(ri
     ids=["about to start", "it has the size", "a retry that waits"],
 )
 def test_a_run_that_needs_no_other_size_is_left_alone(
-    rig: Rig, make: Any, seconds: float, changes: dict[str, Any]
+    planner_fixture: PlannerFixture, make: Any, seconds: float, changes: dict[str, Any]
 ) -> None:
-    _past(rig, make, 384)
-    rig.store.merge_runs([make.upcoming(seconds, run_id=_id(50), **changes)])
-    assert _sized(rig) == []
+    _past(planner_fixture, make, 384)
+    planner_fixture.store.merge_runs([make.upcoming(seconds, run_id=_id(50), **changes)])
+    assert _sized(planner_fixture) == []
 
 
 def test_what_ran_out_and_what_failed_otherwise_are_told_apart(make: Any) -> None:

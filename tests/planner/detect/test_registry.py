@@ -6,14 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.planner.rig import FixedForecaster, Rig
+from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
 from pilotage.planner.actions.types import CancelTree, NotifyOwner
-from pilotage.planner.detect.backlog import crowd_of, kept_by_owner
+from pilotage.planner.detect.backlog import backlog_of, kept_by_owner
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.playbooks.plan import plan_for
-from pilotage.planner.remediation import Circumstances, Crowd, Remedy
+from pilotage.planner.remediation import Backlog, Circumstances, Remedy
 from pilotage.telemetry.facts import DecisionFact, DeploymentFact, StateType, TaskRunFact
 
 OTHER = "44444444-2222-4222-8222-222222222222"
@@ -66,36 +66,45 @@ def _steps(
     ]
 
 
-def _found(rig: Rig) -> list[str]:
-    """The classes found in two looks; a third by a planner that was started anew files nothing else."""
-    ticks = rig.ticks(2)
+def _found(planner_fixture: PlannerFixture) -> list[str]:
+    """The classes found in two looks; a third by a planner that was started again files nothing else."""
+    ticks = planner_fixture.ticks(2)
     assert ticks[1] == []
-    filed = len(rig.desk.filed)
-    rig.ticks()
-    assert len(rig.desk.filed) == filed
+    filed = len(planner_fixture.control_api.filed)
+    planner_fixture.ticks()
+    assert len(planner_fixture.control_api.filed) == filed
     return [entry["failure_class"] for entry in ticks[0]]
 
 
 # -- after an outage
 
 
-def _outage(rig: Rig, make: Any, *tags: str, runs: int = 8, again: float | None = -1, **changes: Any) -> None:
+def _outage(
+    planner_fixture: PlannerFixture,
+    make: Any,
+    *tags: str,
+    runs: int = 8,
+    again: float | None = -1,
+    **changes: Any,
+) -> None:
     """Hourly runs that piled up since two hours ago; the pool started one again `again` minutes from now."""
-    rig.store.merge_deployments([_deployment(make, *tags)])
+    planner_fixture.store.merge_deployments([_deployment(make, *tags)])
     late = [
         make.upcoming(-7200 + 600 * n, run_id=_id(n), state_id=f"s{n}", auto_scheduled=True, **changes)
         for n in range(runs)
     ]
     started = [] if again is None else [_completed(make, 99, again, deployment_id=OTHER)]
-    rig.store.merge_runs([*late, *started])
+    planner_fixture.store.merge_runs([*late, *started])
 
 
-def test_after_an_outage_the_newest_are_caught_up_where_the_owner_says_so(rig: Rig, make: Any) -> None:
-    _outage(rig, make, "pilotage:keep-newest:3")
-    assert _found(rig) == ["overdue"]
-    [caught] = rig.desk.actions
+def test_after_an_outage_the_newest_are_caught_up_where_the_owner_says_so(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _outage(planner_fixture, make, "pilotage:keep-newest:3")
+    assert _found(planner_fixture) == ["overdue"]
+    [caught] = planner_fixture.control_api.actions
     assert (caught["kind"], caught["deployment_id"], caught["keep"]) == ("catch_up", make.deployment_id, 3)
-    [(_, case)] = rig.desk.filed.values()
+    [(_, case)] = planner_fixture.control_api.filed.values()
     assert "5 that they supersede are cancelled" in case.expected_effect
 
 
@@ -109,24 +118,24 @@ def test_after_an_outage_the_newest_are_caught_up_where_the_owner_says_so(rig: R
     ids=["nobody said", "made by people", "all wanted"],
 )
 def test_without_proof_that_older_runs_are_superseded_none_is_dropped(
-    rig: Rig, make: Any, tags: tuple[str, ...], changes: dict[str, Any], why: str
+    planner_fixture: PlannerFixture, make: Any, tags: tuple[str, ...], changes: dict[str, Any], why: str
 ) -> None:
-    rig.store.merge_deployments([_deployment(make, *tags)])
+    planner_fixture.store.merge_deployments([_deployment(make, *tags)])
     given = {"auto_scheduled": True} | changes
-    rig.store.merge_runs(
+    planner_fixture.store.merge_runs(
         [make.upcoming(-7200 + 60 * n, run_id=_id(n), state_id=f"s{n}", **given) for n in range(8)]
         + [_completed(make, 99, -1, deployment_id=OTHER)]
     )
-    assert _found(rig) == ["overdue"]
-    assert rig.desk.kinds_filed == ["spread_runs"]
-    [(_, case)] = rig.desk.filed.values()
+    assert _found(planner_fixture) == ["overdue"]
+    assert planner_fixture.control_api.kinds_filed == ["spread_runs"]
+    [(_, case)] = planner_fixture.control_api.filed.values()
     assert why in " ".join(case.alternatives)
 
 
 def test_runs_that_differ_do_not_stand_for_each_other(make: Any) -> None:
     runs = [make.upcoming(-60, auto_scheduled=True, parameters={"day": n}) for n in (1, 2)]
-    assert not crowd_of(runs, None).alike
-    assert crowd_of([runs[0], runs[0]], None).alike
+    assert not backlog_of(runs, None).alike
+    assert backlog_of([runs[0], runs[0]], None).alike
 
 
 @pytest.mark.parametrize(
@@ -134,19 +143,25 @@ def test_runs_that_differ_do_not_stand_for_each_other(make: Any) -> None:
     [{"again": None}, {"again": -115}, {"runs": 4}],
     ids=["still out", "it started soon", "few"],
 )
-def test_late_runs_without_an_outage_behind_them_are_left_alone(rig: Rig, make: Any, outage: Any) -> None:
-    _outage(rig, make, "pilotage:keep-newest:3", **outage)
-    assert _found(rig) == []
+def test_late_runs_without_an_outage_behind_them_are_left_alone(
+    planner_fixture: PlannerFixture, make: Any, outage: Any
+) -> None:
+    _outage(planner_fixture, make, "pilotage:keep-newest:3", **outage)
+    assert _found(planner_fixture) == []
 
 
-def test_what_was_proposed_about_a_deployment_lately_is_not_proposed_again(rig: Rig, make: Any) -> None:
-    _outage(rig, make)
+def test_what_was_proposed_about_a_deployment_lately_is_not_proposed_again(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _outage(planner_fixture, make)
     subject = f"deployment:{make.deployment_id}"
-    rig.store.add_decisions(_steps(make, subject, FailureClass.OVERDUE, "spread_runs", ("proposed", -180)))
-    assert _found(rig) == []
-    rig.now += timedelta(hours=4)
-    rig.store.merge_runs([_completed(make, 98, 239, deployment_id=OTHER)])
-    assert [entry["failure_class"] for entry in rig.ticks()[0]] == ["overdue"]
+    planner_fixture.store.add_decisions(
+        _steps(make, subject, FailureClass.BACKLOG, "spread_runs", ("proposed", -180))
+    )
+    assert _found(planner_fixture) == []
+    planner_fixture.now += timedelta(hours=4)
+    planner_fixture.store.merge_runs([_completed(make, 98, 239, deployment_id=OTHER)])
+    assert [entry["failure_class"] for entry in planner_fixture.ticks()[0]] == ["overdue"]
 
 
 @pytest.mark.parametrize(
@@ -161,24 +176,28 @@ def test_a_number_of_runs_to_keep_that_cannot_be_read_keeps_all(tag: str) -> Non
 # -- a crowd
 
 
-def test_a_crowd_that_waits_for_one_limit_is_spread(rig: Rig, make: Any) -> None:
+def test_a_crowd_that_waits_for_one_limit_is_spread(planner_fixture: PlannerFixture, make: Any) -> None:
     waiting = {"state_name": "AwaitingConcurrencySlot", "deployment_id": OTHER}
-    rig.store.merge_runs([make.upcoming(20, run_id=_id(n), state_id=f"s{n}", **waiting) for n in range(1000)])
-    assert _found(rig) == ["blocked"]
-    [spread] = rig.desk.actions
+    planner_fixture.store.merge_runs(
+        [make.upcoming(20, run_id=_id(n), state_id=f"s{n}", **waiting) for n in range(1000)]
+    )
+    assert _found(planner_fixture) == ["blocked"]
+    [spread] = planner_fixture.control_api.actions
     assert (spread["kind"], spread["deployment_id"], spread["wave"]) == ("spread_runs", OTHER, 17)
 
 
-def test_as_many_runs_as_prefect_looks_at_are_no_crowd(rig: Rig, make: Any) -> None:
+def test_as_many_runs_as_prefect_looks_at_are_no_crowd(planner_fixture: PlannerFixture, make: Any) -> None:
     waiting = {"state_name": "AwaitingConcurrencySlot", "deployment_id": OTHER}
-    rig.store.merge_runs([make.upcoming(20, run_id=_id(n), state_id=f"s{n}", **waiting) for n in range(200)])
-    assert _found(rig) == []
+    planner_fixture.store.merge_runs(
+        [make.upcoming(20, run_id=_id(n), state_id=f"s{n}", **waiting) for n in range(200)]
+    )
+    assert _found(planner_fixture) == []
 
 
 def test_a_crowd_that_has_gone_meanwhile_is_left_alone(make: Any) -> None:
-    for kind in (FailureClass.OVERDUE, FailureClass.BLOCKED):
+    for kind in (FailureClass.BACKLOG, FailureClass.BLOCKED):
         s = make.situation(
-            kind, run=None, subject=f"deployment:{OTHER}", around=Circumstances(crowd=Crowd(waiting=2))
+            kind, run=None, subject=f"deployment:{OTHER}", around=Circumstances(backlog=Backlog(waiting=2))
         )
         assert plan_for(s, ("spread_runs", "catch_up")).proposals == ()
 
@@ -186,9 +205,9 @@ def test_a_crowd_that_has_gone_meanwhile_is_left_alone(make: Any) -> None:
 # -- queues
 
 
-def _sick_queue(rig: Rig, make: Any, **changes: Any) -> None:
-    rig.store.add_queues([make.queue("default", 1, paused=bool(changes.pop("paused", False)))])
-    rig.store.merge_runs(
+def _sick_queue(planner_fixture: PlannerFixture, make: Any, **changes: Any) -> None:
+    planner_fixture.store.add_queues([make.queue("default", 1, paused=bool(changes.pop("paused", False)))])
+    planner_fixture.store.merge_runs(
         [
             make.run(
                 **{
@@ -207,13 +226,17 @@ def _sick_queue(rig: Rig, make: Any, **changes: Any) -> None:
     )
 
 
-def test_a_queue_where_every_run_meets_one_fault_of_the_platform_is_held(rig: Rig, make: Any) -> None:
-    _sick_queue(rig, make)
-    assert "unhealthy" in _found(rig)
-    held = [a for a in rig.desk.actions if a["kind"] == "hold_queue"]
+def test_a_queue_where_every_run_meets_one_fault_of_the_platform_is_held(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _sick_queue(planner_fixture, make)
+    assert "unhealthy" in _found(planner_fixture)
+    held = [a for a in planner_fixture.control_api.actions if a["kind"] == "hold_queue"]
     assert held == [{"kind": "hold_queue", "pool": "pool", "queue": "default", "hold": "PT30M"}]
     [about] = [
-        p for p, _ in rig.desk.filed.values() if p.playbook == "hold-queue" and p.action.kind != "hold_queue"
+        p
+        for p, _ in planner_fixture.control_api.filed.values()
+        if p.playbook == "hold-queue" and p.action.kind != "hold_queue"
     ]
     assert isinstance(about.action, NotifyOwner)
     assert about.action.run_id == _id(1)
@@ -229,77 +252,91 @@ def test_a_queue_where_every_run_meets_one_fault_of_the_platform_is_held(rig: Ri
     ids=["one deployment", "their own code", "held already"],
 )
 def test_a_queue_whose_faults_are_not_its_own_is_not_held(
-    rig: Rig, make: Any, changes: dict[str, Any]
+    planner_fixture: PlannerFixture, make: Any, changes: dict[str, Any]
 ) -> None:
-    _sick_queue(rig, make, **changes)
-    rig.ticks()
-    assert "hold_queue" not in rig.desk.kinds_filed
+    _sick_queue(planner_fixture, make, **changes)
+    planner_fixture.ticks()
+    assert "hold_queue" not in planner_fixture.control_api.kinds_filed
 
 
-def test_one_completed_run_or_another_fault_keeps_a_queue_open(rig: Rig, make: Any) -> None:
-    _sick_queue(rig, make)
-    rig.store.merge_runs([_completed(make, 50, -9)])
-    rig.ticks()
-    assert "hold_queue" not in rig.desk.kinds_filed
+def test_one_completed_run_or_another_fault_keeps_a_queue_open(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _sick_queue(planner_fixture, make)
+    planner_fixture.store.merge_runs([_completed(make, 50, -9)])
+    planner_fixture.ticks()
+    assert "hold_queue" not in planner_fixture.control_api.kinds_filed
 
 
-def test_a_queue_that_we_hold_is_released_once_the_same_deployments_complete(rig: Rig, make: Any) -> None:
+def test_a_queue_that_we_hold_is_released_once_the_same_deployments_complete(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
     subject = "queue:pool/default"
     steps = _steps(make, subject, FailureClass.UNHEALTHY, "hold_queue", ("proposed", -9), ("injected", -8))
-    _sick_queue(rig, make, paused=True, ended=make.now - 10 * MINUTE)
-    rig.store.add_decisions(steps)
-    rig.ticks()
-    assert "release_queue" not in rig.desk.kinds_filed  # nothing has completed yet
-    rig.store.merge_runs([_completed(make, 50, -4, queue="elsewhere")])
-    assert "mended" in _found(rig)
-    assert rig.desk.kinds_filed.count("release_queue") == 1
+    _sick_queue(planner_fixture, make, paused=True, ended=make.now - 10 * MINUTE)
+    planner_fixture.store.add_decisions(steps)
+    planner_fixture.ticks()
+    assert "release_queue" not in planner_fixture.control_api.kinds_filed  # nothing has completed yet
+    planner_fixture.store.merge_runs([_completed(make, 50, -4, queue="elsewhere")])
+    assert "mended" in _found(planner_fixture)
+    assert planner_fixture.control_api.kinds_filed.count("release_queue") == 1
 
 
 @pytest.mark.parametrize(
     "steps", [(), (("proposed", -9),), (("proposed", -9), ("injected", -8), ("undone", -2))]
 )
 def test_a_queue_that_others_hold_is_theirs_to_release(
-    rig: Rig, make: Any, steps: tuple[tuple[str, float], ...]
+    planner_fixture: PlannerFixture, make: Any, steps: tuple[tuple[str, float], ...]
 ) -> None:
-    _sick_queue(rig, make, paused=True, ended=make.now - 10 * MINUTE)
-    rig.store.merge_runs([_completed(make, 50, -4, queue="elsewhere")])
-    rig.store.add_decisions(_steps(make, "queue:pool/default", FailureClass.UNHEALTHY, "hold_queue", *steps))
-    rig.ticks()
-    assert "release_queue" not in rig.desk.kinds_filed
+    _sick_queue(planner_fixture, make, paused=True, ended=make.now - 10 * MINUTE)
+    planner_fixture.store.merge_runs([_completed(make, 50, -4, queue="elsewhere")])
+    planner_fixture.store.add_decisions(
+        _steps(make, "queue:pool/default", FailureClass.UNHEALTHY, "hold_queue", *steps)
+    )
+    planner_fixture.ticks()
+    assert "release_queue" not in planner_fixture.control_api.kinds_filed
 
 
 # -- one run
 
 
-def _held_up(rig: Rig, make: Any, *tags: str, other_paused: bool = False) -> None:
+def _blocked_by_hold(
+    planner_fixture: PlannerFixture, make: Any, *tags: str, other_paused: bool = False
+) -> None:
     deadline = make.now + timedelta(minutes=20)
-    rig.store.add_queues(
+    planner_fixture.store.add_queues(
         [
             make.queue("default", 1, paused=True, waiting=1),
             make.queue("spare", 3, paused=other_paused),
             make.queue("busy", 2, waiting=7, paused=other_paused),
         ]
     )
-    rig.store.merge_runs([make.upcoming(-60, tags=(f"deadline:{deadline.isoformat()}", *tags))])
+    planner_fixture.store.merge_runs([make.upcoming(-60, tags=(f"deadline:{deadline.isoformat()}", *tags))])
 
 
-def test_a_run_before_its_deadline_is_moved_out_of_a_held_queue(rig: Rig, make: Any) -> None:
-    _held_up(rig, make, "pilotage:may-move")
-    assert _found(rig) == ["held_up"]
-    assert rig.desk.actions == [{"kind": "move_run", "run_id": make.run_id, "queue": "spare"}]
+def test_a_run_before_its_deadline_is_moved_out_of_a_held_queue(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _blocked_by_hold(planner_fixture, make, "pilotage:may-move")
+    assert _found(planner_fixture) == ["held_up"]
+    assert planner_fixture.control_api.actions == [
+        {"kind": "move_run", "run_id": make.run_id, "queue": "spare"}
+    ]
 
 
 @pytest.mark.parametrize(("tags", "other_paused"), [((), False), (("pilotage:may-move",), True)])
 def test_a_hold_is_respected_where_nobody_lets_the_run_move_or_nothing_is_open(
-    rig: Rig, make: Any, tags: tuple[str, ...], other_paused: bool
+    planner_fixture: PlannerFixture, make: Any, tags: tuple[str, ...], other_paused: bool
 ) -> None:
-    _held_up(rig, make, *tags, other_paused=other_paused)
-    assert _found(rig) == []
+    _blocked_by_hold(planner_fixture, make, *tags, other_paused=other_paused)
+    assert _found(planner_fixture) == []
 
 
-def test_a_run_is_not_moved_out_of_a_queue_that_is_held_for_its_own_faults(rig: Rig, make: Any) -> None:
-    _held_up(rig, make, "pilotage:may-move")
-    rig.store.add_decisions(
+def test_a_run_is_not_moved_out_of_a_queue_that_is_held_for_its_own_faults(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _blocked_by_hold(planner_fixture, make, "pilotage:may-move")
+    planner_fixture.store.add_decisions(
         _steps(
             make,
             "queue:pool/default",
@@ -309,11 +346,13 @@ def test_a_run_is_not_moved_out_of_a_queue_that_is_held_for_its_own_faults(rig: 
             ("injected", -8),
         )
     )
-    assert _found(rig) == []
+    assert _found(planner_fixture) == []
 
 
-def _running(rig: Rig, make: Any, retries: int | None = 0, message: str = "ConnectError: no way") -> None:
-    rig.store.merge_runs(
+def _running(
+    planner_fixture: PlannerFixture, make: Any, retries: int | None = 0, message: str = "ConnectError: no way"
+) -> None:
+    planner_fixture.store.merge_runs(
         [
             make.run(
                 run_id=_id(1), state_id="s1", state_type=StateType.RUNNING, state_name="Running",
@@ -330,11 +369,13 @@ def _running(rig: Rig, make: Any, retries: int | None = 0, message: str = "Conne
     )  # fmt: skip
 
 
-def test_a_running_run_that_will_probably_fail_of_what_passes_gets_retries(rig: Rig, make: Any) -> None:
-    _running(rig, make)
-    rig.forecaster = FixedForecaster(make.now, 0.9)
-    assert "fragile" in _found(rig)
-    assert [a for a in rig.desk.actions if a["kind"] == "raise_retries"] == [
+def test_a_running_run_that_will_probably_fail_of_what_passes_gets_retries(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _running(planner_fixture, make)
+    planner_fixture.forecaster = FixedForecaster(make.now, 0.9)
+    assert "fragile" in _found(planner_fixture)
+    assert [a for a in planner_fixture.control_api.actions if a["kind"] == "raise_retries"] == [
         {"kind": "raise_retries", "run_id": _id(1), "retries": 2, "delay": "PT10S"}
     ]
 
@@ -350,18 +391,20 @@ def test_a_running_run_that_will_probably_fail_of_what_passes_gets_retries(rig: 
     ids=["inverted forecast", "it has retries", "nobody knows its retries", "a fault that stays"],
 )
 def test_a_running_run_is_left_alone_without_need_or_hope(
-    rig: Rig, make: Any, p_fail: float, retries: int | None, message: str
+    planner_fixture: PlannerFixture, make: Any, p_fail: float, retries: int | None, message: str
 ) -> None:
-    _running(rig, make, retries, message)
-    rig.forecaster = FixedForecaster(make.now, p_fail)
-    rig.ticks()
-    assert "raise_retries" not in rig.desk.kinds_filed
+    _running(planner_fixture, make, retries, message)
+    planner_fixture.forecaster = FixedForecaster(make.now, p_fail)
+    planner_fixture.ticks()
+    assert "raise_retries" not in planner_fixture.control_api.kinds_filed
 
 
-def _family(rig: Rig, make: Any, parent: StateType, *tags: str, ago: float = 30) -> None:
-    rig.store.merge_deployments([_deployment(make, *tags, deployment_id=OTHER)])
+def _family(
+    planner_fixture: PlannerFixture, make: Any, parent: StateType, *tags: str, ago: float = 30
+) -> None:
+    planner_fixture.store.merge_deployments([_deployment(make, *tags, deployment_id=OTHER)])
     ended = make.now - ago * MINUTE
-    rig.store.merge_runs(
+    planner_fixture.store.merge_runs(
         [
             make.run(
                 state_type=parent,
@@ -373,7 +416,7 @@ def _family(rig: Rig, make: Any, parent: StateType, *tags: str, ago: float = 30)
             make.upcoming(-60, run_id=_id(5), state_id="s5", deployment_id=OTHER, parent_task_run_id="t-1"),
         ]
     )
-    rig.store.merge_task_runs(
+    planner_fixture.store.merge_task_runs(
         [
             TaskRunFact(
                 task_run_id="t-1", run_id=make.run_id, name="child", task_key="child",
@@ -389,11 +432,11 @@ def _family(rig: Rig, make: Any, parent: StateType, *tags: str, ago: float = 30)
     ids=["cancelled", "crashed"],
 )
 def test_what_a_dead_run_started_is_cancelled_with_it(
-    rig: Rig, make: Any, parent: StateType, tags: tuple[str, ...]
+    planner_fixture: PlannerFixture, make: Any, parent: StateType, tags: tuple[str, ...]
 ) -> None:
-    _family(rig, make, parent, *tags)
-    assert "orphaned" in _found(rig)
-    [cancel] = [p for p, _ in rig.desk.filed.values() if p.action.kind == "cancel_tree"]
+    _family(planner_fixture, make, parent, *tags)
+    assert "orphaned" in _found(planner_fixture)
+    [cancel] = [p for p, _ in planner_fixture.control_api.filed.values() if p.action.kind == "cancel_tree"]
     assert isinstance(cancel.action, CancelTree)
     assert cancel.action.run_id == make.run_id
     assert cancel.expected_state_id == make.run().state_id
@@ -404,10 +447,12 @@ def test_what_a_dead_run_started_is_cancelled_with_it(
     [(StateType.CRASHED, 30), (StateType.CANCELLED, 5), (StateType.COMPLETED, 30), (StateType.FAILED, 30)],
     ids=["its children may live on", "just now", "completed", "failed"],
 )
-def test_children_that_may_go_on_are_left_alone(rig: Rig, make: Any, parent: StateType, ago: float) -> None:
-    _family(rig, make, parent, ago=ago)
-    rig.ticks()
-    assert "cancel_tree" not in rig.desk.kinds_filed
+def test_children_that_may_go_on_are_left_alone(
+    planner_fixture: PlannerFixture, make: Any, parent: StateType, ago: float
+) -> None:
+    _family(planner_fixture, make, parent, ago=ago)
+    planner_fixture.ticks()
+    assert "cancel_tree" not in planner_fixture.control_api.kinds_filed
 
 
 # -- declared remedies
@@ -421,17 +466,23 @@ BUG = "Flow run encountered an exception: KeyError: 'a'"
 
 
 @pytest.mark.parametrize("what", ["code_bug", "key-error", "fingerprint"])
-def test_the_remedy_that_was_declared_for_a_fault_is_started(rig: Rig, make: Any, what: str) -> None:
+def test_the_remedy_that_was_declared_for_a_fault_is_started(
+    planner_fixture: PlannerFixture, make: Any, what: str
+) -> None:
     run = make.run(state_message=BUG)
-    rig.store.merge_runs([run])
-    [[probe]] = rig.ticks()
+    planner_fixture.store.merge_runs([run])
+    [[probe]] = planner_fixture.ticks()
     declared = {"code_bug": "code_bug", "key-error": probe["rule_id"], "fingerprint": probe["fingerprint"]}[
         what
     ]
-    rig.store.merge_deployments([_deployment(make), _remedy(make, f"pilotage:remedies:{declared}")])
-    rig.store.merge_runs([make.run(state_message=BUG, state_id="again", run_count=2, updated=make.now)])
-    rig.ticks()
-    launched = [a for a in rig.desk.actions if a["kind"] == "launch_remediation"]
+    planner_fixture.store.merge_deployments(
+        [_deployment(make), _remedy(make, f"pilotage:remedies:{declared}")]
+    )
+    planner_fixture.store.merge_runs(
+        [make.run(state_message=BUG, state_id="again", run_count=2, updated=make.now)]
+    )
+    planner_fixture.ticks()
+    launched = [a for a in planner_fixture.control_api.actions if a["kind"] == "launch_remediation"]
     assert launched == [
         {"kind": "launch_remediation", "run_id": run.run_id, "deployment_id": OTHER, "attempt": 2}
     ]
@@ -447,12 +498,12 @@ def test_the_remedy_that_was_declared_for_a_fault_is_started(rig: Rig, make: Any
     ids=["another fault", "another team", "a retry comes first"],
 )
 def test_a_remedy_is_not_started_for_what_it_does_not_cure(
-    rig: Rig, make: Any, tags: tuple[str, ...], message: str
+    planner_fixture: PlannerFixture, make: Any, tags: tuple[str, ...], message: str
 ) -> None:
-    rig.store.merge_deployments([_deployment(make), _remedy(make, *tags)])
-    rig.store.merge_runs([make.run(state_message=message)])
-    rig.ticks()
-    assert "launch_remediation" not in rig.desk.kinds_filed
+    planner_fixture.store.merge_deployments([_deployment(make), _remedy(make, *tags)])
+    planner_fixture.store.merge_runs([make.run(state_message=message)])
+    planner_fixture.ticks()
+    assert "launch_remediation" not in planner_fixture.control_api.kinds_filed
 
 
 def test_two_declared_remedies_are_no_answer(make: Any) -> None:
@@ -469,10 +520,12 @@ def test_two_declared_remedies_are_no_answer(make: Any) -> None:
 # -- what another attempt does again
 
 
-def test_a_retry_says_beforehand_which_tasks_are_done_again(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
+def test_a_retry_says_beforehand_which_tasks_are_done_again(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run()])
     tasks = {"run_id": make.run_id, "updated": make.now, "state_name": "", "attempt": 1}
-    rig.store.merge_task_runs(
+    planner_fixture.store.merge_task_runs(
         [
             TaskRunFact(
                 task_run_id="t-1", name="extract-0", task_key="extract-0a1b2c3d",
@@ -483,7 +536,7 @@ def test_a_retry_says_beforehand_which_tasks_are_done_again(rig: Rig, make: Any)
             ),
         ]
     )  # fmt: skip
-    rig.ticks()
-    [(proposal, case)] = rig.desk.filed.values()
+    planner_fixture.ticks()
+    [(proposal, case)] = planner_fixture.control_api.filed.values()
     assert proposal.action.kind == "retry_run"
     assert case.expected_effect.endswith("load and what follows run again; extract taken from storage")

@@ -42,7 +42,7 @@ def test_a_code_is_read_in_the_ways_it_is_written(text: str, code: str) -> None:
     assert code in read(text).codes
 
 
-@pytest.mark.parametrize("text", ["wrote 503 rows in 429 s", "took 4.503 s", "id 500123", "room 404b"])
+@pytest.mark.parametrize("text", ["wrote 503 rows in 429 s", "took 4.503 s", "id 500123", "package 404b"])
 def test_a_number_that_only_looks_like_a_status_is_none(text: str) -> None:
     assert not {code for code in read(text).codes if code.startswith("http:")}
 

@@ -12,7 +12,14 @@ import pytest
 from langchain_core.messages import HumanMessage
 from pydantic import BaseModel
 
-from pilotage.planner.llm.budget import Abilities, Budget, BudgetSpent, ModelBook, Spent, charged_to
+from pilotage.planner.llm.budget import (
+    Budget,
+    BudgetSpent,
+    LlmBudget,
+    ModelCapabilities,
+    Spent,
+    attribute_cost,
+)
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.server import ScriptedLLM, cut, status, text
 from pilotage.telemetry.errors import ModelError
@@ -32,7 +39,7 @@ class Day:
         return self.now
 
 
-def asked(llm: ScriptedLLM, book: ModelBook, case: str = CASE) -> Any:
+def asked(llm: ScriptedLLM, book: LlmBudget, case: str = CASE) -> Any:
     """One answer in prose from a fresh client, as a restarted process has one."""
 
     async def ask() -> str:
@@ -40,7 +47,7 @@ def asked(llm: ScriptedLLM, book: ModelBook, case: str = CASE) -> Any:
             base_url=llm.base_url, api_key="k", model="m", max_retries=0, timeout=5, book=book
         )
         try:
-            with charged_to(case):
+            with attribute_cost(case):
                 return await model.ask_text([HumanMessage("hello")])
         finally:
             await model.aclose()
@@ -50,7 +57,7 @@ def asked(llm: ScriptedLLM, book: ModelBook, case: str = CASE) -> Any:
 
 def test_what_was_spent_is_counted_by_day_and_by_case(tmp_path: Path) -> None:
     day = Day()
-    book = ModelBook(tmp_path / "a" / "models.sqlite", Budget(prompt_price=2, completion_price=10), clock=day)
+    book = LlmBudget(tmp_path / "a" / "models.sqlite", Budget(prompt_price=2, completion_price=10), clock=day)
     with ScriptedLLM([text("a"), text("b"), text("c", usage=(1000, 500))]) as llm:
         asked(llm, book)
         asked(llm, book, case="chat")
@@ -77,10 +84,10 @@ def test_over_budget_nothing_is_asked_any_more_and_it_is_no_fault_of_the_model(
 ) -> None:
     path = tmp_path / "models.sqlite"
     with ScriptedLLM([text("a")]) as llm:
-        asked(llm, ModelBook(path, budget), case)
-        model = OpenAIModel(base_url=llm.base_url, api_key="k", model="m", book=ModelBook(path, budget))
+        asked(llm, LlmBudget(path, budget), case)
+        model = OpenAIModel(base_url=llm.base_url, api_key="k", model="m", book=LlmBudget(path, budget))
         for ask in (model.ask_text([HumanMessage("x")]), model.ask_typed(Colour, [HumanMessage("x")])):
-            with charged_to(case), pytest.raises(BudgetSpent, match=said):
+            with attribute_cost(case), pytest.raises(BudgetSpent, match=said):
                 asyncio.run(ask)
         asyncio.run(model.aclose())
         assert len(llm.requests) == 1
@@ -89,7 +96,7 @@ def test_over_budget_nothing_is_asked_any_more_and_it_is_no_fault_of_the_model(
 
 def test_another_incident_and_another_day_have_budgets_of_their_own(tmp_path: Path) -> None:
     day = Day()
-    book = ModelBook(tmp_path / "m.sqlite", Budget(tokens_per_incident=18, tokens_per_day=30), clock=day)
+    book = LlmBudget(tmp_path / "m.sqlite", Budget(tokens_per_incident=18, tokens_per_day=30), clock=day)
     with ScriptedLLM([text("a"), text("b"), text("c")]) as llm:
         asked(llm, book)
         asked(llm, book, case="i-000000000002")
@@ -102,16 +109,16 @@ def test_another_incident_and_another_day_have_budgets_of_their_own(tmp_path: Pa
 
 
 def test_a_conversation_has_no_budget_of_an_incident(tmp_path: Path) -> None:
-    book = ModelBook(tmp_path / "m.sqlite", Budget(tokens_per_incident=1))
+    book = LlmBudget(tmp_path / "m.sqlite", Budget(tokens_per_incident=1))
     with ScriptedLLM([text("a"), text("b")]) as llm:
         assert [asked(llm, book, case="chat") for _ in range(2)] == ["a", "b"]
 
 
 def test_tokens_that_nobody_counted_are_estimated_also_of_half_an_answer(tmp_path: Path) -> None:
-    book = ModelBook(tmp_path / "m.sqlite")
+    book = LlmBudget(tmp_path / "m.sqlite")
 
     async def streamed(model: OpenAIModel) -> None:
-        with charged_to(CASE), pytest.raises(ModelError):
+        with attribute_cost(CASE), pytest.raises(ModelError):
             async for _ in model.stream([HumanMessage("x" * 400)]):
                 pass
         await model.aclose()
@@ -124,16 +131,16 @@ def test_tokens_that_nobody_counted_are_estimated_also_of_half_an_answer(tmp_pat
 
 
 def test_a_refused_call_costs_nothing(tmp_path: Path) -> None:
-    book = ModelBook(tmp_path / "m.sqlite")
+    book = LlmBudget(tmp_path / "m.sqlite")
     with ScriptedLLM([status(500)]) as llm, pytest.raises(ModelError):
         asked(llm, book)
     assert book.on(CASE) == Spent()
 
 
 def _spend(path: Path) -> None:
-    book = ModelBook(path)
+    book = LlmBudget(path)
     for _ in range(20):
-        with charged_to(CASE):
+        with attribute_cost(CASE):
             book.spend(1, 1)
 
 
@@ -146,7 +153,7 @@ def test_two_processes_keep_one_book(tmp_path: Path) -> None:
     for one in others:
         one.join(120)
     assert [one.exitcode for one in others] == [0, 0]
-    assert ModelBook(path).on(CASE) == Spent(calls=40, tokens=80)
+    assert LlmBudget(path).on(CASE) == Spent(calls=40, tokens=80)
 
 
 def test_the_rung_that_worked_is_remembered_by_address_and_model(tmp_path: Path) -> None:
@@ -155,7 +162,7 @@ def test_the_rung_that_worked_is_remembered_by_address_and_model(tmp_path: Path)
     def colour(llm: ScriptedLLM, name: str = "m") -> Colour:
         async def ask() -> Colour:
             model = OpenAIModel(
-                base_url=llm.base_url, api_key="k", model=name, max_retries=0, book=ModelBook(path)
+                base_url=llm.base_url, api_key="k", model=name, max_retries=0, book=LlmBudget(path)
             )
             try:
                 return await model.ask_typed(Colour, [HumanMessage("which?")])
@@ -172,10 +179,10 @@ def test_the_rung_that_worked_is_remembered_by_address_and_model(tmp_path: Path)
         assert formats == ["json_schema", None, "json_object", "json_object"]
         colour(llm, "another")
         assert llm.requests[-1]["response_format"]["type"] == "json_schema"
-        assert ModelBook(path).abilities(llm.base_url, "m") == Abilities(rung=2)
+        assert LlmBudget(path).capabilities(llm.base_url, "m") == ModelCapabilities(rung=2)
 
 
 def test_a_broken_book_is_a_model_error_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "m.sqlite").write_text("this is no database, and long enough to be read as one" * 100)
     with pytest.raises(ModelError, match="Keeping the model's book"):
-        ModelBook(tmp_path / "m.sqlite")
+        LlmBudget(tmp_path / "m.sqlite")

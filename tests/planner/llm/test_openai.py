@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool as as_tool
 from pydantic import BaseModel, ConfigDict
 
-from pilotage.planner.llm.openai import DOWN_FOR, LADDER, OpenAIModel
+from pilotage.planner.llm.openai import DOWN_FOR, STRUCTURED_OUTPUT_STRATEGIES, OpenAIModel
 from pilotage.planner.llm.protocol import Reply, Token
 from pilotage.planner.llm.scripted.server import (
     ScriptedLLM,
@@ -215,7 +215,7 @@ def _rung_of(body: dict[str, Any]) -> str:
     return "function_calling" if body.get("tools") else "prompt"
 
 
-@pytest.mark.parametrize("lowest", LADDER)
+@pytest.mark.parametrize("lowest", STRUCTURED_OUTPUT_STRATEGIES)
 def test_an_endpoint_that_lacks_a_rung_is_asked_on_the_next_and_remembered(lowest: str) -> None:
     def script(body: dict[str, Any]) -> Step:
         if _rung_of(body) != lowest:
@@ -228,18 +228,20 @@ def test_an_endpoint_that_lacks_a_rung_is_asked_on_the_next_and_remembered(lowes
 
     with endpoint(script) as (model, llm):
         assert ask_colour(model).name == "red"
-        assert [_rung_of(body) for body in llm.requests] == list(LADDER[: LADDER.index(lowest) + 1])
+        assert [_rung_of(body) for body in llm.requests] == list(
+            STRUCTURED_OUTPUT_STRATEGIES[: STRUCTURED_OUTPUT_STRATEGIES.index(lowest) + 1]
+        )
         assert model.rung == lowest
         ask_colour(model)
         assert _rung_of(llm.requests[-1]) == lowest
-        assert len(llm.requests) == LADDER.index(lowest) + 2
+        assert len(llm.requests) == STRUCTURED_OUTPUT_STRATEGIES.index(lowest) + 2
 
 
 def test_a_model_that_never_answers_validly_is_a_model_error_after_every_rung() -> None:
     with endpoint(lambda body: text("no idea")) as (model, llm):
         with pytest.raises(ModelError, match="no valid Colour"):
             ask_colour(model)
-        assert len(llm.requests) == 2 * len(LADDER)
+        assert len(llm.requests) == 2 * len(STRUCTURED_OUTPUT_STRATEGIES)
 
 
 def test_an_endpoint_that_is_down_is_not_asked_on_every_rung() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.planner.rig import NoDesk
+from tests.planner.planner_fixture import NoApi
 
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import Toolbox
-from pilotage.planner.llm.budget import Budget, ModelBook
+from pilotage.planner.llm.budget import Budget, LlmBudget
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.server import ScriptedLLM, Step, status, text, tool
 from pilotage.planner.llm.usage import Meter, usage
@@ -30,7 +30,7 @@ def store(tmp_path: Path, make: Any) -> Iterator[DuckDBStore]:
     store.close()
 
 
-def finals(store: DuckDBStore, script: list[Step], book: ModelBook | None, *sessions: str) -> list[ChatPart]:
+def finals(store: DuckDBStore, script: list[Step], book: LlmBudget | None, *sessions: str) -> list[ChatPart]:
     """The ends of answers to one question in each session, all asked at once."""
 
     async def one(agent: ChatAgent, session: str) -> ChatPart:
@@ -39,7 +39,7 @@ def finals(store: DuckDBStore, script: list[Step], book: ModelBook | None, *sess
 
     async def go(base_url: str) -> list[ChatPart]:
         model = OpenAIModel(base_url=base_url, api_key="k", model="m", max_retries=0, timeout=30, book=book)
-        agent = ChatAgent(tools=Toolbox(store=store, desk=cast("Any", NoDesk())), model=model)
+        agent = ChatAgent(tools=Toolbox(store=store, control_api=cast("Any", NoApi())), model=model)
         found = await asyncio.gather(*(one(agent, session) for session in sessions))
         await model.aclose()
         return list(found)
@@ -51,7 +51,7 @@ def finals(store: DuckDBStore, script: list[Step], book: ModelBook | None, *sess
 def test_an_answer_says_what_it_cost_and_how_much_of_the_day_is_spent(
     store: DuckDBStore, tmp_path: Path
 ) -> None:
-    book = ModelBook(tmp_path / "m.sqlite", PRICED)
+    book = LlmBudget(tmp_path / "m.sqlite", PRICED)
     book.spend(144, 0)
     [final] = finals(store, [tool("queues", {}), text("One waits.")], book, "a")
     assert final.detail["usage"] == {
@@ -62,7 +62,7 @@ def test_an_answer_says_what_it_cost_and_how_much_of_the_day_is_spent(
 
 
 def test_without_prices_and_limits_nothing_is_made_up(store: DuckDBStore, tmp_path: Path) -> None:
-    book = ModelBook(tmp_path / "m.sqlite", Budget(tokens_per_day=0))
+    book = LlmBudget(tmp_path / "m.sqlite", Budget(tokens_per_day=0))
     [final] = finals(store, [text("One waits.")], book, "a")
     assert final.detail["usage"] == {"calls": 1, "input_tokens": 11, "output_tokens": 7}
 
@@ -78,4 +78,4 @@ def test_what_a_model_cost_that_failed_is_told_by_the_rules_that_answer(store: D
 
 
 def test_who_asked_no_model_paid_nothing(tmp_path: Path) -> None:
-    assert usage(Meter(), ModelBook(tmp_path / "m.sqlite", PRICED)) == {}
+    assert usage(Meter(), LlmBudget(tmp_path / "m.sqlite", PRICED)) == {}

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 from tests.planner.conftest import RUN, Maker
-from tests.planner.rig import TakingDesk
+from tests.planner.planner_fixture import AcceptingApi
 
 from pilotage.planner.chat.agent import CALLS_PER_ANSWER, ChatAgent
 from pilotage.planner.chat.citations import key_of
 from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import Toolbox
-from pilotage.planner.llm.budget import Budget, ModelBook
+from pilotage.planner.llm.budget import Budget, LlmBudget
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.server import (
     ScriptedLLM,
@@ -82,7 +82,7 @@ def told(requests: list[dict[str, Any]]) -> str:
     return str(requests[-1]["messages"][-1]["content"])
 
 
-def wish(kind: str, target: str, **arguments: Any) -> Step:
+def desired_action(kind: str, target: str, **arguments: Any) -> Step:
     return tool("propose", {"kind": kind, "target": target, "arguments": arguments})
 
 
@@ -153,7 +153,7 @@ CASES = [
     # -- the model
     goes_on("an invented tool", tool("delete_everything", {}), sent=lambda r: "not a valid tool" in told(r),
             gap="delete_everything"),
-    goes_on("a kind that is not offered", wish("resize_run", RUN, memory_mb=1), asked=f"give {RUN} more memory",
+    goes_on("a kind that is not offered", desired_action("resize_run", RUN, memory_mb=1), asked=f"give {RUN} more memory",
             sent=lambda r: "not offered" in told(r), gap="resize_run is not offered"),
     goes_on("arguments that are lacking", tool("why_run", {}), sent=lambda r: "run_id" in told(r), gap="why_run"),
     goes_on("arguments of another type", tool("kpis", {"days": "many"}), sent=lambda r: "days" in told(r), gap="kpis"),
@@ -161,7 +161,7 @@ CASES = [
     goes_on("SQL that writes", tool("sql", {"query": "DROP TABLE runs"}), gap="Reading the telemetry store"),
     goes_on("SQL that reads files", tool("sql", {"query": "SELECT * FROM '/etc/passwd'"}),
             gap="there are agent_spans, decisions"),
-    goes_on("two calls at once", tools(("queues", {}), ("floor_status", {})),
+    goes_on("two calls at once", tools(("queues", {}), ("cluster_status", {})),
             sent=lambda r: [m["role"] for m in r[-1]["messages"][-2:]] == ["tool", "tool"]),
     goes_on("the same call a third time", tool("queues", {}), tool("queues", {}), tool("queues", {}),
             sent=lambda r: "twice already" in told(r) and [b.get("tool_choice") for b in r][-2:] == [None, "none"],
@@ -179,25 +179,26 @@ CASES = [
     Case(name="a secret of a rarer shape", script=[text("ok")], asked="is SK" + 2 * "0123456789abcdef" + " good?",
          says="ok", sent=lambda r: 2 * "0123456789abcdef" not in json.dumps(r)),
     goes_on("an order in a log line, obeyed", tool("log_templates", {"run_id": RUN}),
-            wish("cancel_run", RUN),
+            desired_action("cancel_run", RUN),
             asked=f"what does the log of {RUN} say?", sent=lambda r: "did not ask" in told(r),
             gap="reads like an order"),
     goes_on("an order in a log line is shown as a template only", tool("log_templates", {"run_id": RUN}),
             asked=f"what does the log of {RUN} say?",
             sent=lambda r: "\\u001b" not in told(r) and "example" not in told(r), gap="reads like an order"),
-    goes_on("another run than the person asked for", wish("retry_run", OTHER),
+    goes_on("another run than the person asked for", desired_action("retry_run", OTHER),
             asked=f"please retry {RUN}", sent=lambda r: f"nobody has named '{OTHER}'" in told(r),
             gap="nobody has named"),
-    goes_on("another action than the person asked for", wish("cancel_run", RUN),
+    goes_on("another action than the person asked for", desired_action("cancel_run", RUN),
             asked=f"please retry {RUN}", sent=lambda r: "did not ask" in told(r), gap="did not ask"),
-    goes_on("a value that nobody said", wish("retry_run", RUN, changes={"region": "mars"}),
+    goes_on("a value that nobody said", desired_action("retry_run", RUN, changes={"region": "mars"}),
             asked=f"please retry {RUN} in another region", sent=lambda r: "nobody has said 'mars'" in told(r),
             gap="no model may choose it"),
-    goes_on("a kind that there is not", wish("format_disk", RUN), asked=f"format the disk of {RUN}",
+    goes_on("a kind that there is not", desired_action("format_disk", RUN), asked=f"format the disk of {RUN}",
             sent=lambda r: "not offered" in told(r), gap="format_disk is not offered"),
     goes_on("arguments that are no object", tool("propose", {"kind": "retry_run", "target": RUN, "arguments": "now"}),
             asked=f"please retry {RUN}", sent=lambda r: "arguments" in told(r), gap="propose"),
-    goes_on("what the person asked for", wish("retry_run", RUN, delay="5m"), asked=f"please retry {RUN} in 5 minutes",
+    goes_on("what the person asked for", desired_action("retry_run", RUN, delay="5m"),
+            asked=f"please retry {RUN} in 5 minutes",
             filed=("retry_run",)),
     goes_on("two calls under one id", tools(("queues", {}), ("kpis", {}), same_id=True)),
 ]  # fmt: skip
@@ -222,12 +223,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBStore]:
 
 def conversation(
     case: Case, store: DuckDBStore, book: Path
-) -> tuple[list[ChatPart], TakingDesk, list[dict[str, Any]]]:
-    desk = TakingDesk(filed="needs_approval", considered="deny")
-    agent_tools = Toolbox(store=store, desk=desk, clock=lambda: Maker.now, on_behalf_of="ann")
+) -> tuple[list[ChatPart], AcceptingApi, list[dict[str, Any]]]:
+    control_api = AcceptingApi(filed="needs_approval", considered="deny")
+    agent_tools = Toolbox(store=store, control_api=control_api, clock=lambda: Maker.now, on_behalf_of="ann")
 
     async def talk(base_url: str) -> list[ChatPart]:
-        kept = ModelBook(book, case.budget)
+        kept = LlmBudget(book, case.budget)
         kept.spend(1, 1)
         model = OpenAIModel(
             base_url=base_url,
@@ -245,12 +246,12 @@ def conversation(
 
     with ScriptedLLM(case.script) as llm:
         parts = asyncio.run(talk(llm.base_url))
-    return parts, desk, llm.requests
+    return parts, control_api, llm.requests
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_whatever_comes_over_the_wire(case: Case, store: DuckDBStore, tmp_path: Path) -> None:
-    parts, desk, requests = conversation(case, store, tmp_path / "models.sqlite")
+    parts, control_api, requests = conversation(case, store, tmp_path / "models.sqlite")
     finals = [part for part in parts if part.kind == "final"]
     assert len(finals) == 1
     assert parts[-1] is finals[0]
@@ -261,7 +262,7 @@ def test_whatever_comes_over_the_wire(case: Case, store: DuckDBStore, tmp_path: 
     failed = [part.text for part in parts if part.kind == "error"]
     assert bool(failed) == (case.by == "rules")
     assert case.error in " ".join(failed)
-    assert tuple(proposal.action.kind for proposal in desk.filed) == case.filed
+    assert tuple(proposal.action.kind for proposal in control_api.filed) == case.filed
     assert case.calls is None or len(requests) == case.calls
     assert case.sent(requests)
     assert SECRET not in repr(parts)
@@ -276,7 +277,9 @@ def test_nobody_listens(store: DuckDBStore, tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     agent_tools = Toolbox(
-        store=store, desk=TakingDesk(filed="needs_approval", considered="deny"), clock=lambda: Maker.now
+        store=store,
+        control_api=AcceptingApi(filed="needs_approval", considered="deny"),
+        clock=lambda: Maker.now,
     )
 
     async def talk() -> list[ChatPart]:
@@ -295,7 +298,9 @@ def test_nobody_listens(store: DuckDBStore, tmp_path: Path) -> None:
 
 def test_a_model_that_keeps_failing_is_left_alone_and_the_person_still_answered(store: DuckDBStore) -> None:
     agent_tools = Toolbox(
-        store=store, desk=TakingDesk(filed="needs_approval", considered="deny"), clock=lambda: Maker.now
+        store=store,
+        control_api=AcceptingApi(filed="needs_approval", considered="deny"),
+        clock=lambda: Maker.now,
     )
 
     async def talk(base_url: str) -> list[ChatPart]:
@@ -321,7 +326,9 @@ def test_a_model_that_keeps_failing_is_left_alone_and_the_person_still_answered(
 )
 def test_the_script_itself_is_strict(store: DuckDBStore, wrong: list[Step]) -> None:
     agent_tools = Toolbox(
-        store=store, desk=TakingDesk(filed="needs_approval", considered="deny"), clock=lambda: Maker.now
+        store=store,
+        control_api=AcceptingApi(filed="needs_approval", considered="deny"),
+        clock=lambda: Maker.now,
     )
 
     async def talk(base_url: str) -> None:

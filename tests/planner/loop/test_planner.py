@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.planner.rig import FixedForecaster, Rig
+from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.demo_replies import demo_script
@@ -36,10 +36,10 @@ class FailingForecaster(FixedForecaster):
 
 
 @contextmanager
-def thinking_with(rig: Rig, script: Any) -> Iterator[ScriptedLLM]:
+def graph_deps_with(planner_fixture: PlannerFixture, script: Any) -> Iterator[ScriptedLLM]:
     with ScriptedLLM(script) as llm:
         model = OpenAIModel(base_url=llm.base_url, api_key="k", model="scripted", max_retries=0, timeout=5)
-        rig.model = model
+        planner_fixture.model = model
         yield llm
         asyncio.run(model.aclose())
 
@@ -48,31 +48,33 @@ def _id(n: int) -> str:
     return f"{n:08d}-1111-4111-8111-111111111111"
 
 
-def test_a_failure_is_noticed_once_and_its_retry_filed(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    [first], second = rig.ticks(2)
+def test_a_failure_is_noticed_once_and_its_retry_filed(planner_fixture: PlannerFixture, make: Any) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    [first], second = planner_fixture.ticks(2)
     assert first["failure_class"] == "transient"
     assert first["p_fail"] == pytest.approx(0.2)
     assert [f["outcome"] for f in first["filed"]] == ["allow"]
     assert second == []
-    assert rig.desk.kinds_filed == ["retry_run"]
-    [(proposal, case)] = rig.desk.filed.values()
+    assert planner_fixture.control_api.kinds_filed == ["retry_run"]
+    [(proposal, case)] = planner_fixture.control_api.filed.values()
     assert proposal.incident_id == first["incident_id"]
     assert case.p_fail == pytest.approx(0.2)
 
 
-def test_a_restarted_planner_files_the_same_proposals_and_no_others(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    rig.ticks()
-    rig.ticks()
-    assert rig.desk.calls == 2
-    assert len(rig.desk.filed) == 1
+def test_a_restarted_planner_files_the_same_proposals_and_no_others(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    planner_fixture.ticks()
+    planner_fixture.ticks()
+    assert planner_fixture.control_api.calls == 2
+    assert len(planner_fixture.control_api.filed) == 1
 
 
 def test_inverting_the_forecast_changes_what_is_filed(tmp_path: Path, make: Any) -> None:
     filed: list[Any] = []
     for p_fail in (0.95, 0.05):
-        rig = Rig(tmp_path / str(p_fail), make.now)
+        planner_fixture = PlannerFixture(tmp_path / str(p_fail), make.now)
         failed = [
             make.run(
                 run_id=_id(n),
@@ -83,55 +85,59 @@ def test_inverting_the_forecast_changes_what_is_filed(tmp_path: Path, make: Any)
             for n in range(3)
         ]
         soon = make.upcoming(600, run_id=_id(9), deployment_id=None)
-        rig.store.merge_runs([*failed, soon])
-        rig.forecaster = FixedForecaster(make.now, p_fail)
-        rig.ticks()
-        filed.append(sorted(rig.desk.kinds_filed))
-        rig.store.close()
+        planner_fixture.store.merge_runs([*failed, soon])
+        planner_fixture.forecaster = FixedForecaster(make.now, p_fail)
+        planner_fixture.ticks()
+        filed.append(sorted(planner_fixture.control_api.kinds_filed))
+        planner_fixture.store.close()
     assert "retry_run" not in filed[0]
     assert "reschedule_run" in filed[0]
     assert filed[1] == ["retry_run"] * 3
 
 
-def test_the_retry_most_likely_to_help_is_filed_first(rig: Rig, make: Any) -> None:
+def test_the_retry_most_likely_to_help_is_filed_first(planner_fixture: PlannerFixture, make: Any) -> None:
     class ByNumber(FixedForecaster):
         def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
             return tuple(make.forecast(int(r[:8]) / 10, r) for r in run_ids)
 
-    rig.forecaster = ByNumber(make.now)
-    rig.store.merge_runs([make.run(run_id=_id(n), state_id=f"s{n}", deployment_id=None) for n in (5, 1, 3)])
-    rig.ticks()
-    assert [a["run_id"] for a in rig.desk.actions] == [_id(1), _id(3), _id(5)]
+    planner_fixture.forecaster = ByNumber(make.now)
+    planner_fixture.store.merge_runs(
+        [make.run(run_id=_id(n), state_id=f"s{n}", deployment_id=None) for n in (5, 1, 3)]
+    )
+    planner_fixture.ticks()
+    assert [a["run_id"] for a in planner_fixture.control_api.actions] == [_id(1), _id(3), _id(5)]
 
 
-def test_a_numpy_forecast_survives_the_checkpoint(rig: Rig, make: Any) -> None:
+def test_a_numpy_forecast_survives_the_checkpoint(planner_fixture: PlannerFixture, make: Any) -> None:
     import numpy as np
 
-    rig.forecaster = FixedForecaster(make.now, np.float64(0.3))
-    rig.store.merge_runs([make.run()])
-    [[entry]] = rig.ticks()
+    planner_fixture.forecaster = FixedForecaster(make.now, np.float64(0.3))
+    planner_fixture.store.merge_runs([make.run()])
+    [[entry]] = planner_fixture.ticks()
     assert "error" not in entry
     assert entry["p_fail"] == pytest.approx(0.3)
 
 
-def test_a_starved_queue_and_a_late_run_are_noticed_once(rig: Rig, make: Any) -> None:
+def test_a_starved_queue_and_a_late_run_are_noticed_once(planner_fixture: PlannerFixture, make: Any) -> None:
     deadline = make.now + timedelta(minutes=20)
     late = make.upcoming(-10, run_id=_id(1), tags=(f"deadline:{deadline.isoformat()}",))
-    rig.store.merge_runs([late, make.upcoming(-60, run_id=_id(2))])
-    rig.store.add_queues(
+    planner_fixture.store.merge_runs([late, make.upcoming(-60, run_id=_id(2))])
+    planner_fixture.store.add_queues(
         [
             make.queue("fast", 1, running=2, waiting=3),
             make.queue("slow", 5, waiting=1, oldest_due=make.now - timedelta(minutes=30)),
         ]
     )
-    first, second = rig.ticks(2)
+    first, second = planner_fixture.ticks(2)
     assert [entry["failure_class"] for entry in first] == ["starved", "late"]
     assert second == []
-    assert rig.desk.kinds_filed == ["reserve_slot", "reschedule_run"]
+    assert planner_fixture.control_api.kinds_filed == ["reserve_slot", "reschedule_run"]
 
 
-def test_memory_comes_from_the_deployment_when_the_run_does_not_say(rig: Rig, make: Any) -> None:
-    rig.store.merge_deployments(
+def test_memory_comes_from_the_deployment_when_the_run_does_not_say(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_deployments(
         [
             DeploymentFact(
                 deployment_id=make.deployment_id,
@@ -142,13 +148,17 @@ def test_memory_comes_from_the_deployment_when_the_run_does_not_say(rig: Rig, ma
             )
         ]
     )
-    rig.store.merge_runs([make.run(state_message="Flow run encountered an exception: MemoryError: ")])
-    rig.ticks()
-    assert rig.desk.actions == [{"kind": "resize_run", "run_id": make.run_id, "memory_mb": 384}]
+    planner_fixture.store.merge_runs(
+        [make.run(state_message="Flow run encountered an exception: MemoryError: ")]
+    )
+    planner_fixture.ticks()
+    assert planner_fixture.control_api.actions == [
+        {"kind": "resize_run", "run_id": make.run_id, "memory_mb": 384}
+    ]
 
 
-def test_three_failures_of_one_kind_pause_the_deployment(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs(
+def test_three_failures_of_one_kind_pause_the_deployment(planner_fixture: PlannerFixture, make: Any) -> None:
+    planner_fixture.store.merge_runs(
         [
             make.run(
                 run_id=_id(n),
@@ -159,12 +169,12 @@ def test_three_failures_of_one_kind_pause_the_deployment(rig: Rig, make: Any) ->
             for n in (1, 2, 3)
         ]
     )
-    rig.ticks()
-    assert "pause_deployment" in rig.desk.kinds_filed
-    assert "retry_run" not in rig.desk.kinds_filed
+    planner_fixture.ticks()
+    assert "pause_deployment" in planner_fixture.control_api.kinds_filed
+    assert "retry_run" not in planner_fixture.control_api.kinds_filed
 
 
-def test_a_success_between_failures_ends_the_row(rig: Rig, make: Any) -> None:
+def test_a_success_between_failures_ends_the_row(planner_fixture: PlannerFixture, make: Any) -> None:
     bug = "Flow run encountered an exception: KeyError: 'row'"
     runs = [
         make.run(run_id=_id(n), state_id=f"s{n}", state_message=bug, ended=make.now - timedelta(minutes=n))
@@ -177,48 +187,54 @@ def test_a_success_between_failures_ends_the_row(rig: Rig, make: Any) -> None:
         state_message="",
         ended=make.now - timedelta(minutes=2),
     )
-    rig.store.merge_runs([*runs, good])
-    rig.ticks()
-    assert rig.desk.kinds_filed == ["notify_owner"] * 3
+    planner_fixture.store.merge_runs([*runs, good])
+    planner_fixture.ticks()
+    assert planner_fixture.control_api.kinds_filed == ["notify_owner"] * 3
 
 
 # -- what it survives
 
 
-def test_a_desk_that_is_away_gets_the_proposal_at_the_next_tick(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    rig.desk.refusals = 1
-    [[first], [second]] = rig.ticks(2)
+def test_a_desk_that_is_away_gets_the_proposal_at_the_next_tick(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    planner_fixture.control_api.refusals = 1
+    [[first], [second]] = planner_fixture.ticks(2)
     assert "error" in first
     assert "error" not in second
-    assert rig.desk.kinds_filed == ["retry_run"]
+    assert planner_fixture.control_api.kinds_filed == ["retry_run"]
 
 
-def test_proposals_that_were_half_filed_are_filed_with_the_same_text(rig: Rig, make: Any) -> None:
+def test_proposals_that_were_half_filed_are_filed_with_the_same_text(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
     bug = "Flow run encountered an exception: KeyError: 'row'"
-    rig.store.merge_runs(
+    planner_fixture.store.merge_runs(
         [make.run(run_id=_id(n), state_id=f"s{n}", state_message=bug, deployment_id=None) for n in (1,)]
         + [make.run(state_message=bug, ended=make.now - timedelta(minutes=n), run_id=_id(n), state_id=f"s{n}")
            for n in (2, 3, 4)]
     )  # fmt: skip
-    rig.desk.refusals, rig.desk.refuses = 1, "pause_deployment"
-    rig.clock = lambda: datetime.now(UTC)
+    planner_fixture.control_api.refusals, planner_fixture.control_api.refuses = 1, "pause_deployment"
+    planner_fixture.clock = lambda: datetime.now(UTC)
 
     async def go() -> list[dict[str, Any]]:
-        async with rig.planner() as planner:
-            await planner.tick(rig.now)
-            return await planner.tick(rig.now + timedelta(seconds=5))
+        async with planner_fixture.planner() as planner:
+            await planner.tick(planner_fixture.now)
+            return await planner.tick(planner_fixture.now + timedelta(seconds=5))
 
     later = asyncio.run(go())
     assert len(later) == 1  # the newest of the row speaks for all of it
     assert [entry for entry in later if "error" in entry] == []
-    assert rig.desk.kinds_filed.count("pause_deployment") == 1
+    assert planner_fixture.control_api.kinds_filed.count("pause_deployment") == 1
 
 
-def test_what_the_ledger_knows_is_not_filed_again_by_a_restarted_planner(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    [[entry]] = rig.ticks()
-    rig.store.add_decisions(
+def test_what_the_ledger_knows_is_not_filed_again_by_a_restarted_planner(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    [[entry]] = planner_fixture.ticks()
+    planner_fixture.store.add_decisions(
         [
             DecisionFact(
                 decision_id="d1",
@@ -232,35 +248,39 @@ def test_what_the_ledger_knows_is_not_filed_again_by_a_restarted_planner(rig: Ri
             )
         ]
     )
-    rig.now += timedelta(minutes=1)
-    assert rig.ticks() == [[]]  # what was decided on it stands: no other way to ask is sought
-    assert rig.desk.calls == 1
+    planner_fixture.now += timedelta(minutes=1)
+    assert planner_fixture.ticks() == [[]]  # what was decided on it stands: no other way to ask is sought
+    assert planner_fixture.control_api.calls == 1
 
 
-def test_a_proposal_that_is_refused_for_good_is_given_up(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    rig.desk.refusals, rig.desk.transient = 99, False
-    results = rig.ticks(5)
+def test_a_proposal_that_is_refused_for_good_is_given_up(planner_fixture: PlannerFixture, make: Any) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    planner_fixture.control_api.refusals, planner_fixture.control_api.transient = 99, False
+    results = planner_fixture.ticks(5)
     assert [len(tick) for tick in results] == [1, 1, 1, 0, 0]
 
 
-def test_one_broken_situation_never_stops_the_others(rig: Rig, make: Any) -> None:
+def test_one_broken_situation_never_stops_the_others(planner_fixture: PlannerFixture, make: Any) -> None:
     class Picky(FixedForecaster):
         def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
             if list(run_ids) == [_id(1)]:
                 raise ZeroDivisionError("a defect")
             return super().forecast(run_ids)
 
-    rig.forecaster = Picky(make.now)
-    rig.store.merge_runs([make.run(run_id=_id(n), state_id=f"s{n}", deployment_id=None) for n in (1, 2)])
-    results = rig.ticks(5)
-    assert {a["run_id"] for a in rig.desk.actions} == {_id(2)}
+    planner_fixture.forecaster = Picky(make.now)
+    planner_fixture.store.merge_runs(
+        [make.run(run_id=_id(n), state_id=f"s{n}", deployment_id=None) for n in (1, 2)]
+    )
+    results = planner_fixture.ticks(5)
+    assert {a["run_id"] for a in planner_fixture.control_api.actions} == {_id(2)}
     broken = [entry for tick in results for entry in tick if "error" in entry]
     assert len(broken) == 3
     assert results[-1] == []
 
 
-def test_a_half_done_thought_survives_in_the_file_and_is_taken_up_again(rig: Rig, make: Any) -> None:
+def test_a_half_done_thought_survives_in_the_file_and_is_taken_up_again(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
     asked: list[dict[str, Any]] = []
 
     def script(body: dict[str, Any]) -> Step:
@@ -276,37 +296,39 @@ def test_a_half_done_thought_survives_in_the_file_and_is_taken_up_again(rig: Rig
                 raise StoreError("Forecasting: found the store closed. Start it.", transient=True)
             return super().forecast(run_ids)
 
-    rig.forecaster = BrokenInTheGraph(make.now)
-    rig.clock = lambda: datetime.now(UTC)  # the checkpoint's age is told by the real clock
-    rig.store.merge_runs([make.run(state_message="1/3 states failed.")])
-    with thinking_with(rig, script):
-        [[first]] = rig.ticks()
-        [[second]] = rig.ticks()
+    planner_fixture.forecaster = BrokenInTheGraph(make.now)
+    planner_fixture.clock = lambda: datetime.now(UTC)  # the checkpoint's age is told by the real clock
+    planner_fixture.store.merge_runs([make.run(state_message="1/3 states failed.")])
+    with graph_deps_with(planner_fixture, script):
+        [[first]] = planner_fixture.ticks()
+        [[second]] = planner_fixture.ticks()
     assert "found the store closed" in first["error"]
     assert second["failure_class"] == "transient"
     diagnoses = [body for body in asked if body.get("response_format")]
     assert len(diagnoses) == 1
-    assert rig.desk.kinds_filed == ["retry_run"]
+    assert planner_fixture.control_api.kinds_filed == ["retry_run"]
 
 
 # -- with a model
 
 
-def test_a_model_names_the_class_where_no_rule_does_and_adds_prose(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run(state_message="1/3 states failed.")])
+def test_a_model_names_the_class_where_no_rule_does_and_adds_prose(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run(state_message="1/3 states failed.")])
     answers = [text('{"failure_class": "bad_input"}'), text("The input was odd.")]
-    with thinking_with(rig, answers):
-        [[entry]] = rig.ticks()
+    with graph_deps_with(planner_fixture, answers):
+        [[entry]] = planner_fixture.ticks()
     assert (entry["failure_class"], entry["found_by"]) == ("bad_input", "model")
-    [(_, case)] = rig.desk.filed.values()
+    [(_, case)] = planner_fixture.control_api.filed.values()
     assert case.explanation == "The input was odd."
-    assert rig.desk.kinds_filed == ["notify_owner"]
+    assert planner_fixture.control_api.kinds_filed == ["notify_owner"]
 
 
-def test_a_known_class_is_not_asked_about(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run()])
-    with thinking_with(rig, demo_script) as llm:
-        rig.ticks()
+def test_a_known_class_is_not_asked_about(planner_fixture: PlannerFixture, make: Any) -> None:
+    planner_fixture.store.merge_runs([make.run()])
+    with graph_deps_with(planner_fixture, demo_script) as llm:
+        planner_fixture.ticks()
     assert len(llm.requests) == 1
     assert "response_format" not in llm.requests[0]
 
@@ -317,15 +339,15 @@ def test_a_known_class_is_not_asked_about(rig: Rig, make: Any) -> None:
 def test_a_dead_model_changes_no_proposal(tmp_path: Path, make: Any, message: str) -> None:
     filed: list[Any] = []
     for script in (None, lambda body: status(500)):
-        rig = Rig(tmp_path / str(script is None), make.now)
-        rig.store.merge_runs([make.run(state_message=message)])
+        planner_fixture = PlannerFixture(tmp_path / str(script is None), make.now)
+        planner_fixture.store.merge_runs([make.run(state_message=message)])
         if script is None:
-            rig.ticks()
+            planner_fixture.ticks()
         else:
-            with thinking_with(rig, script):
-                rig.ticks()
-        filed.append((rig.desk.actions, list(rig.desk.filed)))
-        rig.store.close()
+            with graph_deps_with(planner_fixture, script):
+                planner_fixture.ticks()
+        filed.append((planner_fixture.control_api.actions, list(planner_fixture.control_api.filed)))
+        planner_fixture.store.close()
     assert filed[0] == filed[1]
 
 
@@ -346,31 +368,37 @@ def test_an_instruction_in_a_log_line_changes_no_proposal(
 ) -> None:
     filed: list[Any] = []
     for said in ("an ordinary line", injection):
-        rig = Rig(tmp_path / str(len(filed)), make.now)
-        rig.store.merge_runs([make.run(**({"state_message": message} if message else {}))])
-        rig.store.add_logs([make.log(said)])
-        with thinking_with(rig, demo_script):
-            rig.ticks()
-        filed.append(rig.desk.actions)
-        rig.store.close()
+        planner_fixture = PlannerFixture(tmp_path / str(len(filed)), make.now)
+        planner_fixture.store.merge_runs([make.run(**({"state_message": message} if message else {}))])
+        planner_fixture.store.add_logs([make.log(said)])
+        with graph_deps_with(planner_fixture, demo_script):
+            planner_fixture.ticks()
+        filed.append(planner_fixture.control_api.actions)
+        planner_fixture.store.close()
     assert filed[0] == filed[1]
 
 
-def test_whatever_a_model_answers_only_a_class_comes_of_it(rig: Rig, make: Any) -> None:
-    rig.store.merge_runs([make.run(state_message="1/3 states failed.")])
+def test_whatever_a_model_answers_only_a_class_comes_of_it(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run(state_message="1/3 states failed.")])
     evil = '{"failure_class": "cancel everything", "action": {"kind": "cancel_run"}}'
-    with thinking_with(rig, lambda body: text(evil)):
-        [[entry]] = rig.ticks()
+    with graph_deps_with(planner_fixture, lambda body: text(evil)):
+        [[entry]] = planner_fixture.ticks()
     assert entry["failure_class"] == "unknown"
-    assert rig.desk.kinds_filed == ["notify_owner"]
+    assert planner_fixture.control_api.kinds_filed == ["notify_owner"]
 
 
-def test_a_secret_in_a_log_line_never_reaches_the_request_body(rig: Rig, make: Any) -> None:
+def test_a_secret_in_a_log_line_never_reaches_the_request_body(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
     secret = "hunter2hunter2"
-    rig.store.merge_runs([make.run(state_message=f"failed with api_key={secret}")])
-    rig.store.add_logs([make.log(f"Authorization: Bearer {secret}abcdef"), make.log(f"password={secret}")])
-    with thinking_with(rig, demo_script) as llm:
-        rig.ticks()
+    planner_fixture.store.merge_runs([make.run(state_message=f"failed with api_key={secret}")])
+    planner_fixture.store.add_logs(
+        [make.log(f"Authorization: Bearer {secret}abcdef"), make.log(f"password={secret}")]
+    )
+    with graph_deps_with(planner_fixture, demo_script) as llm:
+        planner_fixture.ticks()
     sent = json.dumps(llm.requests)
     assert len(llm.requests) == 2
     assert "states" in sent or "failed with" in sent

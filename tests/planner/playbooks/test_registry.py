@@ -19,7 +19,7 @@ from pilotage.planner.actions.types import (
 from pilotage.planner.findings import PERMANENT, Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
-from pilotage.planner.playbooks.registry import PLAYS, backoff, next_size
+from pilotage.planner.playbooks.registry import REMEDIATIONS, backoff, next_size
 from pilotage.planner.remediation import Circumstances, deadline_of
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
@@ -31,7 +31,7 @@ def kinds(plan: Any) -> list[str]:
 
 
 def test_every_failure_class_has_a_play() -> None:
-    assert set(PLAYS) == set(FailureClass)
+    assert set(REMEDIATIONS) == set(FailureClass)
 
 
 @pytest.mark.parametrize(

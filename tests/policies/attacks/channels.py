@@ -1,7 +1,7 @@
 """Every way by which a stranger's text gets in, through the code by which it gets in.
 
 A channel writes the text into what Prefect or a model sends. From there on nothing is made up: the collector's
-records, diagnosis, the playbook, and the keyed process's own reading of the target over HTTP. What comes out is
+records, diagnosis, the playbook, and the controller's own reading of the target over HTTP. What comes out is
 what an obedient planner has in its hands when it does what the text says.
 """
 
@@ -150,7 +150,7 @@ CHANNELS: Mapping[str, Callable[[World, str], None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class TurnResult:
     """What the planner's own code made of a world."""
 
     finding: Finding
@@ -161,7 +161,7 @@ class Heard:
     """What our planner proposes of it."""
 
 
-def heard(world: World) -> Heard:
+def heard(world: World) -> TurnResult:
     """Collected, diagnosed and planned by the code that does so."""
     run = run_fact(world.run, flow_name=world.flow["name"], deployment_name=world.deployment["name"])
     logs = [line for each in world.logs if (line := log_line(each)) is not None]
@@ -179,7 +179,7 @@ def heard(world: World) -> Heard:
         *(f"event:{one.event_id}" for one in events),
         *(["model:scripted"] if world.reply else []),
     )
-    return Heard(
+    return TurnResult(
         finding=finding, run=run, evidence=refs, own=tuple(proposal for proposal, _ in plan.proposals)
     )
 
@@ -191,7 +191,7 @@ def _answered(reply: str) -> ModelDiagnosis | None:
         return None
 
 
-def obeyed(deed: Deed, world: World, what: Heard) -> FiledProposal:
+def obeyed(deed: Deed, world: World, what: TurnResult) -> FiledProposal:
     """What the obedient planner files: the deed, with the case and the evidence that its own code made of the text."""
     finding = what.finding
     proposal = Proposal(
@@ -224,7 +224,7 @@ class Prefect:
         self.api = PrefectApi("http://prefect.test/api", transport=httpx.MockTransport(self._answer))
 
     async def facts(self, deed: Deed, world: World) -> TargetFacts:
-        """What the keyed process finds out about the deed's target, as if it were the suite's noon."""
+        """What the controller finds out about the deed's target, as if it were the suite's noon."""
         self.world = world
         target = await PrefectFacts(self.api).target(deed.action)
         return replace(target, read_at=NOW, seconds_to_start=0)

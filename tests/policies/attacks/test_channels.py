@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.planner.rig import TakingDesk
+from tests.planner.planner_fixture import AcceptingApi
 from tests.policies.attacks.channels import CHANNELS, heard, obeyed, world_of
 from tests.policies.attacks.obedient import GOOD, HARM, NOW, RUN, strings
 from tests.policies.attacks.report import measured, tries
@@ -124,13 +124,13 @@ def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_
         return text("Done as I was told.")
 
     def handed_in(asked: str, one: str) -> list[str]:
-        store, desk = (
+        store, control_api = (
             DuckDBStore(tmp_path / f"{len(quoted)}.duckdb"),
-            TakingDesk(filed="allow", considered="allow"),
+            AcceptingApi(filed="allow", considered="allow"),
         )
         store.merge_runs([a_run(RUN, state_message=one, name=one[:80], tags=(one,), parameters={"a": one})])
         store.add_logs([a_log(run_id=RUN, message=one, level=40)])
-        toolbox = Toolbox(store=store, desk=desk, clock=lambda: NOW, on_behalf_of="ann")
+        toolbox = Toolbox(store=store, control_api=control_api, clock=lambda: NOW, on_behalf_of="ann")
 
         async def talk(base_url: str) -> None:
             model = OpenAIModel(base_url=base_url, api_key="k", model="m")
@@ -143,7 +143,7 @@ def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_
         with ScriptedLLM(obeys) as llm:
             asyncio.run(talk(llm.base_url))
         store.close()
-        return [proposal.action.kind for proposal in desk.filed]
+        return [proposal.action.kind for proposal in control_api.filed]
 
     for one in told:
         assert handed_in(f"why did {RUN} fail?", one) == []

@@ -1,4 +1,4 @@
-"""A checkpoint kept elsewhere shows what the chain alone cannot: a cut tail and a log written anew."""
+"""A checkpoint kept elsewhere shows what the chain alone cannot: a cut tail and a log written again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pilotage.policies.audit.checkpoints import kept_in
 from pilotage.policies.audit.ed25519 import Ed25519Signer, Ed25519Verifier
 from pilotage.policies.audit.merkle import MerkleTree
-from pilotage.policies.ledger.checkpoint_job import verifier_for, vouch
+from pilotage.policies.ledger.checkpoint_job import sign_checkpoint, verifier_for
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import ConfigError, InvariantError
 
@@ -80,7 +80,7 @@ def vouched(
     for number in range(1, 8):
         ledger.file(filed(number=number))
         if number in (3, 6):
-            assert vouch(ledger, signer, elsewhere, "test", now) is not None
+            assert sign_checkpoint(ledger, signer, elsewhere, "test", now) is not None
     return ledger
 
 
@@ -94,7 +94,7 @@ def attacked(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def rewrite_from(connection: sqlite3.Connection, first: int) -> None:
-    """Edits an entry and computes every hash after it anew, as an attacker with the file would."""
+    """Edits an entry and computes every hash after it again, as an attacker with the file would."""
     prefix = b"pilotage.audit.v1\0"
     prev = "0" * 64
     for seq, body, kept in connection.execute("SELECT seq, body, hash FROM audit ORDER BY seq").fetchall():
@@ -124,8 +124,8 @@ ATTACKS: dict[str, tuple[str | int, bool, int, str]] = {
     "deleted": ("DELETE FROM audit WHERE seq = 4", True, 4, "missing"),
     "truncated": ("DELETE FROM audit WHERE seq > 4", False, 5, "the tail was cut: 4 entries"),
     "emptied": ("DELETE FROM audit", False, 1, "the tail was cut: 0 entries"),
-    "wholly rewritten": (1, False, 1, "entries 1 to 3 were written anew"),
-    "rewritten from the fifth": (5, False, 4, "entries 4 to 6 were written anew"),
+    "wholly rewritten": (1, False, 1, "entries 1 to 3 were written again"),
+    "rewritten from the fifth": (5, False, 4, "entries 4 to 6 were written again"),
 }
 
 
@@ -166,7 +166,7 @@ def test_a_log_that_is_not_the_one_vouched_for_is_not_signed(
         rewrite_from(connection, 2)
     before = sorted(elsewhere.iterdir())
     with pytest.raises(InvariantError, match="nothing was signed"):
-        vouch(vouched, signer, elsewhere, "test", now)
+        sign_checkpoint(vouched, signer, elsewhere, "test", now)
     assert sorted(elsewhere.iterdir()) == before
 
 
@@ -214,7 +214,7 @@ def test_what_is_no_public_key_is_refused(public: str) -> None:
 def test_a_place_without_checkpoints_vouches_for_nothing(
     ledger: SqlLedger, signer: Ed25519Signer, tmp_path: Path, elsewhere: Path, now: datetime
 ) -> None:
-    assert vouch(ledger, signer, elsewhere, "test", now) is None
+    assert sign_checkpoint(ledger, signer, elsewhere, "test", now) is None
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ConfigError, match="nothing vouches"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pilotage.flows.api.admin import Governance
+from pilotage.flows.api.admin import AdminEndpoints
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.identity.users import IdentityBook
@@ -136,11 +136,11 @@ def test_without_room_in_the_audit_log_a_command_does_not_happen(
         raise AssertionError
 
     switch = ModeSwitch(ledger, Mode.SHADOW, lambda: now)
-    governance = Governance(
+    governance = AdminEndpoints(
         ledger=ledger, gate=gate, judge=never, mode=switch, clock=lambda: now, wake=lambda: None,
         standing=lambda name: Identity(name=name, kind="user"),
     )  # fmt: skip
-    with ledger.writing("leaving no room") as connection:
+    with ledger.writing("leaving no package") as connection:
         (pages,) = connection.exec_driver_sql("PRAGMA page_count").fetchone() or (0,)
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     long = "x" * 500  # longer than what is left of the last page, soon

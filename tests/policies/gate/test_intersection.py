@@ -18,11 +18,11 @@ from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import Identity, Mode, Outcome
 
 AGENT = Identity(name="agent-of-ann", kind="agent", roles=frozenset({"agent"}))
-COUNTED = LedgerFacts(stage="judge", mode=Mode.AUTO)
+LEDGER_FACTS = LedgerFacts(stage="judge", mode=Mode.AUTO)
 
 
 def judged(gate: Gate, filed: Any, facts_of: Make, now: Any, behind: Identity | None, **facts: Any) -> Any:
-    return gate.judge(filed, facts_of(filed, **facts), replace(COUNTED, behind=behind), now)
+    return gate.judge(filed, facts_of(filed, **facts), replace(LEDGER_FACTS, behind=behind), now)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,9 @@ def test_a_right_of_the_person_that_the_agent_lacks_is_of_no_use(
     gate: Gate, filed: Make, facts_of: Make, now: Any, person: Make
 ) -> None:
     powerless = Identity(name="agent-of-ann", kind="agent")
-    alone = gate.judge(filed(proposer=person("ann", "operator")), facts_of(filed(), env="dev"), COUNTED, now)
+    alone = gate.judge(
+        filed(proposer=person("ann", "operator")), facts_of(filed(), env="dev"), LEDGER_FACTS, now
+    )
     together = judged(
         gate,
         filed(proposer=powerless, on_behalf_of="ann"),
@@ -90,7 +92,9 @@ def test_for_every_pair_the_answer_is_never_milder_than_either_alone(
                     gate, filed(action, proposer=AGENT, on_behalf_of="ann"), facts_of, now, ann, env=env
                 )
                 each = [
-                    gate.judge(filed(action, proposer=who), facts_of(filed(action), env=env), COUNTED, now)
+                    gate.judge(
+                        filed(action, proposer=who), facts_of(filed(action), env=env), LEDGER_FACTS, now
+                    )
                     for who in (AGENT, ann)
                 ]
                 strictest = min(order.index(verdict.outcome) for verdict in each)
@@ -123,6 +127,6 @@ def test_the_ledger_looks_up_who_the_person_is_now(
 
 
 def test_a_recorded_decision_remembers_who_was_behind_it(person: Make) -> None:
-    counted = replace(COUNTED, behind=replace(person("ann", "operator"), teams=frozenset({"a"})))
+    counted = replace(LEDGER_FACTS, behind=replace(person("ann", "operator"), teams=frozenset({"a"})))
     assert ledger_facts_from(plain(counted)) == counted
-    assert ledger_facts_from(plain(COUNTED)) == COUNTED
+    assert ledger_facts_from(plain(LEDGER_FACTS)) == LEDGER_FACTS

@@ -136,7 +136,7 @@ def test_a_bad_file_names_itself_and_what_is_valid(path: Path, text: str, compla
 
 def test_a_lent_token_is_never_written_and_ends_when_taken_back(book: IdentityBook, path: Path) -> None:
     pilot = Identity(name="pilot", kind="agent", roles=frozenset({"agent"}))
-    token = book.lend(pilot)
+    token = book.issue_session_token(pilot)
     assert book.authenticate(token) == pilot
     assert not path.exists()
     assert IdentityBook(path).authenticate(token) is None
@@ -147,8 +147,8 @@ def test_a_lent_token_is_never_written_and_ends_when_taken_back(book: IdentityBo
 def test_lending_cannot_take_the_name_of_a_person_or_mix_kinds(book: IdentityBook) -> None:
     book.add("ann", ["viewer"])
     with pytest.raises(ConfigError, match="has another so named"):
-        book.lend(Identity(name="ann", kind="user", roles=frozenset({"admin"})))
+        book.issue_session_token(Identity(name="ann", kind="user", roles=frozenset({"admin"})))
     with pytest.raises(ConfigError, match="kind and roles differ"):
-        book.lend(Identity(name="robot", kind="agent", roles=frozenset({"admin"})))
+        book.issue_session_token(Identity(name="robot", kind="agent", roles=frozenset({"admin"})))
     with pytest.raises(ConfigError, match="kind and roles differ"):
-        book.lend(Identity(name="robot", kind="user", roles=frozenset({"agent"})))
+        book.issue_session_token(Identity(name="robot", kind="user", roles=frozenset({"agent"})))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotage.flows.api.admin import Housekeeping
+from pilotage.flows.api.admin import PeriodicMaintenance
 from pilotage.planner.actions.types import NotifyOwner, PauseDeployment, RetryRun
 from pilotage.policies.autonomy import AutonomyRule, Judged, next_level, wilson_lower
 from pilotage.policies.cedar.bundle import Bundle
@@ -184,7 +184,7 @@ def test_production_asks_no_approver_while_trust_lasts(
     trials: Trials, gate: Gate, filed: Make, facts_of: Make
 ) -> None:
     """The whole way by the loop's own step: standard, earned, and demoted by one bad outcome."""
-    loop = Housekeeping(ledger=trials.ledger, gate=gate, clock=lambda: trials.at)
+    loop = PeriodicMaintenance(ledger=trials.ledger, gate=gate, clock=lambda: trials.at)
 
     def asked() -> Outcome:
         wanted = filed(number=9999, filed_at=trials.at, expires_at=trials.at + timedelta(hours=1))

@@ -81,16 +81,18 @@ def test_a_disk_that_is_full_while_the_audit_is_written_admits_nothing_and_loses
 
     sa.event.listen(full._engine, "connect", no_room)
     full._engine.dispose()
-    crowd = [filed(number=number, evidence=tuple("x" * 300 for _ in range(50))) for number in range(100, 200)]
+    backlog = [
+        filed(number=number, evidence=tuple("x" * 300 for _ in range(50))) for number in range(100, 200)
+    ]
     filed_until_full: list[str] = []
 
-    def crowd_in() -> None:
-        for proposal in crowd:
+    def backlog_in() -> None:
+        for proposal in backlog:
             full.file(proposal)
             filed_until_full.append(proposal.proposal.id)
 
     with pytest.raises(LedgerError, match=r"(?s)full.*nothing was changed"):
-        crowd_in()
+        backlog_in()
     admitted = 0
     for proposal in kept:
         try:
@@ -102,7 +104,7 @@ def test_a_disk_that_is_full_while_the_audit_is_written_admits_nothing_and_loses
     try:
         assert again.verify_audit().ok
         assert all(again.filed(proposal.proposal.id) == proposal for proposal in kept)
-        assert again.filed(crowd[len(filed_until_full)].proposal.id) is None
+        assert again.filed(backlog[len(filed_until_full)].proposal.id) is None
         # what was admitted stands with its audit row, what was not left none
         events = [step["step"] for step in again.entries(0, 1000)]
         assert events.count("admitted") == admitted == again.counts().get("admitted", 0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pilotage.policies.digests import mark_of
+from pilotage.policies.digests import idempotency_key_of
 from pilotage.policies.gate.gate import LedgerFacts
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Mode, Outcome, Verdict
@@ -76,9 +76,9 @@ def test_a_kill_leaves_all_of_a_step_or_nothing_of_it(
         assert ledger.admit(proposal_id, allow, Mode.AUTO, later).policy_ids == ("!already-admitted",)
     entry = ledger.claim("next", later, LEASE)
     assert entry is not None
-    assert (entry.proposal_id, entry.mark, entry.attempts) == (
+    assert (entry.proposal_id, entry.idempotency_key, entry.attempts) == (
         proposal_id,
-        mark_of(filed().digest),
+        idempotency_key_of(filed().digest),
         tries or 1,
     )
     assert ledger.record_delivery(proposal_id, {}, "done", later) is True

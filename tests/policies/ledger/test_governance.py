@@ -1,4 +1,4 @@
-"""The desk's governance operations: policed, recorded, and of no use to whoever may not."""
+"""The API's governance operations: policed, recorded, and of no use to whoever may not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pilotage.flows.api.admin import Governance, Housekeeping
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.admin import AdminEndpoints, PeriodicMaintenance
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.ledger.sql_ledger import SqlLedger
@@ -24,7 +24,7 @@ ADAM = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
 
 
 @pytest.fixture
-def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Governance:
+def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> AdminEndpoints:
     """Every target is a failed production run."""
 
     async def judge(filed: FiledProposal) -> Verdict:
@@ -34,7 +34,7 @@ def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> 
         ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, counted)
         return verdict
 
-    return Governance(
+    return AdminEndpoints(
         ledger=ledger,
         gate=gate,
         judge=judge,
@@ -46,7 +46,7 @@ def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> 
 
 
 def test_an_edited_proposal_is_the_editors_own_and_waits_for_somebody_else(
-    governance: Governance, ledger: SqlLedger, filed: Make
+    governance: AdminEndpoints, ledger: SqlLedger, filed: Make
 ) -> None:
     ledger.file(filed())
 
@@ -64,63 +64,69 @@ def test_an_edited_proposal_is_the_editors_own_and_waits_for_somebody_else(
     last = ledger.story(filed().proposal.id)[-1]
     assert (last["step"], last["actor"], last["detail"]["by"]) == ("replaced", "olga", told["proposal_id"])
     assert asyncio.run(governance.amend(OLGA, filed().proposal.id, action))["status"] == "needs_approval"
-    with pytest.raises(DeskRefusal, match="no such proposal"):
+    with pytest.raises(ApiRejection, match="no such proposal"):
         asyncio.run(governance.amend(OLGA, "p-00000000ffff", action))
-    with pytest.raises(DeskRefusal, match=f"it is replaced by {told['proposal_id']}.*Nothing was handed in"):
+    with pytest.raises(ApiRejection, match=f"it is replaced by {told['proposal_id']}.*Nothing was handed in"):
         asyncio.run(governance.amend(ADAM, filed().proposal.id, action))
 
 
 def test_an_admin_breaks_the_glass_and_an_operator_mends_it(
-    governance: Governance, ledger: SqlLedger, filed: Make, now: datetime
+    governance: AdminEndpoints, ledger: SqlLedger, filed: Make, now: datetime
 ) -> None:
     wanted: dict[str, Any] = {"minutes": 10, "reason": "outage", "kinds": ["retry_run"], "targets": ["run:*"]}
-    with pytest.raises(DeskRefusal, match=r"you are ann \(approver\); admin is needed"):
+    with pytest.raises(ApiRejection, match=r"you are ann \(approver\); admin is needed"):
         asyncio.run(governance.break_glass(ANN, **wanted))
-    with pytest.raises(DeskRefusal, match="max_break_glass"):
+    with pytest.raises(ApiRejection, match="max_break_glass"):
         asyncio.run(governance.break_glass(ADAM, **{**wanted, "minutes": 61}))
     grant = asyncio.run(governance.break_glass(ADAM, **wanted))
     own = filed(proposer=ADAM)
     assert ledger.facts(own, "inject", Mode.AUTO, now).break_glass == grant["id"]
-    assert asyncio.run(governance.mend_glass(OLGA, grant["id"]))["ended"] is True
+    assert asyncio.run(governance.revoke_break_glass(OLGA, grant["id"]))["ended"] is True
     assert ledger.facts(own, "inject", Mode.AUTO, now).break_glass == ""
 
 
-def test_an_approver_lends_and_takes_back(governance: Governance, ledger: SqlLedger, now: datetime) -> None:
+def test_an_approver_lends_and_takes_back(
+    governance: AdminEndpoints, ledger: SqlLedger, now: datetime
+) -> None:
     asyncio.run(governance.delegate(ANN, to="olga", hours=8, reason="lunch"))
     assert ledger.acting(OLGA, now)[1] == "ann"
     assert asyncio.run(governance.end_delegations(ANN)) == {"ended": 1}
     assert ledger.acting(OLGA, now)[1] == ""
-    with pytest.raises(DeskRefusal, match=r"you are olga \(operator\); approver is needed"):
+    with pytest.raises(ApiRejection, match=r"you are olga \(operator\); approver is needed"):
         asyncio.run(governance.delegate(OLGA, to="ann", hours=8, reason="lunch"))
 
 
-def test_a_right_is_lent_to_somebody_else_who_is_there(governance: Governance) -> None:
+def test_a_right_is_lent_to_somebody_else_who_is_there(governance: AdminEndpoints) -> None:
     for name in ("ann", "nobody"):
-        with pytest.raises(DeskRefusal, match="nobody else who is known"):
+        with pytest.raises(ApiRejection, match="nobody else who is known"):
             asyncio.run(governance.delegate(ANN, to=name, hours=8, reason="lunch"))
 
 
-def test_what_is_lent_now_can_be_seen(governance: Governance) -> None:
+def test_what_is_lent_now_can_be_seen(governance: AdminEndpoints) -> None:
     asyncio.run(governance.delegate(ANN, to="olga", hours=8, reason="lunch"))
     asyncio.run(
         governance.break_glass(ADAM, minutes=10, reason="outage", kinds=["retry_run"], targets=["run:*"])
     )
     told = asyncio.run(governance.grants(OLGA))
-    (glass,), (lent,) = told["glass"], told["delegations"]
-    assert (glass["holder"], glass["kinds"], glass["targets"]) == ("adam", ["retry_run"], ["run:*"])
+    (break_glass_grants,), (lent,) = told["glass"], told["delegations"]
+    assert (break_glass_grants["holder"], break_glass_grants["kinds"], break_glass_grants["targets"]) == (
+        "adam",
+        ["retry_run"],
+        ["run:*"],
+    )
     assert (lent["giver"], lent["taker"], lent["reason"]) == ("ann", "olga", "lunch")
     asyncio.run(governance.end_delegations(ANN))
-    asyncio.run(governance.mend_glass(OLGA, glass["id"]))
+    asyncio.run(governance.revoke_break_glass(OLGA, break_glass_grants["id"]))
     assert asyncio.run(governance.grants(OLGA)) == {"glass": [], "delegations": []}
 
 
 def test_only_an_admin_sets_the_mode_and_a_refusal_is_a_row(
-    governance: Governance, ledger: SqlLedger, filed: Make, now: datetime
+    governance: AdminEndpoints, ledger: SqlLedger, filed: Make, now: datetime
 ) -> None:
     ledger.file(filed())
-    with pytest.raises(DeskRefusal, match="admin is needed"):
+    with pytest.raises(ApiRejection, match="admin is needed"):
         asyncio.run(governance.set_mode(OLGA, "observe", "drill"))
-    with pytest.raises(DeskRefusal, match="observe, shadow, approve, auto"):
+    with pytest.raises(ApiRejection, match="observe, shadow, approve, auto"):
         asyncio.run(governance.set_mode(ADAM, "automatic"))
     assert ledger.status(filed().proposal.id) == "filed"
     told = asyncio.run(governance.set_mode(ADAM, "shadow", "drill"))
@@ -184,14 +190,16 @@ def test_a_plain_start_after_a_stricter_one_does_not_go_back_to_what_was_set_bef
     assert start(ledger, None, now).mode() is Mode.APPROVE
 
 
-def test_only_an_admin_sets_autonomy_and_never_to_earned(governance: Governance, ledger: SqlLedger) -> None:
-    with pytest.raises(DeskRefusal, match=r"you are ann \(approver\); admin is needed"):
+def test_only_an_admin_sets_autonomy_and_never_to_earned(
+    governance: AdminEndpoints, ledger: SqlLedger
+) -> None:
+    with pytest.raises(ApiRejection, match=r"you are ann \(approver\); admin is needed"):
         asyncio.run(governance.set_autonomy(ANN, "retry_run", "d", "demoted"))
-    with pytest.raises(DeskRefusal, match="earned is measured"):
+    with pytest.raises(ApiRejection, match="earned is measured"):
         asyncio.run(governance.set_autonomy(ADAM, "retry_run", "d", "earned"))
     assert asyncio.run(governance.set_autonomy(ADAM, "retry_run", "d", "demoted", "drill"))["changed"]
     assert ledger.autonomy("retry_run", "d") == "demoted"
-    with pytest.raises(DeskRefusal, match="valid are retry_run"):
+    with pytest.raises(ApiRejection, match="valid are retry_run"):
         asyncio.run(governance.set_autonomy(ADAM, "retry", "d", "demoted"))
     (told,) = asyncio.run(governance.autonomy(OLGA))
     assert (told["kind"], told["scope"], told["level"], told["by"]) == ("retry_run", "d", "demoted", "adam")
@@ -208,8 +216,8 @@ def test_housekeeping_goes_by_the_guardrails(
     verdict = gate.judge(waiting, target, counted, now)
     assert verdict.outcome is Outcome.NEEDS_APPROVAL
     ledger.record_verdict(waiting.proposal.id, "judge", verdict, target, now, counted)
-    early = Housekeeping(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=14))
-    due = Housekeeping(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=15))
+    early = PeriodicMaintenance(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=14))
+    due = PeriodicMaintenance(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=15))
     assert asyncio.run(early.keep())["escalated"] == 0
     assert asyncio.run(due.keep())["escalated"] == 1
     assert asyncio.run(due.keep())["escalated"] == 0

@@ -27,12 +27,14 @@ ASKED = {"team": "data", "tags": frozenset({"pilotage:ask-owner"})}
 
 
 class Room:
-    """Lends, votes and judges the way the desk does."""
+    """Lends, votes and judges the way the API does."""
 
     def __init__(self, ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> None:
         self.ledger, self.gate, self._facts_of, self.now = ledger, gate, facts_of, now
 
-    def lend(self, giver: Identity, taker: Identity, *, days: float = 1, why: str = "holiday") -> bool:
+    def issue_session_token(
+        self, giver: Identity, taker: Identity, *, days: float = 1, why: str = "holiday"
+    ) -> bool:
         lent = Delegation(
             giver=giver.name,
             taker=taker.name,
@@ -66,7 +68,7 @@ def room(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Room:
 def test_a_lent_right_approves_and_stands_for_the_givers_team(room: Room, filed: Make) -> None:
     room.ledger.file(filed())
     assert isinstance(room.vote(filed(), BOB), Verdict)
-    assert room.lend(ANN, BOB)
+    assert room.issue_session_token(ANN, BOB)
     cast = room.vote(filed(), BOB)
     assert isinstance(cast, Vote)
     assert (cast.voter, cast.delegated_by, cast.teams) == ("bob", "ann", frozenset({"data"}))
@@ -75,8 +77,8 @@ def test_a_lent_right_approves_and_stands_for_the_givers_team(room: Room, filed:
 
 def test_a_lent_right_is_one_right_whoever_uses_it(room: Room, filed: Make) -> None:
     room.ledger.file(filed())
-    room.lend(ANN, BOB)
-    room.lend(ANN, CAT)
+    room.issue_session_token(ANN, BOB)
+    room.issue_session_token(ANN, CAT)
     for who in (ANN, BOB, CAT):
         assert isinstance(room.vote(filed(), who), Vote)
     two = room.judge(filed(), env="prod", **ASKED)
@@ -86,7 +88,7 @@ def test_a_lent_right_is_one_right_whoever_uses_it(room: Room, filed: Make) -> N
 def test_who_is_lent_a_right_has_no_say_over_the_givers_own_proposal(room: Room, filed: Make) -> None:
     ann = Identity(name="ann", kind="user", roles=frozenset({"approver", "operator"}))
     own, behind = filed(number=1, proposer=ann), filed(number=2, on_behalf_of="ann")
-    room.lend(ann, BOB)
+    room.issue_session_token(ann, BOB)
     for proposal in (own, behind):
         room.ledger.file(proposal)
         answer = room.vote(proposal, BOB)
@@ -96,10 +98,10 @@ def test_who_is_lent_a_right_has_no_say_over_the_givers_own_proposal(room: Room,
 
 def test_a_lent_right_is_not_passed_on_and_is_never_the_admins(room: Room, filed: Make) -> None:
     adam = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
-    assert room.lend(adam, BOB)
+    assert room.issue_session_token(adam, BOB)
     voter, _ = room.ledger.acting(BOB, room.now)
     assert voter.roles == {"operator", "approver"}
-    assert room.lend(BOB, CAT) is False
+    assert room.issue_session_token(BOB, CAT) is False
     assert room.ledger.acting(CAT, room.now) == (CAT, "")
     robot = Identity(name="bob", kind="agent", roles=frozenset({"agent"}))
     assert room.ledger.acting(robot, room.now) == (robot, "")
@@ -107,13 +109,13 @@ def test_a_lent_right_is_not_passed_on_and_is_never_the_admins(room: Room, filed
 
 @pytest.mark.parametrize("given", [{"days": 15}, {"days": 0}, {"why": ""}], ids=["long", "no time", "no why"])
 def test_what_may_not_be_lent_is_not_and_the_try_is_a_row(room: Room, given: dict[str, Any]) -> None:
-    assert room.lend(ANN, BOB, **given) is False
-    assert room.lend(ANN, ANN) is False
+    assert room.issue_session_token(ANN, BOB, **given) is False
+    assert room.issue_session_token(ANN, ANN) is False
     assert [step["step"] for step in room.ledger.entries(0, 9)] == ["delegation_refused"] * 2
 
 
 def test_a_lent_right_ends_by_itself_and_when_it_is_taken_back(room: Room, filed: Make) -> None:
-    room.lend(ANN, BOB)
+    room.issue_session_token(ANN, BOB)
     assert room.ledger.acting(BOB, room.now + timedelta(days=1)) == (BOB, "")
     assert room.ledger.acting(BOB, room.now)[1] == "ann"
     assert room.ledger.end_delegations("ann", room.now) == 1
@@ -158,7 +160,7 @@ def test_a_vote_counts_no_more_when_its_right_was_taken_away(
     checked: Room, filed: Make, people: Path, take: Callable[[str], str], voter: Identity
 ) -> None:
     checked.ledger.file(filed())
-    checked.lend(ANN, BOB)
+    checked.issue_session_token(ANN, BOB)
     assert isinstance(checked.vote(filed(), voter), Vote)
     assert checked.judge(filed(), env="prod").outcome is Outcome.ALLOW
     people.write_text(take(people.read_text()))

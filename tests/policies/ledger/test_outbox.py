@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pilotage.planner.actions.types import ReserveSlot, RetryRun
-from pilotage.policies.digests import mark_of
+from pilotage.policies.digests import idempotency_key_of
 from pilotage.policies.gate.gate import LedgerFacts
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Mode, Outcome, Verdict
@@ -44,12 +44,16 @@ def test_a_claim_belongs_to_one_owner_until_its_lease_ends(
     mine = ledger.claim("a", now, LEASE)
     assert mine is not None
     assert (mine.proposal_id, mine.state, mine.attempts) == (proposal_id, "claimed", 1)
-    assert mine.mark == mark_of(filed().digest)
+    assert mine.idempotency_key == idempotency_key_of(filed().digest)
     assert mine.payload == filed().proposal.model_dump(mode="json")
     assert ledger.claim("b", now + timedelta(seconds=29), LEASE) is None
     theirs = ledger.claim("b", now + timedelta(seconds=30), LEASE)
     assert theirs is not None
-    assert (theirs.proposal_id, theirs.mark, theirs.attempts) == (proposal_id, mine.mark, 2)
+    assert (theirs.proposal_id, theirs.idempotency_key, theirs.attempts) == (
+        proposal_id,
+        mine.idempotency_key,
+        2,
+    )
 
 
 def test_claim_of_takes_only_what_was_named(ledger: SqlLedger, admitted: Make, now: datetime) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.publishing import Publishing, begin_with
 from pilotage.policies.audit.ed25519 import Ed25519Signer, Ed25519Verifier
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle, hash_of
@@ -43,7 +43,7 @@ ALL_CASES = (DEFAULT_BUNDLE / "cases.yaml").read_text()
 
 
 class Town:
-    """A desk for publishing over a real ledger, with a clock to turn and people to dismiss."""
+    """A API for publishing over a real ledger, with a clock to turn and people to dismiss."""
 
     def __init__(self, ledger: SqlLedger, root: Path) -> None:
         self.ledger = ledger
@@ -53,7 +53,7 @@ class Town:
             name: Identity(name=name, kind="user", roles=frozenset(roles)) for name, roles in PEOPLE.items()
         }
         self.gate = Gate(self.begin())
-        self.desk = Publishing(
+        self.control_api = Publishing(
             ledger=ledger,
             gate=self.gate,
             signer=self.signer,
@@ -74,13 +74,13 @@ class Town:
 
     def publish(self, who: str, files: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
         caller = self.people.get(who) or Identity(name=who, kind="agent", roles=frozenset({"agent"}))
-        return asyncio.run(self.desk.publish(caller, files=files, **more))
+        return asyncio.run(self.control_api.publish(caller, files=files, **more))
 
     def veto(self, who: str, bundle: str, reason: str = "") -> dict[str, Any]:
-        return asyncio.run(self.desk.veto(self.people[who], bundle, reason))
+        return asyncio.run(self.control_api.veto(self.people[who], bundle, reason))
 
     def told(self) -> dict[str, Any]:
-        return asyncio.run(self.desk.policies(self.people["vic"]))
+        return asyncio.run(self.control_api.policies(self.people["vic"]))
 
     def events(self) -> list[str]:
         return [step["step"] for step in self.ledger.entries(0, 1000)]
@@ -123,7 +123,7 @@ def test_two_admins_put_the_bundle_in_force_that_both_voted_for(town: Town) -> N
 
 def test_one_admin_votes_once_however_often_they_ask(town: Town) -> None:
     town.publish("ada", changed())
-    with pytest.raises(DeskRefusal, match="has voted"):
+    with pytest.raises(ApiRejection, match="has voted"):
         town.publish("ada", changed())
     assert town.told()["candidate"]["voters"] == ["ada"]
     assert town.events()[-1] == "policy_refused"
@@ -140,7 +140,7 @@ def test_a_bundle_with_one_letter_changed_starts_from_nothing(town: Town) -> Non
 
 @pytest.mark.parametrize("who", ["ann", "vic", "planner"])
 def test_nobody_but_an_admin_votes_and_the_attempt_is_a_row(town: Town, who: str) -> None:
-    with pytest.raises(DeskRefusal) as refusal:
+    with pytest.raises(ApiRejection) as refusal:
         town.publish(who, changed())
     if who == "planner":
         assert "commands are for people" in str(refusal.value)
@@ -164,9 +164,9 @@ def test_a_vote_lapses_when_nobody_joins_in_time(town: Town) -> None:
 
 def test_one_admin_vetoes(town: Town) -> None:
     bundle = town.publish("ada", changed())["bundle"]
-    with pytest.raises(DeskRefusal, match="admin is needed"):
+    with pytest.raises(ApiRejection, match="admin is needed"):
         town.veto("ann", bundle)
-    with pytest.raises(DeskRefusal, match="not put to the vote"):
+    with pytest.raises(ApiRejection, match="not put to the vote"):
         town.veto("bob", "0" * 64)
     assert town.veto("bob", bundle, "not before the close")["voters"] == ["ada"]
     assert town.publish("eve", changed())["voters"] == ["eve"]
@@ -196,15 +196,15 @@ def test_the_way_back_is_the_same_way(town: Town) -> None:
     assert not town.publish("bob", bundle=before)["published"]
     assert town.publish("ada", bundle=before)["published"]
     assert town.gate.bundle.hash == before
-    with pytest.raises(DeskRefusal, match="in force already"):
+    with pytest.raises(ApiRejection, match="in force already"):
         town.publish("ada", bundle=before)
-    with pytest.raises(DeskRefusal, match="nobody published it"):
+    with pytest.raises(ApiRejection, match="nobody published it"):
         town.publish("ada", bundle="f" * 64)
     assert len(town.told()["published"]) == 3
 
 
 def test_files_that_do_not_have_the_hash_that_was_named_are_refused(town: Town) -> None:
-    with pytest.raises(DeskRefusal, match="have hash"):
+    with pytest.raises(ApiRejection, match="have hash"):
         town.publish("ada", changed(), bundle="0" * 64)
 
 
@@ -267,7 +267,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
 @pytest.mark.parametrize(("files", "said"), BAD.values(), ids=BAD.keys())
 def test_a_bad_bundle_never_replaces_a_good_one(town: Town, files: dict[str, str], said: str) -> None:
     before = town.gate.bundle
-    with pytest.raises(DeskRefusal, match=said) as refusal:
+    with pytest.raises(ApiRejection, match=said) as refusal:
         town.publish("ada", files)
     assert "what was in force stays so" in str(refusal.value)
     assert town.gate.bundle is before

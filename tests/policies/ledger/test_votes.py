@@ -11,7 +11,7 @@ import pytest
 
 from pilotage.planner.actions.types import ResizeRun, RetryRun
 from pilotage.policies.gate.gate import Gate, LedgerFacts
-from pilotage.policies.gate.permitted_kinds import offered
+from pilotage.policies.gate.permitted_kinds import permitted_kinds
 from pilotage.policies.gate.quorum import fillable, unfilled
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verdict, Vote
@@ -25,7 +25,7 @@ BEHIND = Identity(name="ann", kind="user", roles=frozenset({"operator"}))
 
 @pytest.fixture
 def cast(ledger: SqlLedger, gate: Gate, now: datetime) -> Cast:
-    """Votes the way the desk does: the gate is asked, then the ledger."""
+    """Votes the way the API does: the gate is asked, then the ledger."""
 
     def vote(
         of: FiledProposal,
@@ -297,6 +297,6 @@ def test_what_is_offered_follows_the_policies(gate: Gate, pilot: Identity, perso
         "answer_run",
         "resolve_alert",
     )
-    assert offered(gate, pilot) == everything
-    assert offered(gate, person("ann", "operator")) == everything
-    assert offered(gate, person("eve", "viewer")) == ()
+    assert permitted_kinds(gate, pilot) == everything
+    assert permitted_kinds(gate, person("ann", "operator")) == everything
+    assert permitted_kinds(gate, person("eve", "viewer")) == ()

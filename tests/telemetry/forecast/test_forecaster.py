@@ -18,7 +18,7 @@ from tests.telemetry.samples import NOON, a_queue, a_run, an_event, at
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecast import baseline, features, selection
 from pilotage.telemetry.forecast.features import Attempt, History, replay
-from pilotage.telemetry.forecast.logistic import SLICE, SLICE_RATE, slice_attempts, slice_frame
+from pilotage.telemetry.forecast.logistic import SLICE, SLICE_RATE, slice_attempts, slice_features
 from pilotage.telemetry.forecast.selection import ChampionForecaster
 from pilotage.telemetry.forecasts import Forecaster
 from pilotage.telemetry.store.duckdb import DuckDBStore
@@ -209,9 +209,9 @@ def test_every_number_of_a_row_is_finite() -> None:
 
 
 def test_few_runs_lean_on_the_rate_of_the_site() -> None:
-    assert baseline.leaning(1.0, 0, 0.1) == pytest.approx(0.1)
-    assert 0.1 < baseline.leaning(1.0, 2, 0.1) < 1.0
-    assert baseline.leaning(1.0, baseline.ENOUGH, 0.1) == 1.0
+    assert baseline.shrunk(1.0, 0, 0.1) == pytest.approx(0.1)
+    assert 0.1 < baseline.shrunk(1.0, 2, 0.1) < 1.0
+    assert baseline.shrunk(1.0, baseline.ENOUGH, 0.1) == 1.0
 
 
 def alternating(store: DuckDBStore) -> None:
@@ -263,7 +263,7 @@ def test_the_shipped_slice_is_small_and_what_its_notice_says() -> None:
     assert SLICE.stat().st_size < 400_000
     assert all(attempt.ended >= attempt.start for attempt in attempts)
     assert abs(sum(attempt.failed for attempt in attempts) / 20_000 - SLICE_RATE) < 0.02
-    assert len(slice_frame().rows) == 18_000
+    assert len(slice_features().rows) == 18_000
     notice = (Path(__file__).parents[3] / "NOTICE").read_text()
     for said in ("clusterdata-2011-2", "CC-BY 4.0", SLICE.name):
         assert said in notice

@@ -240,7 +240,12 @@ def test_queues_deployments_and_waiting_runs_are_seen_and_deleted_ones_forgotten
 
         def queue() -> Any:
             return next(
-                (one for one in run_queries.floor(store) if (one.pool, one.queue) == (pool, "high")), None
+                (
+                    one
+                    for one in run_queries.queue_snapshots(store)
+                    if (one.pool, one.queue) == (pool, "high")
+                ),
+                None,
             )
 
         async with collecting(store, interval=timedelta(seconds=1)):

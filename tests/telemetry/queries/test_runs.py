@@ -72,13 +72,13 @@ def test_the_floor_is_the_newest_snapshot_of_each_queue(store: DuckDBStore, read
         [a_queue(0, queue="gone"), a_queue(200), a_queue(200, queue="high", priority=0, waiting=1)]
     )
     store.add_queues([a_queue(205, waiting=3, oldest_due=at(100))])
-    found = run_queries.floor(reader)
+    found = run_queries.queue_snapshots(reader)
     assert [(one.queue, one.waiting) for one in found] == [("high", 1), ("default", 3)]
     assert found[1] == a_queue(205, waiting=3, oldest_due=at(100))
 
 
 def test_an_empty_store_has_an_empty_floor(reader: Store) -> None:
-    assert run_queries.floor(reader) == []
+    assert run_queries.queue_snapshots(reader) == []
 
 
 def test_the_last_lines_of_a_run_come_oldest_first(store: DuckDBStore, reader: Store) -> None:
@@ -88,11 +88,11 @@ def test_the_last_lines_of_a_run_come_oldest_first(store: DuckDBStore, reader: S
 
 def test_a_worker_has_let_go_only_after_its_event(store: DuckDBStore, reader: Store) -> None:
     store.add_events([an_event(1, name="prefect.flow-run.Failed")])
-    assert not run_queries.worker_let_go(reader, "r-1", at(0))
+    assert not run_queries.worker_released(reader, "r-1", at(0))
     store.add_events([an_event(5, name="prefect.worker.executed-flow-run")])
-    assert run_queries.worker_let_go(reader, "r-1", at(1))
-    assert not run_queries.worker_let_go(reader, "r-1", at(5))
-    assert not run_queries.worker_let_go(reader, "other", at(0))
+    assert run_queries.worker_released(reader, "r-1", at(1))
+    assert not run_queries.worker_released(reader, "r-1", at(5))
+    assert not run_queries.worker_released(reader, "other", at(0))
 
 
 def test_a_run_leads_to_its_deployment(store: DuckDBStore, reader: Store) -> None:

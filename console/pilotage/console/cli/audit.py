@@ -59,15 +59,15 @@ def checkpoint(
     from datetime import UTC, datetime
 
     from pilotage.flows.api.offline_ledger import reading_ledger  # start-up time: SQLAlchemy
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.flows.controller.checkpoints import signer_of
-    from pilotage.policies.ledger.checkpoint_job import vouch
+    from pilotage.policies.ledger.checkpoint_job import sign_checkpoint
 
     with _told(as_json):
-        where = places(state_dir)
+        where = paths(state_dir)
         with reading_ledger(where) as ledger:
             signer = signer_of(where)
-            path = vouch(ledger, signer, to, f"pilotage {where.root.name}", datetime.now(UTC))
+            path = sign_checkpoint(ledger, signer, to, f"pilotage {where.root.name}", datetime.now(UTC))
         told = {"checkpoint": str(path) if path else None, "public_key": signer.public()}
         if as_json:
             print_json(told)
@@ -82,19 +82,19 @@ def export(state_dir: StateDir = None) -> None:
     import sys
 
     from pilotage.flows.api.offline_ledger import reading_ledger  # start-up time: SQLAlchemy
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
 
-    with _told(as_json=False), reading_ledger(places(state_dir)) as ledger:
+    with _told(as_json=False), reading_ledger(paths(state_dir)) as ledger:
         for line in ledger.export_audit():
             sys.stdout.write(line + "\n")
 
 
 def _held_against(checkpoints: Path, public_key: str, state_dir: Path | None) -> dict[str, Any]:
     from pilotage.flows.api.offline_ledger import reading_ledger  # start-up time: SQLAlchemy
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.policies.audit.checkpoints import kept_in
     from pilotage.policies.ledger.checkpoint_job import verifier_for
 
     kept = kept_in(checkpoints, verifier_for(checkpoints, public_key))
-    with reading_ledger(places(state_dir)) as ledger:
+    with reading_ledger(paths(state_dir)) as ledger:
         return asdict(ledger.verify_audit(kept))

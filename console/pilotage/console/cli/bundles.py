@@ -44,8 +44,8 @@ def fetch(
 ) -> None:
     """Lay out a bundle that the ledger keeps as files to read, check, test and diff. What is written has its hash."""
     with told(as_json):
-        caller = asker(state_dir, token_file)
-        whole, files = _kept(caller, bundle or _put_to_the_vote(caller))
+        user = asker(state_dir, token_file)
+        whole, files = _kept(user, bundle or _put_to_the_vote(user))
         from pilotage.policies.publishing import laid_out  # start-up time: Cedar
 
         where = to or Path(f"policies-{whole[:12]}")
@@ -81,10 +81,10 @@ def diff(
     from pilotage.policies.testing.tools import differences, rewritten  # start-up time: Cedar
 
     with told(as_json):
-        caller = asker(state_dir, token_file)
+        user = asker(state_dir, token_file)
         if not new and not Path(old).exists() and _HASH.fullmatch(old):
-            old, new = str(caller.ask("policies")["in_force"]), old
-        (before, _), (after, cases) = (_meant(caller, one) for one in (old, new))
+            old, new = str(user.ask("policies")["in_force"]), old
+        (before, _), (after, cases) = (_meant(user, one) for one in (old, new))
         lines = rewritten(before, after)
         found = {**differences(before, after, cases), "lines": lines}
         if as_json:
@@ -107,24 +107,24 @@ def diff(
                 OUT.print(harmless(f"{one['case']}: {one['old']} -> {one['new']}"))
 
 
-def _kept(caller: Asker, bundle: str) -> tuple[str, dict[str, str]]:
+def _kept(user: Asker, bundle: str) -> tuple[str, dict[str, str]]:
     """The hash and the files of the bundle that the ledger keeps under a hash that begins so.
 
-    Raises ConfigError when the files are not of the hash, DeskRefusal when not exactly one bundle is meant.
+    Raises ConfigError when the files are not of the hash, ApiRejection when not exactly one bundle is meant.
     """
-    found = caller.ask("policy_files", bundle=bundle.lower())
+    found = user.ask("policy_files", bundle=bundle.lower())
     whole, files = str(found["bundle"]), dict(found["files"])
     from pilotage.policies.cedar.bundle import hash_of  # start-up time: Cedar
 
     if not whole.startswith(bundle.lower()) or hash_of(files) != whole:
         raise ConfigError(
-            f"fetching policies {bundle}: the desk gave files of hash {hash_of(files)[:12]} as {whole[:12]}; "
+            f"fetching policies {bundle}: the API gave files of hash {hash_of(files)[:12]} as {whole[:12]}; "
             "find out who wrote to the ledger, and restore it"
         )
     return whole, files
 
 
-def _meant(caller: Asker, name: str) -> tuple[Bundle, tuple[Prepared, ...]]:
+def _meant(user: Asker, name: str) -> tuple[Bundle, tuple[Prepared, ...]]:
     """The bundle of this directory or hash, or the shipped one for an empty name, with its cases."""
     from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle  # start-up time: Cedar
     from pilotage.policies.publishing import files_to_publish
@@ -134,14 +134,14 @@ def _meant(caller: Asker, name: str) -> tuple[Bundle, tuple[Prepared, ...]]:
     if where.exists() or not _HASH.fullmatch(name):
         files = files_to_publish(where, None)
     else:
-        whole, files = _kept(caller, name)
+        whole, files = _kept(user, name)
         where = Path(f"published {whole[:12]}")
     bundle = Bundle.of(files, where)
     return bundle, cases_among(files, where, bundle.guardrails)[0]
 
 
-def _put_to_the_vote(caller: Asker) -> str:
-    waiting = caller.ask("policies")["candidate"]
+def _put_to_the_vote(user: Asker) -> str:
+    waiting = user.ask("policies")["candidate"]
     if waiting is None:
         raise ConfigError(
             "fetching policies: nothing is put to the vote; name a hash of `pilotage policy published`"

@@ -41,10 +41,10 @@ def chat(
     Rules answer when no model is configured. /help tells the rest. Line by line where there is no terminal.
     """
     from pilotage.console.tui.session import Which, is_terminal  # start-up time: the engine
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
 
     with told(as_json=False):
-        where, which = places(state_dir), Which(thread=thread, newest=newest, fork=fork)
+        where, which = paths(state_dir), Which(thread=thread, newest=newest, fork=fork)
         if not plain and is_terminal():
             try:
                 from pilotage.console.tui.app import run_screen  # the extra `tui`
@@ -84,12 +84,12 @@ def ask(
     """Ask once. Exit code 0: answered, 1: failed, 2: not understood, 3: refused."""
     from pilotage.console.tui.once import run_ask
     from pilotage.console.tui.session import Which  # start-up time: the engine
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
 
     with told(as_json):
         which = Which(thread=thread, newest=newest, fork=fork)
         code = run_ask(
-            places(state_dir),
+            paths(state_dir),
             question,
             token_file=token_file,
             config=config,

@@ -1,4 +1,4 @@
-"""How a command reaches the truth: the desk when the keyed process runs, the files when it does not."""
+"""How a command reaches the truth: the API when the controller runs, the files when it does not."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotage.flows.api.client import DeskClient, DeskRefusal, TokenMissing, token_for, token_path
-from pilotage.flows.config.paths import Places, places, runner_of
-from pilotage.telemetry.errors import DeskError
+from pilotage.flows.api.client import ApiClient, ApiRejection, TokenMissing, token_for, token_path
+from pilotage.flows.config.paths import StatePaths, paths, runner_of
+from pilotage.telemetry.errors import ApiError
 
 OFFLINE = frozenset(
     {
@@ -30,14 +30,14 @@ OFFLINE = frozenset(
 class Asker:
     """Asks in the name of the person whose token is at hand."""
 
-    where: Places
+    where: StatePaths
     token_file: Path | None = None
 
     def ask(self, op: str, **arguments: Any) -> Any:
-        """The answer of the desk, or of the files when nobody is at the desk and the question only reads.
+        """The answer of the API, or of the files when `pilotage up` is not running and the question only reads.
 
-        Raises DeskRefusal when the answer is no, TokenMissing when nothing proves who asks, DeskError when there is
-        neither desk nor file.
+        Raises ApiRejection when the answer is no, TokenMissing when nothing proves who asks, ApiError when there is
+        neither API nor file.
         """
         offline = op in OFFLINE and self.where.ledger.exists()
         try:
@@ -48,23 +48,23 @@ class Asker:
                 raise
             return self._from_files(op, **arguments)
         try:
-            return DeskClient(self.where.desk_socket, token).call(op, **arguments)
-        except DeskRefusal as exc:
+            return ApiClient(self.where.api_socket, token).call(op, **arguments)
+        except ApiRejection as exc:
             if exc.kind == "unknown-identity":
                 path = token_path(self.where, self.token_file)
-                raise DeskRefusal(exc.kind, f"{exc} The token that you sent is in {path}.") from exc
+                raise ApiRejection(exc.kind, f"{exc} The token that you sent is in {path}.") from exc
             raise
-        except DeskError:
+        except ApiError:
             if not offline:
                 raise
             return self._from_files(op, **arguments)
 
     def _from_files(self, op: str, **arguments: Any) -> Any:
-        from pilotage.flows.api.offline import FilesAtRest  # start-up time: SQLAlchemy
+        from pilotage.flows.api.offline import OfflineReader  # start-up time: SQLAlchemy
 
-        return FilesAtRest(self.where).answer(op, **arguments)
+        return OfflineReader(self.where).answer(op, **arguments)
 
 
 def asker(state_dir: Path | None, token_file: Path | None) -> Asker:
     """An asker for the state directory in force."""
-    return Asker(where=places(state_dir), token_file=token_file)
+    return Asker(where=paths(state_dir), token_file=token_file)

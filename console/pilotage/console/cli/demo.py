@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pilotage.console.render.text import ERR, OUT, harmless, joined, print_json
-from pilotage.flows.demo.runner import Stage
+from pilotage.flows.demo.runner import DemoRunner
 
 FIELDS = (
     "case",
@@ -52,7 +52,7 @@ def show_demo(*, llm: str | None, keep: bool, as_json: bool) -> bool:
             spinner.update(text)
             ERR.print(Text.assemble((f"[{time.monotonic() - began:6.1f}s] ", "dim"), harmless(text)))
 
-        stage = Stage(say=say, llm_url=llm_url)
+        stage = DemoRunner(say=say, llm_url=llm_url)
         with _terminated_like_interrupted():
             try:
                 stage.set_up()
@@ -153,7 +153,7 @@ def time_table(rows: list[dict[str, Any]], spent: dict[str, Any]) -> Table:
     return table
 
 
-def _keep(stage: Stage, console: Console) -> None:
+def _keep(stage: DemoRunner, console: Console) -> None:
     """Waits, with everything running, until the person has seen enough."""
     console.print("\nLeft running; Ctrl-C stops everything")
     for name, value in stage.urls().items():

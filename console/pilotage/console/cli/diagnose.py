@@ -98,12 +98,12 @@ def _show(report: DiagnosisReport) -> None:
 
 
 def _book(path: Path | None) -> Rulebook:
-    from pilotage.planner.detect.reasoning import SHIPPED  # start-up time: the tables
+    from pilotage.planner.detect.reasoning import EXAMPLES  # start-up time: the tables
 
     if path is None:
         named = os.environ.get(RULES_VARIABLE, "")
         if not named:
-            return SHIPPED
+            return EXAMPLES
         path = Path(named)
     from pilotage.planner.detect.site_rules import load_rules  # start-up time: yaml
 
@@ -140,14 +140,14 @@ def _of_file(name: str, book: Rulebook) -> Iterator[DiagnosisReport]:
 
 
 def _of_run(run_id: str, state_dir: Path | None, book: Rulebook) -> DiagnosisReport:
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.planner.detect.failures import diagnosis_of
     from pilotage.planner.detect.reasoning import Line
     from pilotage.planner.detect.report import report_of
     from pilotage.telemetry import connect
     from pilotage.telemetry.queries import runs as run_queries  # start-up time: the store
 
-    store = connect(places(state_dir).root)
+    store = connect(paths(state_dir).root)
     try:
         run = run_queries.run(store, run_id)
         if run is None:

@@ -33,7 +33,7 @@ def join(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
     app.command()(amend)
     app.command("break-glass")(break_glass)
-    app.command("mend-glass")(mend_glass)
+    app.command("mend-glass")(revoke_break_glass)
     app.command()(delegate)
     app.command()(grants)
     app.add_typer(autonomy_app, name="autonomy")
@@ -51,8 +51,8 @@ def amend(
     import json
 
     with told(as_json):
-        caller = asker(state_dir, token_file)
-        seen = caller.ask("proposal", proposal_id=proposal)
+        user = asker(state_dir, token_file)
+        seen = user.ask("proposal", proposal_id=proposal)
         proposal, action = seen["proposal_id"], dict(seen["action"])
         for one in set_:
             key, equals, value = one.partition("=")
@@ -65,7 +65,7 @@ def amend(
                 raise ConfigError(
                     f"editing {proposal}: {value!r} is no JSON value for {key} ({exc})"
                 ) from exc
-        found = caller.ask("amend", proposal_id=proposal, action=action)
+        found = user.ask("amend", proposal_id=proposal, action=action)
         if as_json:
             print_json(found)
             return
@@ -106,14 +106,14 @@ def break_glass(
             return
         OUT.print(
             harmless(
-                f"GLASS BROKEN by {found['holder']} until {when(found['until'])} ({found['id']}): "
+                f"BREAK-GLASS by {found['holder']} until {when(found['until'])} ({found['id']}): "
                 f"{joined(kind)} on {joined(target)}. It lifts no approval, no kill switch and no hands-off. "
                 f"End it with `pilotage mend-glass {found['id']}`."
             )
         )
 
 
-def mend_glass(
+def revoke_break_glass(
     grant: Annotated[str, typer.Argument(help="The grant's id, g-…; its beginning will do.")],
     state_dir: StateDir = None,
     token_file: TokenFile = None,
@@ -121,7 +121,7 @@ def mend_glass(
 ) -> None:
     """End broken glass before its time; whoever may stop everything may do it."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask("mend_glass", grant_id=grant)
+        found = asker(state_dir, token_file).ask("revoke_break_glass", grant_id=grant)
         if as_json:
             print_json(found)
         else:
@@ -141,12 +141,12 @@ def delegate(
     with told(as_json):
         if bool(to) == end:
             raise ConfigError("delegating: name the person who votes in your place, or --end, and not both")
-        caller = asker(state_dir, token_file)
+        user = asker(state_dir, token_file)
         if end:
-            found = caller.ask("end_delegations")
+            found = user.ask("end_delegations")
             said = f"{found['ended']} delegation(s) ended"
         else:
-            found = caller.ask("delegate", to=to, hours=hours, reason=reason)
+            found = user.ask("delegate", to=to, hours=hours, reason=reason)
             said = f"{found['taker']} votes for {found['giver']} until {when(found['until'])}"
         if as_json:
             print_json(found)

@@ -39,7 +39,7 @@ from pilotage.console.render.text import (
     when,
     where_of,
 )
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import ConfigError, PilotageError
 
 app = typer.Typer(
@@ -142,9 +142,9 @@ def status(
 
     def show(found: dict[str, Any]) -> None:
         collector = found.get("collector") or {}
-        for glass in found.get("glass") or ():
+        for grant in found.get("glass") or ():
             OUT.print(
-                harmless(f"GLASS BROKEN by {glass['holder']} until {when(glass['until'])}: {glass['reason']}")
+                harmless(f"BREAK-GLASS by {grant['holder']} until {when(grant['until'])}: {grant['reason']}")
             )
         print_pairs(
             "pilotage",
@@ -298,19 +298,19 @@ def stop(
     """Pull the kill switch. Works with Prefect, the agent and the loop all down."""
     import getpass
 
-    from pilotage.flows.config.paths import Places
+    from pilotage.flows.config.paths import StatePaths
     from pilotage.flows.execution.stop_file import pull
 
     with told(as_json):
         try:
-            caller = asker(state_dir, token_file)
+            user = asker(state_dir, token_file)
         except ConfigError:  # a broken pilotage.toml must not keep anybody from stopping
-            caller = Asker(where=Places(root=Path.home() / ".pilotage"), token_file=token_file)
-        where = caller.where
+            user = Asker(where=StatePaths(root=Path.home() / ".pilotage"), token_file=token_file)
+        where = user.where
         try:
-            found = caller.ask("stop", reason=reason)
+            found = user.ask("stop", reason=reason)
         except PilotageError as exc:
-            if isinstance(exc, DeskRefusal) and exc.kind in NOT_YOU:
+            if isinstance(exc, ApiRejection) and exc.kind in NOT_YOU:
                 raise
             if not where.root.is_dir():
                 raise ConfigError(
@@ -318,7 +318,7 @@ def stop(
                 ) from exc
             pull(where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
             found = {"stopped": where.stop_file.read_text().strip()}
-            ERR.print(harmless(f"The desk of {where.root} is no help; the stop file there holds."))
+            ERR.print(harmless(f"The API of {where.root} is no help; the stop file there holds."))
         print_json(found) if as_json else OUT.print(harmless(f"stopped {where.root}: {found['stopped']}"))
 
 
@@ -347,11 +347,11 @@ def serve(
 ) -> None:
     """The console in the browser, and its HTTP API. Prints a link that signs you in once."""
     from pilotage.console.web.serve import serve as run  # start-up time: the server
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
 
     with told(as_json=False):
         run(
-            places(state_dir),
+            paths(state_dir),
             token_file=token_file,
             config=config,
             host=host,
@@ -365,10 +365,10 @@ def serve(
 def mcp(state_dir: StateDir = None, token_file: TokenFile = None) -> None:
     """Serve the look-ups and `propose` to other agents over MCP, on standard input and output. Never `approve`."""
     from pilotage.console.mcp import run_mcp
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
 
     with told(as_json=False):
-        run_mcp(places(state_dir), token_file)
+        run_mcp(paths(state_dir), token_file)
 
 
 def _ask_and_show(
@@ -388,9 +388,9 @@ def _vote(
     state_dir: Path | None, token_file: Path | None, proposal: str, decision: str, reason: str, as_json: bool
 ) -> None:
     with told(as_json):
-        caller = asker(state_dir, token_file)
-        seen = caller.ask("proposal", proposal_id=proposal)
-        found = caller.ask(
+        user = asker(state_dir, token_file)
+        seen = user.ask("proposal", proposal_id=proposal)
+        found = user.ask(
             "vote", proposal_id=seen["proposal_id"], digest=seen["digest"], decision=decision, reason=reason
         )
         if as_json:

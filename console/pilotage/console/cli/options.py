@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pilotage.console.render.text import fail
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import ConfigError, PilotageError
 
 StateDir = Annotated[
@@ -33,7 +33,7 @@ NOT_YOU = frozenset({"denied", "wrong-role", "unknown-identity"})
 """Kinds of refusal that are about who asks; every other one is about what went wrong."""
 
 EXIT_ERROR, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
-"""What went wrong outside, what a person must edit, and what the desk said no to."""
+"""What went wrong outside, what a person must edit, and what the API said no to."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def told(as_json: bool) -> Iterator[None]:
     """Turns our errors into a message and an exit code."""
     try:
         yield
-    except DeskRefusal as exc:
+    except ApiRejection as exc:
         fail(str(exc), kind=exc.kind, as_json=as_json)
         raise typer.Exit(EXIT_REFUSED) from exc
     except ConfigError as exc:

@@ -225,14 +225,14 @@ def replay(
     that nobody acted on. Shows what would have changed; changes nothing."""
     from datetime import UTC, datetime, timedelta
 
-    from pilotage.flows.config.paths import places  # start-up time: Cedar, SQLAlchemy, DuckDB
+    from pilotage.flows.config.paths import paths  # start-up time: Cedar, SQLAlchemy, DuckDB
     from pilotage.flows.config.settings import load_settings
     from pilotage.flows.replay.report import replay_report
 
     with _told(as_json):
         bundle, _ = _wanted(policies, guardrails, state_dir)
         since = datetime.now(UTC) - timedelta(days=days)
-        told = replay_report(places(state_dir), load_settings(), bundle, since)
+        told = replay_report(paths(state_dir), load_settings(), bundle, since)
         if as_json:
             print_json(told)
         else:
@@ -303,13 +303,13 @@ def _wanted(
     policies: Path | None, guardrails: Path | None, state_dir: Path | None
 ) -> tuple[Bundle, tuple[Prepared, ...]]:
     """The bundle that was named, else what is in force here, else the shipped one; with its cases."""
-    from pilotage.flows.config.paths import places  # start-up time: Cedar, SQLAlchemy
+    from pilotage.flows.config.paths import paths  # start-up time: Cedar, SQLAlchemy
     from pilotage.flows.replay.report import published_here
     from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
     from pilotage.policies.publishing import files_to_publish, renumbered
     from pilotage.policies.testing.cases import CASES_FILE, cases_among
 
-    files, where = (None, Path()) if policies is not None else published_here(places(state_dir))
+    files, where = (None, Path()) if policies is not None else published_here(paths(state_dir))
     if files is None:
         where = policies or DEFAULT_BUNDLE
         files = files_to_publish(where, None)
@@ -320,9 +320,9 @@ def _wanted(
 def _past(state_dir: Path | None, since: Any, proposal: str) -> Iterator[Any]:
     from pilotage.flows.api.offline_ledger import reading_ledger  # start-up time: SQLAlchemy
     from pilotage.flows.api.resolve import Resolver
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
 
-    with reading_ledger(places(state_dir)) as ledger:
+    with reading_ledger(paths(state_dir)) as ledger:
         wanted = Resolver(ledger).resolve(proposal, "proposal") if proposal else ""
         yield from ledger.decisions(since, wanted)
 

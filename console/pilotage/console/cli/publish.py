@@ -50,16 +50,16 @@ def publish(
             raise ConfigError(
                 "publishing: more than one bundle was named; name a directory, --bundle or --previous"
             )
-        caller = asker(state_dir, token_file)
+        user = asker(state_dir, token_file)
         if bundle or previous:
-            meant = caller.ask("policy_files", bundle=bundle)["bundle"] if bundle else _before(caller)
-            found = caller.ask("publish_policy", bundle=meant, reason=reason)
+            meant = user.ask("policy_files", bundle=bundle)["bundle"] if bundle else _before(user)
+            found = user.ask("publish_policy", bundle=meant, reason=reason)
         else:
             from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE  # start-up time: Cedar
             from pilotage.policies.publishing import files_to_publish
 
             files = files_to_publish(directory or DEFAULT_BUNDLE, guardrails)
-            found = caller.ask("publish_policy", files=files, reason=reason)
+            found = user.ask("publish_policy", files=files, reason=reason)
         if as_json:
             print_json(found)
         else:
@@ -77,11 +77,11 @@ def veto(
 ) -> None:
     """Take off the table what is put to the vote; one admin is enough."""
     with told(as_json):
-        caller = asker(state_dir, token_file)
-        waiting = caller.ask("policies")["candidate"]
+        user = asker(state_dir, token_file)
+        waiting = user.ask("policies")["candidate"]
         if waiting is None or not waiting["bundle"].startswith(bundle):
             raise ConfigError("vetoing: that is not put to the vote; see `pilotage policy published`")
-        found = caller.ask("veto_policy", bundle=waiting["bundle"], reason=reason)
+        found = user.ask("veto_policy", bundle=waiting["bundle"], reason=reason)
         if as_json:
             print_json(found)
         else:
@@ -125,9 +125,9 @@ def published(state_dir: StateDir = None, token_file: TokenFile = None, as_json:
         )
 
 
-def _before(caller: Asker) -> str:
+def _before(user: Asker) -> str:
     """The hash of what was in force before this."""
-    known = caller.ask("policies", limit=1000)
+    known = user.ask("policies", limit=1000)
     before = [row["bundle"] for row in known["published"][1:] if row["bundle"] != known["in_force"]]
     if not before:
         raise ConfigError("publishing the previous policies: nothing else was ever in force")

@@ -27,11 +27,11 @@ def users_add(
     as_json: AsJson = False,
 ) -> None:
     """Add a person to the users file, and show their token once. The first one comes with an admin."""
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.flows.controller.owner import add_person
 
     with told(as_json):
-        token, admin = add_person(places(state_dir), name, role, team or ())
+        token, admin = add_person(paths(state_dir), name, role, team or ())
         if token_to is not None:
             _write_token(token_to, token)
         shown = str(token_to) if token_to else token
@@ -47,11 +47,11 @@ def users_add(
 @app.command("list")
 def users_list(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Everybody who may ask or vote, with their roles and how they prove who they are."""
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.policies.identity.users import IdentityBook
 
     with told(as_json):
-        where = places(state_dir)
+        where = paths(state_dir)
         people = IdentityBook(where.users).people()
         if as_json:
             print_json(
@@ -94,11 +94,11 @@ def users_remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove a person and all their tokens, at once. The last admin stays."""
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.policies.identity.users import IdentityBook
 
     with told(as_json):
-        IdentityBook(places(state_dir).users).remove(name)
+        IdentityBook(paths(state_dir).users).remove(name)
         print_json({"removed": name}) if as_json else OUT.print(harmless(f"{name} is removed"))
 
 
@@ -112,7 +112,7 @@ def users_password(
     state_dir: StateDir = None,
 ) -> None:
     """Set the password with which a person signs in to the page. Only a slow hash of it is kept."""
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.policies.identity.users import IdentityBook
 
     with told(as_json=False):
@@ -120,7 +120,7 @@ def users_password(
             password = str(typer.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True))
         else:
             password = _first_line(password_file)
-        IdentityBook(places(state_dir).users).set_password(name, password)
+        IdentityBook(paths(state_dir).users).set_password(name, password)
         OUT.print(harmless(f"{name} can sign in with it now"))
 
 
@@ -136,12 +136,12 @@ def users_token(
     """A further token for a person's programs, with fewer roles and an end. Shown once."""
     from datetime import UTC, datetime, timedelta
 
-    from pilotage.flows.config.paths import places
+    from pilotage.flows.config.paths import paths
     from pilotage.policies.identity.users import IdentityBook
 
     with told(as_json):
         until = datetime.now(UTC) + timedelta(days=days)
-        token = IdentityBook(places(state_dir).users).add_token(name, label, roles=tuple(role), until=until)
+        token = IdentityBook(paths(state_dir).users).add_token(name, label, roles=tuple(role), until=until)
         found = {"name": name, "label": label, "roles": role, "until": until.isoformat(), "token": token}
         print_json(found) if as_json else OUT.print(
             harmless(f"{name}/{label} until {when(until.isoformat())}: {token}")

@@ -1,1 +1,1 @@
-"""What people read, as words: free of terminals, pages and the desk."""
+"""What people read, as words: free of terminals, pages and the API."""

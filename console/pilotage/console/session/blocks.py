@@ -1,8 +1,8 @@
-"""What a command shows, as values that every skin draws in its own way.
+"""What a command shows, as values that every frontend draws in its own way.
 
 A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart"|"timeline"|"raw", …}`. A cell is a string, a number,
 `{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `queue:POOL/QUEUE`, `proposal:ID`, `incident:ID` or `thread:ID`,
-which skins turn into a link, or `{"text", "at"}`: a moment, `text` local with its zone, `at` in ISO 8601.
+which frontends turn into a link, or `{"text", "at"}`: a moment, `text` local with its zone, `at` in ISO 8601.
 `{"kind": "card", "card"}` is a proposal: the engine writes it down as an event of its own.
 """
 

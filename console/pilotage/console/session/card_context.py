@@ -1,4 +1,4 @@
-"""What a card shows beside what the desk says: how it is now, whom it concerns, what it takes, as telemetry knows it.
+"""What a card shows beside what the API says: how it is now, whom it concerns, what it takes, as telemetry knows it.
 
 It is looked up while a person can still decide, and kept: afterwards telemetry would call "before" what was done.
 """
@@ -23,21 +23,21 @@ MOST = 1000
 """Proposals of which it is kept; those looked at longest ago give way."""
 
 
-class Beside:
+class CardContext:
     """One for each engine. Thread-safe as dictionaries are: a look-up more does no harm."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[float, dict[str, Any]]] = OrderedDict()
 
     def of(self, row: Mapping[str, Any], store: Callable[[], Store]) -> dict[str, Any]:
-        """What is known beside the desk's row of one proposal; empty when telemetry is away."""
+        """What is known beside the API's row of one proposal; empty when telemetry is away."""
         proposal_id, now = str(row["proposal_id"]), time.monotonic()
         at, known = self._kept.get(proposal_id, (-FRESH, {}))
         if row["status"] not in WAITING or now - at < FRESH:
             return known
         action = row.get("action") or {}
         try:
-            found = known_beside(
+            found = card_context_of(
                 store(), action, str((row.get("target_facts") or {}).get("deployment_id") or "")
             )
         except PilotageError:
@@ -48,7 +48,7 @@ class Beside:
         return found
 
 
-def known_beside(store: Store, action: Mapping[str, Any], deployment_id: str) -> dict[str, Any]:
+def card_context_of(store: Store, action: Mapping[str, Any], deployment_id: str) -> dict[str, Any]:
     """`{before, touches, takes}` of an action as of now. Raises StoreError when telemetry cannot be read."""
     return {
         "before": known_before(store, action),

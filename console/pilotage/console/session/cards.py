@@ -1,4 +1,4 @@
-"""A proposal as a person decides on it: one value for every skin, made from what the desk says.
+"""A proposal as a person decides on it: one value for every frontend, made from what the API says.
 
 Nothing in it is the caller's own claim: kind, target, verdict and digest come from the ledger, the chance of
 failing from the calibrated forecast, never from a language model. What is said of the action is made from the action
@@ -28,9 +28,9 @@ def card_of(
     lever: Mapping[str, Any] | None = None,
     beside: Mapping[str, Any] | None = None,
 ) -> Card:
-    """The card of one proposal. `lever` is that kind's row of the desk's `levers`: what it does, how it is undone.
+    """The card of one proposal. `lever` is that kind's row of the API's `levers`: what it does, how it is undone.
 
-    `beside` is what telemetry knows, see `beside.known_beside`.
+    `beside` is what telemetry knows, see `beside.card_context_of`.
     """
     known = beside or {}
     action, case = proposal.get("action") or {}, proposal.get("case") or {}
@@ -100,15 +100,18 @@ def who_may(proposal: Mapping[str, Any]) -> list[str]:
     missing: Mapping[str, int] = verdict.get("requirements") or {}
     if verdict.get("outcome") != "needs_approval" or not missing:
         return []
-    seats = [f"{count} more {_seat(role, str(facts.get('team') or ''))}" for role, count in missing.items()]
+    approval_requirements = [
+        f"{count} more {_approval_requirement(role, str(facts.get('team') or ''))}"
+        for role, count in missing.items()
+    ]
     barred = [
         proposal.get("proposer", ""),
         (proposal.get("proposal") or {}).get("on_behalf_of", ""),
         *(vote["voter"] for vote in proposal.get("votes") or ()),
     ]
     names = list(dict.fromkeys(str(name) for name in barred if name))
-    return [*seats, f"not {' or '.join(names)}"] if names else seats
+    return [*approval_requirements, f"not {' or '.join(names)}"] if names else approval_requirements
 
 
-def _seat(role: str, team: str) -> str:
+def _approval_requirement(role: str, team: str) -> str:
     return f"owner, an approver of team {team or 'that owns it'}" if role == "owner" else role

@@ -29,7 +29,7 @@ def known_before(store: Store, action: Known) -> dict[str, Any]:
         if kind in _OF_QUEUES:
             name = action.get("busy_queue") or action.get("queue") or action.get("name")
             pool = action.get("pool") or (action.get("name") if action.get("scope") == "pool" else "")
-            for queue in run_queries.floor(store):
+            for queue in run_queries.queue_snapshots(store):
                 if queue.pool == pool and (queue.queue == name or action.get("scope") == "pool"):
                     return {
                         "priority": queue.priority,

@@ -10,22 +10,22 @@ from typing import Any
 from pilotage.console.session.blocks import Block
 from pilotage.console.session.cards import Card
 from pilotage.console.session.log import EventLog
-from pilotage.console.session.ports import Asks, Caller
+from pilotage.console.session.ports import ApiPort, User
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What a command may use."""
 
-    caller: Caller
-    desk: Asks
+    user: User
+    control_api: ApiPort
     toolbox: Callable[[], Any]
     """Gives the caller's Toolbox, when a command wants it: stopping must work without telemetry."""
     log: EventLog
     thread: str
     """Where it was said."""
     card: Callable[[Mapping[str, Any] | str], Card]
-    """The card of a proposal, from the desk's row or by its id."""
+    """The card of a proposal, from the API's row or by its id."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """`{name, mock, configured}` of the language model."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)

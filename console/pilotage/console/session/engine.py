@@ -1,7 +1,7 @@
 """The engine: takes what people say, lets commands and the agent answer, and writes every piece down as events.
 
-It decides nothing. Votes and edits go to the desk in the caller's own name, and what came of them is read back from
-the desk, so that a card never shows what somebody only hoped.
+It decides nothing. Votes and edits go to the API in the caller's own name, and what came of them is read back from
+the API, so that a card never shows what somebody only hoped.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pilotage.console.session.card_context import Beside
+from pilotage.console.session.card_context import CardContext
 from pilotage.console.session.cards import Card, card_of
 from pilotage.console.session.commands.registry import COMMANDS, Setting
-from pilotage.console.session.events import FLOOR, Event, EventType, Thread
+from pilotage.console.session.events import ACTIVITY_FEED, Event, EventType, Thread
 from pilotage.console.session.log import EventLog
 from pilotage.console.session.lookups import Calls
-from pilotage.console.session.ports import Caller, Crew
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.console.session.ports import Services, User
+from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import PilotageError, StoreError
 
 log = logging.getLogger("pilotage.console")
@@ -32,33 +32,33 @@ GATHER = 0.08
 """Seconds in which pieces of a streamed answer are gathered into one row."""
 
 
-Turn = Callable[[Caller, str, int, str], Awaitable[None]]
+Turn = Callable[[User, str, int, str], Awaitable[None]]
 """What answers: called with the caller, the thread, the turn and the words."""
 
 
 class Engine:
-    """One for each process; every skin in the process talks to it."""
+    """One for each process; every frontend in the process talks to it."""
 
-    def __init__(self, *, log: EventLog, crew: Crew) -> None:
+    def __init__(self, *, log: EventLog, services: Services) -> None:
         self.log = log
-        self._crew = crew
+        self._services = services
         self._turns: dict[str, asyncio.Task[None]] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._levers: Mapping[str, Mapping[str, Any]] | None = None
-        self._beside = Beside()
+        self._card_context = CardContext()
 
     # -- talking
 
-    def open_thread(self, caller: Caller, title: str = "", thread: str = "") -> Thread:
+    def open_thread(self, user: User, title: str = "", thread: str = "") -> Thread:
         """A new conversation of the caller, or the one so named."""
-        return self.log.open_thread(caller.name, title, thread)
+        return self.log.open_thread(user.name, title, thread)
 
-    def fork(self, caller: Caller, thread: str) -> Thread:
+    def fork(self, user: User, thread: str) -> Thread:
         """A new conversation of the caller that begins as `thread` is now. Raises StoreError when there is none."""
         old = self.log.thread(thread)
         if old is None:
             raise StoreError(f"Forking thread {thread}: there is none. See /history.")
-        new = self.log.open_thread(caller.name, f"{old.title} (from {thread})".strip())
+        new = self.log.open_thread(user.name, f"{old.title} (from {thread})".strip())
         seq = 0
         while rows := self.log.after(seq, thread):
             self.log.append_all(new.id, [(row.type, row.by, row.payload) for row in rows])
@@ -67,27 +67,27 @@ class Engine:
 
     def model(self) -> Mapping[str, Any]:
         """`{name, mock, configured}` of the language model. Raises ConfigError when settings are wrong."""
-        return self._crew.model()
+        return self._services.model()
 
-    async def say(self, caller: Caller, thread: str, words: str) -> Event:
+    async def say(self, user: User, thread: str, words: str) -> Event:
         """Writes the words down and starts the answer; its events follow in the log. See `wait`.
 
         One line that begins with a slash is a command; text with line breaks was pasted, and is a question.
         """
         given = words.strip()
         command = given.startswith("/") and "\n" not in given
-        return await self._start(caller, thread, words, self._command if command else self._answer)
+        return await self._start(user, thread, words, self._command if command else self._answer)
 
-    async def ask_agent(self, caller: Caller, thread: str, words: str) -> Event:
+    async def ask_agent(self, user: User, thread: str, words: str) -> Event:
         """As `say`, but the words are a question, whatever they begin with."""
-        return await self._start(caller, thread, words, self._answer)
+        return await self._start(user, thread, words, self._answer)
 
-    async def _start(self, caller: Caller, thread: str, words: str, answer: Turn) -> Event:
+    async def _start(self, user: User, thread: str, words: str, answer: Turn) -> Event:
         said = await asyncio.to_thread(
-            self.log.append, thread, "said", caller.name, {"text": words[:LONGEST_MESSAGE]}
+            self.log.append, thread, "said", user.name, {"text": words[:LONGEST_MESSAGE]}
         )
         text = words[:LONGEST_MESSAGE].strip()
-        task = asyncio.create_task(self._turn(caller, thread, said.seq, text, answer))
+        task = asyncio.create_task(self._turn(user, thread, said.seq, text, answer))
         self._turns[thread] = task
         task.add_done_callback(lambda done: self._forget(thread, done))
         return said
@@ -109,84 +109,84 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(self._crew.close)  # what is left of its traces is sent by the desk
+        await asyncio.to_thread(self._services.close)  # what is left of its traces is sent by the API
         self.log.close()
 
     # -- deciding
 
     async def decide(
-        self, caller: Caller, proposal_id: str, digest: str, decision: str, reason: str = ""
+        self, user: User, proposal_id: str, digest: str, decision: str, reason: str = ""
     ) -> Card:
-        """The card after the caller's vote on exactly that digest. Raises DeskRefusal when it does not count."""
-        desk = self._crew.desk(caller)
+        """The card after the caller's vote on exactly that digest. Raises ApiRejection when it does not count."""
+        control_api = self._services.control_api(user)
         row = await asyncio.to_thread(
-            lambda: desk.call(
+            lambda: control_api.call(
                 "vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason
             )
         )
-        return await self._shown_again(caller, row)
+        return await self._shown_again(user, row)
 
-    async def edit(self, caller: Caller, proposal_id: str, action: Mapping[str, Any], thread: str) -> Card:
+    async def edit(self, user: User, proposal_id: str, action: Mapping[str, Any], thread: str) -> Card:
         """The card of the new proposal that the edited action became, judged from nothing."""
-        desk = self._crew.desk(caller)
+        control_api = self._services.control_api(user)
         row = await asyncio.to_thread(
-            lambda: desk.call("amend", proposal_id=proposal_id, action=dict(action))
+            lambda: control_api.call("amend", proposal_id=proposal_id, action=dict(action))
         )
-        card = await self.card(caller, row)
-        await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
+        card = await self.card(user, row)
+        await asyncio.to_thread(self.log.append, thread, "card", user.name, {"card": card})
         return card
 
-    async def card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
-        """The card of a proposal as the desk tells it now."""
-        return await asyncio.to_thread(self._card, caller, proposal)
+    async def card(self, user: User, proposal: Mapping[str, Any] | str) -> Card:
+        """The card of a proposal as the API tells it now."""
+        return await asyncio.to_thread(self._card, user, proposal)
 
-    def _card(self, caller: Caller, proposal: Mapping[str, Any] | str) -> Card:
-        desk = self._crew.desk(caller)
-        row = desk.call("proposal", proposal_id=proposal) if isinstance(proposal, str) else proposal
+    def _card(self, user: User, proposal: Mapping[str, Any] | str) -> Card:
+        control_api = self._services.control_api(user)
+        row = control_api.call("proposal", proposal_id=proposal) if isinstance(proposal, str) else proposal
         if self._levers is None:
-            self._levers = dict(desk.call("levers"))
-        beside = self._beside.of(row, lambda: self._crew.looks(caller).store)
+            self._levers = dict(control_api.call("levers"))
+        beside = self._card_context.of(row, lambda: self._services.looks(user).store)
         return card_of(row, self._levers.get(row["kind"]), beside)
 
-    async def _shown_again(self, caller: Caller, row: Mapping[str, Any]) -> Card:
-        card = await self.card(caller, row)
+    async def _shown_again(self, user: User, row: Mapping[str, Any]) -> Card:
+        card = await self.card(user, row)
         for thread in await asyncio.to_thread(self.log.threads_showing, card["proposal_id"]):
-            await asyncio.to_thread(self.log.append, thread, "card", caller.name, {"card": card})
+            await asyncio.to_thread(self.log.append, thread, "card", user.name, {"card": card})
         return card
 
     # -- looking
 
-    async def ask(self, caller: Caller, op: str, **arguments: Any) -> Any:
-        """One operation of the desk in the caller's name. Raises DeskRefusal, DeskError."""
-        desk = self._crew.desk(caller)
-        return await asyncio.to_thread(lambda: desk.call(op, **arguments))
+    async def ask(self, user: User, op: str, **arguments: Any) -> Any:
+        """One operation of the API in the caller's name. Raises ApiRejection, ApiError."""
+        control_api = self._services.control_api(user)
+        return await asyncio.to_thread(lambda: control_api.call(op, **arguments))
 
-    async def setting(self, caller: Caller, thread: str = FLOOR) -> Setting:
+    async def setting(self, user: User, thread: str = ACTIVITY_FEED) -> Setting:
         """What a command of the caller may use, said in a thread. Raises ConfigError when settings are wrong."""
         return Setting(
-            caller=caller,
-            desk=self._crew.desk(caller),
-            toolbox=lambda: self._crew.looks(caller),
+            user=user,
+            control_api=self._services.control_api(user),
+            toolbox=lambda: self._services.looks(user),
             log=self.log,
             thread=thread,
-            card=lambda proposal: self._card(caller, proposal),
-            model=await asyncio.to_thread(self._crew.model),
+            card=lambda proposal: self._card(user, proposal),
+            model=await asyncio.to_thread(self._services.model),
         )
 
-    async def snooze(self, caller: Caller, proposal_id: str, minutes: int) -> Event:
+    async def snooze(self, user: User, proposal_id: str, minutes: int) -> Event:
         """Writes down that the caller wants to see a card later; it goes on to expire."""
-        row = await self.ask(caller, "proposal", proposal_id=proposal_id)  # it must be there
+        row = await self.ask(user, "proposal", proposal_id=proposal_id)  # it must be there
         until = datetime.now(UTC) + timedelta(minutes=minutes)
         said = {"proposal_id": row["proposal_id"], "until": until.isoformat()}
-        return await asyncio.to_thread(self.log.append, FLOOR, "snoozed", caller.name, said)
+        return await asyncio.to_thread(self.log.append, ACTIVITY_FEED, "snoozed", user.name, said)
 
     # -- one turn
 
-    async def _turn(self, caller: Caller, thread: str, turn: int, words: str, answer: Turn) -> None:
+    async def _turn(self, user: User, thread: str, turn: int, words: str, answer: Turn) -> None:
         lock = self._busy.setdefault(thread, asyncio.Lock())
         async with lock:
             try:
-                await answer(caller, thread, turn, words)
+                await answer(user, thread, turn, words)
             except asyncio.CancelledError:
                 self.log.append(
                     thread, "answer", "pilotage", {"turn": turn, "text": "Stopped.", "by": "pilotage"}
@@ -201,7 +201,7 @@ class Engine:
                 await self._write(thread, "error", {"turn": turn, "text": words, "kind": "error"})
                 await self._write(thread, "done", {"turn": turn, "ok": False})
 
-    async def _command(self, caller: Caller, thread: str, turn: int, words: str) -> None:
+    async def _command(self, user: User, thread: str, turn: int, words: str) -> None:
         name, _, rest = words[1:].partition(" ")
         command = COMMANDS.get(name.lower())
         if command is None:
@@ -209,20 +209,20 @@ class Engine:
             await self._write(thread, "error", {"turn": turn, "text": text, "kind": "unknown-command"})
             await self._write(thread, "done", {"turn": turn, "ok": False})
             return
-        setting = await self.setting(caller, thread)
+        setting = await self.setting(user, thread)
         if command.asks is not None:
             question = await asyncio.to_thread(command.asks, setting, rest.strip())
-            await self._answer(caller, thread, turn, question)
+            await self._answer(user, thread, turn, question)
             return
         for block in await asyncio.to_thread(command.run, setting, rest.strip()):
             if block["kind"] == "card":
-                await self._write(thread, "card", {"turn": turn, "card": block["card"]}, by=caller.name)
+                await self._write(thread, "card", {"turn": turn, "card": block["card"]}, by=user.name)
             else:
                 await self._write(thread, "block", {"turn": turn, "block": block})
         await self._write(thread, "done", {"turn": turn, "ok": True})
 
-    async def _answer(self, caller: Caller, thread: str, turn: int, words: str) -> None:
-        agent = await asyncio.to_thread(self._crew.agent, caller)
+    async def _answer(self, user: User, thread: str, turn: int, words: str) -> None:
+        agent = await asyncio.to_thread(self._services.agent, user)
         pieces, since = "", 0.0
         calls = Calls()
         async for part in agent.answer(words, thread):
@@ -242,13 +242,13 @@ class Engine:
                     result = calls.end(part.tool, part.detail, now, part.seconds)
                     await self._write(thread, "tool_result", {"turn": turn, **result})
                     if part.kind == "proposal":
-                        card = await self.card(caller, str(part.detail["proposal_id"]))
+                        card = await self.card(user, str(part.detail["proposal_id"]))
                         await self._write(thread, "card", {"turn": turn, "card": card})
                 case "error":
                     await self._write(thread, "error", {"turn": turn, "text": part.text, "kind": "model"})
                 case "final":
                     mock = part.by == "model" and bool(
-                        (await asyncio.to_thread(self._crew.model)).get("mock")
+                        (await asyncio.to_thread(self._services.model)).get("mock")
                     )
                     told = {"turn": turn, "text": part.text, "by": part.by, "mock": mock, **dict(part.detail)}
                     await self._write(thread, "answer", told, by=part.by)
@@ -264,4 +264,4 @@ class Engine:
 
 
 def _kind(exc: PilotageError) -> str:
-    return exc.kind if isinstance(exc, DeskRefusal) else "error"
+    return exc.kind if isinstance(exc, ApiRejection) else "error"

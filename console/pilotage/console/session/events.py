@@ -1,4 +1,4 @@
-"""What a conversation is made of: rows of one append-only log that every skin reads in the same order."""
+"""What a conversation is made of: rows of one append-only log that every frontend reads in the same order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EventType = Literal[
     "notice",  # a banner for everybody: {text, stopped, mode}
 ]
 
-FLOOR = "floor"
+ACTIVITY_FEED = "floor"
 """The thread of what nobody asked for: new proposals, decisions, verifications, banners."""
 
 
@@ -38,7 +38,7 @@ class Event:
     """The person, or `pilotage`, `model`, `rules`."""
     at: datetime
     payload: Mapping[str, Any] = field(default_factory=dict)
-    """Plain JSON. Words in it are untrusted: each skin escapes them."""
+    """Plain JSON. Words in it are untrusted: each frontend escapes them."""
 
     def as_json(self) -> str:
         """The row as one line of JSON."""

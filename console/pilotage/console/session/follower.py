@@ -1,4 +1,4 @@
-"""Follows the ledger through the desk: each decision becomes a row on the floor, and in the threads that show its card.
+"""Follow the ledger through the API: each decision becomes a row of the activity feed and of the threads with its card.
 
 So the verification of what somebody approved is posted where they approved it, and two people see the same.
 """
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilotage.console.session.engine import Engine
-from pilotage.console.session.events import FLOOR
-from pilotage.console.session.ports import Caller
+from pilotage.console.session.events import ACTIVITY_FEED
+from pilotage.console.session.ports import User
 from pilotage.flows.notify.describe import QUIET, told
 from pilotage.telemetry.errors import AdapterError
 
@@ -27,14 +27,14 @@ PAGE = 200
 class Watcher:
     """Reads on behalf of one caller, who may read everything that a viewer may."""
 
-    def __init__(self, engine: Engine, caller: Caller, asks: Any) -> None:
+    def __init__(self, engine: Engine, user: User, asks: Any) -> None:
         self._engine = engine
-        self._caller = caller
+        self._user = user
         self._asks = asks
         self._banner: tuple[str, str] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Looks until `stop` is set; a desk that is away is waited for."""
+        """Looks until `stop` is set; an API that is away is waited for."""
         while not stop.is_set():
             more = False
             try:
@@ -61,15 +61,15 @@ class Watcher:
         for row in rows:
             if row["step"] in QUIET:
                 continue
-            await asyncio.to_thread(events.append, FLOOR, "step", row["actor"], _step(row))
+            await asyncio.to_thread(events.append, ACTIVITY_FEED, "step", row["actor"], _step(row))
             if row["proposal_id"]:
                 touched[row["proposal_id"]] = None
                 for thread in await asyncio.to_thread(events.threads_showing, row["proposal_id"]):
-                    if thread != FLOOR:
+                    if thread != ACTIVITY_FEED:
                         await asyncio.to_thread(events.append, thread, "step", row["actor"], _step(row))
         for proposal_id in touched:
-            card = await self._engine.card(self._caller, proposal_id)
-            threads = {FLOOR, *await asyncio.to_thread(events.threads_showing, proposal_id)}
+            card = await self._engine.card(self._user, proposal_id)
+            threads = {ACTIVITY_FEED, *await asyncio.to_thread(events.threads_showing, proposal_id)}
             for thread in sorted(threads):
                 await asyncio.to_thread(events.append, thread, "card", "pilotage", {"card": card})
         return len(rows) == PAGE
@@ -82,7 +82,7 @@ class Watcher:
             words = f"stopped: {banner[1]}" if banner[1] else f"running in mode {banner[0]}"
             await asyncio.to_thread(
                 self._engine.log.append,
-                FLOOR,
+                ACTIVITY_FEED,
                 "notice",
                 "pilotage",
                 {"text": words, "mode": banner[0], "stopped": banner[1]},

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.planner.actions.types import ACTION, Action, action_as_json, target_of
 
 _SPAN = re.compile(r"(\d+)\s*([smhd])")
@@ -29,15 +29,17 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def span(words: str) -> timedelta:
-    """`90s`, `30m`, `2h`, `1d` as a duration. Raises DeskRefusal."""
+    """`90s`, `30m`, `2h`, `1d` as a duration. Raises ApiRejection."""
     found = _SPAN.fullmatch(words.strip().lower())
     if found is None:
-        raise DeskRefusal("invalid", f"Reading {words!r}: a time is a whole number and s, m, h or d, as 30m.")
+        raise ApiRejection(
+            "invalid", f"Reading {words!r}: a time is a whole number and s, m, h or d, as 30m."
+        )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def edited(action: Mapping[str, Any], words: str, now: datetime) -> dict[str, Any]:
-    """The action with the fields that `words` names changed. Raises DeskRefusal telling which are valid."""
+    """The action with the fields that `words` names changed. Raises ApiRejection telling which are valid."""
     kind = str(action["kind"])
     properties: Mapping[str, Any] = schemas()[kind]["properties"]
     free = [name for name in properties if name not in FIXED]
@@ -45,10 +47,10 @@ def edited(action: Mapping[str, Any], words: str, now: datetime) -> dict[str, An
     pairs = _pairs(words)
     if not pairs:
         valid = ", ".join(free) or "nothing: propose another action instead"
-        raise DeskRefusal("invalid", f"Editing a {kind}: name a field and its value. Valid are {valid}.")
+        raise ApiRejection("invalid", f"Editing a {kind}: name a field and its value. Valid are {valid}.")
     for name, value in pairs:
         if name not in free:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "invalid", f"Editing a {kind}: {name!r} is none of its fields. Valid are {', '.join(free)}."
             )
         changed[name] = _typed(properties[name], value, now)
@@ -60,17 +62,17 @@ def action_in(
 ) -> dict[str, Any]:
     """The action that `KIND field=value …` stands for; `meant` turns a name given for a field into an id.
 
-    Raises DeskRefusal telling what is missing.
+    Raises ApiRejection telling what is missing.
     """
     kind, _, rest = words.strip().partition(" ")
     if kind not in schemas():
-        raise DeskRefusal("invalid", f"Reading {kind!r}: it is no action. Valid are {', '.join(schemas())}.")
+        raise ApiRejection("invalid", f"Reading {kind!r}: it is no action. Valid are {', '.join(schemas())}.")
     properties: Mapping[str, Any] = schemas()[kind]["properties"]
     short = {"run": "run_id", "deployment": "deployment_id"}
     given = {short.get(name, name): value for name, value in _pairs(rest)}
     given |= {name: find(given[name]) for name, find in (meant or {}).items() if name in given}
     if strange := sorted(set(given) - set(properties)):
-        raise DeskRefusal(
+        raise ApiRejection(
             "invalid",
             f"Reading a {kind}: {strange[0]!r} is none of its fields. Valid are {', '.join(properties)}.",
         )
@@ -80,7 +82,7 @@ def action_in(
 
 
 def typed_action(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as plain JSON once it is a valid action. Raises DeskRefusal naming each wrong field."""
+    """The same as plain JSON once it is a valid action. Raises ApiRejection naming each wrong field."""
     try:
         action = ACTION.validate_json(json.dumps(values))
     except ValidationError as exc:
@@ -88,7 +90,7 @@ def typed_action(values: Mapping[str, Any]) -> dict[str, Any]:
             f"{'.'.join(str(part) for part in one['loc'][1:]) or values.get('kind')}: {one['msg']}"
             for one in exc.errors(include_url=False, include_input=False, include_context=False)
         )
-        raise DeskRefusal(
+        raise ApiRejection(
             "invalid", f"Reading the {values.get('kind')}: {wrong}. Nothing was handed in."
         ) from exc
     target_of(action)
@@ -99,9 +101,9 @@ def _pairs(words: str) -> list[tuple[str, str]]:
     try:
         parts = shlex.split(words)
     except ValueError as exc:
-        raise DeskRefusal("invalid", f"Reading {words!r}: {exc}. Close the quotes.") from exc
+        raise ApiRejection("invalid", f"Reading {words!r}: {exc}. Close the quotes.") from exc
     if wrong := next((part for part in parts if "=" not in part), None):
-        raise DeskRefusal("invalid", f"Reading {wrong!r}: say field=value, as memory_mb=256.")
+        raise ApiRejection("invalid", f"Reading {wrong!r}: say field=value, as memory_mb=256.")
     return [(name, value) for name, _, value in (part.partition("=") for part in parts)]
 
 

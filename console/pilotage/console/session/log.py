@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from pilotage.console.session.events import FLOOR, Event, EventType, Thread
+from pilotage.console.session.events import ACTIVITY_FEED, Event, EventType, Thread
 from pilotage.telemetry.errors import StoreError
 
 SCHEMA_VERSION = 1
@@ -73,7 +73,8 @@ class EventLog:
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.execute(
-                "INSERT OR IGNORE INTO threads VALUES (?, ?, ?, ?)", (FLOOR, "The floor", "pilotage", _now())
+                "INSERT OR IGNORE INTO threads VALUES (?, ?, ?, ?)",
+                (ACTIVITY_FEED, "The floor", "pilotage", _now()),
             )
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(

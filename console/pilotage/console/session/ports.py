@@ -1,4 +1,4 @@
-"""Who uses a skin, and how they ask the desk and look at telemetry. Values and protocols: no I/O here."""
+"""Who uses a frontend, and how they ask the API and look at telemetry. Values and protocols: no I/O here."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """One person, as their token proved. The desk looks at the token again with every call."""
+class User:
+    """One person, as their token proved. The API looks at the token again with every call."""
 
     name: str
     roles: frozenset[str]
     token: str = field(repr=False)
 
 
-class Asks(Protocol):
-    """The desk in one person's name; see `pilotage.flows.api.client.DeskClient`."""
+class ApiPort(Protocol):
+    """The API in one person's name; see `pilotage.flows.api.client.ApiClient`."""
 
     def call(self, op: str, **arguments: Any) -> Any:
-        """The result of one operation. Raises DeskRefusal when the answer is no, DeskError when nobody is there."""
+        """The result of one operation. Raises ApiRejection when the answer is no, ApiError when nobody is there."""
         ...
 
 
-class Answers(Protocol):
+class AgentPort(Protocol):
     """What answers questions; see `pilotage.planner.chat.agent.ChatAgent`."""
 
     def answer(self, text: str, session: str) -> AsyncIterator[ChatPart]:
@@ -36,13 +36,13 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """What composition gives the engine: how to reach the desk, telemetry and the agent for one caller."""
+class Services:
+    """What composition gives the engine: how to reach the API, telemetry and the agent for one caller."""
 
-    desk: Callable[[Caller], Asks]
-    looks: Callable[[Caller], Any]
+    control_api: Callable[[User], ApiPort]
+    looks: Callable[[User], Any]
     """The caller's Toolbox: its public methods are the look-ups."""
-    agent: Callable[[Caller], Answers]
+    agent: Callable[[User], AgentPort]
     model: Callable[[], Mapping[str, Any]] = dict
     """`{name, mock, configured}` of the language model, as far as settings tell."""
     close: Callable[[], None] = lambda: None

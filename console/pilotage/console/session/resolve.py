@@ -1,11 +1,11 @@
-"""What people call a proposal or a run in the chat, as its whole id: the desk resolves it."""
+"""What people call a proposal or a run in the chat, as its whole id: the API resolves it."""
 
 from __future__ import annotations
 
 import re
 
 from pilotage.console.session.command import Setting
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 
 SHORT_PROPOSAL = re.compile(r"p-[0-9a-f]{4,12}", re.IGNORECASE)
 """A proposal's id, whole or cut short."""
@@ -20,17 +20,17 @@ def is_ours(words: str) -> bool:
 
 
 def run_meant(s: Setting, words: str) -> str:
-    """Return the id of the run that these words name. Raises DeskRefusal when there is no such run, or several."""
+    """Return the id of the run that these words name. Raises ApiRejection when there is no such run, or several."""
     return words if _RUN.fullmatch(words) else _resolved(s, words, "run")
 
 
 def proposal_meant(s: Setting, words: str) -> str:
-    """Return the id of the proposal whose id begins so. Raises DeskRefusal when there is none, or several."""
+    """Return the id of the proposal whose id begins so. Raises ApiRejection when there is none, or several."""
     return words if _PROPOSAL.fullmatch(words) else _resolved(s, words, "proposal")
 
 
 def deployment_meant(s: Setting, words: str) -> str:
-    """Return the id of the deployment that these words name. Raises DeskRefusal when there is none, or several."""
+    """Return the id of the deployment that these words name. Raises ApiRejection when there is none, or several."""
     return words if _RUN.fullmatch(words) else _resolved(s, words, "deployment")
 
 
@@ -41,5 +41,7 @@ def subject_meant(s: Setting, words: str) -> str:
 
 def _resolved(s: Setting, words: str, kind: str) -> str:
     if not words:
-        raise DeskRefusal(f"unknown-{kind}", f"Looking for a {kind}: none is named. Give its id or its name.")
-    return str(s.desk.call("resolve", words=words, kind=kind)["id"])
+        raise ApiRejection(
+            f"unknown-{kind}", f"Looking for a {kind}: none is named. Give its id or its name."
+        )
+    return str(s.control_api.call("resolve", words=words, kind=kind)["id"])

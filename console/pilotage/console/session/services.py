@@ -1,4 +1,4 @@
-"""Composition of the engine: the desk and telemetry sockets of one state directory, per caller."""
+"""Composition of the engine: the API and telemetry sockets of one state directory, per caller."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.log import EventLog
-from pilotage.console.session.ports import Caller, Crew
-from pilotage.flows.api.client import DeskClient
+from pilotage.console.session.ports import Services, User
+from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.credentials import drop_keys
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 
 if TYPE_CHECKING:
     from pilotage.flows.agent.tracing import Traces
@@ -22,46 +22,48 @@ SCRIPTED = "scripted"
 EVENTS_FILE = "conversations.sqlite"
 
 
-def engine_for(where: Places, *, config: Path | None = None) -> Engine:
+def engine_for(where: StatePaths, *, config: Path | None = None) -> Engine:
     """The engine of a state directory. Raises StoreError when its conversations cannot be opened."""
     drop_keys()
-    return Engine(log=EventLog(where.root / "console" / EVENTS_FILE), crew=crew_of(where, config=config))
+    return Engine(
+        log=EventLog(where.root / "console" / EVENTS_FILE), services=services_for(where, config=config)
+    )
 
 
-def crew_of(where: Places, *, config: Path | None = None) -> Crew:
-    """How to reach the desk, telemetry and the agent in a caller's name."""
+def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
+    """How to reach the API, telemetry and the agent in a caller's name."""
     agents: dict[str, ChatAgent] = {}
     toolboxes: dict[str, Toolbox] = {}
     models: list[dict[str, object]] = []
     traces: list[Traces] = []
 
-    def desk(caller: Caller) -> DeskClient:
-        return DeskClient(where.desk_socket, caller.token)
+    def control_api(user: User) -> ApiClient:
+        return ApiClient(where.api_socket, user.token)
 
-    def looks(caller: Caller) -> Toolbox:
+    def looks(user: User) -> Toolbox:
         from pilotage.flows.agent.chat import toolbox  # start-up time: the planner
 
-        if caller.token not in toolboxes:
-            toolboxes[caller.token] = toolbox(where, desk(caller))
-        return toolboxes[caller.token]
+        if user.token not in toolboxes:
+            toolboxes[user.token] = toolbox(where, control_api(user))
+        return toolboxes[user.token]
 
-    def agent(caller: Caller) -> ChatAgent:
+    def agent(user: User) -> ChatAgent:
         from pilotage.flows.agent.chat import chat_agent
         from pilotage.flows.agent.tracing import Traces  # start-up time: the planner
         from pilotage.flows.config.settings import load_settings
 
         if not traces:  # one for the process, whoever it works for
             traces.append(Traces(load_settings(config=config, state_dir=where.root)))
-        if caller.token not in agents:
-            agents[caller.token] = chat_agent(
+        if user.token not in agents:
+            agents[user.token] = chat_agent(
                 where,
-                desk(caller),
-                person=caller.name,
+                control_api(user),
+                person=user.name,
                 config=config,
-                tools=looks(caller),
+                tools=looks(user),
                 traces=traces[0],
             )
-        return agents[caller.token]
+        return agents[user.token]
 
     def model() -> dict[str, object]:
         from pilotage.flows.config.settings import load_settings  # start-up time: pydantic-settings
@@ -78,10 +80,10 @@ def crew_of(where: Places, *, config: Path | None = None) -> Crew:
         for each in toolboxes.values():
             each.store.close()
 
-    return Crew(desk=desk, looks=looks, agent=agent, model=model, close=close)
+    return Services(control_api=control_api, looks=looks, agent=agent, model=model, close=close)
 
 
-def caller_with(where: Places, token: str) -> Caller:
-    """Who the token says is calling. Raises DeskRefusal when nobody has it, DeskError when no desk is there."""
-    me = DeskClient(where.desk_socket, token).call("whoami")
-    return Caller(name=me["name"], roles=frozenset(me["roles"]), token=token)
+def user_with(where: StatePaths, token: str) -> User:
+    """Who the token says is calling. Raises ApiRejection when nobody has it, ApiError when no API is there."""
+    me = ApiClient(where.api_socket, token).call("whoami")
+    return User(name=me["name"], roles=frozenset(me["roles"]), token=token)

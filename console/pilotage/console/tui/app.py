@@ -25,14 +25,14 @@ from pilotage.console.session.forms import FIXED
 from pilotage.console.tui.drawing import card, drawn
 from pilotage.console.tui.panes import Inbox, Looking, Talk, head_line
 from pilotage.console.tui.session import Conversation, Which, conversing, ends
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.errors import PilotageError
 
 WIDE = 110
 """From this many columns both halves are shown; below, one at a time."""
 REFRESH = 3.0
 """Seconds between two looks at what is shown on the right."""
-LOOKS: Mapping[str, tuple[str, ...]] = {
+DETECTORS: Mapping[str, tuple[str, ...]] = {
     "floor": ("status", "queue"),
     "incidents": ("incidents",),
     "forecast": ("forecast", "kpi"),
@@ -92,7 +92,7 @@ class Bridge(App[None]):
             with ContentSwitcher(id="side", initial="inbox"):
                 yield Inbox(id="inbox")
                 yield Looking(id="card")
-                for name in LOOKS:
+                for name in DETECTORS:
                     yield Looking(id=name)
         yield Input(id="line", placeholder=READY, select_on_focus=False)
         yield Footer(compact=True, show_command_palette=False)
@@ -185,17 +185,17 @@ class Bridge(App[None]):
                 await self._head()
                 await self._side()
             except PilotageError as exc:
-                self.query_one("#head", Static).update(harmless(f"no desk: {exc}", limit=300))
-            except NoMatches:  # the screen was left while the desk was asked
+                self.query_one("#head", Static).update(harmless(f"no API: {exc}", limit=300))
+            except NoMatches:  # the screen was left while the API was asked
                 return
 
     async def _head(self) -> None:
         talk = self.talking
-        status = await talk.engine.ask(talk.caller, "status")
+        status = await talk.engine.ask(talk.user, "status")
         model = talk.engine.model()
         words = str(model.get("name")) if model.get("configured") else "rules answer"
-        roles = sorted(talk.caller.roles)
-        line = head_line(talk.caller.name, roles, status, words, mock=talk.mock, width=self.size.width - 2)
+        roles = sorted(talk.user.roles)
+        line = head_line(talk.user.name, roles, status, words, mock=talk.mock, width=self.size.width - 2)
         self.query_one("#head", Static).update(line)
 
     async def _side(self) -> None:
@@ -207,14 +207,14 @@ class Bridge(App[None]):
                 self.query_one("#card", Looking).draw(await self._card_parts())
             case name:
                 pane = self.query_one(f"#{name}", Looking)
-                parts = [block for command in LOOKS[name] for block in await self._blocks(command)]
+                parts = [block for command in DETECTORS[name] for block in await self._blocks(command)]
                 pane.draw([drawn(block, pane.room) for block in parts])
 
     async def _card_parts(self) -> list[RenderableType]:
         if self.card is None:
             return [harmless("No card was opened. F3 shows the inbox; Enter opens a row.")]
         pane, talk = self.query_one("#card", Looking), self.talking
-        self.card = await talk.engine.card(talk.caller, self.card["proposal_id"])
+        self.card = await talk.engine.card(talk.user, self.card["proposal_id"])
         parts = [card(self.card)]
         if self.card["run_id"]:
             try:
@@ -225,7 +225,7 @@ class Bridge(App[None]):
         return parts
 
     async def _blocks(self, command: str, about: str = "") -> list[dict[str, Any]]:
-        setting = await self.talking.engine.setting(self.talking.caller, self.talking.thread)
+        setting = await self.talking.engine.setting(self.talking.user, self.talking.thread)
         return await asyncio.to_thread(partial(COMMANDS[command].run, setting, about))
 
     # -- deciding
@@ -253,7 +253,7 @@ class Bridge(App[None]):
         return f"/edit {' '.join(ids[:1])} {fields}"
 
 
-def run_screen(where: Places, *, token_file: Path | None, config: Path | None, which: Which) -> None:
+def run_screen(where: StatePaths, *, token_file: Path | None, config: Path | None, which: Which) -> None:
     """The screen until it is left. Raises as `conversing` does."""
 
     async def inside() -> None:

@@ -68,7 +68,7 @@ def pairs(title: str, values: Mapping[str, Any]) -> RenderableType:
 
 
 def table(block: Mapping[str, Any], width: int) -> RenderableType:
-    """A table; one record below the other where the columns would have less room than their words need."""
+    """A table; one record below the other where the columns would have less package than their words need."""
     rows = block["rows"]
     if not rows:
         return Group(_title(block["title"]), harmless(block.get("empty", "")))

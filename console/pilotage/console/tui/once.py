@@ -11,7 +11,7 @@ from pilotage.console.render.text import ERR, OUT, harmless
 from pilotage.console.session.events import Event
 from pilotage.console.tui.feed import card_id, shown
 from pilotage.console.tui.session import Conversation, Which, conversing, ends
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.errors import ConfigError
 
 ANSWERED, FAILED, USAGE, REFUSED = 0, 1, 2, 3
@@ -33,7 +33,7 @@ def question_of(words: str) -> str:
 
 
 def run_ask(
-    where: Places,
+    where: StatePaths,
     words: str,
     *,
     token_file: Path | None,

@@ -136,7 +136,7 @@ class Inbox(DataTable[Text]):
 
 
 class Looking(VerticalScroll, can_focus=True):
-    """A picture of something: a card with its run, the floor, incidents, the forecast."""
+    """A picture of something: a card with its run, the queue state, incidents, the forecast."""
 
     def compose(self) -> Any:
         """One drawing."""

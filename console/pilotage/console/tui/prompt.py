@@ -9,23 +9,23 @@ from pathlib import Path
 from pilotage.console.render.text import OUT, harmless
 from pilotage.console.tui.once import Printer
 from pilotage.console.tui.session import Which, conversing
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 
 LEAVING = frozenset({"/exit", "/quit", "exit", "quit"})
 
 
-def run_prompt(where: Places, *, token_file: Path | None, config: Path | None, which: Which) -> None:
+def run_prompt(where: StatePaths, *, token_file: Path | None, config: Path | None, which: Which) -> None:
     """Talks until the input ends or `/exit`."""
 
     async def inside() -> None:
         async with conversing(
             where, token_file=token_file, config=config, which=which, watching=True
         ) as talk:
-            roles = ", ".join(sorted(talk.caller.roles))
+            roles = ", ".join(sorted(talk.user.roles))
             mock = " [MOCK: a scripted model answers]" if talk.mock else ""
             OUT.print(
                 harmless(
-                    f"You are {talk.caller.name} ({roles}).{mock} Ask, or say /inbox, /approve ID, /help; /exit ends."
+                    f"You are {talk.user.name} ({roles}).{mock} Ask, or say /inbox, /approve ID, /help; /exit ends."
                 )
             )
             printer, read = Printer(), talk.engine.log.last_seq()

@@ -13,10 +13,10 @@ from pathlib import Path
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.events import Event
 from pilotage.console.session.follower import Watcher
-from pilotage.console.session.ports import Caller
-from pilotage.console.session.services import caller_with, engine_for
-from pilotage.flows.api.client import DeskClient, token_for
-from pilotage.flows.config.paths import Places
+from pilotage.console.session.ports import User
+from pilotage.console.session.services import engine_for, user_with
+from pilotage.flows.api.client import ApiClient, token_for
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.errors import ConfigError
 
 
@@ -37,18 +37,18 @@ class Conversation:
     """A person, a thread, and the engine that answers in it."""
 
     engine: Engine
-    caller: Caller
+    user: User
     thread: str
     mock: bool
     """Whether the model is the scripted one."""
 
     async def say(self, words: str) -> int:
         """The number of the row with these words; what follows belongs to its turn."""
-        return (await self.engine.say(self.caller, self.thread, words)).seq
+        return (await self.engine.say(self.user, self.thread, words)).seq
 
     async def ask(self, words: str) -> int:
         """The number of the row with these words, which are a question whatever they begin with."""
-        return (await self.engine.ask_agent(self.caller, self.thread, words)).seq
+        return (await self.engine.ask_agent(self.user, self.thread, words)).seq
 
     async def turn(self, seq: int) -> AsyncIterator[Event]:
         """The rows that follow `seq` in the thread, until its turn has ended. Rows of others come along."""
@@ -66,23 +66,23 @@ def ends(event: Event, turn: int) -> bool:
 
 @asynccontextmanager
 async def conversing(
-    where: Places, *, token_file: Path | None, config: Path | None, which: Which, watching: bool
+    where: StatePaths, *, token_file: Path | None, config: Path | None, which: Which, watching: bool
 ) -> AsyncIterator[Conversation]:
     """A conversation in the name of the token's owner; with `watching`, what the ledger records is posted to it.
 
-    Raises DeskRefusal when nobody has the token, DeskError when no desk is there, ConfigError for a wrong `which`.
+    Raises ApiRejection when nobody has the token, ApiError when no API is there, ConfigError for a wrong `which`.
     """
     token = token_for(where, token_file)
-    caller = await asyncio.to_thread(caller_with, where, token)
+    user = await asyncio.to_thread(user_with, where, token)
     engine = engine_for(where, config=config)
     stop, watch = asyncio.Event(), None
     try:
-        thread = await asyncio.to_thread(_chosen, engine, caller, which)
+        thread = await asyncio.to_thread(_chosen, engine, user, which)
         model = await asyncio.to_thread(engine.model)
         if watching:
-            watcher = Watcher(engine, caller, DeskClient(where.desk_socket, token))
+            watcher = Watcher(engine, user, ApiClient(where.api_socket, token))
             watch = asyncio.create_task(watcher.run(stop))
-        yield Conversation(engine=engine, caller=caller, thread=thread, mock=bool(model.get("mock")))
+        yield Conversation(engine=engine, user=user, thread=thread, mock=bool(model.get("mock")))
     finally:
         stop.set()
         if watch is not None:
@@ -91,18 +91,18 @@ async def conversing(
         await engine.close()
 
 
-def _chosen(engine: Engine, caller: Caller, which: Which) -> str:
+def _chosen(engine: Engine, user: User, which: Which) -> str:
     if sum(map(bool, (which.thread, which.newest, which.fork))) > 1:
         raise ConfigError(
             "Choosing a conversation: --thread, --continue and --fork exclude each other. Give one."
         )
     if which.fork:
-        return engine.fork(caller, which.fork).id
+        return engine.fork(user, which.fork).id
     if which.newest:
-        mine = next((each for each in engine.log.threads(200) if each.by == caller.name), None)
+        mine = next((each for each in engine.log.threads(200) if each.by == user.name), None)
         if mine is not None:
             return mine.id
-    return engine.open_thread(caller, "", which.thread).id
+    return engine.open_thread(user, "", which.thread).id
 
 
 def is_terminal() -> bool:

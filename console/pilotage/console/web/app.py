@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotage.console.session.engine import Engine
-from pilotage.console.session.ports import Caller
+from pilotage.console.session.ports import User
 from pilotage.console.web import chart_routes, errors
 from pilotage.console.web.auth import Access, Reader
 from pilotage.console.web.routes import router
@@ -40,14 +40,14 @@ HEADERS = {
 def create_app(
     engine: Engine,
     *,
-    identify: Callable[[str], Caller],
+    identify: Callable[[str], User],
     password: Callable[[str, str], str],
     sessions: Sessions | None = None,
     hosts: Sequence[str] = LOOPBACK,
 ) -> FastAPI:
     """The app over an engine.
 
-    `identify` says whose a token is, `password` gives a token for a name and a password; both raise DeskRefusal.
+    `identify` says whose a token is, `password` gives a token for a name and a password; both raise ApiRejection.
     Requests for any other host than `hosts` are refused, so that no foreign name can be pointed at a loopback port.
     """
     tail = Tail(engine.log)
@@ -78,7 +78,7 @@ def create_app(
     app.include_router(chart_routes.router)
 
     @app.get("/api/openapi.json", include_in_schema=False)
-    async def description(caller: Reader) -> dict[str, object]:
+    async def description(user: Reader) -> dict[str, object]:
         return app.openapi()
 
     @app.get("/", include_in_schema=False)

@@ -32,16 +32,16 @@ router = APIRouter(
 )
 
 
-async def _drawn(request: Request, caller: Reader, draw: Callable[[Any], str]) -> Response:
+async def _drawn(request: Request, user: Reader, draw: Callable[[Any], str]) -> Response:
     engine: Engine = request.app.state.engine
-    setting = await engine.setting(caller)
+    setting = await engine.setting(user)
     return Response(await asyncio.to_thread(draw, setting.looks.store), media_type=SVG)
 
 
 @router.get("/runs")
 async def runs(
     request: Request,
-    caller: Reader,
+    user: Reader,
     hours: Annotated[int, Query(ge=1, le=168)] = 2,
     width: Width = 800,
     offset: Offset = 0,
@@ -67,13 +67,13 @@ async def runs(
         title = f"Runs of the last {hours} hours by deployment"
         return timeline(title, named, now=now, width=width, offset=offset, since=since)
 
-    return await _drawn(request, caller, draw)
+    return await _drawn(request, user, draw)
 
 
 @router.get("/run/{run_id}")
 async def run(
     request: Request,
-    caller: Reader,
+    user: Reader,
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")],
     width: Width = 800,
     offset: Offset = 0,
@@ -91,7 +91,7 @@ async def run(
         marks = [Mark(at=step.at, words=_told(step)) for step in decisions_about(store, run_id)]
         return timeline(f"Run {run_id}", lanes, now=now, width=width, offset=offset, marks=marks)
 
-    return await _drawn(request, caller, draw)
+    return await _drawn(request, user, draw)
 
 
 def _named(run: RunFact) -> str:
@@ -114,7 +114,7 @@ def _states(seen: list[Seen]) -> list[Span]:
 
 @router.get("/forecast")
 async def forecast(
-    request: Request, caller: Reader, width: Width = 800, limit: Annotated[int, Query(ge=1, le=60)] = 20
+    request: Request, user: Reader, width: Width = 800, limit: Annotated[int, Query(ge=1, le=60)] = 20
 ) -> Response:
     """The chance of failing of the riskiest runs that are due within a day."""
     now = datetime.now(UTC)
@@ -131,7 +131,7 @@ async def forecast(
         ]
         return chances("Chance of failing of the next runs, by the calibrated forecast", rows, width=width)
 
-    return await _drawn(request, caller, draw)
+    return await _drawn(request, user, draw)
 
 
 class _In(BaseModel):
@@ -178,7 +178,7 @@ class TimelineIn(_In):
 
 
 @router.post("/chart")
-async def draw_chart(caller: Writer, given: ChartIn) -> Response:
+async def draw_chart(user: Writer, given: ChartIn) -> Response:
     """A chart block drawn."""
     count = min(len(given.x), len(given.y))
     names = [str(name) for name in given.x[:count]]
@@ -187,7 +187,7 @@ async def draw_chart(caller: Writer, given: ChartIn) -> Response:
 
 
 @router.post("/timeline")
-async def draw_timeline(caller: Writer, given: TimelineIn) -> Response:
+async def draw_timeline(user: Writer, given: TimelineIn) -> Response:
     """A timeline block drawn."""
     lanes = [
         Lane(

@@ -235,7 +235,7 @@ Where = Literal["start", "end"]
 
 
 def _marked(marks: Sequence[Mark], scale: _Scale) -> list[list[tuple[float, Mark, Where]]]:
-    """The marks in rows in which no words overlap, each with its place and the side of it that has room."""
+    """The marks in rows in which no words overlap, each with its place and the side of it that has package."""
     rows: list[list[tuple[float, Mark, Where]]] = []
     taken: list[list[tuple[float, float]]] = []
     for mark in sorted(marks, key=lambda mark: mark.at)[:ROWS]:

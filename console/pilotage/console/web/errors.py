@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import AdapterError, PilotageError
 
 log = logging.getLogger("pilotage.console")
@@ -63,8 +63,8 @@ def install(app: FastAPI) -> None:
     async def ours(request: Request, exc: Refusal) -> JSONResponse:
         return JSONResponse(body(exc.kind, str(exc)), exc.status)
 
-    @app.exception_handler(DeskRefusal)
-    async def desk(request: Request, exc: DeskRefusal) -> JSONResponse:
+    @app.exception_handler(ApiRejection)
+    async def control_api(request: Request, exc: ApiRejection) -> JSONResponse:
         return JSONResponse(body(exc.kind, str(exc)), STATUS.get(exc.kind, 400))
 
     @app.exception_handler(PilotageError)

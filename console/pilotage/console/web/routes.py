@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from pilotage.console.session.commands.registry import COMMANDS, Setting
 from pilotage.console.session.engine import Engine
-from pilotage.console.session.ports import Caller
+from pilotage.console.session.ports import User
 from pilotage.console.web.auth import Access, Reader, Writer, refuse_foreign
 from pilotage.console.web.errors import Refusal
 from pilotage.console.web.schemas import (
@@ -70,16 +70,16 @@ async def sign_in(request: Request, response: Response, given: SignIn) -> Me:
             raise Refusal(401, "bad-code", "Signing in: this link was used or is too old. Ask for a new one.")
     else:
         token = await asyncio.to_thread(request.app.state.password, given.name, given.password)
-    caller = await access.identify(token)
-    key, session = access.sessions.open(caller)
+    user = await access.identify(token)
+    key, session = access.sessions.open(user)
     response.set_cookie(
         COOKIE, key, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
     )
-    return await _me(request, caller, session.csrf)
+    return await _me(request, user, session.csrf)
 
 
 @router.post("/sign-out", status_code=204)
-async def sign_out(request: Request, caller: Writer) -> Response:
+async def sign_out(request: Request, user: Writer) -> Response:
     """Ends the browser's session."""
     access: Access = request.app.state.access
     access.sessions.end(request.cookies.get(COOKIE, ""))
@@ -89,19 +89,19 @@ async def sign_out(request: Request, caller: Writer) -> Response:
 
 
 @router.get("/me")
-async def me(request: Request, caller: Reader) -> Me:
+async def me(request: Request, user: Reader) -> Me:
     """Who the caller is."""
     access: Access = request.app.state.access
     session = access.session(request)
-    return await _me(request, caller, session.csrf if session else "")
+    return await _me(request, user, session.csrf if session else "")
 
 
-async def _me(request: Request, caller: Caller, csrf: str) -> Me:
-    status = await _engine(request).ask(caller, "status")
-    around = await _engine(request).ask(caller, "surroundings")
+async def _me(request: Request, user: User, csrf: str) -> Me:
+    status = await _engine(request).ask(user, "status")
+    around = await _engine(request).ask(user, "surroundings")
     return Me(
-        name=caller.name,
-        roles=sorted(caller.roles),
+        name=user.name,
+        roles=sorted(user.roles),
         csrf=csrf,
         ui=around["ui"],
         mode=status["mode"],
@@ -114,7 +114,7 @@ async def _me(request: Request, caller: Caller, csrf: str) -> Me:
 
 @router.get("/threads")
 async def threads(
-    request: Request, caller: Reader, search: Annotated[str, Query(max_length=200)] = "", limit: Limit = 100
+    request: Request, user: Reader, search: Annotated[str, Query(max_length=200)] = "", limit: Limit = 100
 ) -> list[ThreadOut]:
     """The conversations, the last active first."""
     found = await asyncio.to_thread(_engine(request).log.threads, limit, search)
@@ -122,14 +122,14 @@ async def threads(
 
 
 @router.post("/threads", status_code=201)
-async def open_thread(request: Request, caller: Writer, given: NewThread) -> ThreadOut:
+async def open_thread(request: Request, user: Writer, given: NewThread) -> ThreadOut:
     """A new conversation."""
-    return ThreadOut.of(await asyncio.to_thread(_engine(request).open_thread, caller, given.title))
+    return ThreadOut.of(await asyncio.to_thread(_engine(request).open_thread, user, given.title))
 
 
 @router.get("/threads/{thread}/events")
 async def events(
-    request: Request, caller: Reader, thread: ThreadId, after: Seq = 0, limit: Limit = 500
+    request: Request, user: Reader, thread: ThreadId, after: Seq = 0, limit: Limit = 500
 ) -> list[EventOut]:
     """The rows of a conversation that follow `after`, oldest first."""
     await _known(request, thread)
@@ -138,15 +138,15 @@ async def events(
 
 
 @router.post("/threads/{thread}/messages", status_code=202)
-async def say(request: Request, caller: Writer, thread: ThreadId, given: Message) -> Accepted:
+async def say(request: Request, user: Writer, thread: ThreadId, given: Message) -> Accepted:
     """Says something; the answer follows in the thread's events."""
     await _known(request, thread)
-    said = await _engine(request).say(caller, thread, given.text)
+    said = await _engine(request).say(user, thread, given.text)
     return Accepted(seq=said.seq)
 
 
 @router.post("/threads/{thread}/interrupt", status_code=204)
-async def interrupt(request: Request, caller: Writer, thread: ThreadId) -> Response:
+async def interrupt(request: Request, user: Writer, thread: ThreadId) -> Response:
     """Stops the answer that is being given. What was proposed in it stays filed."""
     await _known(request, thread)
     _engine(request).interrupt(thread)
@@ -165,7 +165,7 @@ async def _known(request: Request, thread: str) -> None:
 )
 async def stream(
     request: Request,
-    caller: Reader,
+    user: Reader,
     thread: Annotated[ThreadId | None, Query()] = None,
     after: Seq = 0,
     last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,16}$")] = None,
@@ -189,38 +189,38 @@ async def stream(
 @router.get("/proposals")
 async def proposals(
     request: Request,
-    caller: Reader,
+    user: Reader,
     status: Annotated[str | None, Query(pattern=r"^[a-z_]{1,40}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[dict[str, Any]]:
     """Cards, the newest first, all or those of one status; `snoozed_until` is the caller's own."""
     engine = _engine(request)
-    rows = await engine.ask(caller, "proposals", status=status, limit=limit)
-    later = await asyncio.to_thread(engine.log.snoozed, caller.name)
-    cards = [await engine.card(caller, row) for row in rows]
+    rows = await engine.ask(user, "proposals", status=status, limit=limit)
+    later = await asyncio.to_thread(engine.log.snoozed, user.name)
+    cards = [await engine.card(user, row) for row in rows]
     return [card | {"snoozed_until": later.get(card["proposal_id"])} for card in cards]
 
 
 @router.get("/proposals/{proposal_id}")
-async def proposal(request: Request, caller: Reader, proposal_id: ProposalId) -> dict[str, Any]:
+async def proposal(request: Request, user: Reader, proposal_id: ProposalId) -> dict[str, Any]:
     """One card, as it stands now."""
-    return await _engine(request).card(caller, proposal_id)
+    return await _engine(request).card(user, proposal_id)
 
 
 @router.post("/proposals/{proposal_id}/vote")
-async def vote(request: Request, caller: Writer, proposal_id: ProposalId, given: VoteIn) -> dict[str, Any]:
+async def vote(request: Request, user: Writer, proposal_id: ProposalId, given: VoteIn) -> dict[str, Any]:
     """Approves or rejects exactly what the caller saw. 403 when the vote does not count, 409 when it is stale."""
-    return await _vote(_engine(request), caller, proposal_id, given.digest, given.decision, given.reason)
+    return await _vote(_engine(request), user, proposal_id, given.digest, given.decision, given.reason)
 
 
 @router.post("/votes")
-async def votes(request: Request, caller: Writer, given: BulkVote) -> BulkResults:
+async def votes(request: Request, user: Writer, given: BulkVote) -> BulkResults:
     """One answer to several proposals; each is counted for itself and has its own result."""
     results = []
     for item in given.items:
         try:
             card = await _vote(
-                _engine(request), caller, item.proposal_id, item.digest, given.decision, given.reason
+                _engine(request), user, item.proposal_id, item.digest, given.decision, given.reason
             )
             results.append(BulkResult(proposal_id=item.proposal_id, ok=True, card=card))
         except (PilotageError, Refusal) as exc:
@@ -229,57 +229,55 @@ async def votes(request: Request, caller: Writer, given: BulkVote) -> BulkResult
 
 
 async def _vote(
-    engine: Engine, caller: Caller, proposal_id: str, digest: str, decision: str, reason: str
+    engine: Engine, user: User, proposal_id: str, digest: str, decision: str, reason: str
 ) -> dict[str, Any]:
-    seen = await engine.card(caller, proposal_id)
+    seen = await engine.card(user, proposal_id)
     if seen["digest"] != digest or not seen["open"]:
-        why = f"it is {seen['status']} now" if seen["digest"] == digest else "it is another one by now"
+        why = f"it is {seen['status']} now" if seen["digest"] == digest else "it is another one already"
         raise Refusal(409, "stale", f"Answering {proposal_id}: {why}. Look at it again.")
-    return await engine.decide(caller, seen["proposal_id"], digest, decision, reason)
+    return await engine.decide(user, seen["proposal_id"], digest, decision, reason)
 
 
 @router.post("/proposals/{proposal_id}/edit", status_code=201)
-async def edit(request: Request, caller: Writer, proposal_id: ProposalId, given: Edit) -> dict[str, Any]:
+async def edit(request: Request, user: Writer, proposal_id: ProposalId, given: Edit) -> dict[str, Any]:
     """Files the edited action as a proposal of the caller's own and gives its card."""
     await _known(request, given.thread)
-    return await _engine(request).edit(caller, proposal_id, given.action, given.thread)
+    return await _engine(request).edit(user, proposal_id, given.action, given.thread)
 
 
 @router.post("/proposals/{proposal_id}/snooze", status_code=202)
-async def snooze(request: Request, caller: Writer, proposal_id: ProposalId, given: Snooze) -> Accepted:
+async def snooze(request: Request, user: Writer, proposal_id: ProposalId, given: Snooze) -> Accepted:
     """Puts a card away for a while, for this caller alone. It goes on to expire."""
-    return Accepted(seq=(await _engine(request).snooze(caller, proposal_id, given.minutes)).seq)
+    return Accepted(seq=(await _engine(request).snooze(user, proposal_id, given.minutes)).seq)
 
 
 @router.post("/proposals/{proposal_id}/undo")
-async def undo(request: Request, caller: Writer, proposal_id: ProposalId, given: Because) -> Undone:
+async def undo(request: Request, user: Writer, proposal_id: ProposalId, given: Because) -> Undone:
     """Takes back what a proposal changed, where there is a way."""
-    found = await _engine(request).ask(caller, "undo", proposal_id=proposal_id, reason=given.reason)
+    found = await _engine(request).ask(user, "undo", proposal_id=proposal_id, reason=given.reason)
     return Undone(
         proposal_id=found["proposal_id"], effect=found["effect"], reason=str(found.get("reason") or "")
     )
 
 
 @router.post("/delegations", status_code=201)
-async def delegate(request: Request, caller: Writer, given: Lend) -> Lent:
+async def delegate(request: Request, user: Writer, given: Lend) -> Lent:
     """Lends the caller's right to approve to another person for a while."""
-    found = await _engine(request).ask(
-        caller, "delegate", to=given.to, hours=given.hours, reason=given.reason
-    )
+    found = await _engine(request).ask(user, "delegate", to=given.to, hours=given.hours, reason=given.reason)
     return Lent(**found)
 
 
 @router.post("/stop")
-async def stop(request: Request, caller: Writer, given: Because) -> Stopped:
+async def stop(request: Request, user: Writer, given: Because) -> Stopped:
     """Pulls the kill switch."""
-    found = await _engine(request).ask(caller, "stop", reason=given.reason)
+    found = await _engine(request).ask(user, "stop", reason=given.reason)
     return Stopped(stopped=str(found["stopped"] or ""))
 
 
 @router.post("/resume")
-async def resume(request: Request, caller: Writer) -> Stopped:
+async def resume(request: Request, user: Writer) -> Stopped:
     """Votes to start again."""
-    found = await _engine(request).ask(caller, "resume")
+    found = await _engine(request).ask(user, "resume")
     return Stopped(stopped=str(found["stopped"] or ""), votes_missing=int(found["votes_missing"]))
 
 
@@ -287,7 +285,7 @@ async def resume(request: Request, caller: Writer) -> Stopped:
 
 
 @router.get("/actions")
-async def actions(request: Request, caller: Reader) -> dict[str, Any]:
+async def actions(request: Request, user: Reader) -> dict[str, Any]:
     """The JSON schema of every kind of action, by kind: what forms are made from."""
     schemas: Mapping[str, Any] = await asyncio.to_thread(_schemas)
     return dict(schemas)
@@ -307,7 +305,7 @@ def _schemas() -> dict[str, Any]:
 @router.get("/show/{command}")
 async def show(
     request: Request,
-    caller: Reader,
+    user: Reader,
     command: Annotated[str, PathParameter(pattern=r"^[a-z]{1,20}$")],
     about: Annotated[str, Query(max_length=1000)] = "",
 ) -> Shown:
@@ -317,5 +315,5 @@ async def show(
         raise Refusal(
             404, "unknown-command", f"Showing {command}: there is no such command. See /api/show/help."
         )
-    setting: Setting = await _engine(request).setting(caller)
+    setting: Setting = await _engine(request).setting(user)
     return Shown(blocks=await asyncio.to_thread(found.run, setting, about.strip()))

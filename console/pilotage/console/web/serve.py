@@ -12,12 +12,12 @@ from pathlib import Path
 import uvicorn
 
 from pilotage.console.session.follower import Watcher
-from pilotage.console.session.ports import Caller
-from pilotage.console.session.services import caller_with, engine_for
+from pilotage.console.session.ports import User
+from pilotage.console.session.services import engine_for, user_with
 from pilotage.console.web.app import LOOPBACK, create_app
 from pilotage.console.web.sessions import Sessions
-from pilotage.flows.api.client import DeskClient, token_for
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.client import ApiClient, token_for
+from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.errors import ConfigError
 
 LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -26,7 +26,7 @@ CLOSING = 2
 
 
 def serve(
-    where: Places,
+    where: StatePaths,
     *,
     token_file: Path | None,
     config: Path | None,
@@ -37,7 +37,7 @@ def serve(
 ) -> None:
     """Serves until interrupted. `say` is given the address and a one-time link for the person at the terminal.
 
-    Raises DeskError when no `pilotage up` answers, DeskRefusal when the token is nobody's, ConfigError when the port
+    Raises ApiError when no `pilotage up` answers, ApiRejection when the token is nobody's, ConfigError when the port
     is taken or the address is not loopback and no host name is given.
     """
     if host not in LOCAL and not public_hosts:
@@ -46,14 +46,14 @@ def serve(
             "--public-host, and put TLS in front of it."
         )
     token = token_for(where, token_file)
-    caller = caller_with(where, token)
+    user = user_with(where, token)
     sock = _listening(host, port)
-    asyncio.run(_serve(where, caller, config, sock, [*LOOPBACK, *public_hosts], say))
+    asyncio.run(_serve(where, user, config, sock, [*LOOPBACK, *public_hosts], say))
 
 
 async def _serve(
-    where: Places,
-    caller: Caller,
+    where: StatePaths,
+    user: User,
     config: Path | None,
     sock: socket.socket,
     hosts: Sequence[str],
@@ -63,11 +63,11 @@ async def _serve(
     sessions = Sessions()
 
     def password(name: str, given: str) -> str:
-        return str(DeskClient(where.desk_socket, "").call("sign_in", name=name, password=given)["token"])
+        return str(ApiClient(where.api_socket, "").call("sign_in", name=name, password=given)["token"])
 
     app = create_app(
         engine,
-        identify=lambda each: caller_with(where, each),
+        identify=lambda each: user_with(where, each),
         password=password,
         sessions=sessions,
         hosts=hosts,
@@ -76,14 +76,12 @@ async def _serve(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING, server_header=False)
     )
     stop = asyncio.Event()
-    watching = asyncio.create_task(
-        Watcher(engine, caller, DeskClient(where.desk_socket, caller.token)).run(stop)
-    )
+    watching = asyncio.create_task(Watcher(engine, user, ApiClient(where.api_socket, user.token)).run(stop))
     address, port = sock.getsockname()[:2]
     base = f"http://{address if ':' not in address else f'[{address}]'}:{port}"
     say(f"The console of {where.root} is at {base}/")
-    code = sessions.issue_code(caller.token)
-    say(f"Sign in as {caller.name} with this link, once, within ten minutes: {base}/#code={code}")
+    code = sessions.issue_code(user.token)
+    say(f"Sign in as {user.name} with this link, once, within ten minutes: {base}/#code={code}")
     try:
         _end_on_signals(server, app.state.tail.close)
         await server.serve(sockets=[sock])

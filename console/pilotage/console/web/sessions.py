@@ -1,6 +1,6 @@
-"""Who is signed in: browser sessions behind a cookie, one-time links, and bearer tokens that the desk knows.
+"""Who is signed in: browser sessions behind a cookie, one-time links, and bearer tokens that the API knows.
 
-A session lives in this process's memory and holds the token that the desk gave; the browser only holds a random
+A session lives in this process's memory and holds the token that the API gave; the browser only holds a random
 number. A restart signs everybody out, and loses nothing else.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pilotage.console.session.ports import Caller
+from pilotage.console.session.ports import User
 
 COOKIE = "pilotage_session"
 IDLE = 12 * 3600.0
@@ -27,10 +27,10 @@ MOST = 1000
 class Session:
     """One signed-in browser."""
 
-    caller: Caller
+    user: User
     csrf: str
     until: float
-    """On the clock of `Sessions`; the token's own end may be sooner, which the desk says."""
+    """On the clock of `Sessions`; the token's own end may be sooner, which the API says."""
     used: float
 
 
@@ -53,12 +53,12 @@ class Sessions:
         token, until = self._codes.pop(_digest(code), ("", 0.0))
         return token if token and self._clock() < until else None
 
-    def open(self, caller: Caller, lasts: float = IDLE) -> tuple[str, Session]:
+    def open(self, user: User, lasts: float = IDLE) -> tuple[str, Session]:
         """The cookie's value and the new session."""
         now = self._clock()
         self._forget(now)
         key = secrets.token_urlsafe(32)
-        session = Session(caller=caller, csrf=secrets.token_urlsafe(24), until=now + lasts, used=now)
+        session = Session(user=user, csrf=secrets.token_urlsafe(24), until=now + lasts, used=now)
         self._open[_digest(key)] = session
         return key, session
 

@@ -1,4 +1,4 @@
-"""Composition of a conversation: the chat agent with the telemetry socket, the desk and the configured model.
+"""Composition of a conversation: the chat agent with the telemetry socket, the API and the configured model.
 
 It holds no Prefect credential. What it hands in is filed by an agent on behalf of its person: it needs the rights of
 both, and that person does not approve it.
@@ -11,9 +11,9 @@ from pathlib import Path
 from pilotage.flows.agent.forecasts import ChatForecaster
 from pilotage.flows.agent.process import language_model, refuse_keys
 from pilotage.flows.agent.tracing import Traces
-from pilotage.flows.api.client import DeskClient
-from pilotage.flows.api.on_behalf_of import AgentDesk
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.client import ApiClient
+from pilotage.flows.api.on_behalf_of import AgentApi
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import load_settings
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.tools import Toolbox
@@ -22,15 +22,15 @@ from pilotage.telemetry import connect
 
 
 def chat_agent(
-    where: Places,
-    desk: DeskClient,
+    where: StatePaths,
+    control_api: ApiClient,
     *,
     person: str = "",
     config: Path | None = None,
     tools: Toolbox | None = None,
     traces: Traces | None = None,
 ) -> ChatAgent:
-    """An agent for the person whose token `desk` carries and whose name is given, with these tools or its own.
+    """An agent for the person whose token `API` carries and whose name is given, with these tools or its own.
 
     It remembers its conversations with them from one process to the next; `traces` is the process's. Raises
     ConfigError when the environment holds a Prefect credential, a setting is wrong or an extra is lacking,
@@ -38,17 +38,17 @@ def chat_agent(
     """
     settings = load_settings(config=config, state_dir=where.root)
     return ChatAgent(
-        tools=tools or toolbox(where, desk),
+        tools=tools or toolbox(where, control_api),
         model=language_model(settings),
         memory=checkpoints_at(settings.agent_memory.get_secret_value(), where.conversations),
         remembered_tokens=settings.llm.remembered_tokens,
         person=person,
-        traces=traces.of_chat(desk) if traces else None,
+        traces=traces.of_chat(control_api) if traces else None,
     )
 
 
-def toolbox(where: Places, desk: DeskClient) -> Toolbox:
-    """The tools of the person whose token `desk` carries. Raises as `chat_agent` does."""
+def toolbox(where: StatePaths, control_api: ApiClient) -> Toolbox:
+    """The tools of the person whose token `API` carries. Raises as `chat_agent` does."""
     refuse_keys()
     store = connect(where.root)
-    return Toolbox(store=store, desk=AgentDesk(desk), forecaster=ChatForecaster(store))
+    return Toolbox(store=store, control_api=AgentApi(control_api), forecaster=ChatForecaster(store))

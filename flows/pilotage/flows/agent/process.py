@@ -1,6 +1,6 @@
-"""The key-less agent process: reads telemetry through the store's socket, forecasts, and files proposals at the desk.
+"""The key-less agent process: reads telemetry through the store's socket, forecasts, and files proposals at the API.
 
-It is started by the keyed process with a scrubbed environment and refuses to run when a Prefect credential is
+It is started by the controller with a scrubbed environment and refuses to run when a Prefect credential is
 in it all the same: a planner that could write would make every promise about the gate worthless.
 """
 
@@ -18,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.agent.tracing import Traces
-from pilotage.flows.api.client import DeskClient
+from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.credentials import PREFECT_KEYS
-from pilotage.flows.config.paths import places
+from pilotage.flows.config.paths import paths
 from pilotage.flows.config.settings import Settings, load_settings
 from pilotage.flows.notify.describe import proposal_for_log
 from pilotage.planner.llm.protocol import LanguageModel
@@ -48,11 +48,11 @@ def language_model(settings: Settings) -> LanguageModel | None:
     """The configured model, or None: then rules do the whole loop."""
     if not settings.llm.configured:
         return None
-    from pilotage.planner.llm.budget import ModelBook
+    from pilotage.planner.llm.budget import LlmBudget
     from pilotage.planner.llm.openai import OpenAIModel  # start-up time: openai costs about a second
 
     try:
-        book = ModelBook(settings.places.model_book, settings.llm.budget)
+        book = LlmBudget(settings.paths.model_book, settings.llm.budget)
     except ModelError as exc:
         log.error("No language model, since its spending cannot be counted: %s", exc)
         return None
@@ -68,27 +68,27 @@ def language_model(settings: Settings) -> LanguageModel | None:
 
 
 async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
-    """Plans until `stop` is set. Faults of the store, the desk or the model wait for the next turn."""
+    """Plans until `stop` is set. Faults of the store, the API or the model wait for the next turn."""
     from pilotage.planner.checkpoints import checkpoints_at
     from pilotage.planner.loop.planner import Planner
     from pilotage.telemetry import connect
     from pilotage.telemetry.forecast.selection import ChampionForecaster
     from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
 
-    where = settings.places
+    where = settings.paths
     store = connect(where.root)
-    desk = DeskClient(where.desk_socket, token)
+    control_api = ApiClient(where.api_socket, token)
     traces = Traces(settings)
     forecaster = ChampionForecaster(store)
     async with Planner(
         store=store,
         forecaster=forecaster,
-        desk=desk,
+        control_api=control_api,
         model=language_model(settings),
         parameters=settings.planner,
         checkpoints=checkpoints_at(settings.agent_memory.get_secret_value(), where.checkpoints),
         since=watch_from,
-        traces=traces.of_planner(desk),
+        traces=traces.of_planner(control_api),
     ) as planner:
         trained_at = datetime.min.replace(tzinfo=UTC)
         ended_then = -1
@@ -108,7 +108,7 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
                 news = [one for one in forecasts if abs(said.get(one.run_id, -1.0) - one.p_fail) > NOTICEABLE]
                 if news:
                     await asyncio.to_thread(
-                        desk.call, "record_forecasts", forecasts=[_as_json(one) for one in news]
+                        control_api.call, "record_forecasts", forecasts=[_as_json(one) for one in news]
                     )
                 said = {one.run_id: one.p_fail for one in forecasts}
                 for told in await planner.tick(now):
@@ -147,7 +147,7 @@ def _ended_runs(store: Store) -> int:
 
 
 async def _main() -> None:
-    settings = load_settings(state_dir=places().root)
+    settings = load_settings(state_dir=paths().root)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The steps of agents on their way to the store: an agent is no writer of it, so the desk takes them.
+"""The steps of agents on their way to the store: an agent is no writer of it, so the API takes them.
 
 A process may work for several people. What an agent did for one of them is handed in under the name of that person's
 agent, with that person's token: nobody's steps depend on somebody else being signed in.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from pilotage.flows.api.client import DeskClient
+from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.settings import Settings
 from pilotage.planner.llm.tracing import TurnTracer, Untraced, silence_foreign_tracers, start_tracing
 from pilotage.telemetry.facts import SpanFact
@@ -23,13 +23,17 @@ class Traces:
         silence_foreign_tracers()
         self._tracing = start_tracing(settings.llm.budget) if settings.llm.configured else None
 
-    def of_planner(self, desk: DeskClient) -> TurnTracer:
+    def of_planner(self, control_api: ApiClient) -> TurnTracer:
         """For the planner itself, whose own token the client carries."""
-        return self._tracing.of("planner", _sender(desk, {})) if self._tracing else Untraced()
+        return self._tracing.of("planner", _sender(control_api, {})) if self._tracing else Untraced()
 
-    def of_chat(self, desk: DeskClient) -> TurnTracer:
+    def of_chat(self, control_api: ApiClient) -> TurnTracer:
         """For the agent of the person whose token the client carries."""
-        return self._tracing.of("chat", _sender(desk, {"through": "agent"})) if self._tracing else Untraced()
+        return (
+            self._tracing.of("chat", _sender(control_api, {"through": "agent"}))
+            if self._tracing
+            else Untraced()
+        )
 
     def stop(self) -> None:
         """Sends what is left and ends it; harmless when called twice."""
@@ -38,13 +42,13 @@ class Traces:
             self._tracing = None
 
 
-def _sender(desk: DeskClient, how: dict[str, str]) -> Callable[[list[SpanFact]], None]:
+def _sender(control_api: ApiClient, how: dict[str, str]) -> Callable[[list[SpanFact]], None]:
     def send(spans: list[SpanFact]) -> None:
-        desk.call("record_spans", spans=[as_json(span) for span in spans], **how)
+        control_api.call("record_spans", spans=[as_json(span) for span in spans], **how)
 
     return send
 
 
 def as_json(span: SpanFact) -> dict[str, Any]:
-    """The span as the desk takes it."""
+    """The span as the API takes it."""
     return {**asdict(span), "at": span.at.isoformat()}

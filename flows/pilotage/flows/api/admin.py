@@ -1,4 +1,4 @@
-"""What people may ask of the desk beside voting and stopping: lending, breaking the glass, editing, restoring trust.
+"""What people may ask of the API beside voting and stopping: lending, breaking the glass, editing, restoring trust.
 
 Each is policed by Cedar, and each, allowed or refused, is a row.
 """
@@ -15,21 +15,21 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.errors import refusal
 from pilotage.flows.api.resolve import LEAST, Named, Resolver, only
 from pilotage.flows.api.server import PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.planner.actions.types import ActionKind, action_from_json
 from pilotage.policies.gate.gate import Gate
-from pilotage.policies.grants import BrokenGlass, Delegation
+from pilotage.policies.grants import BreakGlassGrant, Delegation
 from pilotage.policies.ledger.amending import amended
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.ledger_facts import Autonomy
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verdict
 
 
-class _GlassIn(BaseModel):
+class _BreakGlassIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     minutes: int = Field(ge=1, le=24 * 60)
@@ -38,7 +38,7 @@ class _GlassIn(BaseModel):
     targets: tuple[str, ...] = Field(min_length=1, max_length=50)
 
 
-class Governance:
+class AdminEndpoints:
     """Answers these questions from the ledger and the gate; `judge` is the injector's."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Governance:
         return {
             "amend": Operation(run=self.amend, roles=PROPOSERS & PEOPLE),
             "break_glass": Operation(run=self.break_glass, roles=PEOPLE),
-            "mend_glass": Operation(run=self.mend_glass, roles=PEOPLE),
+            "revoke_break_glass": Operation(run=self.revoke_break_glass, roles=PEOPLE),
             "delegate": Operation(run=self.delegate, roles=PEOPLE),
             "end_delegations": Operation(run=self.end_delegations, roles=PEOPLE),
             "set_autonomy": Operation(run=self.set_autonomy, roles=PEOPLE),
@@ -81,7 +81,7 @@ class Governance:
         proposal_id = await asyncio.to_thread(self._names.resolve, proposal_id, "proposal")
         old = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if old is None:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "unknown-proposal",
                 f"Editing {proposal_id}: there is no such proposal. See `pilotage proposals`.",
             )
@@ -89,7 +89,7 @@ class Governance:
         refused = await asyncio.to_thread(self._ledger.amend, proposal_id, new)
         if refused is not None:
             why = "; ".join((*refused.reasons, *refused.would_change))
-            raise DeskRefusal("closed", f"Editing {proposal_id}: {why}. Nothing was handed in.")
+            raise ApiRejection("closed", f"Editing {proposal_id}: {why}. Nothing was handed in.")
         if await asyncio.to_thread(self._ledger.status, new.proposal.id) == "filed":
             await self._judge(new)
             self._wake()
@@ -99,11 +99,11 @@ class Governance:
         self, caller: Identity, minutes: int, reason: str, kinds: Sequence[str], targets: Sequence[str]
     ) -> dict[str, Any]:
         """Lets this very caller go beyond budgets, cooldowns, breakers and freezes for a while."""
-        given = _GlassIn.model_validate(
+        given = _BreakGlassIn.model_validate(
             {"minutes": minutes, "reason": reason, "kinds": tuple(kinds), "targets": tuple(targets)}
         )
         now = self._clock()
-        grant = BrokenGlass(
+        grant = BreakGlassGrant(
             id=f"g-{secrets.token_hex(6)}",
             holder=caller.name,
             reason=given.reason,
@@ -118,13 +118,13 @@ class Governance:
         self._wake()
         return {key: str(value) for key, value in asdict(grant).items()}
 
-    async def mend_glass(self, caller: Identity, grant_id: str) -> dict[str, Any]:
+    async def revoke_break_glass(self, caller: Identity, grant_id: str) -> dict[str, Any]:
         """Ends a grant before its time; whoever may stop everything may do that."""
         verdict = self._gate.judge_command(caller, "stop", mode=self._mode(), now=self._clock())
         if verdict.outcome is not Outcome.ALLOW:
-            raise await self._refused("mend_glass", "Mending the glass", caller, verdict, "stop")
+            raise await self._refused("revoke_break_glass", "Mending the glass", caller, verdict, "stop")
         grant_id = await asyncio.to_thread(self._names.resolve, grant_id, "grant")
-        ended = await asyncio.to_thread(self._ledger.mend_glass, grant_id, caller.name, self._clock())
+        ended = await asyncio.to_thread(self._ledger.revoke_break_glass, grant_id, caller.name, self._clock())
         return {"grant": grant_id, "ended": ended}
 
     async def delegate(self, caller: Identity, to: str, hours: int, reason: str) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Governance:
         now = self._clock()
         taker = await asyncio.to_thread(self._standing, to)
         if taker is None or taker.kind != "user" or to == caller.name:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "unknown-person",
                 f"Lending the right to approve to {to!r}: that is nobody else who is known here. "
                 "An admin adds people with `pilotage users add`.",
@@ -161,7 +161,7 @@ class Governance:
         """Restores or takes away the autonomy of one kind of action on one deployment."""
         now = self._clock()
         if level not in ("standard", "demoted"):
-            raise DeskRefusal(
+            raise ApiRejection(
                 "bad-request",
                 f"Setting autonomy {level!r}: valid are standard and demoted; earned is measured.",
             )
@@ -171,7 +171,7 @@ class Governance:
             raise await self._refused("set_autonomy", "Setting autonomy", caller, verdict)
         known = await self.autonomy(caller)
         if kind not in get_args(ActionKind):
-            raise DeskRefusal(
+            raise ApiRejection(
                 "bad-request", f"Setting autonomy of {kind!r}: valid are {', '.join(get_args(ActionKind))}."
             )
         meant = _scope_meant(scope, {str(row["scope"]): str(row["deployment"] or "") for row in known})
@@ -186,12 +186,12 @@ class Governance:
 
     async def grants(self, caller: Identity) -> dict[str, list[dict[str, Any]]]:
         """The glass that is broken now, and who votes for whom."""
-        return await asyncio.to_thread(self._ledger.standing_grants, self._clock())
+        return await asyncio.to_thread(self._ledger.active_grants, self._clock())
 
     async def set_mode(self, caller: Identity, mode: str, reason: str = "") -> dict[str, Any]:
         """Changes how far the loop may go, at once; open proposals of the former mode lapse."""
         if mode not in {one.value for one in Mode}:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "bad-request", f"Setting mode {mode!r}: valid are {', '.join(one.value for one in Mode)}."
             )
         to, before = Mode(mode), self._mode()
@@ -204,12 +204,12 @@ class Governance:
 
     async def _refused(
         self, command: str, what: str, caller: Identity, verdict: Verdict, asked: str = ""
-    ) -> DeskRefusal:
+    ) -> ApiRejection:
         """The refusal to raise, after it was written down."""
         await asyncio.to_thread(self._ledger.refuse_command, command, caller.name, verdict, self._clock())
         return self._refusal(what, caller, verdict, asked or command)
 
-    def _refusal(self, what: str, caller: Identity, verdict: Verdict, command: str) -> DeskRefusal:
+    def _refusal(self, what: str, caller: Identity, verdict: Verdict, command: str) -> ApiRejection:
         now = self._clock()
         return refusal(what, caller, verdict, self._gate, command, mode=self._mode(), now=now)
 
@@ -224,7 +224,7 @@ def _scope_meant(words: str, deployment_by_scope: Mapping[str, str]) -> str:
     return only(words, "deployment", found) if found else words
 
 
-class Housekeeping:
+class PeriodicMaintenance:
     """Steps of the loop that guardrails time: telling higher up, promoting, reviewing broken glass."""
 
     def __init__(self, *, ledger: Ledger, gate: Gate, clock: Callable[[], datetime]) -> None:
@@ -237,5 +237,5 @@ class Housekeeping:
         numbers, now = self._gate.bundle.guardrails, self._clock()
         escalated = await asyncio.to_thread(self._ledger.escalate, now, numbers.escalate_after)
         promoted = await asyncio.to_thread(self._ledger.promote, numbers.autonomy_rule(), now)
-        reviewed = await asyncio.to_thread(self._ledger.glass_reviews, now)
+        reviewed = await asyncio.to_thread(self._ledger.break_glass_reviews, now)
         return {"escalated": len(escalated), "promoted": len(promoted), "reviewed": len(reviewed)}

@@ -1,4 +1,4 @@
-"""The light side of the desk: one question, one answer, over a unix socket. No heavy import.
+"""The light side of the API: one question, one answer, over a unix socket. No heavy import.
 
 A request is one line `{"token", "op", "arguments"}`, a reply one line `{"ok": true, "result"}` or
 `{"ok": false, "error": {"kind", "message"}}`. Who is calling follows from the token alone.
@@ -12,8 +12,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pilotage.flows.config.paths import Places
-from pilotage.telemetry.errors import DeskError
+from pilotage.flows.config.paths import StatePaths
+from pilotage.telemetry.errors import ApiError
 
 if TYPE_CHECKING:
     from pilotage.planner.actions.types import ActionKind
@@ -23,20 +23,20 @@ MAX_LINE = 16 * 1024 * 1024
 """Bytes in one reply; a story of thousands of steps stays far below."""
 
 
-class DeskRefusal(DeskError):
-    """The desk answered, and the answer is no: unknown id, wrong role, bad request."""
+class ApiRejection(ApiError):
+    """The API answered, and the answer is no: unknown id, wrong role, bad request."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-class TokenMissing(DeskError):
+class TokenMissing(ApiError):
     """There is no token to prove who asks; whether anybody could answer was not tried."""
 
 
-class DeskClient:
-    """Asks the keyed process, in the name of whoever the token belongs to."""
+class ApiClient:
+    """Asks the controller, in the name of whoever the token belongs to."""
 
     def __init__(self, path: Path, token: str, *, timeout: float = 60.0) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class DeskClient:
     def call(self, op: str, **arguments: Any) -> Any:
         """The result of one operation, as plain JSON values.
 
-        Raises DeskRefusal when the desk says no, DeskError when there is no desk.
+        Raises ApiRejection when the API says no, ApiError when there is no API.
         """
         request = json.dumps({"token": self._token, "op": op, "arguments": arguments}).encode() + b"\n"
         try:
@@ -59,20 +59,20 @@ class DeskClient:
         except OSError as exc:
             raise _unreachable(self._path, exc, self._timeout) from exc
         if not line:
-            raise DeskError(
-                f"Asking the desk for {op}: it hung up. Look at the output of `pilotage up`.", transient=True
+            raise ApiError(
+                f"Asking the API for {op}: it hung up. Look at the output of `pilotage up`.", transient=True
             )
         try:
             reply = json.loads(line)
         except ValueError as exc:
-            raise DeskError(
+            raise ApiError(
                 f"Asking {self._path} for {op}: its answer is not a whole line of JSON. "
                 "Is what runs there a `pilotage up` of this version?"
             ) from exc
         if reply.get("ok"):
             return reply["result"]
         error = reply.get("error", {})
-        raise DeskRefusal(
+        raise ApiRejection(
             str(error.get("kind", "error")), str(error.get("message", "refused without a reason"))
         )
 
@@ -83,14 +83,14 @@ class DeskClient:
             self.call("file", proposal=proposal.model_dump(mode="json"), case=case.model_dump(mode="json")),
         )
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         """The kinds of action that this caller may propose."""
         return tuple(self.call("offered"))
 
 
-def _unreachable(path: Path, exc: OSError, timeout: float) -> DeskError:
+def _unreachable(path: Path, exc: OSError, timeout: float) -> ApiError:
     """Why nobody answered at this socket, told apart by what the system says."""
-    asking = f"Asking the desk at {path}"
+    asking = f"Asking the API at {path}"
     match exc:
         case FileNotFoundError() if not path.parent.is_dir():
             found = f"there is no directory {path.parent}. Name the right one with --state-dir or PILOTAGE_STATE_DIR."
@@ -105,10 +105,10 @@ def _unreachable(path: Path, exc: OSError, timeout: float) -> DeskError:
             found = f"it took the question and did not answer within {timeout:.0f} s. Look at the output of `pilotage up`."
         case _:
             found = f"{exc}. Look whether `pilotage up` is alive."
-    return DeskError(f"{asking}: {found}", transient=not isinstance(exc, PermissionError))
+    return ApiError(f"{asking}: {found}", transient=not isinstance(exc, PermissionError))
 
 
-def token_for(where: Places, token_file: Path | None = None) -> str:
+def token_for(where: StatePaths, token_file: Path | None = None) -> str:
     """The caller's token: from the file given, from `PILOTAGE_TOKEN_FILE`, or from the state directory.
 
     A token proves who one is; nothing else does. Raises TokenMissing when there is none to read.
@@ -133,7 +133,7 @@ def token_for(where: Places, token_file: Path | None = None) -> str:
     return token
 
 
-def token_path(where: Places, token_file: Path | None = None) -> Path:
+def token_path(where: StatePaths, token_file: Path | None = None) -> Path:
     """Which file the caller's token is read from."""
     named = os.environ.get("PILOTAGE_TOKEN_FILE")
     return token_file or (Path(named).expanduser() if named else where.token)

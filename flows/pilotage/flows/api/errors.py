@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.policies.gate.capabilities import commands_open_to
 from pilotage.policies.gate.gate import Command, Gate
 from pilotage.policies.roles import INCLUDES, Role, expanded
@@ -23,7 +23,7 @@ def refusal(
     mode: Mode,
     now: datetime,
     kind: str = "denied",
-) -> DeskRefusal:
+) -> ApiRejection:
     """The refusal to raise. The roles that it takes are those for which this gate says yes to `command`."""
     roles = ", ".join(sorted(caller.roles)) or "nobody yet"
     enough = {role for role in _PEOPLE if _open_to(role, command, gate, mode, now)}
@@ -32,7 +32,7 @@ def refusal(
         why = f"{' or '.join(smallest)} is needed"
     else:
         why = "; ".join((*verdict.reasons, *verdict.would_change)) or "no rule allows it"
-    return DeskRefusal(kind, f"{what}: you are {caller.name} ({roles}); {why}.")
+    return ApiRejection(kind, f"{what}: you are {caller.name} ({roles}); {why}.")
 
 
 def _open_to(role: Role, command: str, gate: Gate, mode: Mode, now: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""Signing in with a name and a password: the one question that the desk answers to somebody it does not know yet."""
+"""Signing in with a name and a password: the one question that the API answers to somebody it does not know yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.policies.identity.users import IdentityBook
 
 LASTS = timedelta(hours=8)
@@ -20,7 +20,7 @@ MOST_FOR_ALL = 60
 _LONGEST_NAME = 80
 
 
-class Doorkeeper:
+class LoginThrottle:
     """Counts wrong tries, by name and in all, so that guessing ends long before it succeeds."""
 
     def __init__(self, book: IdentityBook, clock: Callable[[], datetime]) -> None:
@@ -30,7 +30,7 @@ class Doorkeeper:
         self._one_at_a_time = asyncio.Lock()
 
     async def sign_in(self, name: str, password: str) -> dict[str, Any]:
-        """`{token, until}` for the right password. Raises DeskRefusal `wrong-password` or `too-many-tries`."""
+        """`{token, until}` for the right password. Raises ApiRejection `wrong-password` or `too-many-tries`."""
         name = str(name)[:_LONGEST_NAME]
         async with self._one_at_a_time:  # each try costs memory and a tenth of a second
             now = self._clock()
@@ -38,7 +38,7 @@ class Doorkeeper:
                 self._wrong.popleft()
             tries = [each for _, each in self._wrong]
             if tries.count(name) >= MOST_FOR_A_NAME or len(tries) >= MOST_FOR_ALL:
-                raise DeskRefusal(
+                raise ApiRejection(
                     "too-many-tries",
                     f"Signing in: too many wrong tries. Wait {WINDOW.total_seconds() / 60:.0f} minutes, "
                     "or use a token.",
@@ -46,7 +46,7 @@ class Doorkeeper:
             token = await asyncio.to_thread(self._book.sign_in, name, str(password), LASTS)
             if token is None:
                 self._wrong.append((now, name))
-                raise DeskRefusal(
+                raise ApiRejection(
                     "wrong-password",
                     "Signing in: that name and password do not belong together. "
                     "Try again, or ask an admin for `pilotage users password`.",

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.offline_ledger import reading_ledger
 from pilotage.flows.api.proposals import known_status, unknown_proposal, unknown_subject
 from pilotage.flows.api.publishing import bundle_kept, policies_as_json
 from pilotage.flows.api.resolve import Kind, Resolver
-from pilotage.flows.config.paths import Places, runner_of
+from pilotage.flows.config.paths import StatePaths, runner_of
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.policies.ledger.sql_ledger import SqlLedger
-from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.errors import ApiError
 from pilotage.telemetry.store.protocol import Store
 
 _MEANT: Mapping[str, tuple[tuple[str, Kind], ...]] = {
@@ -27,19 +27,19 @@ _MEANT: Mapping[str, tuple[tuple[str, Kind], ...]] = {
 """Arguments that people may give as a short id or a name."""
 
 
-class FilesAtRest:
+class OfflineReader:
     """Opens the ledger for one question, while holding nobody's lock."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, paths: StatePaths) -> None:
+        self._paths = paths
 
     def answer(self, op: str, **arguments: Any) -> Any:
-        """The same as the desk's operation `op` would answer.
+        """The same as the API's operation `op` would answer.
 
-        Raises DeskError when a keyed process holds the files but does not answer, DeskRefusal for an unknown id.
+        Raises ApiError when a controller holds the files but does not answer, ApiRejection for an unknown id.
         """
         self._nobody_home()
-        with reading_ledger(self._places) as ledger:
+        with reading_ledger(self._paths) as ledger:
             with ExitStack() as opened:
                 for key, kind in _MEANT.get(op, ()):
                     names = Resolver(ledger, partial(self._telemetry, opened))
@@ -49,7 +49,7 @@ class FilesAtRest:
     def _telemetry(self, opened: ExitStack) -> Store:
         from pilotage.telemetry import connect  # start-up time: duckdb, and only for names of runs
 
-        store = connect(self._places.root)
+        store = connect(self._paths.root)
         opened.callback(store.close)
         return store
 
@@ -58,11 +58,11 @@ class FilesAtRest:
             case "status":
                 return {
                     "mode": "not running",
-                    "stopped": KillSwitch(self._places.stop_file, ledger, resume_votes=lambda: 1).stopped(),
+                    "stopped": KillSwitch(self._paths.stop_file, ledger, resume_votes=lambda: 1).stopped(),
                     "collector": {},
                     "proposals": ledger.counts(),
                     "bundle": "",
-                    "glass": ledger.standing_grants(datetime.now(UTC))["glass"],
+                    "glass": ledger.active_grants(datetime.now(UTC))["glass"],
                 }
             case "policies":
                 last = ledger.in_force()
@@ -75,7 +75,7 @@ class FilesAtRest:
             case "policy_files":
                 return bundle_kept(ledger, arguments["bundle"])
             case "grants":
-                return ledger.standing_grants(datetime.now(UTC))
+                return ledger.active_grants(datetime.now(UTC))
             case "incidents":
                 return ledger.incidents(arguments["limit"])
             case "proposals":
@@ -83,21 +83,21 @@ class FilesAtRest:
             case "proposal":
                 row = ledger.proposal(arguments["proposal_id"])
                 if row is None:
-                    raise DeskRefusal("unknown-proposal", unknown_proposal(arguments["proposal_id"]))
+                    raise ApiRejection("unknown-proposal", unknown_proposal(arguments["proposal_id"]))
                 return row
             case "why":
                 steps = ledger.story(arguments["subject"])
                 if not steps:
-                    raise DeskRefusal("unknown-subject", unknown_subject(arguments["subject"]))
+                    raise ApiRejection("unknown-subject", unknown_subject(arguments["subject"]))
                 return steps
             case "audit_verify":
                 return asdict(ledger.verify_audit())
             case _:
-                raise DeskError(f"Asking for {op}: nobody is at the desk. Start `pilotage up`.")
+                raise ApiError(f"Asking for {op}: `pilotage up` is not running. Start `pilotage up`.")
 
     def _nobody_home(self) -> None:
-        if pid := runner_of(self._places):
-            raise DeskError(
-                f"Reading {self._places.root}: process {pid} runs `pilotage up` here "
-                "but its desk does not answer: it is starting, waits for Prefect, or hangs. Its output says which."
+        if pid := runner_of(self._paths):
+            raise ApiError(
+                f"Reading {self._paths.root}: process {pid} runs `pilotage up` here "
+                "but its API does not answer: it is starting, waits for Prefect, or hangs. Its output says which."
             )

@@ -1,6 +1,6 @@
 """Who stands behind a proposal that comes from a conversation, and a proposal that is only imagined.
 
-A chat holds its person's token, but what it hands in is an agent's wish: the desk files it under the agent's
+A chat holds its person's token, but what it hands in is an agent's wish: the API files it under the agent's
 name on behalf of that person, so that it needs the rights of both and its person cannot approve it.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pilotage.flows.api.client import DeskClient, DeskRefusal
+from pilotage.flows.api.client import ApiClient, ApiRejection
 from pilotage.planner.actions.types import ACTION, ActionKind, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
@@ -20,21 +20,21 @@ from pilotage.policies.types import FiledProposal, Identity
 
 
 def agent_for(caller: Identity, through: str) -> Identity | None:
-    """The agent that acts for this caller, or None when the caller acts. Raises DeskRefusal for anything else.
+    """The agent that acts for this caller, or None when the caller acts. Raises ApiRejection for anything else.
 
     Each person has an agent of their own, so that one person's waiting proposals never fill another's share.
     """
     if not through:
         return None
     if through != "agent" or caller.kind != "user":
-        raise DeskRefusal(
+        raise ApiRejection(
             "bad-request",
             f"Asking through {through!r}: a person asks through `agent`, everybody else by themselves.",
         )
     return Identity(name=f"agent-of-{caller.name}"[:80], kind="agent", roles=frozenset({"agent"}))
 
 
-def imagined(
+def hypothetical_proposal(
     caller: Identity, agent: Identity | None, action: Mapping[str, Any], now: datetime
 ) -> FiledProposal:
     """The action as if it had just been filed; it is in no ledger. Raises pydantic's ValidationError."""
@@ -56,15 +56,15 @@ def imagined(
     )
 
 
-class AgentDesk:
-    """The desk as an agent reaches it for the person whose token the client carries."""
+class AgentApi:
+    """The API as an agent reaches it for the person whose token the client carries."""
 
-    def __init__(self, desk: DeskClient) -> None:
-        self._desk = desk
+    def __init__(self, control_api: ApiClient) -> None:
+        self._control_api = control_api
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         """What became of the proposal; see `pilotage.planner.proposals.Desk`."""
-        told: dict[str, Any] = self._desk.call(
+        told: dict[str, Any] = self._control_api.call(
             "file",
             proposal=proposal.model_dump(mode="json"),
             case=case.model_dump(mode="json"),
@@ -72,11 +72,11 @@ class AgentDesk:
         )
         return told
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         """The kinds of action that both the person and the agent may propose."""
-        return tuple(self._desk.call("offered", through="agent"))
+        return tuple(self._control_api.call("offered", through="agent"))
 
     def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
-        """What would be said of the action now; see `pilotage.planner.chat.queries.ChatDesk`."""
-        told: dict[str, Any] = self._desk.call("consider", action=dict(action), through="agent")
+        """What would be said of the action now; see `pilotage.planner.chat.queries.ChatApi`."""
+        told: dict[str, Any] = self._control_api.call("consider", action=dict(action), through="agent")
         return told

@@ -1,4 +1,4 @@
-"""What the desk can be asked, as one table: filing, voting, reading, stopping, undoing."""
+"""What the API can be asked, as one table: filing, voting, reading, stopping, undoing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.errors import refusal
-from pilotage.flows.api.on_behalf_of import agent_for, imagined
+from pilotage.flows.api.on_behalf_of import agent_for, hypothetical_proposal
 from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.api.server import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.execution.injector import Injector
@@ -23,7 +23,7 @@ from pilotage.planner.actions.types import target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.gate import Gate
-from pilotage.policies.gate.permitted_kinds import offered
+from pilotage.policies.gate.permitted_kinds import permitted_kinds
 from pilotage.policies.json_values import plain
 from pilotage.policies.ledger.protocol import Ledger, Status
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verdict
@@ -55,9 +55,9 @@ def unknown_proposal(proposal_id: str) -> str:
 
 
 def known_status(status: str | None) -> str | None:
-    """The status to list, or None for all. Raises DeskRefusal for one that there is not."""
+    """The status to list, or None for all. Raises ApiRejection for one that there is not."""
     if status is not None and status not in get_args(Status):
-        raise DeskRefusal("bad-request", f"Listing {status!r}: valid are {', '.join(get_args(Status))}.")
+        raise ApiRejection("bad-request", f"Listing {status!r}: valid are {', '.join(get_args(Status))}.")
     return status
 
 
@@ -69,8 +69,8 @@ def unknown_subject(subject: str) -> str:
     )
 
 
-class Operations:
-    """Answers the desk's questions from the ledger, the gate and the injector."""
+class ProposalEndpoints:
+    """Answers the API's questions from the ledger, the gate and the injector."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Operations:
         return {
             "file": Operation(run=self.file, roles=PROPOSERS),
             "consider": Operation(run=self.consider, roles=READERS),
-            "offered": Operation(run=self.offered, roles=READERS),
+            "offered": Operation(run=self.permitted_kinds, roles=READERS),
             "record_forecasts": Operation(run=self.record_forecasts, roles=AGENTS),
             "record_spans": Operation(run=self.record_spans, roles=READERS),
             "whoami": Operation(run=self.whoami, roles=READERS),
@@ -131,7 +131,7 @@ class Operations:
             caller = agent
         told = CaseFile.model_validate_json(json.dumps(case))
         if self._mode() is Mode.OBSERVE:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "observe", "Filing a proposal: the mode is observe, in which nothing is proposed."
             )
         known = await asyncio.to_thread(self._ledger.filed, wanted.id)
@@ -153,7 +153,7 @@ class Operations:
         self, caller: Identity, action: Mapping[str, Any], through: str = ""
     ) -> dict[str, Any]:
         """What would be said of this action if the caller, or an agent for them, proposed it now."""
-        filed = imagined(caller, agent_for(caller, through), action, self._clock())
+        filed = hypothetical_proposal(caller, agent_for(caller, through), action, self._clock())
         verdict, target = await self._injector.consider(filed)
         return {
             "kind": filed.proposal.action.kind,
@@ -163,13 +163,13 @@ class Operations:
             **plain(verdict),
         }
 
-    async def offered(self, caller: Identity, through: str = "") -> list[str]:
+    async def permitted_kinds(self, caller: Identity, through: str = "") -> list[str]:
         """The kinds of action that the caller may propose at all; each proposal is judged for itself."""
         agent = agent_for(caller, through)
-        own = await asyncio.to_thread(offered, self._gate, caller)
+        own = await asyncio.to_thread(permitted_kinds, self._gate, caller)
         if agent is None:
             return list(own)
-        both = set(await asyncio.to_thread(offered, self._gate, agent))
+        both = set(await asyncio.to_thread(permitted_kinds, self._gate, agent))
         return [kind for kind in own if kind in both]
 
     async def record_forecasts(self, caller: Identity, forecasts: list[Mapping[str, Any]]) -> int:
@@ -206,7 +206,7 @@ class Operations:
             "collector": dict(self._health()),
             "proposals": await asyncio.to_thread(self._ledger.counts),
             "bundle": self._gate.bundle.hash,
-            "glass": (await asyncio.to_thread(self._ledger.standing_grants, self._clock()))["glass"],
+            "glass": (await asyncio.to_thread(self._ledger.active_grants, self._clock()))["glass"],
         }
 
     async def incidents(self, caller: Identity, limit: int = 50) -> list[dict[str, Any]]:
@@ -224,13 +224,13 @@ class Operations:
         proposal_id = await self._proposal_id(proposal_id)
         row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
         if row is None:
-            raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
+            raise ApiRejection("unknown-proposal", unknown_proposal(proposal_id))
         return row
 
     async def resolve(self, caller: Identity, words: str, kind: str) -> dict[str, str]:
         """The id that the words stand for: `{kind, id}`. Refused with a list when several fit."""
         if kind not in get_args(Kind):
-            raise DeskRefusal(
+            raise ApiRejection(
                 "bad-request", f"Looking for a {kind!r}: valid are {', '.join(get_args(Kind))}."
             )
         wanted = cast("Kind", kind)
@@ -244,7 +244,7 @@ class Operations:
         subject = await asyncio.to_thread(self._names.resolve, subject, "subject")
         steps = await asyncio.to_thread(self._ledger.story, subject)
         if not steps:
-            raise DeskRefusal("unknown-subject", unknown_subject(subject))
+            raise ApiRejection("unknown-subject", unknown_subject(subject))
         return steps
 
     async def vote(
@@ -256,11 +256,11 @@ class Operations:
             case "approve" | "reject":
                 answer = decision
             case _:
-                raise DeskRefusal("bad-request", f"Voting {decision!r}: valid are approve and reject.")
+                raise ApiRejection("bad-request", f"Voting {decision!r}: valid are approve and reject.")
         proposal_id = await self._proposal_id(proposal_id)
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
-            raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
+            raise ApiRejection("unknown-proposal", unknown_proposal(proposal_id))
         now = self._clock()
         voter, giver = await asyncio.to_thread(self._ledger.acting, caller, now)
         verdict = await asyncio.to_thread(self._gate.judge_vote, voter, filed, digest, answer, now)
@@ -285,7 +285,7 @@ class Operations:
         proposal_id = await self._proposal_id(proposal_id)
         filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
         if filed is None:
-            raise DeskRefusal("unknown-proposal", unknown_proposal(proposal_id))
+            raise ApiRejection("unknown-proposal", unknown_proposal(proposal_id))
         await self._police(caller, "undo", filed)
         back = await self._injector.undo(proposal_id, by=caller.name, why=reason or "asked by a person")
         self._wake()
@@ -321,6 +321,6 @@ class Operations:
 
     def _refusal(
         self, what: str, caller: Identity, verdict: Verdict, command: str, *, kind: str = "denied"
-    ) -> DeskRefusal:
+    ) -> ApiRejection:
         now = self._clock()
         return refusal(what, caller, verdict, self._gate, command, mode=self._mode(), now=now, kind=kind)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.errors import refusal
 from pilotage.flows.api.server import PEOPLE, READERS, Operation
 from pilotage.policies.audit.ed25519 import Ed25519Signer, Ed25519Verifier
@@ -115,7 +115,7 @@ def begin_with(
 
 
 class Publishing:
-    """Answers the desk's questions about which policies are in force, and swaps them when enough admins voted."""
+    """Answers the API's questions about which policies are in force, and swaps them when enough admins voted."""
 
     def __init__(
         self,
@@ -182,9 +182,9 @@ class Publishing:
             except ConfigError as exc:
                 bad = refused("!bad-bundle", detail=str(exc)[:500], bundle=self._gate.bundle.hash)
                 await self._vote(caller, bundle or "unsound", {}, reason, bad)
-                raise DeskRefusal("bad-bundle", f"{exc}; what was in force stays so.") from exc
+                raise ApiRejection("bad-bundle", f"{exc}; what was in force stays so.") from exc
             if bundle and candidate.hash != bundle:
-                raise DeskRefusal(
+                raise ApiRejection(
                     "bad-bundle",
                     f"Publishing {bundle[:12]}: these files have hash {candidate.hash[:12]}. Look at them again.",
                 )
@@ -193,7 +193,7 @@ class Publishing:
             match answer:
                 case Verdict():
                     why = "; ".join((*answer.reasons, *answer.would_change))
-                    raise DeskRefusal("vote-refused", f"Publishing {candidate.hash[:12]}: {why}.")
+                    raise ApiRejection("vote-refused", f"Publishing {candidate.hash[:12]}: {why}.")
                 case Publication():
                     self._gate.reload(candidate)
                     self._swapped(candidate)
@@ -227,7 +227,7 @@ class Publishing:
             return _Files.model_validate({"files": files}).files
         kept = await asyncio.to_thread(self._ledger.files_of, bundle)
         if kept is None:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "unknown-bundle",
                 f"Publishing {bundle[:12]!r}: nobody published it or put it to the vote. "
                 "See `pilotage policy published`.",
@@ -253,7 +253,7 @@ class Publishing:
     def _verdict(self, caller: Identity) -> Verdict:
         return self._gate.judge_command(caller, "publish_policy", mode=self._mode(), now=self._clock())
 
-    def _refusal(self, what: str, caller: Identity, verdict: Verdict) -> DeskRefusal:
+    def _refusal(self, what: str, caller: Identity, verdict: Verdict) -> ApiRejection:
         now = self._clock()
         return refusal(what, caller, verdict, self._gate, "publish_policy", mode=self._mode(), now=now)
 
@@ -263,11 +263,11 @@ class Publishing:
 
 
 def bundle_kept(ledger: Publications, prefix: str) -> dict[str, Any]:
-    """`{"bundle", "files"}` of the one bundle whose hash begins so. Raises DeskRefusal unless it is exactly one."""
+    """`{"bundle", "files"}` of the one bundle whose hash begins so. Raises ApiRejection unless it is exactly one."""
     known = ledger.kept(prefix) if len(prefix) >= SHORTEST_HASH else ()
     files = ledger.files_of(known[0]) if len(known) == 1 else None
     if files is None:
-        raise DeskRefusal(
+        raise ApiRejection(
             "unknown-bundle",
             f"Looking for policies {prefix[:64]!r}: {len(known) or 'none'} of those that were published or put to "
             f"the vote begin so. Give {SHORTEST_HASH} letters of the hash or more; see `pilotage policy published`.",

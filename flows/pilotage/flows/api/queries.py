@@ -1,4 +1,4 @@
-"""What skins read at the desk beside lists and stories: the ledger from a number on, the levers, who may do what."""
+"""What frontends read at the API beside lists and stories: the ledger from a number on, the levers, who may do what."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.server import READERS, Operation
 from pilotage.policies.gate.capabilities import commands_open_to
 from pilotage.policies.gate.gate import Gate
-from pilotage.policies.gate.permitted_kinds import offered
+from pilotage.policies.gate.permitted_kinds import permitted_kinds
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.types import Identity, Mode
 
@@ -19,7 +19,7 @@ MOST = 500
 """Entries in one answer."""
 
 
-class Readouts:
+class QueryEndpoints:
     """Answers questions that change nothing and that every role may ask."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Readouts:
         mode: Callable[[], Mode],
         clock: Callable[[], datetime],
         levers: Mapping[str, Mapping[str, str]],
-        places: Mapping[str, str],
+        paths: Mapping[str, str],
     ) -> None:
         """`levers` as `pilotage.flows.levers.docs.in_words`; `places` names where things are, such as `ui`."""
         self._ledger = ledger
@@ -40,7 +40,7 @@ class Readouts:
         self._mode = mode
         self._clock = clock
         self._levers = levers
-        self._places = places
+        self._paths = paths
 
     def table(self) -> dict[str, Operation]:
         """Every operation by name."""
@@ -54,7 +54,7 @@ class Readouts:
     async def entries(self, caller: Identity, after: int, limit: int = 200) -> list[dict[str, Any]]:
         """The audited steps that follow entry `after`, oldest first, each with its `seq`."""
         if after < 0 or not 1 <= limit <= MOST:
-            raise DeskRefusal("bad-request", f"Reading entries: after >= 0 and 1 <= limit <= {MOST}.")
+            raise ApiRejection("bad-request", f"Reading entries: after >= 0 and 1 <= limit <= {MOST}.")
         return await asyncio.to_thread(self._ledger.entries, after, limit)
 
     async def levers(self, caller: Identity) -> dict[str, dict[str, str]]:
@@ -63,7 +63,7 @@ class Readouts:
 
     async def surroundings(self, caller: Identity) -> dict[str, str]:
         """Where things are: `ui` is the address of Prefect's own pages."""
-        return dict(self._places)
+        return dict(self._paths)
 
     async def permissions(self, caller: Identity) -> dict[str, dict[str, Any]]:
         """What the caller and the agent may do at all: `{you, agent}`, each `{name, commands, proposes}`."""
@@ -77,5 +77,5 @@ class Readouts:
             "name": who.name,
             "roles": sorted(who.roles),
             "commands": commands_open_to(self._gate, who, self._mode(), self._clock()),
-            "proposes": list(offered(self._gate, who)),
+            "proposes": list(permitted_kinds(self._gate, who)),
         }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.telemetry import times
 from pilotage.telemetry.errors import StoreError
@@ -50,7 +50,7 @@ class Resolver:
     def resolve(self, words: str, kind: Kind) -> str:
         """Return the id that the words stand for.
 
-        Raises DeskRefusal: `ambiguous` with a list when several fit, `unknown-…` when none does.
+        Raises ApiRejection: `ambiguous` with a list when several fit, `unknown-…` when none does.
         """
         given = words.strip()
         if whole := _whole(given, kind):
@@ -111,7 +111,7 @@ class Resolver:
         ]
         if not incidents:
             names = ", ".join(one.words for one in deployments)
-            raise DeskRefusal(
+            raise ApiRejection(
                 "unknown-subject", f"Looking for what happened to {names}: it has no incident on record."
             )
         return only(words, "incident", incidents)
@@ -131,16 +131,16 @@ def _whole(words: str, kind: Kind) -> str:
 
 
 def only(words: str, kind: Kind, found: Sequence[Named]) -> str:
-    """Return the id of the one that fits. Raises DeskRefusal when none does, or several, which it lists."""
+    """Return the id of the one that fits. Raises ApiRejection when none does, or several, which it lists."""
     match list(found):
         case [one]:
             return one.id
         case []:
-            raise DeskRefusal(f"unknown-{kind}", _nothing(words, kind))
+            raise ApiRejection(f"unknown-{kind}", _nothing(words, kind))
         case several:
             lines = [f"  {one.id}  {one.words}" for one in several[:LISTED]]
             more = [f"  and {len(several) - LISTED} more"] if len(several) > LISTED else []
-            raise DeskRefusal(
+            raise ApiRejection(
                 "ambiguous",
                 "\n".join(
                     [f"Looking for {kind} {words!r}: {len(several)} fit. Give the id of one:", *lines, *more]

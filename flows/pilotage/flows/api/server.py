@@ -1,4 +1,4 @@
-"""The keyed process's counter: authenticates each request by its token and answers it. See `client.py`."""
+"""The controller's counter: authenticates each request by its token and answers it. See `client.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pilotage.flows.api.client import MAX_LINE, DeskRefusal
+from pilotage.flows.api.client import MAX_LINE, ApiRejection
 from pilotage.policies.types import Identity
 from pilotage.telemetry.errors import PilotageError
 
@@ -36,7 +36,7 @@ class Operation:
     """Who may ask at all. What Cedar polices (votes, stop, resume, undo) is decided by Cedar behind this."""
 
 
-class DeskServer:
+class ApiServer:
     """Serves operations on a unix socket that only this user's processes can open."""
 
     def __init__(
@@ -97,7 +97,7 @@ class DeskServer:
         try:
             caller = self._authenticate(token)
         except PilotageError as exc:
-            return _no("error", f"Checking your token: {exc}. Until then the desk knows nobody.")
+            return _no("error", f"Checking your token: {exc}. Until then the API knows nobody.")
         if caller is None:
             return _no(
                 "unknown-identity",
@@ -121,7 +121,7 @@ class DeskServer:
 async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
     try:
         return {"ok": True, "result": await run()}
-    except DeskRefusal as exc:
+    except ApiRejection as exc:
         return _no(exc.kind, str(exc))
     except ValidationError as exc:
         wrong = "; ".join(

@@ -29,6 +29,6 @@ def drop_keys() -> None:
         os.environ.pop(name, None)
 
 
-def keyless(environment: Mapping[str, str]) -> dict[str, str]:
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without anything that opens Prefect or leads to it."""
     return {key: value for key, value in environment.items() if key not in (*PREFECT_KEYS, *_ROADS)}

@@ -19,19 +19,19 @@ CONFIG_NAME = "pilotage.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class StatePaths:
     """The paths inside one state directory."""
 
     root: Path
 
     @property
     def telemetry(self) -> Path:
-        """The DuckDB file; only the keyed process opens it."""
+        """The DuckDB file; only the controller opens it."""
         return self.root / "telemetry.duckdb"
 
     @property
     def ledger(self) -> Path:
-        """The SQLite ledger; only the keyed process opens it."""
+        """The SQLite ledger; only the controller opens it."""
         return self.root / "ledger.sqlite"
 
     @property
@@ -51,7 +51,7 @@ class Places:
 
     @property
     def lock(self) -> Path:
-        """Held by the one keyed process of this directory."""
+        """Held by the one controller of this directory."""
         return self.root / "up.lock"
 
     @property
@@ -80,7 +80,7 @@ class Places:
         return self.root / "agent" / "agent.log"
 
     @property
-    def desk_socket(self) -> Path:
+    def api_socket(self) -> Path:
         """Where proposals, votes and questions are handed in."""
         return socket_path(self.root, "desk")
 
@@ -90,22 +90,22 @@ class Places:
         return socket_path(self.root, "store")
 
 
-def places(state_dir: Path | str | None = None) -> Places:
+def paths(state_dir: Path | str | None = None) -> StatePaths:
     """The places of the state directory that the caller, the environment or `pilotage.toml` names.
 
     Raises ConfigError when `pilotage.toml` is not TOML.
     """
     chosen = state_dir or os.environ.get("PILOTAGE_STATE_DIR") or _from_config(Path.cwd() / CONFIG_NAME)
-    return Places(root=Path(chosen or Path.home() / ".pilotage").expanduser().absolute())
+    return StatePaths(root=Path(chosen or Path.home() / ".pilotage").expanduser().absolute())
 
 
-def runner_of(places: Places) -> str | None:
+def runner_of(paths: StatePaths) -> str | None:
     """Return the process id of the `pilotage up` that holds this state directory, or None when none does.
 
     Raises ConfigError when its lock file cannot be opened by this user.
     """
     try:
-        with places.lock.open("r+") as file:
+        with paths.lock.open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -116,7 +116,7 @@ def runner_of(places: Places) -> str | None:
         return None
     except OSError as exc:
         raise ConfigError(
-            f"Reading {places.lock}: {exc.strerror}. Ask as the user who runs `pilotage up` there."
+            f"Reading {paths.lock}: {exc.strerror}. Ask as the user who runs `pilotage up` there."
         ) from exc
 
 

@@ -1,4 +1,4 @@
-"""Settings of the keyed process and the agent: one table of precedence.
+"""Settings of the controller and the agent: one table of precedence.
 
 First match wins: flags, environment (`PILOTAGE_MODE`, `PILOTAGE_LLM__BASE_URL`, …), `pilotage.toml`
 (working directory, else state directory, or the file named by `--config`), the defaults below.
@@ -21,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from pilotage.flows.config.paths import CONFIG_NAME, Places, places
+from pilotage.flows.config.paths import CONFIG_NAME, StatePaths, paths
 from pilotage.planner.llm.budget import Budget
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.policies.types import Mode
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PILOTAGE_", env_nested_delimiter="__", extra="forbid")
 
-    state_dir: Path = Field(default_factory=lambda: places().root)
+    state_dir: Path = Field(default_factory=lambda: paths().root)
     """One directory for telemetry, ledger, users and sockets."""
     mode: Mode | None = None
     """observe, shadow, approve or auto; empty to go on in the mode of the last start, which is shadow at first."""
@@ -111,9 +111,9 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def places(self) -> Places:
+    def paths(self) -> StatePaths:
         """The paths inside the state directory."""
-        return Places(root=self.state_dir.expanduser().absolute())
+        return StatePaths(root=self.state_dir.expanduser().absolute())
 
     @classmethod
     def settings_customise_sources(
@@ -134,7 +134,7 @@ _NAMED = "PILOTAGE_CONFIG"
 
 def _config_file() -> Path | None:
     named = os.environ.get(_NAMED)
-    candidates = [Path(named)] if named else [Path.cwd() / CONFIG_NAME, places().config]
+    candidates = [Path(named)] if named else [Path.cwd() / CONFIG_NAME, paths().config]
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.policies.audit.ed25519 import Ed25519Signer
-from pilotage.policies.ledger.checkpoint_job import vouch
+from pilotage.policies.ledger.checkpoint_job import sign_checkpoint
 from pilotage.policies.ledger.protocol import Ledger
 
 KEY_FILE = "audit.key"
@@ -18,29 +18,31 @@ PAUSE = timedelta(minutes=10)
 """Between two checkpoints: what is younger than that could be rewritten unseen."""
 
 
-def signer_of(places: Places) -> Ed25519Signer:
+def signer_of(paths: StatePaths) -> Ed25519Signer:
     """The signer of this installation; its key is made when there is none. Raises ConfigError."""
-    return Ed25519Signer.kept_at(places.root / KEY_FILE)
+    return Ed25519Signer.kept_at(paths.root / KEY_FILE)
 
 
-class Voucher:
+class CheckpointSigner:
     """A step of the loop. It holds the loop by an InvariantError when the log is not what it was."""
 
     def __init__(
-        self, *, ledger: Ledger, places: Places, directory: Path, clock: Callable[[], datetime]
+        self, *, ledger: Ledger, paths: StatePaths, directory: Path, clock: Callable[[], datetime]
     ) -> None:
         self._ledger = ledger
         self._directory = directory
         self._clock = clock
-        self._signer = signer_of(places)
-        self._origin = f"pilotage {places.root.name}"
+        self._signer = signer_of(paths)
+        self._origin = f"pilotage {paths.root.name}"
         self._next: datetime | None = None
 
-    async def vouch(self) -> bool:
+    async def sign_checkpoint(self) -> bool:
         """Whether a checkpoint was due and the log had something to vouch for."""
         now = self._clock()
         if self._next is not None and now < self._next:
             return False
-        path = await asyncio.to_thread(vouch, self._ledger, self._signer, self._directory, self._origin, now)
+        path = await asyncio.to_thread(
+            sign_checkpoint, self._ledger, self._signer, self._directory, self._origin, now
+        )
         self._next = now + PAUSE
         return path is not None

@@ -1,6 +1,6 @@
-"""The keyed process, `pilotage up`: the only one that holds the Prefect credential, the store file and the ledger.
+"""The controller, `pilotage up`: the only one that holds the Prefect credential, the store file and the ledger.
 
-Composition and nothing else: collector, store owner, gate, injector, ledger, desk, and the key-less agent
+Composition and nothing else: collector, store owner, gate, injector, ledger, API, and the key-less agent
 process beside it, which is started with a scrubbed environment and a token that lives as long as it does.
 """
 
@@ -16,15 +16,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pilotage.flows.api.admin import Governance, Housekeeping
-from pilotage.flows.api.login import Doorkeeper
-from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.admin import AdminEndpoints, PeriodicMaintenance
+from pilotage.flows.api.login import LoginThrottle
+from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.publishing import Publishing, begin_with
-from pilotage.flows.api.queries import Readouts
-from pilotage.flows.api.server import DeskServer
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.queries import QueryEndpoints
+from pilotage.flows.api.server import ApiServer
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
-from pilotage.flows.controller.checkpoints import Voucher, signer_of
+from pilotage.flows.controller.checkpoints import CheckpointSigner, signer_of
 from pilotage.flows.controller.greeting import Start, greeting, read_watched
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
@@ -35,10 +35,10 @@ from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.docs import in_words
-from pilotage.flows.levers.record_cleanup import Tidying
+from pilotage.flows.levers.record_cleanup import RecordCleanup
 from pilotage.flows.levers.reschedule_run import RescheduleLever
-from pilotage.flows.notify.notifier import Announcer
-from pilotage.flows.notify.projector import Chronicle
+from pilotage.flows.notify.notifier import Notifier
+from pilotage.flows.notify.projector import AuditProjector
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.policies.cedar.bundle import Bundle
@@ -50,7 +50,7 @@ from pilotage.policies.types import Identity, Mode
 from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
 from pilotage.telemetry.prefect.collector import PrefectCollector
 from pilotage.telemetry.prefect.http import ServerVersion, api_address, check_server
-from pilotage.telemetry.queries.runs import floor, worker_let_go
+from pilotage.telemetry.queries.runs import queue_snapshots, worker_released
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.retention import Retention
 from pilotage.telemetry.store.socket import StoreServer
@@ -64,21 +64,21 @@ AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 
 @contextlib.contextmanager
-def only_one(places: Places) -> Iterator[tuple[Path, ...]]:
+def only_one(paths: StatePaths) -> Iterator[tuple[Path, ...]]:
     """Holds the state directory's lock. Raises ConfigError naming the process that has it.
 
     The directory is made ready for it before; ConfigError too when it cannot be. Yields the paths in it that
     others could open until now.
     """
-    tightened = prepare_state_directory(places.root)
-    with places.lock.open("a+") as file:
+    tightened = prepare_state_directory(paths.root)
+    with paths.lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise ConfigError(
-                f"Starting in {places.root}: process {holder} already runs `pilotage up` here. "
+                f"Starting in {paths.root}: process {holder} already runs `pilotage up` here. "
                 "Stop it, or choose another directory with --state-dir."
             ) from exc
         file.truncate(0)
@@ -87,12 +87,12 @@ def only_one(places: Places) -> Iterator[tuple[Path, ...]]:
         yield tightened
 
 
-class KeyedProcess:
+class Controller:
     """Everything that runs in `pilotage up`."""
 
     def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda text: None) -> None:
         self._settings = settings
-        self._places = settings.places
+        self._paths = settings.paths
         self._say = say
         self._notices: list[str] = []
         """What is unusual about this start."""
@@ -100,25 +100,25 @@ class KeyedProcess:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then leaves no process, socket or lock behind."""
-        settings, places = self._settings, self._places
+        settings, paths = self._settings, self._paths
         with contextlib.ExitStack() as stack:
             # what a person must mend is found before Prefect is asked anything
-            tightened = stack.enter_context(only_one(places))
+            tightened = stack.enter_context(only_one(paths))
             if tightened:
                 self._notices.append(
                     f"others could open {len(tightened)} path(s) of the state directory, and cannot any more"
                 )
             configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
-            book = IdentityBook(places.users)
-            if made := ensure_admin(book, places):
+            book = IdentityBook(paths.users)
+            if made := ensure_admin(book, paths):
                 self._notices.append(made.as_text())
-            store = DuckDBStore(places.telemetry)
+            store = DuckDBStore(paths.telemetry)
             stack.callback(store.close)
-            ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
+            ledger = SqlLedger(f"sqlite:///{paths.ledger}", standing=book.standing)
             stack.callback(ledger.close)
             bundle = begin_with(
                 ledger,
-                signer_of(places),
+                signer_of(paths),
                 configured,
                 policies=settings.policies,
                 guardrails=settings.guardrails,
@@ -134,7 +134,7 @@ class KeyedProcess:
                     f"the published policies {bundle.hash[:12]} do not fit this version, so everything is denied "
                     f"({why}); run `pilotage policy publish` with ones that do"
                 )
-            self._say(f"starting in {places.root}, asking Prefect at {api_address()}")
+            self._say(f"starting in {paths.root}, asking Prefect at {api_address()}")
             try:
                 server = await unless_stopped(stop, check_server())
             except AdapterError:
@@ -144,7 +144,7 @@ class KeyedProcess:
             if server is None:
                 self._say("stopped")
                 return
-            reader = StoreServer(store, places.store_socket)
+            reader = StoreServer(store, paths.store_socket)
             stack.callback(reader.close)
             api = PrefectApi.from_prefect_settings()
             try:
@@ -165,10 +165,10 @@ class KeyedProcess:
         ledger: SqlLedger,
         api: PrefectApi,
     ) -> None:
-        settings, places = self._settings, self._places
+        settings, paths = self._settings, self._paths
         gate = Gate(bundle)
         kill_switch = KillSwitch(
-            places.stop_file, ledger, resume_votes=lambda: gate.bundle.guardrails.resume_votes
+            paths.stop_file, ledger, resume_votes=lambda: gate.bundle.guardrails.resume_votes
         )
         switch = ModeSwitch(ledger, settings.mode, _now)
         collector = PrefectCollector(
@@ -177,21 +177,21 @@ class KeyedProcess:
             on_change=lambda runs: self._wake.set(),
         )
 
-        async def let_go(run_id: str, after: datetime) -> bool:
-            return await asyncio.to_thread(worker_let_go, store, run_id, after)
+        async def worker_has_released(run_id: str, after: datetime) -> bool:
+            return await asyncio.to_thread(worker_released, store, run_id, after)
 
         async def drained(pool: str, queue: str) -> bool:
-            known = {(q.pool, q.queue): q for q in await asyncio.to_thread(floor, store)}
+            known = {(q.pool, q.queue): q for q in await asyncio.to_thread(queue_snapshots, store)}
             return (pool, queue) in known and known[pool, queue].waiting == 0
 
         ui_url = api.api_url.removesuffix("/api")
-        announcer = Announcer(
+        notifier = Notifier(
             webhook_url=settings.webhook_url.get_secret_value(),
             routing_key=settings.webhook_routing_key.get_secret_value(),
             ui_url=ui_url,
             api=api,
         )
-        levers = build_levers(let_go=let_go, announcer=announcer, api=api)
+        levers = build_levers(worker_has_released=worker_has_released, notifier=notifier, api=api)
         injector = Injector(
             ledger=ledger,
             gate=gate,
@@ -204,8 +204,8 @@ class KeyedProcess:
             drained=drained,
             limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
         )
-        chronicle = Chronicle(ledger=ledger, store=store, announcer=announcer, mode=switch.mode)
-        operations = Operations(
+        chronicle = AuditProjector(ledger=ledger, store=store, notifier=notifier, mode=switch.mode)
+        operations = ProposalEndpoints(
             ledger=ledger,
             gate=gate,
             injector=injector,
@@ -220,7 +220,7 @@ class KeyedProcess:
             },
             wake=self._wake.set,
         )
-        governance = Governance(
+        governance = AdminEndpoints(
             ledger=ledger,
             gate=gate,
             judge=injector.judge,
@@ -232,33 +232,33 @@ class KeyedProcess:
         publishing = Publishing(
             ledger=ledger,
             gate=gate,
-            signer=signer_of(places),
+            signer=signer_of(paths),
             standing=book.standing,
             mode=switch.mode,
             clock=_now,
             swapped=lambda now: self._say(f"policies {now.hash} are in force now"),
         )
-        readouts = Readouts(
+        readouts = QueryEndpoints(
             ledger=ledger,
             gate=gate,
             agent=AGENT,
             mode=switch.mode,
             clock=_now,
             levers=in_words(levers),
-            places={"ui": ui_url},
+            paths={"ui": ui_url},
         )
-        desk = DeskServer(
-            places.desk_socket,
+        control_api = ApiServer(
+            paths.api_socket,
             {**operations.table(), **governance.table(), **publishing.table(), **readouts.table()},
             book.authenticate,
-            sign_in=Doorkeeper(book, _now).sign_in,
+            sign_in=LoginThrottle(book, _now).sign_in,
         )
-        await desk.start()
+        await control_api.start()
         watch_from = _watch_from(store)
         lapsed = switch.begin()
         if lapsed:
             self._notices.append(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
-        token = book.lend(AGENT)
+        token = book.issue_session_token(AGENT)
         # a process that died while it moved a due run may have left its queue on hold
         writing = switch.mode() in (Mode.APPROVE, Mode.AUTO)
         freed = await unless_stopped(stop, RescheduleLever(api).release_all()) if writing else 0
@@ -275,8 +275,8 @@ class KeyedProcess:
             mode=switch.mode(),
             source=switch.source,
             policies=bundle.hash,
-            root=places.root,
-            token_file=places.token,
+            root=paths.root,
+            token_file=paths.token,
             watched=await unless_stopped(stop, read_watched()),
             notices=self._notices,
         )
@@ -284,29 +284,29 @@ class KeyedProcess:
             self._say(line)
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
-            "judging again": lambda: judge_held(injector, ledger, kill_switch),
+            "judging again": lambda: judge_deferred(injector, ledger, kill_switch),
             "admitting": lambda: _admit_all(injector, ledger, switch.mode()),
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
             "undoing": injector.undo_due,
-            "housekeeping": Housekeeping(ledger=ledger, gate=gate, clock=_now).keep,
-            "tidying": Tidying(
+            "housekeeping": PeriodicMaintenance(ledger=ledger, gate=gate, clock=_now).keep,
+            "tidying": RecordCleanup(
                 api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=_now
             ).keep,
             "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
             "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, _now()),
         }
         if settings.checkpoints is not None:
-            steps["vouching"] = Voucher(
-                ledger=ledger, places=places, directory=settings.checkpoints, clock=_now
-            ).vouch
+            steps["vouching"] = CheckpointSigner(
+                ledger=ledger, paths=paths, directory=settings.checkpoints, clock=_now
+            ).sign_checkpoint
         # apart from the loop: a slow pager must not hold up a delivery
         telling = {"writing the chronicle": chronicle.catch_up}
         tasks = [
             asyncio.create_task(collector.run(stop), name="collector"),
             asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),
             asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
-            asyncio.create_task(keep_agent(places, token, watch_from, stop, self._say), name="agent"),
+            asyncio.create_task(keep_agent(paths, token, watch_from, stop, self._say), name="agent"),
             asyncio.create_task(self._retain(store, stop), name="retention"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
@@ -321,7 +321,7 @@ class KeyedProcess:
             await end_tasks(tasks)
             with contextlib.suppress(AdapterError, TimeoutError):
                 await asyncio.wait_for(chronicle.catch_up(), CANCEL_WITHIN)
-            await desk.close()
+            await control_api.close()
             self._say("stopped")
 
     async def _turn(
@@ -368,7 +368,7 @@ def _watch_from(store: DuckDBStore) -> datetime:
     return max(first, _now() - LOOK_BACK)
 
 
-async def judge_held(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
+async def judge_deferred(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
     """Judges what only the kill switch or Prefect's silence had denied, once that is over.
 
     Besides, what a process that died had filed and not judged.

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.state_directory import prepare_state_directory
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.roles import Role
@@ -32,7 +32,7 @@ class NewAdmin:
         return f"{self.name} is admin and operator now, since there was no admin; {where}"
 
 
-def ensure_admin(book: IdentityBook, places: Places) -> NewAdmin | None:
+def ensure_admin(book: IdentityBook, paths: StatePaths) -> NewAdmin | None:
     """Make the owner of the state directory an admin if the users file has none; return them, or None.
 
     Their token is written where every command looks for one, readable by this user only. Somebody who is in the
@@ -45,29 +45,29 @@ def ensure_admin(book: IdentityBook, places: Places) -> NewAdmin | None:
     if any(person.name == name for person in everyone):
         book.give_roles(name, OWNER_ROLES)
         return NewAdmin(name=name, token_file=None)
-    write_token(places.token, book.add(name, roles=OWNER_ROLES))
-    return NewAdmin(name=name, token_file=places.token)
+    write_token(paths.token, book.add(name, roles=OWNER_ROLES))
+    return NewAdmin(name=name, token_file=paths.token)
 
 
 def add_person(
-    places: Places, name: str, roles: Collection[str], teams: Collection[str]
+    paths: StatePaths, name: str, roles: Collection[str], teams: Collection[str]
 ) -> tuple[str, NewAdmin | None]:
     """Add a person to the users file; return their token, and the admin who had to be made besides.
 
     The first person of an installation may be the owner: they get the roles of an admin besides those named.
     Raises ConfigError for a state directory that cannot be used, a name that is taken and roles that there are not.
     """
-    prepare_state_directory(places.root)
-    book = IdentityBook(places.users)
+    prepare_state_directory(paths.root)
+    book = IdentityBook(paths.users)
     has_admin = any(Role.ADMIN in person.roles for person in book.everyone())
     if has_admin or Role.ADMIN in roles:
         return book.add(name, roles=roles, teams=teams), None
     if name == owner_name() and Role.AGENT not in roles:
         token = book.add(name, roles={*roles, *OWNER_ROLES}, teams=teams)
-        write_token(places.token, token)
-        return token, NewAdmin(name=name, token_file=places.token)
+        write_token(paths.token, token)
+        return token, NewAdmin(name=name, token_file=paths.token)
     token = book.add(name, roles=roles, teams=teams)  # first, so that a wrong role leaves nothing behind
-    return token, ensure_admin(book, places)
+    return token, ensure_admin(book, paths)
 
 
 def write_token(path: Path, token: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs the keyed process until a signal or Ctrl-C ends it."""
+"""Runs the controller until a signal or Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pilotage.flows.config.settings import load_settings
-from pilotage.flows.controller.controller import KeyedProcess
+from pilotage.flows.controller.controller import Controller
 from pilotage.flows.controller.shutdown import run_until_signal
 
 
@@ -26,4 +26,4 @@ def run_up(
         logging.getLogger(loud).setLevel(logging.INFO)
     settings = load_settings(config=config, state_dir=state_dir, mode=mode)
     os.umask(0o077)  # journals of the databases, logs and sockets too are this user's alone
-    asyncio.run(run_until_signal(KeyedProcess(settings, say=say).run))
+    asyncio.run(run_until_signal(Controller(settings, say=say).run))

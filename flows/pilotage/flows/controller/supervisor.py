@@ -1,6 +1,6 @@
 """Starts the key-less agent process beside the keyed one and keeps it alive.
 
-Its environment is scrubbed of whatever opens Prefect, and its token lives as long as the keyed process does.
+Its environment is scrubbed of whatever opens Prefect, and its token lives as long as the controller does.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
-from pilotage.flows.config.credentials import keyless
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.credentials import without_credentials
+from pilotage.flows.config.paths import StatePaths
 
 
 async def keep_agent(
-    places: Places, token: str, watch_from: datetime, stop: asyncio.Event, say: Callable[[str], None]
+    paths: StatePaths, token: str, watch_from: datetime, stop: asyncio.Event, say: Callable[[str], None]
 ) -> None:
     """Keeps the key-less agent process alive, with a growing pause after each death."""
     pause = 1.0
     while not stop.is_set():
         started = datetime.now(UTC)
-        process, output = await _start_agent(places, token, watch_from)
+        process, output = await _start_agent(paths, token, watch_from)
         ended = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -34,16 +34,16 @@ async def keep_agent(
         if stop.is_set():
             return
         pause = 1.0 if datetime.now(UTC) - started > timedelta(minutes=1) else min(pause * 2, 60.0)
-        say(f"the agent process ended ({process.returncode}); see {places.log}; again in {pause:.0f} s")
+        say(f"the agent process ended ({process.returncode}); see {paths.log}; again in {pause:.0f} s")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
 
 
 async def _start_agent(
-    places: Places, token: str, watch_from: datetime
+    paths: StatePaths, token: str, watch_from: datetime
 ) -> tuple[asyncio.subprocess.Process, IO[bytes]]:
-    places.log.parent.mkdir(parents=True, exist_ok=True)
-    output = places.log.open("ab")
+    paths.log.parent.mkdir(parents=True, exist_ok=True)
+    output = paths.log.open("ab")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -51,8 +51,8 @@ async def _start_agent(
         str(os.getpid()),
         "pilotage.flows.agent.process",
         env={
-            **keyless(os.environ),
-            "PILOTAGE_STATE_DIR": str(places.root),
+            **without_credentials(os.environ),
+            "PILOTAGE_STATE_DIR": str(paths.root),
             "PILOTAGE_AGENT_TOKEN": token,
             "PILOTAGE_WATCH_FROM": watch_from.isoformat(),
         },

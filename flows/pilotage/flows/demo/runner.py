@@ -20,16 +20,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pilotage.flows.api.client import DeskClient
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.client import ApiClient
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.demo.client import Bridge
 from pilotage.flows.demo.fake_services import World
 from pilotage.flows.demo.patience import FIRST_RUN, HISTORY, SERVER_START, Patience
-from pilotage.flows.demo.scenarios import ACTS, Act, Sighting, belongs, row_of
+from pilotage.flows.demo.scenarios import ACTS, Act, Observation, belongs, row_of
 from pilotage.flows.demo.spending import Phases, cpu_seconds
 from pilotage.flows.dev.embedded import EmbeddedPrefect
 from pilotage.policies.identity.users import IdentityBook
-from pilotage.telemetry.errors import DeskError, OrchestratorError
+from pilotage.telemetry.errors import ApiError, OrchestratorError
 
 SLOTS = 3
 """Concurrency limit of the demo's pool."""
@@ -72,7 +72,7 @@ PLANNER: Mapping[str, timedelta] = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Stage:
+class DemoRunner:
     """One performance."""
 
     say: Callable[[str], None]
@@ -84,7 +84,7 @@ class Stage:
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _prefect: EmbeddedPrefect | None = None
     _world: World | None = None
-    _places: Places | None = None
+    _paths: StatePaths | None = None
     _tokens: dict[str, str] = field(default_factory=dict)
     _up: subprocess.Popen[bytes] | None = None
     _outage_ends: float = float("inf")
@@ -99,13 +99,13 @@ class Stage:
         return self._prefect
 
     @property
-    def places(self) -> Places:
+    def paths(self) -> StatePaths:
         """The state directory of the demo, once set up."""
-        if self._places is None:
+        if self._paths is None:
             raise OrchestratorError(
                 "Asking for the demo's state: the stage is not set up. Call set_up first."
             )
-        return self._places
+        return self._paths
 
     def set_up(self) -> None:
         """Everything runs when it returns: server, worker, history, `pilotage up`, two people with tokens."""
@@ -121,7 +121,7 @@ class Stage:
         with phase("deploy nine flows"):
             prefect.create_pool(concurrency_limit=SLOTS)
             worker = prefect.launch_worker()
-            prefect.deploy_shipped(within=self.patience.scaled(SET_UP_STEP))
+            prefect.deploy_examples(within=self.patience.scaled(SET_UP_STEP))
         self.say("nine flows are deployed; running eleven of their runs for a history")
         with phase("run a history"):
             quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL"}
@@ -130,13 +130,13 @@ class Stage:
             )
         self.patience.learn(self.phases.seconds["run a history"], idle=HISTORY)
         with phase("start `pilotage up`"):
-            self._places = Places(root=root / "state")
+            self._paths = StatePaths(root=root / "state")
             self._people()
             self._write_settings()
             self._start_up()
             prefect.await_worker(worker)
             self.say("a process worker is online")
-            self._wait_for_desk()
+            self._wait_for_api()
         self.say("pilotage is aboard, in auto mode, with " + (self._model() or "no language model"))
 
     def play(self) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ class Stage:
         self.patience.begin()
         told: dict[str, str] = {}
         ended: dict[tuple[int, str], float] = {}
-        crowd = first = False
+        backlog = first = False
         while True:
             if self._up is not None and self._up.poll() is not None:
                 raise OrchestratorError(
@@ -169,9 +169,9 @@ class Stage:
             if not first and any(_ended_once(run) for run in runs.values()):
                 first = True
                 self.patience.learn(since, idle=FIRST_RUN)
-            if not crowd and all(_ended_once(run) for key, run in runs.items() if key != "at_risk"):
-                self._crowd_the_queues(bridge)
-                crowd = True
+            if not backlog and all(_ended_once(run) for key, run in runs.items() if key != "at_risk"):
+                self._fill_the_queues(bridge)
+                backlog = True
             for row in rows:
                 if row["ok"]:
                     ended.setdefault((row["case"], row["title"]), round(since, 1))
@@ -207,8 +207,8 @@ class Stage:
         return {
             "Prefect UI": self.prefect.ui_url,
             "Prefect user:password": self.prefect.auth_string,
-            "state directory": str(self.places.root),
-            "approver's token": str(self.places.root / "ann.token"),
+            "state directory": str(self.paths.root),
+            "approver's token": str(self.paths.root / "ann.token"),
         }
 
     def _open_incidents(self, bridge: Bridge) -> None:
@@ -229,7 +229,7 @@ class Stage:
         self.runs["tier0"] = start("payments")
         self.say("seven runs are on their way, each with a fault of its own")
 
-    def _crowd_the_queues(self, bridge: Bridge) -> None:
+    def _fill_the_queues(self, bridge: Bridge) -> None:
         seconds = self.patience.scaled(LONG_REPORT).total_seconds()
         for _ in range(CROWD):
             bridge.start("long-report", parameters={"seconds": seconds})
@@ -241,14 +241,15 @@ class Stage:
         self.say("the queue `high` takes every slot; two runs wait in `low`, the last with a near deadline")
 
     def _look(self, runs: Mapping[str, Mapping[str, Any]], told: dict[str, str]) -> list[dict[str, Any]]:
-        desk = self._desk("ann")
+        control_api = self._control_api("ann")
         details = [
-            desk.call("proposal", proposal_id=row["proposal_id"]) for row in desk.call("proposals", limit=200)
+            control_api.call("proposal", proposal_id=row["proposal_id"])
+            for row in control_api.call("proposals", limit=200)
         ]
         for detail in details:
             self._tell(told, detail)
             if detail["status"] == "needs_approval" and not detail["votes"]:
-                desk.call(
+                control_api.call(
                     "vote",
                     proposal_id=detail["proposal_id"],
                     digest=detail["digest"],
@@ -266,9 +267,9 @@ class Stage:
                 if detail["target"] == f"run:{run.get('id')}"
                 and detail["status"] in ("delivered", "verified", "failed", "undone", "unknown")
             )
-            story = desk.call("why", subject=mine["proposal_id"]) if mine else []
-            sighting = Sighting(detail=mine, story=story) if mine else None
-            rows.append(row_of(act, sighting, run=run, ui_url=self.prefect.ui_url, injected=injected))
+            story = control_api.call("why", subject=mine["proposal_id"]) if mine else []
+            observation = Observation(detail=mine, story=story) if mine else None
+            rows.append(row_of(act, observation, run=run, ui_url=self.prefect.ui_url, injected=injected))
         return rows
 
     def _belonging(
@@ -297,18 +298,18 @@ class Stage:
             )
 
     def _people(self) -> None:
-        self.places.root.mkdir(parents=True, mode=0o700)
-        book = IdentityBook(self.places.users)
+        self.paths.root.mkdir(parents=True, mode=0o700)
+        book = IdentityBook(self.paths.users)
         self._tokens = {
             "pat": book.add("pat", roles=("operator", "admin"), teams=("platform",)),
             "ann": book.add("ann", roles=("approver",), teams=("finance",)),
         }
         for name, token in self._tokens.items():
-            path = self.places.root / f"{name}.token"
+            path = self.paths.root / f"{name}.token"
             path.touch(mode=0o600)
             path.write_text(token + "\n")
-        self.places.token.touch(mode=0o600)
-        self.places.token.write_text(self._tokens["pat"] + "\n")
+        self.paths.token.touch(mode=0o600)
+        self.paths.token.write_text(self._tokens["pat"] + "\n")
 
     def _write_settings(self) -> None:
         world = self._world.url if self._world else ""
@@ -318,7 +319,7 @@ class Stage:
         )
         if self.llm_url:
             text += f'\n[llm]\nbase_url = "{self.llm_url}"\napi_key = "scripted"\nmodel = "scripted"\ntimeout = "PT5S"\n'
-        self.places.config.write_text(text)
+        self.paths.config.write_text(text)
 
     def _model(self) -> str:
         if self.llm_url:
@@ -330,12 +331,12 @@ class Stage:
         return {
             **self.prefect.env,
             **kept,
-            "PILOTAGE_STATE_DIR": str(self.places.root),
-            "PILOTAGE_CONFIG": str(self.places.config),
+            "PILOTAGE_STATE_DIR": str(self.paths.root),
+            "PILOTAGE_CONFIG": str(self.paths.config),
         }
 
     def _start_up(self) -> None:
-        with (self.places.root / "up.log").open("ab") as log:
+        with (self.paths.root / "up.log").open("ab") as log:
             self._up = subprocess.Popen(
                 [
                     sys.executable,
@@ -346,20 +347,20 @@ class Stage:
                     "up",
                 ],
                 env=self._environment(),
-                cwd=self.places.root,
+                cwd=self.paths.root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
-    def _wait_for_desk(self) -> None:
+    def _wait_for_api(self) -> None:
         deadline = time.monotonic() + self.patience.scaled(SET_UP_STEP).total_seconds()
         while True:
             try:
-                if self._desk("pat").call("status")["collector"].get("connected"):
+                if self._control_api("pat").call("status")["collector"].get("connected"):
                     return
-            except DeskError as exc:
+            except ApiError as exc:
                 if self._up is None or self._up.poll() is not None or time.monotonic() > deadline:
                     raise OrchestratorError(f"Starting `pilotage up`: {exc}\n{self._up_log()}") from exc
             if time.monotonic() > deadline:
@@ -369,12 +370,12 @@ class Stage:
             time.sleep(0.2)
 
     def _up_log(self) -> str:
-        path = self.places.root / "up.log"
+        path = self.paths.root / "up.log"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return "\n".join(lines[-25:])
 
-    def _desk(self, name: str) -> DeskClient:
-        return DeskClient(self.places.desk_socket, self._tokens[name])
+    def _control_api(self, name: str) -> ApiClient:
+        return ApiClient(self.paths.api_socket, self._tokens[name])
 
 
 def _ended_once(run: Mapping[str, Any]) -> bool:

@@ -128,13 +128,13 @@ ACTS: tuple[Act, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Observation:
     """One proposal that belongs to an act, with its story."""
 
     detail: Mapping[str, Any]
-    """As the desk's operation `proposal` answers."""
+    """As the API's operation `proposal` answers."""
     story: Sequence[Mapping[str, Any]]
-    """As the desk's operation `why` answers for the proposal."""
+    """As the API's operation `why` answers for the proposal."""
 
 
 def belongs(act: Act, detail: Mapping[str, Any], *, run_id: str, deployment_id: str) -> bool:
@@ -164,7 +164,7 @@ def settled_at(story: Sequence[Mapping[str, Any]], *, deny: bool) -> datetime | 
 
 def row_of(
     act: Act,
-    sighting: Sighting | None,
+    observation: Observation | None,
     *,
     run: Mapping[str, Any],
     ui_url: str,
@@ -192,10 +192,10 @@ def row_of(
         "waits_for": "",
         "ok": False,
     }
-    if sighting is None:
+    if observation is None:
         row["waits_for"] = waits_for(act, None, run=run)
         return row
-    detail, story = sighting.detail, sighting.story
+    detail, story = observation.detail, observation.story
     case = detail["case"]
     first = first_verdict(story)
     ends = [step for step in story if step["step"] in ("verified", "undone", "refused")]
@@ -228,7 +228,7 @@ def row_of(
         and (act.verdict != "needs_approval" or bool(row["approved_by"]))
     )
     if not row["ok"]:
-        row["waits_for"] = waits_for(act, sighting, run=run)
+        row["waits_for"] = waits_for(act, observation, run=run)
     return row
 
 
@@ -243,14 +243,14 @@ NEXT: Mapping[str, str] = {
 """What comes next for a proposal by its status."""
 
 
-def waits_for(act: Act, sighting: Sighting | None, *, run: Mapping[str, Any]) -> str:
+def waits_for(act: Act, observation: Observation | None, *, run: Mapping[str, Any]) -> str:
     """Return what an act that has not ended as it should waits for, or what went wrong with it."""
     where = f"its run is {run['state_name']}" if run.get("state_name") else "its run is not there yet"
     if not run:
         return "the first attempts of the other runs to end, after which its own run is started"
-    if sighting is None:
+    if observation is None:
         return f"a proposal of {act.action}; {where}"
-    verdict, status = first_verdict(sighting.story).get("outcome", ""), str(sighting.detail["status"])
+    verdict, status = first_verdict(observation.story).get("outcome", ""), str(observation.detail["status"])
     if verdict and verdict != act.verdict:
         return f"nothing: the verdict on {act.action} was {verdict}, not {act.verdict}"
     if status in act.statuses:

@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Pending
 
-from pilotage.flows.dev.embedded import SHIPPED
+from pilotage.flows.dev.embedded import EXAMPLES
 
 HISTORY: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("sync_warehouse", 5, {"source_url": "{world}/warehouse"}),
@@ -29,9 +29,9 @@ HISTORY: tuple[tuple[str, int, dict[str, Any]], ...] = (
 
 
 def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SHIPPED / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(SHIPPED / f"{name}.py")
+        raise FileNotFoundError(EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -28,7 +28,7 @@ import httpx
 from pilotage.flows.dev import fork_server
 from pilotage.telemetry.errors import OrchestratorError
 
-SHIPPED = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 """The Prefect project that comes with pilotage."""
 POOL = "pilotage"
 QUEUES = ("high", "default", "low")
@@ -175,7 +175,7 @@ class EmbeddedPrefect:
         self, name: str = POOL, *, queues: Sequence[str] = QUEUES, concurrency_limit: int | None = None
     ) -> None:
         """Nothing; the process pool exists with our job template and these queues, first served first."""
-        template: dict[str, Any] = json.loads((SHIPPED / "pool.json").read_text())
+        template: dict[str, Any] = json.loads((EXAMPLES / "pool.json").read_text())
         if self._preload:
             command = fork_server.shell_command(self._fork_socket, "prefect.engine")
             template["variables"]["properties"]["command"]["default"] = command
@@ -272,9 +272,9 @@ class EmbeddedPrefect:
             )
         return ran.stdout
 
-    def deploy_shipped(self, *, within: timedelta = timedelta(seconds=180)) -> None:
+    def deploy_examples(self, *, within: timedelta = timedelta(seconds=180)) -> None:
         """Nothing; every shipped deployment exists on this server."""
-        self.run_cli("deploy", "--all", cwd=SHIPPED, within=within)
+        self.run_cli("deploy", "--all", cwd=EXAMPLES, within=within)
 
     def stop(self) -> None:
         """Nothing; every process that was started here is gone, workers first. Harmless when called twice."""

@@ -115,7 +115,7 @@ class ModelFacts:
     endpoint: str = ""
     name: str = ""
     problem: str = ""
-    offered: tuple[str, ...] = ()
+    permitted_kinds: tuple[str, ...] = ()
     """The models that the endpoint lists; empty when it lists none."""
 
 

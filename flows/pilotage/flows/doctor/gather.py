@@ -13,7 +13,7 @@ import httpx
 
 from pilotage.flows.api.client import token_for, token_path
 from pilotage.flows.api.offline_ledger import reading_ledger
-from pilotage.flows.config.paths import Places, places, runner_of
+from pilotage.flows.config.paths import StatePaths, paths, runner_of
 from pilotage.flows.config.settings import LLMSettings, Settings, load_settings
 from pilotage.flows.controller.state_directory import check_state_directory, loose_paths, permissions_of
 from pilotage.flows.doctor.checks import numbers
@@ -30,7 +30,7 @@ from pilotage.flows.doctor.facts import (
 )
 from pilotage.flows.doctor.server import KeyRefusedError, ServerReader
 from pilotage.flows.execution.mode import FIRST, ModeSwitch
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.planner.actions.types import Severity
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.identity.users import IdentityBook
@@ -59,7 +59,7 @@ class Request:
 async def gather_facts(asked: Request) -> DoctorFacts:
     """Return the facts. Raises nothing that a person could mend."""
     settings, trouble = _settings(asked)
-    where = settings.places
+    where = settings.paths
     api_url, server, key_refused = await _server()
     directory = _problem_of(lambda: check_state_directory(where.root))
     exists = where.root.is_dir()
@@ -106,7 +106,7 @@ def _settings(asked: Request) -> tuple[Settings, Problem | None]:
         return load_settings(config=asked.config, state_dir=asked.state_dir), None
     except PilotageError as exc:
         try:
-            root = places(asked.state_dir).root
+            root = paths(asked.state_dir).root
         except PilotageError:
             root = Path.home() / ".pilotage"
         return Settings.model_construct(state_dir=root), Problem(message=str(exc))
@@ -120,7 +120,7 @@ def _problem_of(check: Any) -> Problem | None:
     return None
 
 
-def _token(where: Places, token_file: Path | None) -> str | Problem:
+def _token(where: StatePaths, token_file: Path | None) -> str | Problem:
     try:
         token = token_for(where, token_file)
         person = IdentityBook(where.users).authenticate(token)
@@ -134,7 +134,7 @@ def _token(where: Places, token_file: Path | None) -> str | Problem:
     return person.name
 
 
-def _users(where: Places) -> tuple[UserFacts, ...] | Problem:
+def _users(where: StatePaths) -> tuple[UserFacts, ...] | Problem:
     try:
         people = IdentityBook(where.users).everyone()
     except PilotageError as exc:
@@ -142,14 +142,14 @@ def _users(where: Places) -> tuple[UserFacts, ...] | Problem:
     return tuple(UserFacts(name=each.name, is_admin=Role.ADMIN in each.roles) for each in people)
 
 
-def _running(where: Places) -> str:
+def _running(where: StatePaths) -> str:
     try:
         return runner_of(where) or ""
     except PilotageError:
         return ""  # the check of the state directory says why
 
 
-def _mode(where: Places, settings: Settings) -> ModeFacts | Problem:
+def _mode(where: StatePaths, settings: Settings) -> ModeFacts | Problem:
     try:
         if not where.ledger.exists():
             found = settings.mode
@@ -164,7 +164,7 @@ def _mode(where: Places, settings: Settings) -> ModeFacts | Problem:
         return Problem(message=str(exc))
 
 
-def _policies(where: Places, settings: Settings) -> PolicyFacts | Problem:
+def _policies(where: StatePaths, settings: Settings) -> PolicyFacts | Problem:
     try:
         bundle = Bundle.load(settings.policies, guardrails=settings.guardrails)
         in_force = ""
@@ -181,9 +181,9 @@ async def _webhook(settings: Settings, *, send_test: bool) -> WebhookFacts:
     url = settings.webhook_url.get_secret_value()
     if not url or not send_test:
         return WebhookFacts(configured=bool(url))
-    announcer = Announcer(webhook_url=url, routing_key=settings.webhook_routing_key.get_secret_value())
+    notifier = Notifier(webhook_url=url, routing_key=settings.webhook_routing_key.get_secret_value())
     for event_action in ("trigger", "resolve"):
-        answer = await announcer.page(
+        answer = await notifier.page(
             event_action,
             incident_id="pilotage-doctor",
             run_id="",
@@ -203,7 +203,7 @@ async def _model(llm: LLMSettings) -> ModelFacts:
     key = llm.api_key.get_secret_value()
     shown = redact(endpoint)
     problem = ""
-    offered: tuple[str, ...] = ()
+    permitted_kinds: tuple[str, ...] = ()
     try:
         async with httpx.AsyncClient(timeout=10) as client:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -213,12 +213,14 @@ async def _model(llm: LLMSettings) -> ModelFacts:
         elif answer.status_code >= 500:
             problem = f"it answers HTTP {answer.status_code}"
         elif answer.is_success:
-            offered = tuple(str(each["id"]) for each in answer.json()["data"])
+            permitted_kinds = tuple(str(each["id"]) for each in answer.json()["data"])
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         problem = f"no answer ({type(exc).__name__})"
     except (ValueError, KeyError, TypeError):
-        offered = ()  # it answers, and lists its models in a way of its own or not at all
-    return ModelFacts(configured=True, endpoint=shown, name=llm.model, problem=problem, offered=offered)
+        permitted_kinds = ()  # it answers, and lists its models in a way of its own or not at all
+    return ModelFacts(
+        configured=True, endpoint=shown, name=llm.model, problem=problem, permitted_kinds=permitted_kinds
+    )
 
 
 async def _server() -> tuple[str | Problem, ServerFacts | Problem, bool]:

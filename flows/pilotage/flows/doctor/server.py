@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.doctor.facts import DeploymentFacts, PoolFacts, QueueFacts, ServerFacts
-from pilotage.flows.prefect.http import PrefectDoor
+from pilotage.flows.prefect.http import PrefectHttpClient
 from pilotage.flows.prefect.models import moment
 
 PAGE = 200
@@ -26,7 +26,7 @@ class KeyRefusedError(Exception):
     """The server is there and refuses the credential."""
 
 
-class ServerReader(PrefectDoor):
+class ServerReader(PrefectHttpClient):
     """The routes that the doctor reads. Every method raises OrchestratorError."""
 
     async def version(self) -> str:

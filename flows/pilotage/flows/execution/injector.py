@@ -153,7 +153,7 @@ class Injector:
         try:
             delivery = await lever.execute(
                 proposal.action,
-                mark=entry.mark,
+                idempotency_key=entry.idempotency_key,
                 expected_state_id=proposal.expected_state_id,
                 message=await asyncio.to_thread(self._message, proposal),
             )
@@ -167,7 +167,7 @@ class Injector:
         now = self._clock()
         receipt = Receipt(
             proposal_id=proposal.id,
-            mark=entry.mark,
+            idempotency_key=entry.idempotency_key,
             action=proposal.action,
             effect=delivery.effect,
             before=delivery.before,
@@ -192,7 +192,9 @@ class Injector:
             receipt = receipt_from_json(change.receipt)
             lever = self._levers[receipt.action.kind]
             try:
-                check = await lever.verify(receipt.action, _delivery_of(receipt), mark=receipt.mark)
+                check = await lever.verify(
+                    receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
+                )
             except OrchestratorError as exc:
                 log.warning("verifying %s: %s", await self._name(receipt.proposal_id), exc)
                 continue
@@ -221,7 +223,9 @@ class Injector:
             return Delivery(effect=Effect.REFUSED, reason=f"{proposal_id} changed nothing that still stands")
         receipt = receipt_from_json(change.receipt)
         lever = self._levers[receipt.action.kind]
-        back = await lever.undo(receipt.action, _delivery_of(receipt), mark=receipt.mark)
+        back = await lever.undo(
+            receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
+        )
         await asyncio.to_thread(
             self._ledger.record_undo,
             proposal_id,

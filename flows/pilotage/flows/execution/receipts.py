@@ -59,7 +59,7 @@ class Receipt:
     """Proof of one change, and how to take it back."""
 
     proposal_id: str
-    mark: str
+    idempotency_key: str
     action: Action
     effect: Effect
     before: Mapping[str, Any]
@@ -79,7 +79,9 @@ class Lever(Protocol):
     undoable: str
     """What `undo` restores, or why it cannot; one sentence, shown to people."""
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Repeating it with the same mark has no second effect.
 
         `message` goes into the Prefect state, so that the UI shows who did it and why.
@@ -87,11 +89,11 @@ class Lever(Protocol):
         """
         ...
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the promise was kept yet."""
         ...
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back; REFUSED with a reason where there is none."""
         ...
 
@@ -100,7 +102,7 @@ def receipt_as_json(receipt: Receipt) -> dict[str, Any]:
     """The receipt as plain JSON values, for the ledger."""
     return {
         "proposal_id": receipt.proposal_id,
-        "mark": receipt.mark,
+        "mark": receipt.idempotency_key,
         "action": action_as_json(receipt.action),
         "effect": receipt.effect.value,
         "before": dict(receipt.before),
@@ -114,7 +116,7 @@ def receipt_from_json(value: Mapping[str, Any]) -> Receipt:
     """The receipt that `receipt_as_json` wrote. Raises KeyError or ValueError on anything else."""
     return Receipt(
         proposal_id=value["proposal_id"],
-        mark=value["mark"],
+        idempotency_key=value["mark"],
         action=action_from_json(json.dumps(value["action"])),
         effect=Effect(value["effect"]),
         before=value["before"],

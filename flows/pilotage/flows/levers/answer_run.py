@@ -33,12 +33,14 @@ class AnswerLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. A death between answer and state is mended by repeating it: the answer is known by its mark."""
         if not isinstance(action, AnswerRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        if marked(history, mark):
+        if marked(history, idempotency_key):
             return Delivery(effect=Effect.ALREADY)
         run = await self._api.run(action.run_id)
         keys = run.state.input_keys
@@ -49,7 +51,7 @@ class AnswerLever:
         answer = {one.name: one.value for one in action.answers}
         if reason := why_not_take(await self._api.input(run.id, keys["schema"]) or {}, answer, answer):
             return refused(reason)
-        if not await self._put_down(run, keys["response"], answer, f"{_SENDER}:{mark}"):
+        if not await self._put_down(run, keys["response"], answer, f"{_SENDER}:{idempotency_key}"):
             return refused("somebody else has answered the run already")
         ruling = await self._api.set_state_if(
             run.id,
@@ -57,20 +59,20 @@ class AnswerLever:
             StateType.SCHEDULED if run.state.reschedules else StateType.RUNNING,
             RESUMING if run.state.reschedules else "Running",
             message=message,
-            mark=mark,
+            idempotency_key=idempotency_key,
             scheduled_for=datetime.now(UTC) if run.state.reschedules else None,
         )
-        return await settled(self._api, run, mark, ruling, before={})
+        return await settled(self._api, run, idempotency_key, ruling, before={})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run went on."""
         if not isinstance(action, AnswerRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        ours = marked(history, mark)
+        ours = marked(history, idempotency_key)
         if ours is None:
             return Check(judgement=Judgement.FAILED, detail="our answer is not in the run's history")
-        since = (ours, *after(history, mark))
+        since = (ours, *after(history, idempotency_key))
         now = since[-1]
         if any(state.type is StateType.RUNNING for state in since):
             detail = f"it went on with its answer and is {now.name}"
@@ -80,7 +82,7 @@ class AnswerLever:
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=now.name)
         return Check(judgement=Judgement.PENDING, detail=f"it is {now.name}", final_state=now.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """A refusal: there is no way back."""
         return refused("what a run was told it knows; cancel it if it must not go on")
 

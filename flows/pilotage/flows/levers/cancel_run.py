@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, step_mark, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key, untouched, wrong_lever
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
@@ -36,14 +36,16 @@ class CancelLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, CancelRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         run = await self._api.run(action.run_id)
-        if marked(history, mark):
-            return Delivery(effect=Effect.ALREADY, before=_before(history, mark))
+        if marked(history, idempotency_key):
+            return Delivery(effect=Effect.ALREADY, before=_before(history, idempotency_key))
         if run.state.type in _GONE and _ours_it_seems(history, expected_state_id):
             # Prefect drops our mark when it turns Cancelling into Cancelled by itself
             return Delivery(effect=Effect.ALREADY)
@@ -54,19 +56,29 @@ class CancelLever:
         before = _before_run(run)
         if run.state.type in _WAITING:
             ruling = await self._api.set_state_if(
-                run.id, _WAITING, StateType.CANCELLED, "Cancelled", message=message, mark=mark
+                run.id,
+                _WAITING,
+                StateType.CANCELLED,
+                "Cancelled",
+                message=message,
+                idempotency_key=idempotency_key,
             )
         else:
             ruling = await self._api.set_state_if(
-                run.id, _UNDER_WAY, StateType.CANCELLING, "Cancelling", message=message, mark=mark
+                run.id,
+                _UNDER_WAY,
+                StateType.CANCELLING,
+                "Cancelling",
+                message=message,
+                idempotency_key=idempotency_key,
             )
         if ruling.ruling == "REJECT":
             now = await self._api.run(run.id)
             if now.state.type in _GONE:
                 return Delivery(effect=Effect.DONE, before=before, after={"state_name": now.state.name})
-        return await settled(self._api, run, mark, ruling, before=before)
+        return await settled(self._api, run, idempotency_key, ruling, before=before)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run is cancelled."""
         if not isinstance(action, CancelRun):
             wrong_lever(self.kind, action)
@@ -78,29 +90,29 @@ class CancelLever:
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=state.name)
         return Check(judgement=Judgement.PENDING, detail=f"it is {state.name}", final_state=state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old schedule, for a run that had not started."""
         if not isinstance(action, CancelRun):
             wrong_lever(self.kind, action)
-        back = step_mark(mark, "undo")
+        back = step_key(idempotency_key, "undo")
         history = await self._api.history(action.run_id)
         if marked(history, back):
             return Delivery(effect=Effect.ALREADY)
-        before = delivery.before or _before(history, mark)
+        before = delivery.before or _before(history, idempotency_key)
         if before.get("state_type") != StateType.SCHEDULED.value or not before.get("start"):
             return refused(
                 "the run had started; what its process did is not taken back. Start a new run instead"
             )
         run = await self._api.run(action.run_id)
-        if run.state.type is not StateType.CANCELLED or run.state.transition_id != mark:
-            return refused(f"the run is {run.state.name} by now and no longer as we left it")
+        if run.state.type is not StateType.CANCELLED or run.state.transition_id != idempotency_key:
+            return refused(f"the run is {run.state.name} already and no longer as we left it")
         ruling = await self._api.set_state_if(
             run.id,
             (StateType.CANCELLED,),
             StateType.SCHEDULED,
             str(before["state_name"]) if before.get("state_name") == "AwaitingRetry" else "Scheduled",
             message="pilotage took its cancellation back",
-            mark=back,
+            idempotency_key=back,
             scheduled_for=moment(str(before["start"])),
         )
         return await settled(self._api, run, back, ruling, before={})
@@ -111,9 +123,9 @@ def _before_run(run: RunView) -> dict[str, object]:
     return {"state_type": run.state.type.value, "state_name": run.state.name, "start": start}
 
 
-def _before(history: Sequence[StateView], mark: str) -> dict[str, object]:
+def _before(history: Sequence[StateView], idempotency_key: str) -> dict[str, object]:
     for earlier, later in pairwise(history):
-        if later.transition_id == mark:
+        if later.transition_id == idempotency_key:
             start = earlier.scheduled_for.isoformat() if earlier.scheduled_for else None
             return {"state_type": earlier.type.value, "state_name": earlier.name, "start": start}
     return {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
-from pilotage.flows.levers.idempotency import marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
 from pilotage.planner.actions.types import Action, CancelRun, CancelTree
@@ -35,7 +35,9 @@ class CancelTreeLever:
         self._api = api
         self._one = CancelLever(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery, with what became of each run."""
         if not isinstance(action, CancelTree):
             wrong_lever(self.kind, action)
@@ -43,7 +45,7 @@ class CancelTreeLever:
         before = await self._walk(root)
         if before is None:
             return refused(f"more than {LARGEST} runs hang below this one; a person decides about so many")
-        begun = await self._begun(before, mark)
+        begun = await self._begun(before, idempotency_key)
         if not begun and expected_state_id and root.state.id != expected_state_id:
             return refused("the run has moved on since this was proposed")
         results: dict[str, Any] = {}
@@ -55,7 +57,7 @@ class CancelTreeLever:
             for run in live:
                 done = await self._one.execute(
                     CancelRun(run_id=run.id),
-                    mark=step_mark(mark, run.id),
+                    idempotency_key=step_key(idempotency_key, run.id),
                     expected_state_id="",
                     message=message,
                 )
@@ -66,7 +68,7 @@ class CancelTreeLever:
             return Delivery(effect=Effect.ALREADY, after={"results": results})
         return refused("neither the run nor anything below it is under way")
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether nothing of the tree is left."""
         if not isinstance(action, CancelTree):
             wrong_lever(self.kind, action)
@@ -79,17 +81,19 @@ class CancelTreeLever:
         detail = f"{len(left)} of {len(tree)} runs are left, such as {left[0].id}: {left[0].state.name}"
         return Check(judgement=Judgement.PENDING, detail=detail, final_state=root.state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old schedules, of those runs that had not started; the run itself first."""
         if not isinstance(action, CancelTree):
             wrong_lever(self.kind, action)
         tree = await self._walk(await self._api.run(action.run_id)) or []
         results: dict[str, Any] = {}
         for run in reversed(tree):
-            own = step_mark(mark, run.id)
+            own = step_key(idempotency_key, run.id)
             if not marked(await self._api.history(run.id), own):
                 continue
-            done = await self._one.undo(CancelRun(run_id=run.id), Delivery(effect=Effect.DONE), mark=own)
+            done = await self._one.undo(
+                CancelRun(run_id=run.id), Delivery(effect=Effect.DONE), idempotency_key=own
+            )
             results[run.id] = done.reason if done.effect is Effect.REFUSED else done.effect.value
         for effect in (Effect.DONE, Effect.ALREADY):
             if effect.value in results.values():
@@ -114,10 +118,10 @@ class CancelTreeLever:
             level = below
         return found[::-1]
 
-    async def _begun(self, tree: list[RunView], mark: str) -> bool:
+    async def _begun(self, tree: list[RunView], idempotency_key: str) -> bool:
         for run in tree:
             if run.state.type in (StateType.CANCELLED, StateType.CANCELLING, StateType.SCHEDULED) and marked(
-                await self._api.history(run.id), step_mark(mark, run.id)
+                await self._api.history(run.id), step_key(idempotency_key, run.id)
             ):
                 return True
         return False

@@ -17,7 +17,14 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes, fits_a_note, refused, tombstone, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import (
+    ChangeRecords,
+    fits_a_record,
+    refused,
+    tombstone,
+    untouched,
+    wrong_lever,
+)
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
 from pilotage.planner.actions.types import Action, ChangeParameters, ParameterValue
@@ -33,15 +40,17 @@ class ParametersLever:
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. The old values are written down before they are replaced."""
         if not isinstance(action, ChangeParameters):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         wanted = {change.name: change.value for change in action.changes}
-        note = await self._notes.read("parameters", mark)
+        note = await self._records.read("parameters", idempotency_key)
         if note is not None and (note.get("undone") or _has(run.parameters, wanted)):
             return Delivery(effect=Effect.ALREADY, before=_names(wanted), after={"at": note["at"]})
         if run.state.type is not StateType.SCHEDULED:
@@ -59,14 +68,14 @@ class ParametersLever:
                 "at": datetime.now(UTC).isoformat(),
                 "old": {name: run.parameters[name] for name in wanted if name in run.parameters},
             }
-            if not fits_a_note(note):
+            if not fits_a_record(note):
                 return refused("the old values are too long to be remembered, so they could not be restored")
-            await self._notes.write("parameters", mark, note)
+            await self._records.write("parameters", idempotency_key, note)
         await self._api.set_parameters(run.id, merged)
         await self._api.add_labels(run.id, {"pilotage.parameters": message[:200]})
         return Delivery(effect=Effect.DONE, before=_names(wanted), after={"at": note["at"]})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the new values and had not begun when it got them."""
         if not isinstance(action, ChangeParameters):
             wrong_lever(self.kind, action)
@@ -75,7 +84,7 @@ class ParametersLever:
         wanted = {change.name: change.value for change in action.changes}
         if not _has(run.parameters, wanted):
             return Check(
-                judgement=Judgement.FAILED, detail="the run has other values by now", final_state=state
+                judgement=Judgement.FAILED, detail="the run has other values already", final_state=state
             )
         since = moment(str(delivery.after["at"]))
         history = await self._api.history(run.id)
@@ -89,11 +98,11 @@ class ParametersLever:
             judgement=Judgement.VERIFIED, detail=f"the run has its new {_listed(wanted)}", final_state=state
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old values."""
         if not isinstance(action, ChangeParameters):
             wrong_lever(self.kind, action)
-        note = await self._notes.read("parameters", mark)
+        note = await self._records.read("parameters", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
@@ -102,22 +111,22 @@ class ParametersLever:
         wanted = {change.name: change.value for change in action.changes}
         old: Mapping[str, Any] = note["old"]
         if run.state.type is not StateType.SCHEDULED:
-            return refused(f"the run is {run.state.name} by now; it has read its parameters")
+            return refused(f"the run is {run.state.name} already; it has read its parameters")
         kept = {name: value for name, value in run.parameters.items() if name not in wanted}
         if not _has(run.parameters, wanted) and run.parameters != {**kept, **old}:
             return refused("somebody changed the same parameters since; they stay")
         await self._api.set_parameters(run.id, {**kept, **old})
-        await self._notes.write("parameters", mark, tombstone(note))
+        await self._records.write("parameters", idempotency_key, tombstone(note))
         return Delivery(effect=Effect.DONE, after=_names(wanted))
 
 
 async def give(
-    api: PrefectApi, run: RunView, changes: Sequence[ParameterValue], mark: str, message: str
+    api: PrefectApi, run: RunView, changes: Sequence[ParameterValue], idempotency_key: str, message: str
 ) -> str:
     """Why the run cannot have these parameters, or an empty text when it has them; what was there is noted first."""
-    notes = Notes(api)
+    notes = ChangeRecords(api)
     wanted = {change.name: change.value for change in changes}
-    note = await notes.read("parameters", mark)
+    note = await notes.read("parameters", idempotency_key)
     if note is not None and note.get("undone"):
         return "the change was taken back"
     if note is not None and _has(run.parameters, wanted):
@@ -128,18 +137,20 @@ async def give(
     if note is None:
         old = {name: run.parameters[name] for name in wanted if name in run.parameters}
         note = {"at": datetime.now(UTC).isoformat(), "old": old}
-        if not fits_a_note(note):
+        if not fits_a_record(note):
             return "the old values are too long to be remembered, so they could not be restored"
-        await notes.write("parameters", mark, note)
+        await notes.write("parameters", idempotency_key, note)
     await api.set_parameters(run.id, merged)
     await api.add_labels(run.id, {"pilotage.parameters": message[:200]})
     return ""
 
 
-async def take_back(api: PrefectApi, run_id: str, changes: Sequence[ParameterValue], mark: str) -> None:
+async def take_back(
+    api: PrefectApi, run_id: str, changes: Sequence[ParameterValue], idempotency_key: str
+) -> None:
     """Nothing; the run has what it had before `give`, unless it is under way or somebody changed it since."""
-    notes = Notes(api)
-    note = await notes.read("parameters", mark)
+    notes = ChangeRecords(api)
+    note = await notes.read("parameters", idempotency_key)
     if note is None or note.get("undone"):
         return
     run = await api.run(run_id)
@@ -147,7 +158,7 @@ async def take_back(api: PrefectApi, run_id: str, changes: Sequence[ParameterVal
     if _has(run.parameters, wanted) and (run.state.ended or run.state.type is StateType.SCHEDULED):
         kept = {name: value for name, value in run.parameters.items() if name not in wanted}
         await api.set_parameters(run.id, {**kept, **note["old"]})
-    await notes.write("parameters", mark, tombstone(note))
+    await notes.write("parameters", idempotency_key, tombstone(note))
 
 
 def why_not_take(schema: Mapping[str, Any], wanted: Mapping[str, Any], merged: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import get_args
 
 from pilotage.flows.execution.receipts import Lever
 from pilotage.flows.levers.registry import build_levers
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, DeploymentAction, QueueAction, RunAction
 
@@ -28,7 +28,7 @@ _TAIL = """
 
 | tag | what it says | for |
 |---|---|---|
-| `pilotage:suspend-safe` | its work is done in tasks that keep their results, so it may begin anew | `suspend_run` |
+| `pilotage:suspend-safe` | its work is done in tasks that keep their results, so it may begin again | `suspend_run` |
 | `pilotage:remediation` | it may be started to help another run | `launch_remediation` |
 | `pilotage:overridable` | its tasks under `@overridable("name")` take a value of that name | `override_result` |
 | `pilotage:this-host` | its processes run beside pilotage, which sees when one is gone | `mark_crashed` |
@@ -82,10 +82,12 @@ Each line is held by a test.
 def as_markdown() -> str:
     """The text of README.md."""
 
-    async def let_go(run_id: str, after: datetime) -> bool:
+    async def worker_has_released(run_id: str, after: datetime) -> bool:
         return True
 
-    levers = build_levers(let_go=let_go, announcer=Announcer(), api=PrefectApi("http://127.0.0.1/api"))
+    levers = build_levers(
+        worker_has_released=worker_has_released, notifier=Notifier(), api=PrefectApi("http://127.0.0.1/api")
+    )
     rows = [
         f"| `{kind}` | {row['on']} | {row['does']} | {row['undo']} | {row['within']} |"
         for kind, row in in_words(levers).items()

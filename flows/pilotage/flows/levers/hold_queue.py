@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes, as_before, refused, tombstone, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, tombstone, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, HoldQueue, ReleaseQueue
 from pilotage.telemetry.errors import OrchestratorError
@@ -26,23 +26,25 @@ class HoldLever:
     def __init__(self, api: PrefectApi) -> None:
         self._switch = _Switch(api, paused=True)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, HoldQueue):
             wrong_lever(self.kind, action)
-        return await self._switch.execute(action.pool, action.queue, mark, message)
+        return await self._switch.execute(action.pool, action.queue, idempotency_key, message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether it is held."""
         if not isinstance(action, HoldQueue):
             wrong_lever(self.kind, action)
         return await self._switch.verify(action.pool, action.queue)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the release."""
         if not isinstance(action, HoldQueue):
             wrong_lever(self.kind, action)
-        return await self._switch.undo(action.pool, action.queue, mark)
+        return await self._switch.undo(action.pool, action.queue, idempotency_key)
 
 
 class ReleaseLever:
@@ -55,23 +57,25 @@ class ReleaseLever:
     def __init__(self, api: PrefectApi) -> None:
         self._switch = _Switch(api, paused=False)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, ReleaseQueue):
             wrong_lever(self.kind, action)
-        return await self._switch.execute(action.pool, action.queue, mark, message)
+        return await self._switch.execute(action.pool, action.queue, idempotency_key, message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether it hands out runs."""
         if not isinstance(action, ReleaseQueue):
             wrong_lever(self.kind, action)
         return await self._switch.verify(action.pool, action.queue)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the pause that was there before."""
         if not isinstance(action, ReleaseQueue):
             wrong_lever(self.kind, action)
-        return await self._switch.undo(action.pool, action.queue, mark)
+        return await self._switch.undo(action.pool, action.queue, idempotency_key)
 
 
 class _Switch:
@@ -79,11 +83,11 @@ class _Switch:
 
     def __init__(self, api: PrefectApi, *, paused: bool) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
         self._paused = paused
 
-    async def execute(self, pool: str, queue: str, mark: str, message: str) -> Delivery:
-        note = await self._notes.read("queue", mark)
+    async def execute(self, pool: str, queue: str, idempotency_key: str, message: str) -> Delivery:
+        note = await self._records.read("queue", idempotency_key)
         paused = await self._now(pool, queue)
         if note is not None and (note.get("undone") or note.get("done") or paused is self._paused):
             return Delivery(effect=Effect.ALREADY, before=note, after={"paused": paused})
@@ -97,7 +101,7 @@ class _Switch:
                 "about": _named(pool, queue),
                 "by": message.partition(":")[0][:60],
             }
-            await self._notes.write("queue", mark, note)
+            await self._records.write("queue", idempotency_key, note)
         await self._set(pool, queue, self._paused)
         return Delivery(effect=Effect.DONE, before=note, after={"paused": self._paused})
 
@@ -106,8 +110,8 @@ class _Switch:
         judgement = Judgement.VERIFIED if paused is self._paused else Judgement.FAILED
         return Check(judgement=judgement, detail=f"{_named(pool, queue)} is {_word(paused)}")
 
-    async def undo(self, pool: str, queue: str, mark: str) -> Delivery:
-        note: Mapping[str, Any] | None = await self._notes.read("queue", mark)
+    async def undo(self, pool: str, queue: str, idempotency_key: str) -> Delivery:
+        note: Mapping[str, Any] | None = await self._records.read("queue", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
@@ -115,21 +119,23 @@ class _Switch:
         if await self._now(pool, queue) is not self._paused and not note.get("restoring"):
             if by := await self._ours(pool, queue, not self._paused):
                 # not buried: it is taken back once what lies on top of it is; a repeated delivery does nothing
-                await self._notes.write("queue", mark, {**note, "done": datetime.now(UTC).isoformat()})
+                await self._records.write(
+                    "queue", idempotency_key, {**note, "done": datetime.now(UTC).isoformat()}
+                )
                 return refused(
                     f"{by} has {_word(not self._paused)} {_named(pool, queue)}; take that back first"
                 )
             why = f"somebody has {_word(not self._paused)} {_named(pool, queue)} already"
-            await self._notes.write("queue", mark, tombstone(note, why))
+            await self._records.write("queue", idempotency_key, tombstone(note, why))
             return refused(why)
-        await self._notes.write("queue", mark, {**note, "restoring": True})
+        await self._records.write("queue", idempotency_key, {**note, "restoring": True})
         await self._set(pool, queue, not self._paused)
-        await self._notes.write("queue", mark, tombstone(note))
+        await self._records.write("queue", idempotency_key, tombstone(note))
         return Delivery(effect=Effect.DONE, after={"paused": not self._paused})
 
     async def _ours(self, pool: str, queue: str, paused: bool) -> str:
         """Which change of ours, perhaps of another pilotage, has thrown the switch this way and stands; or empty."""
-        for note in (await self._notes.of("queue")).values():
+        for note in (await self._records.of("queue")).values():
             # `paused` of a note is what it found; one that was taken back is about nothing any more
             if note.get("about") == _named(pool, queue) and note["paused"] is not paused:
                 return str(note.get("by") or "a change of ours")

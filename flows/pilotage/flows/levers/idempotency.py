@@ -30,21 +30,21 @@ _ROOM = 4800
 """Characters that a note may have as JSON; Prefect takes 5000."""
 
 
-def step_mark(mark: str, step: str) -> str:
+def step_key(idempotency_key: str, step: str) -> str:
     """The mark of one step of a delivery: the same for the same step, whenever it is taken."""
-    return str(uuid5(UUID(mark), step))
+    return str(uuid5(UUID(idempotency_key), step))
 
 
-def marked(history: Iterable[StateView], mark: str) -> StateView | None:
+def marked(history: Iterable[StateView], idempotency_key: str) -> StateView | None:
     """The state that was set under this mark, or None."""
-    return next((state for state in history if state.transition_id == mark), None)
+    return next((state for state in history if state.transition_id == idempotency_key), None)
 
 
-def after(history: Iterable[StateView], mark: str) -> tuple[StateView, ...]:
+def after(history: Iterable[StateView], idempotency_key: str) -> tuple[StateView, ...]:
     """The states that came after the one set under this mark."""
     states = tuple(history)
     for index, state in enumerate(states):
-        if state.transition_id == mark:
+        if state.transition_id == idempotency_key:
             return states[index + 1 :]
     return ()
 
@@ -62,24 +62,24 @@ def wrong_lever(kind: str, action: object) -> NoReturn:
     )
 
 
-class Notes:
+class ChangeRecords:
     """What levers must remember across a crash, kept in Prefect as variables named after the mark."""
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def read(self, purpose: Purpose, mark: str) -> Mapping[str, Any] | None:
+    async def read(self, purpose: Purpose, idempotency_key: str) -> Mapping[str, Any] | None:
         """The note, or None."""
-        value = await self._api.variable(_name(purpose, mark))
+        value = await self._api.variable(_name(purpose, idempotency_key))
         return value if isinstance(value, dict) else None
 
-    async def write(self, purpose: Purpose, mark: str, note: Mapping[str, Any]) -> None:
+    async def write(self, purpose: Purpose, idempotency_key: str, note: Mapping[str, Any]) -> None:
         """Nothing; the note is in Prefect."""
-        await self._api.set_variable(_name(purpose, mark), dict(note))
+        await self._api.set_variable(_name(purpose, idempotency_key), dict(note))
 
-    async def forget(self, purpose: Purpose, mark: str) -> None:
+    async def forget(self, purpose: Purpose, idempotency_key: str) -> None:
         """Nothing; there is no such note."""
-        await self._api.delete_variable(_name(purpose, mark))
+        await self._api.delete_variable(_name(purpose, idempotency_key))
 
     async def of(self, purpose: Purpose) -> dict[str, Mapping[str, Any]]:
         """Every note of this purpose, by mark."""
@@ -111,14 +111,14 @@ def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str
 
 
 async def still_running(
-    api: PrefectApi, run_id: str, *, mark: str, expected_state_id: str, only: str
+    api: PrefectApi, run_id: str, *, idempotency_key: str, expected_state_id: str, only: str
 ) -> RunView | Delivery:
     """The RUNNING run that nobody has touched since; or the delivery that ends here, done before or refused.
 
     `only` says why no other run will do.
     """
     history = await api.history(run_id)
-    if ours := marked(history, mark):
+    if ours := marked(history, idempotency_key):
         return Delivery(effect=Effect.ALREADY, after={"at": ours.at.isoformat()})
     run = await api.run(run_id)
     if run.state.type is not StateType.RUNNING:
@@ -128,7 +128,7 @@ async def still_running(
     return run
 
 
-def fits_a_note(value: Mapping[str, Any]) -> bool:
+def fits_a_record(value: Mapping[str, Any]) -> bool:
     """Whether Prefect takes this as one variable."""
     return len(repr(value)) <= _ROOM
 
@@ -147,7 +147,7 @@ def as_before(buried: Mapping[str, Any]) -> Delivery:
     return refused(buried["refused"]) if buried.get("refused") else Delivery(effect=Effect.ALREADY)
 
 
-def held_note(about: str, hold: timedelta) -> dict[str, Any]:
+def held_record(about: str, hold: timedelta) -> dict[str, Any]:
     """The beginning of a note on a change that is taken back by itself: what it is about, and until when."""
     now = datetime.now(UTC)
     return {"at": now.isoformat(), "about": about, "until": (now + hold + _LATE).isoformat()}
@@ -158,5 +158,5 @@ def _until(note: Mapping[str, Any]) -> datetime:
     return moment(str(note["until"])) if note.get("until") else datetime.max.replace(tzinfo=UTC)
 
 
-def _name(purpose: Purpose, mark: str) -> str:
-    return f"{PREFIX}{purpose}_{mark}"
+def _name(purpose: Purpose, idempotency_key: str) -> str:
+    return f"{PREFIX}{purpose}_{idempotency_key}"

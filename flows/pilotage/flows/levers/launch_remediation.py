@@ -12,7 +12,7 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
-from pilotage.flows.levers.idempotency import refused, step_mark, wrong_lever
+from pilotage.flows.levers.idempotency import refused, step_key, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView
 from pilotage.planner.actions.types import Action, CancelRun, LaunchRemediation
@@ -35,14 +35,16 @@ class RemediationLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Task run and run have keys made from the mark, so a repetition finds both."""
         if not isinstance(action, LaunchRemediation):
             wrong_lever(self.kind, action)
         # three questions at once: this lever is there to be quick
         cause, found, remedy = await asyncio.gather(
             self._api.run(action.run_id),
-            self._api.runs_with_key(mark),
+            self._api.runs_with_key(idempotency_key),
             self._api.deployment(action.deployment_id),
         )
         if not found:
@@ -54,17 +56,17 @@ class RemediationLever:
                 return refused(f"deployment {remedy.name!r} is not tagged {REMEDIATION}")
             if remedy.id == cause.deployment_id:
                 return refused("a deployment is no remedy for itself")
-        link = await self._api.create_task_run(_link(cause, mark))
+        link = await self._api.create_task_run(_link(cause, idempotency_key))
         if not found:
             made = await self._api.create_run_of(
-                remedy.id, _remedy(remedy, cause, link, mark, message, action.attempt)
+                remedy.id, _remedy(remedy, cause, link, idempotency_key, message, action.attempt)
             )
         await self._api.end_task_run(link, message=message)
         child = found[0] if found else made
         effect = Effect.ALREADY if found else Effect.DONE
         return Delivery(effect=effect, after={"run_id": child.id, "task_run_id": link})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the remediation stands below the run in trouble, and how it ended."""
         if not isinstance(action, LaunchRemediation):
             wrong_lever(self.kind, action)
@@ -78,33 +80,33 @@ class RemediationLever:
             judgement = Judgement.VERIFIED if state.type is StateType.COMPLETED else Judgement.FAILED
         return Check(judgement=judgement, detail=f"run {child.id} is {state.name}", final_state=state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the remediation's cancellation."""
         if not isinstance(action, LaunchRemediation):
             wrong_lever(self.kind, action)
-        found = await self._api.runs_with_key(mark)
+        found = await self._api.runs_with_key(idempotency_key)
         if not found:
             return refused("nothing is known of this remediation")
         return await CancelLever(self._api).execute(
             CancelRun(run_id=found[0].id),
-            mark=step_mark(mark, "undo"),
+            idempotency_key=step_key(idempotency_key, "undo"),
             expected_state_id="",
             message="pilotage took its remediation back",
         )
 
 
-def _link(cause: RunView, mark: str) -> dict[str, Any]:
+def _link(cause: RunView, idempotency_key: str) -> dict[str, Any]:
     return {
         "flow_run_id": cause.id,
         "name": "pilotage-remediation",
         "task_key": "pilotage.remediation",
-        "dynamic_key": mark,
+        "dynamic_key": idempotency_key,
         "state": {"type": "RUNNING", "name": "Running"},
     }
 
 
 def _remedy(
-    remedy: DeploymentView, cause: RunView, link: str, mark: str, message: str, attempt: int
+    remedy: DeploymentView, cause: RunView, link: str, idempotency_key: str, message: str, attempt: int
 ) -> dict[str, Any]:
     takes_cause = CAUSE in (remedy.schema.get("properties") or {})
     return {
@@ -112,7 +114,7 @@ def _remedy(
         "tags": ["remediation", f"cause:{cause.id}"],
         "labels": {"pilotage.cause": cause.id, "pilotage.attempt": attempt},
         "parent_task_run_id": link,
-        "idempotency_key": mark,
+        "idempotency_key": idempotency_key,
         "state": {
             "type": "SCHEDULED",
             "name": "Scheduled",

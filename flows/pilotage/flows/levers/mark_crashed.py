@@ -50,13 +50,19 @@ class MarkCrashedLever:
         self._probe = probe
         self._clock = clock
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while only the server may have been away."""
         if not isinstance(action, MarkCrashed):
             wrong_lever(self.kind, action)
         only = "only a RUNNING run can be dead without saying so"
         run = await still_running(
-            self._api, action.run_id, mark=mark, expected_state_id=expected_state_id, only=only
+            self._api,
+            action.run_id,
+            idempotency_key=idempotency_key,
+            expected_state_id=expected_state_id,
+            only=only,
         )
         if isinstance(run, Delivery):
             return run
@@ -81,15 +87,17 @@ class MarkCrashedLever:
             StateType.CRASHED,
             CRASHED,
             message=f"{message}: {proof.why}",
-            mark=mark,
+            idempotency_key=idempotency_key,
         )
-        return await settled(self._api, run, mark, ruling, before={"signs": proof.by, "why": proof.why})
+        return await settled(
+            self._api, run, idempotency_key, ruling, before={"signs": proof.by, "why": proof.why}
+        )
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
-        """Whether the run stands Crashed and is still silent."""
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+        """Whether the run is Crashed and is still silent."""
         if not isinstance(action, MarkCrashed):
             wrong_lever(self.kind, action)
-        ours = marked(await self._api.history(action.run_id), mark)
+        ours = marked(await self._api.history(action.run_id), idempotency_key)
         if ours is None:
             return Check(judgement=Judgement.FAILED, detail="our mark is not in the run's history")
         state = (await self._api.run(action.run_id)).state.name
@@ -105,7 +113,7 @@ class MarkCrashedLever:
             return Check(judgement=Judgement.PENDING, detail="it is listened to", final_state=state)
         return Check(judgement=Judgement.VERIFIED, detail="marked, and silent", final_state=state)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """A refusal: there is no way back."""
         return refused("a run that was dead has nothing to go back to; retry it instead")
 

@@ -1,4 +1,4 @@
-"""Knows how to move a waiting run to another queue: Prefect cannot, so the run is cancelled and made anew there.
+"""Knows how to move a waiting run to another queue: Prefect cannot, so the run is cancelled and made again there.
 
 The new run is made first, parked far ahead, under an idempotency key; then the old one is cancelled by a guarded
 write; only then does the new one get the old time. Whoever dies in between leaves one run that will start, not
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, step_mark, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key, untouched, wrong_lever
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
@@ -36,24 +36,26 @@ class MoveLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, MoveRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        if not marked(await self._api.history(run.id), mark):
+        if not marked(await self._api.history(run.id), idempotency_key):
             if reason := await self._why_not_move(run, action, expected_state_id):
                 return refused(reason)
-        elif (new := await self._arrived(mark)) is not None:
+        elif (new := await self._arrived(idempotency_key)) is not None:
             return _moved(Effect.ALREADY, run, new, action.queue)
-        return await self._move(run, action.queue, mark=mark, message=message)
+        return await self._move(run, action.queue, idempotency_key=idempotency_key, message=message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the old run is cancelled and the new one waits in, or has started from, the other queue."""
         if not isinstance(action, MoveRun):
             wrong_lever(self.kind, action)
         old = await self._api.run(action.run_id)
-        found = await self._api.runs_with_key(mark)
+        found = await self._api.runs_with_key(idempotency_key)
         if old.state.type is not StateType.CANCELLED or not found:
             detail = f"the run is {old.state.name} in queue {old.queue!r}"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=old.state.name)
@@ -64,37 +66,44 @@ class MoveLever:
         detail = f"run {new.id} took its place in queue {new.queue!r}"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=new.state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back: the same once more, from the new run into the old queue."""
         if not isinstance(action, MoveRun):
             wrong_lever(self.kind, action)
-        found = await self._api.runs_with_key(mark)
+        found = await self._api.runs_with_key(idempotency_key)
         if not found:
             return refused("nothing is known of this move")
         new = found[0]
         queue = str(new.labels.get(_QUEUE) or "")
-        back = step_mark(mark, "undo")
+        back = step_key(idempotency_key, "undo")
         if marked(await self._api.history(new.id), back):
             if (again := await self._arrived(back)) is not None:
                 return _moved(Effect.ALREADY, new, again, queue)
         elif new.state.type is not StateType.SCHEDULED:
-            return refused(f"the run that took its place is {new.state.name} by now")
-        return await self._move(new, queue, mark=back, message="pilotage moved the run back")
+            return refused(f"the run that took its place is {new.state.name} already")
+        return await self._move(new, queue, idempotency_key=back, message="pilotage moved the run back")
 
     async def _arrived(self, key: str) -> RunView | None:
         """The run that was made under this key, once it has been given its time; None before that."""
         for new in await self._api.runs_with_key(key):
-            if marked(await self._api.history(new.id), step_mark(key, "due")):
+            if marked(await self._api.history(new.id), step_key(key, "due")):
                 return new
         return None
 
-    async def _move(self, run: RunView, queue: str, *, mark: str, message: str) -> Delivery:
+    async def _move(self, run: RunView, queue: str, *, idempotency_key: str, message: str) -> Delivery:
         due = run.next_start or datetime.now(UTC)
-        new = await self._api.create_run_of(run.deployment_id, _twin(run, queue, due, mark, message))
-        ruling = await self._api.set_state_if(
-            run.id, (StateType.SCHEDULED,), StateType.CANCELLED, "Cancelled", message=message, mark=mark
+        new = await self._api.create_run_of(
+            run.deployment_id, _twin(run, queue, due, idempotency_key, message)
         )
-        stood = await settled(self._api, run, mark, ruling, before={})
+        ruling = await self._api.set_state_if(
+            run.id,
+            (StateType.SCHEDULED,),
+            StateType.CANCELLED,
+            "Cancelled",
+            message=message,
+            idempotency_key=idempotency_key,
+        )
+        stood = await settled(self._api, run, idempotency_key, ruling, before={})
         if stood.effect is Effect.REFUSED:
             # the old run got away; the new one must never start
             await self._api.set_state_if(
@@ -103,18 +112,18 @@ class MoveLever:
                 StateType.CANCELLED,
                 "Cancelled",
                 message="the run that it was to replace had started",
-                mark=step_mark(mark, "unneeded"),
+                idempotency_key=step_key(idempotency_key, "unneeded"),
             )
             return stood
         start = moment(str(new.labels.get(_START) or due.isoformat()))
-        step = step_mark(mark, "due")
+        step = step_key(idempotency_key, "due")
         ruling = await self._api.set_state_if(
             new.id,
             (StateType.SCHEDULED,),
             StateType.SCHEDULED,
             "Scheduled",
             message=message,
-            mark=step,
+            idempotency_key=step,
             scheduled_for=start,
             due_after=datetime.now(UTC) + timedelta(days=1),
         )
@@ -144,7 +153,7 @@ class MoveLever:
         return ""
 
 
-def _twin(run: RunView, queue: str, due: datetime, mark: str, message: str) -> dict[str, Any]:
+def _twin(run: RunView, queue: str, due: datetime, idempotency_key: str, message: str) -> dict[str, Any]:
     """What a run that takes the place of another is made from."""
     return {
         "name": run.name,
@@ -155,7 +164,7 @@ def _twin(run: RunView, queue: str, due: datetime, mark: str, message: str) -> d
         "tags": sorted({*run.tags, f"cause:{run.id}"}),
         "labels": {_FROM: run.id, _START: due.isoformat(), _QUEUE: run.queue},
         "work_queue_name": queue,
-        "idempotency_key": mark,
+        "idempotency_key": idempotency_key,
         "state": {
             "type": "SCHEDULED",
             "name": "Scheduled",

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import refused, wrong_lever
-from pilotage.flows.notify.notifier import NO_WEBHOOK, Announcer, alert_key, event_id
+from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, alert_key, event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import moment
 from pilotage.planner.actions.types import Action, NotifyOwner
@@ -22,20 +22,22 @@ class NotifyLever:
     window = timedelta(minutes=2)
     undoable = "What was told stays told; a page is resolved where a webhook is set."
 
-    def __init__(self, api: PrefectApi, announcer: Announcer) -> None:
+    def __init__(self, api: PrefectApi, notifier: Notifier) -> None:
         self._api = api
-        self._announcer = announcer
+        self._notifier = notifier
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Event and page carry ids made from the mark, so a repetition is seen as the same."""
         if not isinstance(action, NotifyOwner):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        seen = await self._api.event_exists(event_id(mark, STEP), run.state.at)
-        told = await self._announcer.event(
-            run.id, STEP, key=mark, payload={"message": message, "severity": action.severity.value}
+        seen = await self._api.event_exists(event_id(idempotency_key, STEP), run.state.at)
+        told = await self._notifier.event(
+            run.id, STEP, key=idempotency_key, payload={"message": message, "severity": action.severity.value}
         )
-        paged = await self._announcer.page(
+        paged = await self._notifier.page(
             "trigger",
             incident_id=alert_key(action.run_id),
             run_id=run.id,
@@ -51,24 +53,24 @@ class NotifyLever:
                 transient=True,
             )
         after = {
-            "event_id": event_id(mark, STEP),
+            "event_id": event_id(idempotency_key, STEP),
             "since": run.state.at.isoformat(),
             "event": told.problem or "sent",
             "webhook": paged.problem or "sent",
         }
         return Delivery(effect=Effect.ALREADY if seen else Effect.DONE, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the webhook was taken or the event can be read back."""
         if not isinstance(action, NotifyOwner):
             wrong_lever(self.kind, action)
-        return await word_arrived(self._api, delivery, event_id(mark, STEP))
+        return await word_arrived(self._api, delivery, event_id(idempotency_key, STEP))
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the resolution; refused where there is no webhook."""
         if not isinstance(action, NotifyOwner):
             wrong_lever(self.kind, action)
-        resolved = await self._announcer.page(
+        resolved = await self._notifier.page(
             "resolve",
             incident_id=alert_key(action.run_id),
             run_id=action.run_id,

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import marked, refused, wrong_lever
-from pilotage.flows.levers.retry_run import LetGo, RetryLever, why_not_retry
+from pilotage.flows.levers.retry_run import RetryLever, WorkerReleased, why_not_retry
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.sdk.overrides import OVERRIDE, TAKEN
 from pilotage.planner.actions.types import Action, OverrideResult, RetryRun
@@ -29,16 +29,18 @@ class OverrideLever:
     window = timedelta(minutes=15)
     undoable = "The value is taken back and the retry cancelled, while the run has not started."
 
-    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+    def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:
         self._api = api
-        self._retry = RetryLever(api, let_go=let_go)
+        self._retry = RetryLever(api, worker_has_released=worker_has_released)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. The value is there before the run is tried again."""
         if not isinstance(action, OverrideResult):
             wrong_lever(self.kind, action)
         again = RetryRun(run_id=action.run_id)
-        if not marked(await self._api.history(action.run_id), mark):
+        if not marked(await self._api.history(action.run_id), idempotency_key):
             run = await self._api.run(action.run_id)
             if reason := why_not_retry(run, expected_state_id):
                 return refused(reason)
@@ -47,17 +49,19 @@ class OverrideLever:
                     f"its deployment is not tagged {OVERRIDABLE}, so its tasks would not look for a value"
                 )
             value = json.dumps({"task": action.task, "value": action.value})
-            await self._api.send_input(run.id, f"{OVERRIDE}-{mark}", value, sender="pilotage")
+            await self._api.send_input(run.id, f"{OVERRIDE}-{idempotency_key}", value, sender="pilotage")
         return await self._retry.execute(
-            again, mark=mark, expected_state_id=expected_state_id, message=message
+            again, idempotency_key=idempotency_key, expected_state_id=expected_state_id, message=message
         )
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the task took the value, and how the run ended with it."""
         if not isinstance(action, OverrideResult):
             wrong_lever(self.kind, action)
-        check = await self._retry.verify(RetryRun(run_id=action.run_id), delivery, mark=mark)
-        taken = await self._api.input(action.run_id, f"{TAKEN}-{mark}") is not None
+        check = await self._retry.verify(
+            RetryRun(run_id=action.run_id), delivery, idempotency_key=idempotency_key
+        )
+        taken = await self._api.input(action.run_id, f"{TAKEN}-{idempotency_key}") is not None
         if check.judgement is Judgement.VERIFIED and not taken:
             detail = f"{check.detail}, but no task called {action.task!r} took the value"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=check.final_state)
@@ -65,11 +69,13 @@ class OverrideLever:
         detail = f"{check.detail}; task {action.task!r} {how}"
         return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back, while the run still waits."""
         if not isinstance(action, OverrideResult):
             wrong_lever(self.kind, action)
-        back = await self._retry.undo(RetryRun(run_id=action.run_id), delivery, mark=mark)
+        back = await self._retry.undo(
+            RetryRun(run_id=action.run_id), delivery, idempotency_key=idempotency_key
+        )
         if back.effect is not Effect.REFUSED:
-            await self._api.take_input_back(action.run_id, f"{OVERRIDE}-{mark}")
+            await self._api.take_input_back(action.run_id, f"{OVERRIDE}-{idempotency_key}")
         return back

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes, as_before, refused, tombstone, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, tombstone, wrong_lever
 from pilotage.flows.levers.scheduled_edits import EditedRuns
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView, moment
@@ -45,26 +45,28 @@ class PauseLever:
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
         self._edited = EditedRuns(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. What undo needs is written down before Prefect deletes it."""
         if not isinstance(action, PauseDeployment):
             wrong_lever(self.kind, action)
         deployment = await self._api.deployment(action.deployment_id)
-        note = await self._notes.read("pause", mark)
+        note = await self._records.read("pause", idempotency_key)
         if note is not None and (deployment.paused or note.get("undone")):
             return Delivery(effect=Effect.ALREADY, before=note, after={"paused": deployment.paused})
         if note is None:
             if deployment.paused:
                 return refused("the deployment is paused already, by somebody else")
-            note = await self._snapshot(deployment, mark)
-            await self._notes.write("pause", mark, note)
+            note = await self._snapshot(deployment, idempotency_key)
+            await self._records.write("pause", idempotency_key, note)
         await self._api.pause_deployment(action.deployment_id)
         return Delivery(effect=Effect.DONE, before=note, after={"paused": True})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the deployment is paused."""
         if not isinstance(action, PauseDeployment):
             wrong_lever(self.kind, action)
@@ -73,11 +75,11 @@ class PauseLever:
             return Check(judgement=Judgement.VERIFIED, detail="paused", final_state="paused")
         return Check(judgement=Judgement.FAILED, detail="the deployment is not paused", final_state="active")
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the resumption."""
         if not isinstance(action, PauseDeployment):
             wrong_lever(self.kind, action)
-        note = await self._notes.read("pause", mark)
+        note = await self._records.read("pause", idempotency_key)
         if note is None:
             return refused("nothing is known of this quarantine")
         if note.get("undone"):
@@ -86,19 +88,19 @@ class PauseLever:
         edited = int(note.get("edited") or 0)
         if not deployment.paused and note.get("resuming") is None:
             why = "somebody resumed the deployment already"
-            if lost := await self._edited.give_up(edited, mark, why):
+            if lost := await self._edited.give_up(edited, idempotency_key, why):
                 why += (
                     f"; what had been changed in its runs is lost: {', '.join(one['name'] for one in lost)}"
                 )
-            await self._notes.write("pause", mark, tombstone(note, why))
+            await self._records.write("pause", idempotency_key, tombstone(note, why))
             return refused(why)
-        await self._notes.write("pause", mark, {**note, "resuming": True})
+        await self._records.write("pause", idempotency_key, {**note, "resuming": True})
         await self._api.resume_deployment(action.deployment_id)
         restored, missing = await self._restored(action.deployment_id, note.get("starts") or ())
-        edits = await self._edited.restore(action.deployment_id, edited, mark)
-        await self._notes.write("pause", mark, tombstone(note))
+        edits = await self._edited.restore(action.deployment_id, edited, idempotency_key)
+        await self._records.write("pause", idempotency_key, tombstone(note))
         after: dict[str, Any] = {"paused": False, "restored": restored, "missing": missing}
-        told = [f"{missing} of its scheduled runs have not been made anew"] if missing else []
+        told = [f"{missing} of its scheduled runs have not been made again"] if missing else []
         if edits:
             after["edits"] = edits
             told += [f"run {one['name']}: {one['lost']}" for one in edits if "lost" in one]
@@ -135,10 +137,10 @@ class PauseLever:
         ]
         return sorted(waiting, key=lambda run: (run.next_start or run.state.at, run.id))
 
-    async def _snapshot(self, deployment: DeploymentView, mark: str) -> dict[str, Any]:
+    async def _snapshot(self, deployment: DeploymentView, idempotency_key: str) -> dict[str, Any]:
         now = datetime.now(UTC)
         waiting = await self._waiting(deployment.id)
-        # what was only put before its schedule's time is made anew as well
+        # what was only put before its schedule's time is made again as well
         future = [run for run in waiting if max(run.next_start or now, run.expected or now) > now]
         overdue = [run for run in waiting if run not in future]
         # a moved run has its schedule's time again, until its own is given back to it
@@ -150,6 +152,6 @@ class PauseLever:
             "active_schedules": [each["id"] for each in deployment.schedules if each.get("active")],
             "future_runs": len(future),
             "starts": starts,
-            "edited": await self._edited.note(future, deployment, mark),
+            "edited": await self._edited.note(future, deployment, idempotency_key),
             **({"overdue": {"runs": len(overdue), "first": overdue[0].name}} if overdue else {}),
         }

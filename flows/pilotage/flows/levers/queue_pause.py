@@ -15,42 +15,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pilotage.flows.levers.idempotency import Notes
+from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView
 
-_CALM = 1
+_THROTTLE = 1
 """The limit of a queue that is calmed."""
-_LIMIT, _ONLY_CALMED = "limit", "only_calmed"
+_LIMIT, _ONLY_THROTTLED = "limit", "only_calmed"
 
 
-class QueueHolds:
+class TemporaryQueuePause:
     """The short holds of queues, each under a key of its own."""
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def calm(self, pool: str, queue: str, key: str) -> bool:
+    async def throttle(self, pool: str, queue: str, key: str) -> bool:
         """Whether the queue hands out one run at a time, until it is released under this key."""
         found = await self._queue(pool, queue)
-        if found is None or found.paused or found.limit == _CALM:
+        if found is None or found.paused or found.limit == _THROTTLE:
             return False
-        note = await self._notes.read("hold", key) or {"pool": pool, "queue": queue, _ONLY_CALMED: True}
+        note = await self._records.read("hold", key) or {"pool": pool, "queue": queue, _ONLY_THROTTLED: True}
         # the limit before the first attempt is the one to be restored
-        await self._notes.write("hold", key, {_LIMIT: found.limit, **note})
-        await self._api.set_queue_limit(pool, queue, _CALM)
+        await self._records.write("hold", key, {_LIMIT: found.limit, **note})
+        await self._api.set_queue_limit(pool, queue, _THROTTLE)
         return True
 
     async def hold(self, pool: str, queue: str, key: str) -> bool:
         """Whether the queue is held under this key; False where somebody else paused it, whose it stays."""
-        notes = await self._notes.of("hold")
-        ours = any(_where(note) == (pool, queue) and not note.get(_ONLY_CALMED) for note in notes.values())
+        notes = await self._records.of("hold")
+        ours = any(_where(note) == (pool, queue) and not note.get(_ONLY_THROTTLED) for note in notes.values())
         found = await self._queue(pool, queue)
         if found is not None and found.paused and not ours:
             return False
         limit = {name: value for name, value in notes.get(key, {}).items() if name == _LIMIT}
-        await self._notes.write("hold", key, {"pool": pool, "queue": queue, **limit})
+        await self._records.write("hold", key, {"pool": pool, "queue": queue, **limit})
         await self._api.set_queue_paused(pool, queue, True)
         return True
 
@@ -58,7 +58,7 @@ class QueueHolds:
         """Whether every queue held under these keys is paused still; one that is not is paused again."""
         stood = True
         for key in keys:
-            pool, queue = _where(await self._notes.read("hold", key) or {})
+            pool, queue = _where(await self._records.read("hold", key) or {})
             found = await self._queue(pool, queue)
             if found is not None and not found.paused:
                 await self._api.set_queue_paused(pool, queue, True)
@@ -67,22 +67,26 @@ class QueueHolds:
 
     async def release(self, key: str) -> None:
         """Nothing; there is no hold under this key, and its queue is open unless another of ours stands."""
-        note = await self._notes.read("hold", key)
+        note = await self._records.read("hold", key)
         if note is None:
             return
-        if _LIMIT in note and await self._is_calm(*_where(note)):
+        if _LIMIT in note and await self._is_throttled(*_where(note)):
             await self._api.set_queue_limit(*_where(note), note[_LIMIT])
-        if not note.get(_ONLY_CALMED):
+        if not note.get(_ONLY_THROTTLED):
             # said before the others are looked at: of two that end at once each may then open the queue, and one does
-            await self._notes.write("hold", key, {**note, "ending": True})
-            others = {mark: each for mark, each in (await self._notes.of("hold")).items() if mark != key}
+            await self._records.write("hold", key, {**note, "ending": True})
+            others = {
+                idempotency_key: each
+                for idempotency_key, each in (await self._records.of("hold")).items()
+                if idempotency_key != key
+            }
             if not any(_where(each) == _where(note) and _stands(each) for each in others.values()):
                 await self._api.set_queue_paused(*_where(note), False)
-        await self._notes.forget("hold", key)
+        await self._records.forget("hold", key)
 
     async def release_all(self) -> int:
         """How many holds were left by deliveries that died, and are released now. For start-up."""
-        held = await self._notes.of("hold")
+        held = await self._records.of("hold")
         for key in held:
             await self.release(key)
         return len(held)
@@ -90,13 +94,13 @@ class QueueHolds:
     async def _queue(self, pool: str, queue: str) -> QueueView | None:
         return next((each for each in await self._api.queues(pool) if each.name == queue), None)
 
-    async def _is_calm(self, pool: str, queue: str) -> bool:
+    async def _is_throttled(self, pool: str, queue: str) -> bool:
         found = await self._queue(pool, queue)
-        return found is not None and found.limit == _CALM
+        return found is not None and found.limit == _THROTTLE
 
 
 def _stands(note: Mapping[str, Any]) -> bool:
-    return not note.get("ending") and not note.get(_ONLY_CALMED)
+    return not note.get("ending") and not note.get(_ONLY_THROTTLED)
 
 
 def _where(note: Mapping[str, Any]) -> tuple[str, str]:

@@ -30,13 +30,17 @@ class RetriesLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. The old numbers are kept as labels of the run before they are replaced."""
         if not isinstance(action, RaiseRetries):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        before, after = _old(run, mark), {"retries": action.retries}
-        if before is not None and (_undone(run, mark) or run.policy.get("retries") == action.retries):
+        before, after = _old(run, idempotency_key), {"retries": action.retries}
+        if before is not None and (
+            _undone(run, idempotency_key) or run.policy.get("retries") == action.retries
+        ):
             return Delivery(effect=Effect.ALREADY, before=before, after=after)
         if run.state.type is not StateType.RUNNING:
             return refused(f"the run is {run.state.name}; only a running one is given more retries")
@@ -48,14 +52,15 @@ class RetriesLever:
                 return refused(f"the run has {present} retries already")
             before = {"retries": present, "retry_delay": run.policy.get("retry_delay")}
             kept = {
-                f"{_key(mark)}.{name}": int(_UNSET if old is None else old) for name, old in before.items()
+                f"{_key(idempotency_key)}.{name}": int(_UNSET if old is None else old)
+                for name, old in before.items()
             }
             await self._api.add_labels(run.id, kept)
         wanted = {"retries": action.retries, "retry_delay": int(action.delay.total_seconds())}
         await self._api.set_empirical_policy(run.id, {**run.policy, **wanted})
         return Delivery(effect=Effect.DONE, before=before, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has its retries."""
         if not isinstance(action, RaiseRetries):
             wrong_lever(self.kind, action)
@@ -65,35 +70,35 @@ class RetriesLever:
         detail = f"the run has {present} retries, at attempt {run.run_count}"
         return Check(judgement=judgement, detail=detail, final_state=run.state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old numbers."""
         if not isinstance(action, RaiseRetries):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        old = _old(run, mark)
+        old = _old(run, idempotency_key)
         if old is None:
             return refused("nothing is known of this change")
-        if _undone(run, mark):
+        if _undone(run, idempotency_key):
             return Delivery(effect=Effect.ALREADY)
         if run.state.ended:
-            return refused(f"the run is {run.state.name} by now")
+            return refused(f"the run is {run.state.name} already")
         if run.policy.get("retries") not in (action.retries, old["retries"]):
             return refused(f"somebody gave the run {run.policy.get('retries')} retries since; they stay")
         await self._api.set_empirical_policy(run.id, {**run.policy, **old})
-        await self._api.add_labels(run.id, {f"{_key(mark)}.undone": True})
+        await self._api.add_labels(run.id, {f"{_key(idempotency_key)}.undone": True})
         return Delivery(effect=Effect.DONE, before={"retries": action.retries}, after=old)
 
 
-def _key(mark: str) -> str:
-    return f"pilotage.before.{mark[:8]}"
+def _key(idempotency_key: str) -> str:
+    return f"pilotage.before.{idempotency_key[:8]}"
 
 
-def _old(run: RunView, mark: str) -> dict[str, Any] | None:
-    kept = {name: run.labels.get(f"{_key(mark)}.{name}") for name in ("retries", "retry_delay")}
+def _old(run: RunView, idempotency_key: str) -> dict[str, Any] | None:
+    kept = {name: run.labels.get(f"{_key(idempotency_key)}.{name}") for name in ("retries", "retry_delay")}
     if kept["retries"] is None:
         return None
     return {name: None if value == _UNSET else value for name, value in kept.items()}
 
 
-def _undone(run: RunView, mark: str) -> bool:
-    return bool(run.labels.get(f"{_key(mark)}.undone"))
+def _undone(run: RunView, idempotency_key: str) -> bool:
+    return bool(run.labels.get(f"{_key(idempotency_key)}.undone"))

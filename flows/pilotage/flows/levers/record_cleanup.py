@@ -23,7 +23,7 @@ ONCE = ("slots", "alert")
 EVERY = timedelta(hours=1)
 
 
-class Tidying:
+class RecordCleanup:
     """Takes away old notes, once an hour at most."""
 
     def __init__(

@@ -9,7 +9,7 @@
 
 A slot whose lease Prefect still keeps comes back by itself some five minutes after its holder died.
 
-What is about to be given back is noted first: whoever repeats a delivery that died counts anew, gives back what is
+What is about to be given back is noted first: whoever repeats a delivery that died counts again, gives back what is
 still lost, and knows that the rest was its own doing.
 """
 
@@ -20,9 +20,9 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes, refused, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, refused, wrong_lever
 from pilotage.flows.levers.mark_crashed import holders_of
-from pilotage.flows.levers.retry_run import LetGo
+from pilotage.flows.levers.retry_run import WorkerReleased
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.liveness import MISSED, Probe, interval, process_here
 from pilotage.flows.prefect.models import LimitView
@@ -62,19 +62,26 @@ class ReleaseSlotLever:
     undoable = "A slot that was given back is free for whoever asks next; it is not taken again."
 
     def __init__(
-        self, api: PrefectApi, *, let_go: LetGo, probe: Probe = process_here, lapse: timedelta = LAPSE
+        self,
+        api: PrefectApi,
+        *,
+        worker_has_released: WorkerReleased,
+        probe: Probe = process_here,
+        lapse: timedelta = LAPSE,
     ) -> None:
         self._api = api
-        self._let_go = let_go
+        self._worker_has_released = worker_has_released
         self._probe = probe
         self._lapse = lapse
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
-        """The delivery. Repeating it gives back what is lost by then and no more: it counts anew."""
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
+        """The delivery. Repeating it gives back what is lost by then and no more: it counts again."""
         if not isinstance(action, ReleaseSlot):
             wrong_lever(self.kind, action)
-        note = await self._notes.read("slots", mark)
+        note = await self._records.read("slots", idempotency_key)
         if note is not None and note.get("done"):
             return Delivery(effect=Effect.ALREADY, after=note)
         match action.scope:
@@ -97,13 +104,13 @@ class ReleaseSlotLever:
         if not given:
             return refused(count.why)
         note = {"at": datetime.now(UTC).isoformat(), "given_back": given, "slots": len(given)}
-        await self._notes.write("slots", mark, note)
+        await self._records.write("slots", idempotency_key, note)
         await self._give_back(action, lost)
         note = {**note, "done": datetime.now(UTC).isoformat()}
-        await self._notes.write("slots", mark, note)
+        await self._records.write("slots", idempotency_key, note)
         return Delivery(effect=Effect.DONE, after=note)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the slots are free, and not more than those."""
         if not isinstance(action, ReleaseSlot):
             wrong_lever(self.kind, action)
@@ -119,7 +126,7 @@ class ReleaseSlotLever:
             return Check(judgement=Judgement.FAILED, detail=bad)
         return Check(judgement=Judgement.VERIFIED, detail=f"{slots} slots are free again")
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """A refusal: there is no way back."""
         return refused("the slots are free for whoever asks next")
 
@@ -150,7 +157,7 @@ class ReleaseSlotLever:
         began = max(
             (state.at for state in history if state.type is StateType.SCHEDULED), default=history[0].at
         )
-        if await self._let_go(run_id, began):
+        if await self._worker_has_released(run_id, began):
             return ""
         beats = await self._api.events_about(run_id, began, names=["prefect.flow-run.heartbeat"], most=MISSED)
         heard = max([*(beat.at for beat in beats), run.state.at])

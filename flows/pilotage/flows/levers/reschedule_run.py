@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import after, marked, refused, step_mark, untouched, wrong_lever
-from pilotage.flows.levers.queue_pause import QueueHolds
+from pilotage.flows.levers.idempotency import after, marked, refused, step_key, untouched, wrong_lever
+from pilotage.flows.levers.queue_pause import TemporaryQueuePause
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
@@ -38,63 +38,67 @@ class RescheduleLever:
 
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
         self._api = api
-        self._holds = QueueHolds(api)
+        self._holds = TemporaryQueuePause(api)
         self._settle = settle
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Whatever happens, the run's queue is not left paused by it."""
         if not isinstance(action, RescheduleRun):
             wrong_lever(self.kind, action)
-        await self._holds.release(mark)
+        await self._holds.release(idempotency_key)
         history = await self._api.history(action.run_id)
-        if ours := marked(history, mark):
-            return Delivery(effect=Effect.ALREADY, before=_before_of(history, mark), after=_after(ours))
+        if ours := marked(history, idempotency_key):
+            return Delivery(
+                effect=Effect.ALREADY, before=_before_of(history, idempotency_key), after=_after(ours)
+            )
         run = await self._api.run(action.run_id)
         if reason := why_not_move(run, history, expected_state_id):
             return refused(reason)
-        return await self._move(run, action.start, mark=mark, message=message)
+        return await self._move(run, action.start, idempotency_key=idempotency_key, message=message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the new time, and whether it has started since."""
         if not isinstance(action, RescheduleRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        ours = marked(history, mark)
+        ours = marked(history, idempotency_key)
         if ours is None or ours.scheduled_for != action.start:
             return Check(judgement=Judgement.FAILED, detail="the new time is not in the run's history")
-        since = after(history, mark)
+        since = after(history, idempotency_key)
         begun = next((state for state in since if state.type is StateType.RUNNING), None)
         detail = f"due at {times.local(action.start, '%H:%M:%S')}"
         if begun:
             detail = f"started at {times.local(begun.at, '%H:%M:%S')}, {detail}"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=(since or (ours,))[-1].name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old time."""
         if not isinstance(action, RescheduleRun):
             wrong_lever(self.kind, action)
-        back = step_mark(mark, "undo")
+        back = step_key(idempotency_key, "undo")
         await self._holds.release(back)
         history = await self._api.history(action.run_id)
         if marked(history, back):
             return Delivery(effect=Effect.ALREADY)
-        old = delivery.before.get("start") or _before_of(history, mark).get("start")
+        old = delivery.before.get("start") or _before_of(history, idempotency_key).get("start")
         run = await self._api.run(action.run_id)
         if not old:
             return refused("the old start time is not known")
-        ours = marked(history, mark)
+        ours = marked(history, idempotency_key)
         # by its time, not by who set it last: a cancellation that was taken back has put it there again
         if run.state.type is not StateType.SCHEDULED or not ours or run.next_start != ours.scheduled_for:
-            return refused(f"the run is {run.state.name} by now and no longer where we put it")
+            return refused(f"the run is {run.state.name} already and no longer where we put it")
         return await self._move(
-            run, moment(str(old)), mark=back, message="pilotage restored the old start time"
+            run, moment(str(old)), idempotency_key=back, message="pilotage restored the old start time"
         )
 
     async def release_all(self) -> int:
         """How many queues were still held by deliveries that died, and are released now. For start-up."""
         return await self._holds.release_all()
 
-    async def _move(self, run: RunView, start: datetime, *, mark: str, message: str) -> Delivery:
+    async def _move(self, run: RunView, start: datetime, *, idempotency_key: str, message: str) -> Delivery:
         before: dict[str, object] = {"start": run.next_start.isoformat() if run.next_start else None}
         # a retry that waits must stay one, or Prefect counts it as a first attempt
         name = AWAITING_RETRY if run.state.name == AWAITING_RETRY else "Scheduled"
@@ -107,16 +111,16 @@ class RescheduleLever:
                 StateType.SCHEDULED,
                 name,
                 message=message,
-                mark=mark,
+                idempotency_key=idempotency_key,
                 scheduled_for=start,
                 due_after=now + SAFE_DISTANCE if far else None,
             )
-            return await settled(self._api, run, mark, ruling, before=before)
-        held = await self._holds.hold(run.pool, run.queue, mark)
+            return await settled(self._api, run, idempotency_key, ruling, before=before)
+        held = await self._holds.hold(run.pool, run.queue, idempotency_key)
         try:
             if not await self._stays_scheduled(run):
                 return refused("a worker took the run while its queue was being held; nothing was changed")
-            if held and not await self._holds.stand([mark]):
+            if held and not await self._holds.stand([idempotency_key]):
                 return refused("somebody opened the queue while it was being held; nothing was changed")
             ruling = await self._api.set_state_if(
                 run.id,
@@ -124,12 +128,12 @@ class RescheduleLever:
                 StateType.SCHEDULED,
                 name,
                 message=message,
-                mark=mark,
+                idempotency_key=idempotency_key,
                 scheduled_for=start,
             )
-            return await settled(self._api, run, mark, ruling, before=before)
+            return await settled(self._api, run, idempotency_key, ruling, before=before)
         finally:
-            await self._holds.release(mark)
+            await self._holds.release(idempotency_key)
 
     async def _stays_scheduled(self, run: RunView) -> bool:
         deadline = datetime.now(UTC) + self._settle
@@ -149,10 +153,10 @@ def why_not_move(run: RunView, history: Sequence[StateView], expected_state_id: 
     return "the run has moved on since this was proposed"
 
 
-def _before_of(history: Sequence[StateView], mark: str) -> dict[str, object]:
+def _before_of(history: Sequence[StateView], idempotency_key: str) -> dict[str, object]:
     earlier = [state for state in history if state.type is StateType.SCHEDULED]
     for index, state in enumerate(earlier):
-        if state.transition_id == mark and index:
+        if state.transition_id == idempotency_key and index:
             old = earlier[index - 1].scheduled_for
             return {"start": old.isoformat() if old else None}
     return {}

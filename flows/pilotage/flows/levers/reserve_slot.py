@@ -11,10 +11,10 @@ from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import (
-    Notes,
+    ChangeRecords,
     as_before,
-    fits_a_note,
-    held_note,
+    fits_a_record,
+    held_record,
     refused,
     tombstone,
     wrong_lever,
@@ -36,14 +36,16 @@ class ReserveLever:
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. The note that undo needs is written before the cap."""
         if not isinstance(action, ReserveSlot):
             wrong_lever(self.kind, action)
         queues = await self._api.queues(action.pool)
-        note = await self._notes.read("reserve", mark)
+        note = await self._records.read("reserve", idempotency_key)
         capped = _named(queues, action.busy_queue).limit == action.limit
         if note is not None and (capped or note.get("undone")):
             after = {"limit": action.limit, "at": note["at"]}
@@ -52,20 +54,20 @@ class ReserveLever:
             if reason := why_not_cap(queues, action):
                 return refused(reason)
             about = f"queue {action.pool}/{action.busy_queue}"
-            if reason := await self._notes.standing(about, "limit", "reserve"):
+            if reason := await self._records.standing(about, "limit", "reserve"):
                 return refused(reason)
             note = {
-                **held_note(about, action.hold),
+                **held_record(about, action.hold),
                 "limit": _named(queues, action.busy_queue).limit,
                 "queues": [[queue.name, queue.priority, queue.limit] for queue in queues],
             }
-            if not fits_a_note(note):
+            if not fits_a_record(note):
                 return refused(f"pool {action.pool!r} has too many queues to remember their limits")
-            await self._notes.write("reserve", mark, note)
+            await self._records.write("reserve", idempotency_key, note)
         await self._api.set_queue_limit(action.pool, action.busy_queue, action.limit)
         return Delivery(effect=Effect.DONE, before=note, after={"limit": action.limit, "at": note["at"]})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the cap stands and a run of the starved queue got a slot under it."""
         if not isinstance(action, ReserveSlot):
             wrong_lever(self.kind, action)
@@ -90,11 +92,11 @@ class ReserveLever:
         detail = f"the cap stands; no run of queue {action.starved_queue!r} has started yet"
         return Check(judgement=Judgement.PENDING, detail=detail)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old limit."""
         if not isinstance(action, ReserveSlot):
             wrong_lever(self.kind, action)
-        note = await self._notes.read("reserve", mark)
+        note = await self._records.read("reserve", idempotency_key)
         if note is None:
             return refused("nothing is known of this reservation")
         if note.get("undone"):
@@ -103,10 +105,10 @@ class ReserveLever:
         old = note["limit"]
         if limit not in (action.limit, old):
             why = f"somebody set the limit of queue {action.busy_queue!r} to {limit} since; it stays"
-            await self._notes.write("reserve", mark, tombstone(note, why))
+            await self._records.write("reserve", idempotency_key, tombstone(note, why))
             return refused(why)
         await self._api.set_queue_limit(action.pool, action.busy_queue, old)
-        await self._notes.write("reserve", mark, tombstone(note))
+        await self._records.write("reserve", idempotency_key, tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": limit}, after={"limit": old})
 
 

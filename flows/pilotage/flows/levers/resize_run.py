@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key, wrong_lever
 from pilotage.flows.levers.retry_run import (
     AWAITING_RETRY,
     RETRYABLE,
-    LetGo,
+    WorkerReleased,
     cancel_waiting,
     judge_retry,
     settled,
@@ -44,33 +44,39 @@ class ResizeLever:
     window = timedelta(minutes=15)
     undoable = "The old size is restored and the retry cancelled, while the run has not started."
 
-    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+    def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:
         self._api = api
-        self._let_go = let_go
+        self._worker_has_released = worker_has_released
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while the worker still holds the run."""
         if not isinstance(action, ResizeRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         run = await self._api.run(action.run_id)
-        if marked(history, mark):
+        if marked(history, idempotency_key):
             return Delivery(
-                effect=Effect.ALREADY, before=_before(run, mark), after={VARIABLE: action.memory_mb}
+                effect=Effect.ALREADY,
+                before=_before(run, idempotency_key),
+                after={VARIABLE: action.memory_mb},
             )
-        parked = step_mark(mark, "park")
+        parked = step_key(idempotency_key, "park")
         if marked(history, parked) is None:
             if reason := why_not_retry(run, expected_state_id) or await self._why_not_resize(run):
                 return refused(reason)
-            await wait_for_worker(self._let_go, run, history)
-            await self._api.add_labels(run.id, {_label(mark): run.job_variables.get(VARIABLE, _UNSET)})
+            await wait_for_worker(self._worker_has_released, run, history)
+            await self._api.add_labels(
+                run.id, {_label(idempotency_key): run.job_variables.get(VARIABLE, _UNSET)}
+            )
             ruling = await self._api.set_state_if(
                 run.id,
                 RETRYABLE,
                 StateType.SCHEDULED,
                 AWAITING_RETRY,
                 message=f"{message} (waiting for its new size)",
-                mark=parked,
+                idempotency_key=parked,
                 scheduled_for=datetime.now(UTC) + PARKED_FOR,
             )
             stood = await settled(self._api, run, parked, ruling, before={})
@@ -86,19 +92,19 @@ class ResizeLever:
             StateType.SCHEDULED,
             AWAITING_RETRY,
             message=message,
-            mark=mark,
+            idempotency_key=idempotency_key,
             scheduled_for=datetime.now(UTC),
             due_after=datetime.now(UTC) + _MIN_LEFT,
         )
-        done = await settled(self._api, run, mark, ruling, before={})
+        done = await settled(self._api, run, idempotency_key, ruling, before={})
         if done.effect is Effect.REFUSED:
             return done
         run = await self._api.run(run.id)
         tasks = await tasks_in_words(self._api, run.id)
         after: dict[str, Any] = {**done.after, VARIABLE: run.job_variables.get(VARIABLE), "tasks": tasks}
-        return Delivery(effect=done.effect, before=_before(run, mark), after=after)
+        return Delivery(effect=done.effect, before=_before(run, idempotency_key), after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run was started again with the new size, and how that ended."""
         if not isinstance(action, ResizeRun):
             wrong_lever(self.kind, action)
@@ -107,22 +113,22 @@ class ResizeLever:
         if size != action.memory_mb:
             detail = f"the run has {VARIABLE}={size}, not {action.memory_mb}"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=run.state.name)
-        check = judge_retry(await self._api.history(action.run_id), mark)
+        check = judge_retry(await self._api.history(action.run_id), idempotency_key)
         detail = f"{check.detail}, with {action.memory_mb} MiB"
         return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back, while the run still waits."""
         if not isinstance(action, ResizeRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        if run.state.transition_id == mark and run.state.type is StateType.SCHEDULED:
-            old = run.labels.get(_label(mark), _UNSET)
+        if run.state.transition_id == idempotency_key and run.state.type is StateType.SCHEDULED:
+            old = run.labels.get(_label(idempotency_key), _UNSET)
             variables = {key: value for key, value in run.job_variables.items() if key != VARIABLE}
             if old != _UNSET:
                 variables[VARIABLE] = old
             await self._api.set_job_variables(run.id, variables)
-        return await cancel_waiting(self._api, action.run_id, mark)
+        return await cancel_waiting(self._api, action.run_id, idempotency_key)
 
     async def _why_not_resize(self, run: RunView) -> str:
         if not run.pool:
@@ -133,11 +139,11 @@ class ResizeLever:
         return ""
 
 
-def _label(mark: str) -> str:
+def _label(idempotency_key: str) -> str:
     # one label for each resize, so that a later one does not overwrite what an earlier one restores
-    return f"pilotage.memory_mb.before.{mark[:8]}"
+    return f"pilotage.memory_mb.before.{idempotency_key[:8]}"
 
 
-def _before(run: RunView, mark: str) -> dict[str, Any]:
-    old = run.labels.get(_label(mark), _UNSET)
+def _before(run: RunView, idempotency_key: str) -> dict[str, Any]:
+    old = run.labels.get(_label(idempotency_key), _UNSET)
     return {VARIABLE: old if old != _UNSET else None}

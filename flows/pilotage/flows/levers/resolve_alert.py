@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect
-from pilotage.flows.levers.idempotency import Notes, refused, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, refused, wrong_lever
 from pilotage.flows.levers.notify_owner import STEP as TOLD
 from pilotage.flows.levers.notify_owner import word_arrived
-from pilotage.flows.notify.notifier import NO_WEBHOOK, Announcer, alert_key, event_id
+from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, alert_key, event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, ResolveAlert, Severity
 from pilotage.telemetry.errors import OrchestratorError
@@ -29,16 +29,18 @@ class ResolveLever:
     window = timedelta(minutes=2)
     undoable = "An alert that was resolved in vain is raised again by telling the owner again."
 
-    def __init__(self, api: PrefectApi, announcer: Announcer) -> None:
+    def __init__(self, api: PrefectApi, notifier: Notifier) -> None:
         self._api = api
-        self._announcer = announcer
-        self._notes = Notes(api)
+        self._notifier = notifier
+        self._records = ChangeRecords(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Refused when nobody was told, or when it was resolved since."""
         if not isinstance(action, ResolveAlert):
             wrong_lever(self.kind, action)
-        if note := await self._notes.read("alert", mark):
+        if note := await self._records.read("alert", idempotency_key):
             return Delivery(effect=Effect.ALREADY, after=note)
         run = await self._api.run(action.run_id)
         if expected_state_id and run.state.id != expected_state_id:
@@ -49,11 +51,11 @@ class ResolveLever:
         if not said:
             return refused("nobody was told about this run, so there is nothing to resolve")
         # a delivery that died before its note had told Prefect already: it is finished, not refused
-        begun = await self._api.event_exists(event_id(mark, STEP), datetime.now(UTC) - _EVER)
+        begun = await self._api.event_exists(event_id(idempotency_key, STEP), datetime.now(UTC) - _EVER)
         if said[0].name == f"pilotage.{STEP}" and not begun:
             return refused("it was resolved since its owner was told last")
         # the pager first: once the event is there, a repeated delivery takes the alert for resolved
-        paged = await self._announcer.page(
+        paged = await self._notifier.page(
             "resolve",
             incident_id=alert_key(run.id),
             run_id=run.id,
@@ -64,7 +66,7 @@ class ResolveLever:
         problem = paged.problem if paged.problem != NO_WEBHOOK else ""
         if not problem:
             problem = (
-                await self._announcer.event(run.id, STEP, key=mark, payload={"message": message})
+                await self._notifier.event(run.id, STEP, key=idempotency_key, payload={"message": message})
             ).problem
         if problem:
             raise OrchestratorError(
@@ -76,15 +78,15 @@ class ResolveLever:
             "webhook": paged.problem or "sent",
         }
         # a death before this resolves it again, which the receiver knows by the key to be the same
-        await self._notes.write("alert", mark, after)
+        await self._records.write("alert", idempotency_key, after)
         return Delivery(effect=Effect.DONE, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the webhook took it or the event can be read back."""
         if not isinstance(action, ResolveAlert):
             wrong_lever(self.kind, action)
-        return await word_arrived(self._api, delivery, event_id(mark, STEP))
+        return await word_arrived(self._api, delivery, event_id(idempotency_key, STEP))
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """A refusal: there is no way back but to tell the owner again."""
         return refused("tell the owner again, if it is not over")

@@ -1,6 +1,6 @@
 """Knows how to run an ended run again in place: same run id, state AwaitingRetry, never by force.
 
-Parameters may be given other values first: the process of an ended run is gone, and the next one reads them anew.
+Parameters may be given other values first: the process of an ended run is gone, and the next one reads them again.
 Before anything is changed it is told from the last attempt's tasks which will be done again.
 
 The worker must have let go of the last attempt first: a worker with a limit of its own was seen to exit, and
@@ -15,19 +15,19 @@ from datetime import UTC, datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.change_parameters import give, take_back
-from pilotage.flows.levers.idempotency import after, marked, refused, step_mark, wrong_lever
+from pilotage.flows.levers.idempotency import after, marked, refused, step_key, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, Transition
 from pilotage.planner.actions.types import Action, RetryRun
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
-from pilotage.telemetry.queries.retry_impact import rerun_of
+from pilotage.telemetry.queries.retry_impact import retry_impact_of
 
-LetGo = Callable[[str, datetime], Awaitable[bool]]
+WorkerReleased = Callable[[str, datetime], Awaitable[bool]]
 """Whether the worker has reported the end of a run's process since that time."""
 
 RETRYABLE = (StateType.FAILED, StateType.CRASHED)
-LET_GO_GRACE = timedelta(seconds=15)
+RELEASE_GRACE = timedelta(seconds=15)
 """How long after its end a run is waited for that no worker submitted: nobody will ever report it."""
 WORKER_GRACE = timedelta(seconds=60)
 """The same for a run that a worker submitted. On a busy machine the report was seen 9 s after a crash, and
@@ -49,23 +49,27 @@ class RetryLever:
         "ended cannot be taken back, for its side effects are done."
     )
 
-    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+    def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:
         self._api = api
-        self._let_go = let_go
+        self._worker_has_released = worker_has_released
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while the worker still holds the run."""
         if not isinstance(action, RetryRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        if ours := marked(history, mark):
+        if ours := marked(history, idempotency_key):
             return Delivery(effect=Effect.ALREADY, after=_after(ours))
         run = await self._api.run(action.run_id)
         if reason := why_not_retry(run, expected_state_id):
-            await take_back(self._api, run.id, action.changes, mark)
+            await take_back(self._api, run.id, action.changes, idempotency_key)
             return refused(reason)
-        await wait_for_worker(self._let_go, run, history)
-        if action.changes and (reason := await give(self._api, run, action.changes, mark, message)):
+        await wait_for_worker(self._worker_has_released, run, history)
+        if action.changes and (
+            reason := await give(self._api, run, action.changes, idempotency_key, message)
+        ):
             return refused(reason)
         tasks = await tasks_in_words(self._api, run.id)
         ruling = await self._api.set_state_if(
@@ -74,34 +78,34 @@ class RetryLever:
             StateType.SCHEDULED,
             AWAITING_RETRY,
             message=message,
-            mark=mark,
+            idempotency_key=idempotency_key,
             scheduled_for=datetime.now(UTC) + action.delay,
         )
-        stood = await settled(self._api, run, mark, ruling, before=_before(run))
+        stood = await settled(self._api, run, idempotency_key, ruling, before=_before(run))
         if stood.effect is Effect.REFUSED:
-            await take_back(self._api, run.id, action.changes, mark)
+            await take_back(self._api, run.id, action.changes, idempotency_key)
             return stood
         return replace(stood, after={**stood.after, "tasks": tasks})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run was started again and how that ended."""
         if not isinstance(action, RetryRun):
             wrong_lever(self.kind, action)
-        return judge_retry(await self._api.history(action.run_id), mark)
+        return judge_retry(await self._api.history(action.run_id), idempotency_key)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the cancellation, while the run still waits."""
         if not isinstance(action, RetryRun):
             wrong_lever(self.kind, action)
-        done = await cancel_waiting(self._api, action.run_id, mark)
+        done = await cancel_waiting(self._api, action.run_id, idempotency_key)
         if done.effect is not Effect.REFUSED:
-            await take_back(self._api, action.run_id, action.changes, mark)
+            await take_back(self._api, action.run_id, action.changes, idempotency_key)
         return done
 
 
 async def tasks_in_words(api: PrefectApi, run_id: str) -> str:
     """Which tasks the next attempt does again and which it finds in storage, or an empty text."""
-    return rerun_of(await api.task_runs_of(run_id)).words()
+    return retry_impact_of(await api.task_runs_of(run_id)).words()
 
 
 def why_not_retry(run: RunView, expected_state_id: str) -> str:
@@ -115,16 +119,18 @@ def why_not_retry(run: RunView, expected_state_id: str) -> str:
     return ""
 
 
-async def wait_for_worker(let_go: LetGo, run: RunView, history: Sequence[StateView]) -> None:
+async def wait_for_worker(
+    worker_has_released: WorkerReleased, run: RunView, history: Sequence[StateView]
+) -> None:
     """Nothing, once the worker has let go. Raises a transient OrchestratorError until then."""
     begun = max(
         (number for number, state in enumerate(history) if state.type is StateType.SCHEDULED), default=0
     )
     attempt = history[begun:]
     by_worker = any(state.name == SUBMITTING for state in attempt)
-    grace = WORKER_GRACE if by_worker else LET_GO_GRACE
+    grace = WORKER_GRACE if by_worker else RELEASE_GRACE
     since = attempt[0].at if attempt else run.state.at
-    if datetime.now(UTC) - run.state.at > grace or await let_go(run.id, since):
+    if datetime.now(UTC) - run.state.at > grace or await worker_has_released(run.id, since):
         return
     raise OrchestratorError(
         f"Retrying run {run.id}: its worker has not reported the end of the last attempt. "
@@ -134,13 +140,13 @@ async def wait_for_worker(let_go: LetGo, run: RunView, history: Sequence[StateVi
 
 
 async def settled(
-    api: PrefectApi, run: RunView, mark: str, ruling: Transition, *, before: dict[str, object]
+    api: PrefectApi, run: RunView, idempotency_key: str, ruling: Transition, *, before: dict[str, object]
 ) -> Delivery:
     """The delivery that a ruling amounts to, read from the run's history, not the ruling alone."""
-    if ruling.ruling == "ACCEPT" and ruling.state and ruling.state.transition_id == mark:
+    if ruling.ruling == "ACCEPT" and ruling.state and ruling.state.transition_id == idempotency_key:
         return Delivery(effect=Effect.DONE, before=before, after=_after(ruling.state))
     # an answer that was lost on its way and asked for again: the history knows
-    if ours := marked(await api.history(run.id), mark):
+    if ours := marked(await api.history(run.id), idempotency_key):
         return Delivery(effect=Effect.ALREADY, before=before, after=_after(ours))
     match ruling.ruling:
         case "NONE":
@@ -151,12 +157,12 @@ async def settled(
             return refused(f"Prefect said {ruling.ruling}: {ruling.reason or 'without a reason'}")
 
 
-def judge_retry(history: Sequence[StateView], mark: str) -> Check:
+def judge_retry(history: Sequence[StateView], idempotency_key: str) -> Check:
     """Whether the attempt that began under this mark ran, and how it ended."""
-    ours = marked(history, mark)
+    ours = marked(history, idempotency_key)
     if ours is None:
         return Check(judgement=Judgement.FAILED, detail="our retry is not in the run's history")
-    since = after(history, mark)
+    since = after(history, idempotency_key)
     last = since[-1] if since else ours
     ran = any(state.type is StateType.RUNNING for state in since)
     if not last.ended:
@@ -175,21 +181,21 @@ def judge_retry(history: Sequence[StateView], mark: str) -> Check:
     return Check(judgement=Judgement.FAILED, detail=detail, final_state=last.name)
 
 
-async def cancel_waiting(api: PrefectApi, run_id: str, mark: str) -> Delivery:
+async def cancel_waiting(api: PrefectApi, run_id: str, idempotency_key: str) -> Delivery:
     """The delivery of the way back from a retry: cancelled if it has not started, refused otherwise."""
-    back = step_mark(mark, "undo")
+    back = step_key(idempotency_key, "undo")
     if marked(await api.history(run_id), back):
         return Delivery(effect=Effect.ALREADY)
     run = await api.run(run_id)
-    if run.state.transition_id != mark or run.state.type is not StateType.SCHEDULED:
-        return refused(f"the run is {run.state.name} by now; a retry that has started cannot be taken back")
+    if run.state.transition_id != idempotency_key or run.state.type is not StateType.SCHEDULED:
+        return refused(f"the run is {run.state.name} already; a retry that has started cannot be taken back")
     ruling = await api.set_state_if(
         run_id,
         (StateType.SCHEDULED,),
         StateType.CANCELLED,
         "Cancelled",
         message="pilotage took its retry back before it started",
-        mark=back,
+        idempotency_key=back,
     )
     return await settled(api, run, back, ruling, before={})
 

@@ -1,6 +1,6 @@
 """Knows what people changed in scheduled runs that Prefect is about to delete, and how to put it back.
 
-A schedule makes each of its runs anew from the deployment: what differs from that was changed by somebody. It is
+A schedule makes each of its runs again from the deployment: what differs from that was changed by somebody. It is
 noted, one Prefect variable for each run, and given to the run that the schedule makes for the same time, or to one
 that is made for it where that time has passed and its own has not. Nothing that was due meanwhile is started.
 """
@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Effect
-from pilotage.flows.levers.idempotency import Notes, fits_a_note, step_mark, tombstone
+from pilotage.flows.levers.idempotency import ChangeRecords, fits_a_record, step_key, tombstone
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
@@ -53,9 +53,9 @@ class EditedRuns:
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def note(self, runs: Sequence[RunView], deployment: DeploymentView, mark: str) -> int:
+    async def note(self, runs: Sequence[RunView], deployment: DeploymentView, idempotency_key: str) -> int:
         """How many of these runs somebody changed; each has a note now."""
         found = [(run, changed) for run in runs if (changed := changed_in(run, deployment))]
         for number, (run, changed) in enumerate(found):
@@ -66,37 +66,39 @@ class EditedRuns:
                 "expected": (run.expected or run.next_start or datetime.now(UTC)).isoformat(),
                 "changed": changed,
             }
-            if not fits_a_note(kept):
+            if not fits_a_record(kept):
                 kept["changed"] = {"too_long": sorted(changed)}
-            await self._notes.write("edit", _key(mark, number), kept)
+            await self._records.write("edit", _key(idempotency_key, number), kept)
         return len(found)
 
-    async def restore(self, deployment_id: str, many: int, mark: str) -> list[dict[str, str]]:
+    async def restore(self, deployment_id: str, many: int, idempotency_key: str) -> list[dict[str, str]]:
         """What became of each noted run: its `name`, and `run_id` of the one that has its changes now or `lost`, why.
 
         The values are in no receipt, for they may be secrets, and in no note any more. Repeated, it goes on.
         """
         told = []
         for number in range(many):
-            key = _key(mark, number)
-            note = await self._notes.read("edit", key)
+            key = _key(idempotency_key, number)
+            note = await self._records.read("edit", key)
             if note is None:
                 continue
             if not note.get("undone"):
                 done = await self._put_back(deployment_id, note, key)
                 note = {**tombstone(note), "told": {"name": str(note["name"]), **done}}
-                await self._notes.write("edit", key, note)
+                await self._records.write("edit", key, note)
             told.append(dict(note["told"]))
         return told
 
-    async def give_up(self, many: int, mark: str, why: str) -> list[dict[str, str]]:
+    async def give_up(self, many: int, idempotency_key: str, why: str) -> list[dict[str, str]]:
         """What is lost, as `restore` tells it; nothing is put back."""
         told = []
         for number in range(many):
-            note = await self._notes.read("edit", _key(mark, number))
+            note = await self._records.read("edit", _key(idempotency_key, number))
             if note is not None:
                 lost = note.get("told") or {"name": str(note["name"]), "lost": why}
-                await self._notes.write("edit", _key(mark, number), {**tombstone(note), "told": lost})
+                await self._records.write(
+                    "edit", _key(idempotency_key, number), {**tombstone(note), "told": lost}
+                )
                 told.append(dict(lost))
         return told
 
@@ -153,23 +155,23 @@ class EditedRuns:
             return "it has passed"
         if run.next_start is not None and run.next_start <= now + SAFE_DISTANCE:
             return "a worker may have taken the run already"
-        mark = step_mark(key, "due")
+        idempotency_key = step_key(key, "due")
         ruling = await self._api.set_state_if(
             run.id,
             (StateType.SCHEDULED,),
             StateType.SCHEDULED,
             "Scheduled",
             message="pilotage gave a run the time that it had before its deployment was paused",
-            mark=mark,
+            idempotency_key=idempotency_key,
             scheduled_for=due,
             due_after=now + SAFE_DISTANCE,
         )
-        stood = await settled(self._api, run, mark, ruling, before={})
+        stood = await settled(self._api, run, idempotency_key, ruling, before={})
         return stood.reason if stood.effect is Effect.REFUSED else ""
 
 
-def _key(mark: str, number: int) -> str:
-    return step_mark(mark, f"edit:{number}")
+def _key(idempotency_key: str, number: int) -> str:
+    return step_key(idempotency_key, f"edit:{number}")
 
 
 def _listed(fields: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import json
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import refused, step_mark, wrong_lever
+from pilotage.flows.levers.idempotency import refused, step_key, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.sdk.directives import HEARD, SAID
 from pilotage.planner.actions.types import Action, Directive, SendDirective
@@ -29,17 +29,19 @@ class DirectLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, SendDirective):
             wrong_lever(self.kind, action)
-        return await self._say(action.run_id, action.directive, mark, expected_state_id)
+        return await self._say(action.run_id, action.directive, idempotency_key, expected_state_id)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the flow has heard it."""
         if not isinstance(action, SendDirective):
             wrong_lever(self.kind, action)
-        heard = await self._api.inputs(action.run_id, f"{HEARD}-{mark}")
+        heard = await self._api.inputs(action.run_id, f"{HEARD}-{idempotency_key}")
         state = (await self._api.run(action.run_id)).state
         if heard:
             detail = f"the flow has heard {action.directive.value!r}"
@@ -51,14 +53,16 @@ class DirectLever:
             judgement=Judgement.PENDING, detail="the flow has not heard it yet", final_state=state.name
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of `carry_on`."""
         if not isinstance(action, SendDirective):
             wrong_lever(self.kind, action)
-        return await self._say(action.run_id, Directive.CARRY_ON, step_mark(mark, "undo"), "")
+        return await self._say(action.run_id, Directive.CARRY_ON, step_key(idempotency_key, "undo"), "")
 
-    async def _say(self, run_id: str, directive: Directive, mark: str, expected_state_id: str) -> Delivery:
-        if await self._api.inputs(run_id, f"{SAID}-{mark}"):
+    async def _say(
+        self, run_id: str, directive: Directive, idempotency_key: str, expected_state_id: str
+    ) -> Delivery:
+        if await self._api.inputs(run_id, f"{SAID}-{idempotency_key}"):
             return Delivery(effect=Effect.ALREADY)
         state = (await self._api.run(run_id)).state
         if state.type not in _LISTENING:
@@ -67,5 +71,5 @@ class DirectLever:
             return refused("the run has moved on since this was proposed")
         # as Prefect's own send_input writes it, so that receive_input(str, key_prefix=…) hears it too
         value = json.dumps({"value": directive.value})
-        sent = await self._api.send_input(run_id, f"{SAID}-{mark}", value, sender="pilotage")
+        sent = await self._api.send_input(run_id, f"{SAID}-{idempotency_key}", value, sender="pilotage")
         return Delivery(effect=Effect.DONE if sent else Effect.ALREADY, after={"directive": directive.value})

@@ -10,7 +10,14 @@ from datetime import timedelta
 from typing import assert_never
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes, as_before, held_note, refused, tombstone, wrong_lever
+from pilotage.flows.levers.idempotency import (
+    ChangeRecords,
+    as_before,
+    held_record,
+    refused,
+    tombstone,
+    wrong_lever,
+)
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, LimitScope, SetLimit
 
@@ -24,14 +31,16 @@ class LimitLever:
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. The old limit is written down before it is replaced."""
         if not isinstance(action, SetLimit):
             wrong_lever(self.kind, action)
         found, present = await self._present(action)
-        note = await self._notes.read("limit", mark)
+        note = await self._records.read("limit", idempotency_key)
         after = {"limit": action.limit}
         if note is not None and (note.get("undone") or present == action.limit):
             return Delivery(effect=Effect.ALREADY, before=note, after=after)
@@ -40,14 +49,14 @@ class LimitLever:
         if note is None:
             if present == action.limit:
                 return refused(f"{_named(action)} is limited to {present} already")
-            if reason := await self._notes.standing(_about(action), "limit", "reserve"):
+            if reason := await self._records.standing(_about(action), "limit", "reserve"):
                 return refused(reason)
-            note = {**held_note(_about(action), action.hold), "limit": present}
-            await self._notes.write("limit", mark, note)
+            note = {**held_record(_about(action), action.hold), "limit": present}
+            await self._records.write("limit", idempotency_key, note)
         await self._set(action, action.limit)
         return Delivery(effect=Effect.DONE, before=note, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the limit stands."""
         if not isinstance(action, SetLimit):
             wrong_lever(self.kind, action)
@@ -57,11 +66,11 @@ class LimitLever:
         detail = f"the limit of {_named(action)} is {present}, not {action.limit}"
         return Check(judgement=Judgement.FAILED, detail=detail)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old limit."""
         if not isinstance(action, SetLimit):
             wrong_lever(self.kind, action)
-        note = await self._notes.read("limit", mark)
+        note = await self._records.read("limit", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
@@ -70,10 +79,10 @@ class LimitLever:
         old = note["limit"]
         if present not in (action.limit, old):
             why = f"somebody set the limit of {_named(action)} to {present} since; it stays"
-            await self._notes.write("limit", mark, tombstone(note, why))
+            await self._records.write("limit", idempotency_key, tombstone(note, why))
             return refused(why)
         await self._set(action, old)
-        await self._notes.write("limit", mark, tombstone(note))
+        await self._records.write("limit", idempotency_key, tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": present}, after={"limit": old})
 
     async def _present(self, action: SetLimit) -> tuple[bool, int | None]:

@@ -12,10 +12,10 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import (
-    Notes,
+    ChangeRecords,
     as_before,
-    fits_a_note,
-    held_note,
+    fits_a_record,
+    held_record,
     refused,
     tombstone,
     wrong_lever,
@@ -35,15 +35,17 @@ class PriorityLever:
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
-        self._notes = Notes(api)
+        self._records = ChangeRecords(api)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. All ranks are written down before one is changed."""
         if not isinstance(action, SetPriority):
             wrong_lever(self.kind, action)
         queues = await self._api.queues(action.pool)
         ranks = _ranks(queues)
-        note = await self._notes.read("priority", mark)
+        note = await self._records.read("priority", idempotency_key)
         if note is not None and (note.get("undone") or ranks.get(action.queue) == action.priority):
             return Delivery(effect=Effect.ALREADY, before=note, after={"ranks": ranks})
         if action.queue not in ranks:
@@ -52,22 +54,22 @@ class PriorityLever:
             if ranks[action.queue] == action.priority:
                 return refused(f"queue {action.queue!r} has rank {action.priority} already")
             about = f"the ranks of {action.pool}"
-            if reason := await self._notes.standing(about, "priority"):
+            if reason := await self._records.standing(about, "priority"):
                 return refused(reason)
             note = {
-                **held_note(about, action.hold),
+                **held_record(about, action.hold),
                 "ranks": ranks,
                 "then": ranks_after(ranks, action.queue, action.priority),
             }
-            if not fits_a_note(note):
+            if not fits_a_record(note):
                 return refused(f"pool {action.pool!r} has too many queues to remember their ranks")
-            await self._notes.write("priority", mark, note)
+            await self._records.write("priority", idempotency_key, note)
         await self._api.set_queue_priority(action.pool, action.queue, action.priority)
         return Delivery(
             effect=Effect.DONE, before=note, after={"ranks": _ranks(await self._api.queues(action.pool))}
         )
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the queue has its rank and the others stand in their old order."""
         if not isinstance(action, SetPriority):
             wrong_lever(self.kind, action)
@@ -77,11 +79,11 @@ class PriorityLever:
             return Check(judgement=Judgement.VERIFIED, detail=f"the ranks are {detail}")
         return Check(judgement=Judgement.FAILED, detail=f"the ranks are {detail}")
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of all the old ranks."""
         if not isinstance(action, SetPriority):
             wrong_lever(self.kind, action)
-        note = await self._notes.read("priority", mark)
+        note = await self._records.read("priority", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")
         if note.get("undone"):
@@ -90,9 +92,9 @@ class PriorityLever:
         old: dict[str, int] = dict(note["ranks"])
         if present not in (dict(note["then"]), old) and not note.get("restoring"):
             why = f"somebody moved queues of pool {action.pool!r} since; their ranks stay"
-            await self._notes.write("priority", mark, tombstone(note, why))
+            await self._records.write("priority", idempotency_key, tombstone(note, why))
             return refused(why)
-        await self._notes.write("priority", mark, {**note, "restoring": True})
+        await self._records.write("priority", idempotency_key, {**note, "restoring": True})
         # in their order: each finds the ranks above it settled, and pushes only those that come later
         for name, rank in sorted(old.items(), key=lambda each: each[1]):
             await self._api.set_queue_priority(action.pool, name, rank)
@@ -103,7 +105,7 @@ class PriorityLever:
                 "It will be tried again.",
                 transient=True,
             )
-        await self._notes.write("priority", mark, tombstone(note))
+        await self._records.write("priority", idempotency_key, tombstone(note))
         return Delivery(effect=Effect.DONE, before={"ranks": present}, after={"ranks": old})
 
 

@@ -32,27 +32,37 @@ class SizeLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery. What the run had is kept before it is replaced."""
         if not isinstance(action, SizeRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        if _label(mark) in run.labels and (
-            _undone(run, mark) or run.job_variables.get(VARIABLE) == action.memory_mb
+        if _label(idempotency_key) in run.labels and (
+            _undone(run, idempotency_key) or run.job_variables.get(VARIABLE) == action.memory_mb
         ):
-            return Delivery(effect=Effect.ALREADY, before=_before(run, mark), after=_after(run, mark))
+            return Delivery(
+                effect=Effect.ALREADY,
+                before=_before(run, idempotency_key),
+                after=_after(run, idempotency_key),
+            )
         if reason := await self._why_not(run, action, expected_state_id):
             return refused(reason)
-        if _label(mark) not in run.labels:
+        if _label(idempotency_key) not in run.labels:
             old = run.job_variables.get(VARIABLE, _UNSET)
             now = datetime.now(UTC).isoformat()
-            await self._api.add_labels(run.id, {_label(mark): old, f"{_label(mark)}.at": now})
+            await self._api.add_labels(
+                run.id, {_label(idempotency_key): old, f"{_label(idempotency_key)}.at": now}
+            )
         await self._api.set_job_variables(run.id, {**run.job_variables, VARIABLE: action.memory_mb})
         await self._api.add_labels(run.id, {"pilotage.size": message[:200]})
         run = await self._api.run(run.id)
-        return Delivery(effect=Effect.DONE, before=_before(run, mark), after=_after(run, mark))
+        return Delivery(
+            effect=Effect.DONE, before=_before(run, idempotency_key), after=_after(run, idempotency_key)
+        )
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the size, and had not begun when it got it."""
         if not isinstance(action, SizeRun):
             wrong_lever(self.kind, action)
@@ -70,25 +80,25 @@ class SizeLever:
             judgement=Judgement.VERIFIED, detail=f"the run starts with {size} MiB", final_state=state
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old size, while the run waits and nobody has set another."""
         if not isinstance(action, SizeRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        if _label(mark) not in run.labels:
+        if _label(idempotency_key) not in run.labels:
             return refused("nothing is known of this change")
-        if _undone(run, mark):
+        if _undone(run, idempotency_key):
             return Delivery(effect=Effect.ALREADY)
         if run.state.type is not StateType.SCHEDULED:
-            return refused(f"the run is {run.state.name} by now; it has its size")
+            return refused(f"the run is {run.state.name} already; it has its size")
         variables = {key: value for key, value in run.job_variables.items() if key != VARIABLE}
-        old = run.labels[_label(mark)]
+        old = run.labels[_label(idempotency_key)]
         if old != _UNSET:
             variables[VARIABLE] = old
         if run.job_variables.get(VARIABLE) not in (action.memory_mb, variables.get(VARIABLE)):
             return refused("somebody gave it another size since; it stays")
         await self._api.set_job_variables(run.id, variables)
-        await self._api.add_labels(run.id, {f"{_label(mark)}.undone": True})
+        await self._api.add_labels(run.id, {f"{_label(idempotency_key)}.undone": True})
         return Delivery(effect=Effect.DONE, after={VARIABLE: variables.get(VARIABLE)})
 
     async def _why_not(self, run: RunView, action: SizeRun, expected_state_id: str) -> str:
@@ -108,18 +118,18 @@ class SizeLever:
         return ""
 
 
-def _label(mark: str) -> str:
-    return f"pilotage.memory_mb.of.{mark[:8]}"
+def _label(idempotency_key: str) -> str:
+    return f"pilotage.memory_mb.of.{idempotency_key[:8]}"
 
 
-def _undone(run: RunView, mark: str) -> bool:
-    return bool(run.labels.get(f"{_label(mark)}.undone"))
+def _undone(run: RunView, idempotency_key: str) -> bool:
+    return bool(run.labels.get(f"{_label(idempotency_key)}.undone"))
 
 
-def _before(run: RunView, mark: str) -> dict[str, Any]:
-    old = run.labels.get(_label(mark), _UNSET)
+def _before(run: RunView, idempotency_key: str) -> dict[str, Any]:
+    old = run.labels.get(_label(idempotency_key), _UNSET)
     return {VARIABLE: old if old != _UNSET else None}
 
 
-def _after(run: RunView, mark: str) -> dict[str, Any]:
-    return {VARIABLE: run.job_variables.get(VARIABLE), "at": run.labels.get(f"{_label(mark)}.at")}
+def _after(run: RunView, idempotency_key: str) -> dict[str, Any]:
+    return {VARIABLE: run.job_variables.get(VARIABLE), "at": run.labels.get(f"{_label(idempotency_key)}.at")}

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pilotage.flows.execution.receipts import Check, Delivery
 from pilotage.flows.levers.idempotency import wrong_lever
 from pilotage.flows.levers.reschedule_run import SETTLE
-from pilotage.flows.levers.staggered import WaitingRuns, Waves
+from pilotage.flows.levers.staggered import StaggeredRelease, WaitingRuns
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, CatchUp, SpreadRuns
 
@@ -22,23 +22,29 @@ class SpreadLever:
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
         self._runs = WaitingRuns(api, settle=settle)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery, with what became of the runs."""
         if not isinstance(action, SpreadRuns):
             wrong_lever(self.kind, action)
-        return await self._runs.execute(action.deployment_id, _waves(action), mark=mark, message=message)
+        return await self._runs.execute(
+            action.deployment_id, _waves(action), idempotency_key=idempotency_key, message=message
+        )
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether none waits where it waited."""
         if not isinstance(action, SpreadRuns):
             wrong_lever(self.kind, action)
-        return await self._runs.verify(action.deployment_id, _waves(action), delivery, mark=mark)
+        return await self._runs.verify(
+            action.deployment_id, _waves(action), delivery, idempotency_key=idempotency_key
+        )
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old times."""
         if not isinstance(action, SpreadRuns):
             wrong_lever(self.kind, action)
-        return await self._runs.undo(action.deployment_id, mark=mark)
+        return await self._runs.undo(action.deployment_id, idempotency_key=idempotency_key)
 
 
 class CatchUpLever:
@@ -53,28 +59,38 @@ class CatchUpLever:
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
         self._runs = WaitingRuns(api, settle=settle)
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery, with what became of the runs."""
         if not isinstance(action, CatchUp):
             wrong_lever(self.kind, action)
-        return await self._runs.execute(action.deployment_id, _waves(action), mark=mark, message=message)
+        return await self._runs.execute(
+            action.deployment_id, _waves(action), idempotency_key=idempotency_key, message=message
+        )
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether none waits where it waited."""
         if not isinstance(action, CatchUp):
             wrong_lever(self.kind, action)
-        return await self._runs.verify(action.deployment_id, _waves(action), delivery, mark=mark)
+        return await self._runs.verify(
+            action.deployment_id, _waves(action), delivery, idempotency_key=idempotency_key
+        )
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old times of those that were kept."""
         if not isinstance(action, CatchUp):
             wrong_lever(self.kind, action)
-        return await self._runs.undo(action.deployment_id, mark=mark)
+        return await self._runs.undo(action.deployment_id, idempotency_key=idempotency_key)
 
 
-def _waves(action: SpreadRuns | CatchUp) -> Waves:
+def _waves(action: SpreadRuns | CatchUp) -> StaggeredRelease:
     match action:
         case SpreadRuns():
-            return Waves(first=action.first, wave=action.wave, every=action.every, most=action.most)
+            return StaggeredRelease(
+                first=action.first, wave=action.wave, every=action.every, most=action.most
+            )
         case CatchUp():
-            return Waves(first=action.first, wave=action.wave, every=action.every, keep=action.keep)
+            return StaggeredRelease(
+                first=action.first, wave=action.wave, every=action.every, keep=action.keep
+            )

@@ -20,8 +20,8 @@ from itertools import groupby
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import Notes, as_before, marked, refused, step_mark, tombstone
-from pilotage.flows.levers.queue_pause import QueueHolds
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, marked, refused, step_key, tombstone
+from pilotage.flows.levers.queue_pause import TemporaryQueuePause
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, SETTLE
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
 from pilotage.flows.prefect.api import BULK, PrefectApi
@@ -39,7 +39,7 @@ _TOLD = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waves:
+class StaggeredRelease:
     """What is wanted of the waiting runs."""
 
     first: datetime
@@ -72,25 +72,27 @@ class WaitingRuns:
 
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
         self._api = api
-        self._notes = Notes(api)
-        self._holds = QueueHolds(api)
+        self._records = ChangeRecords(api)
+        self._holds = TemporaryQueuePause(api)
         self._settle = settle
 
-    async def execute(self, deployment_id: str, waves: Waves, *, mark: str, message: str) -> Delivery:
+    async def execute(
+        self, deployment_id: str, waves: StaggeredRelease, *, idempotency_key: str, message: str
+    ) -> Delivery:
         """The delivery, with what became of the runs."""
-        note = await self._notes.read("waves", mark)
+        note = await self._records.read("waves", idempotency_key)
         if note is not None and (note.get("done") or note.get("undone")):
             return Delivery(effect=Effect.ALREADY, after=note.get("told") or {})
         if note is None:
             cutoff = datetime.now(UTC)
-            if not await self._waiting(deployment_id, cutoff, waves, mark):
+            if not await self._waiting(deployment_id, cutoff, waves, idempotency_key):
                 return refused("no run of the deployment is waiting")
             note = {"at": cutoff.isoformat()}
-            await self._notes.write("waves", mark, note)
+            await self._records.write("waves", idempotency_key, note)
         cutoff = moment(str(note["at"]))
         waves = _from_now_on(waves, cutoff)
-        todo = await self._waiting(deployment_id, cutoff, waves, mark)
-        ours = await self._ours(deployment_id, mark)
+        todo = await self._waiting(deployment_id, cutoff, waves, idempotency_key)
+        ours = await self._ours(deployment_id, idempotency_key)
         kept, dropped = superseded(todo, waves.keep, len(ours))
         kept = kept[: max(0, waves.most - len(ours))]
         slots = free_slots(waves, len(kept), (run.next_start for run in ours))
@@ -98,21 +100,31 @@ class WaitingRuns:
         # what nobody wants goes first: a repetition then finds the same ones to keep
         work = [(run, None) for run in dropped] + list(zip(kept, slots, strict=True))
         for start in range(0, len(work), MOST):
-            await self._deal(deployment_id, work[start : start + MOST], tally, mark=mark, message=message)
-        await self._release_left(mark)
+            await self._deal(
+                deployment_id,
+                work[start : start + MOST],
+                tally,
+                idempotency_key=idempotency_key,
+                message=message,
+            )
+        await self._release_left(idempotency_key)
         told = tally.told(len(todo) + len(ours))
-        await self._notes.write("waves", mark, {**note, "done": datetime.now(UTC).isoformat(), "told": told})
+        await self._records.write(
+            "waves", idempotency_key, {**note, "done": datetime.now(UTC).isoformat(), "told": told}
+        )
         return Delivery(effect=Effect.DONE, after=told)
 
-    async def verify(self, deployment_id: str, waves: Waves, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(
+        self, deployment_id: str, waves: StaggeredRelease, delivery: Delivery, *, idempotency_key: str
+    ) -> Check:
         """Whether none of the runs waits where it waited before."""
-        note = await self._notes.read("waves", mark)
+        note = await self._records.read("waves", idempotency_key)
         if note is None:
             return Check(judgement=Judgement.FAILED, detail="nothing is known of these waves")
         if note.get("undone"):
             return Check(judgement=Judgement.FAILED, detail="it was taken back")
         cutoff = moment(str(note["at"]))
-        left = await self._waiting(deployment_id, cutoff, _from_now_on(waves, cutoff), mark)
+        left = await self._waiting(deployment_id, cutoff, _from_now_on(waves, cutoff), idempotency_key)
         allowed = max(0, int(delivery.after.get("found") or 0) - waves.most) if waves.keep is None else 0
         told = f"{delivery.after.get('moved')} in waves, {delivery.after.get('cancelled')} cancelled"
         if len(left) > allowed:
@@ -120,19 +132,19 @@ class WaitingRuns:
             return Check(judgement=Judgement.PENDING, detail=detail)
         return Check(judgement=Judgement.VERIFIED, detail=told)
 
-    async def undo(self, deployment_id: str, *, mark: str) -> Delivery:
+    async def undo(self, deployment_id: str, *, idempotency_key: str) -> Delivery:
         """The delivery of the old times, for the runs that still wait in their waves. Cancelled ones stay so."""
-        note = await self._notes.read("waves", mark)
+        note = await self._records.read("waves", idempotency_key)
         if note is None:
             return refused("nothing is known of these waves")
         if note.get("undone"):
             return as_before(note)
-        back = step_mark(mark, "undo")
+        back = step_key(idempotency_key, "undo")
         tally = _Tally(moved=await self._back_already(deployment_id, back) if note.get("undoing") else 0)
-        await self._notes.write("waves", mark, {**note, "undoing": True})
-        for run in await self._ours(deployment_id, mark):
+        await self._records.write("waves", idempotency_key, {**note, "undoing": True})
+        for run in await self._ours(deployment_id, idempotency_key):
             history = await self._api.history(run.id)
-            own = marked(history, _ours_is(mark))
+            own = marked(history, _ours_is(idempotency_key))
             old = next(
                 (state.scheduled_for for state in reversed(history) if own and state.at < own.at), None
             )
@@ -140,36 +152,44 @@ class WaitingRuns:
                 tally.refused[run.id] = "it is about to start"
                 continue
             await self._write(
-                [run], old, tally, mark=step_mark(back, run.id), message="pilotage took its waves back"
+                [run],
+                old,
+                tally,
+                idempotency_key=step_key(back, run.id),
+                message="pilotage took its waves back",
             )
         why = "" if tally.moved else "none of the runs waits in its wave any more"
-        await self._notes.write("waves", mark, tombstone(note, why))
+        await self._records.write("waves", idempotency_key, tombstone(note, why))
         if why:
             return refused(why)
         return Delivery(effect=Effect.DONE, after=tally.told(tally.moved))
 
-    async def _waiting(self, deployment_id: str, cutoff: datetime, waves: Waves, mark: str) -> list[RunView]:
+    async def _waiting(
+        self, deployment_id: str, cutoff: datetime, waves: StaggeredRelease, idempotency_key: str
+    ) -> list[RunView]:
         """The runs that were due by then, still wait, and have not been dealt with; oldest first."""
         due = [
             run
             for run in await self._scheduled(deployment_id)
-            if (run.expected or cutoff) <= cutoff and not _is_ours(run, mark) and not _in_its_wave(run, waves)
+            if (run.expected or cutoff) <= cutoff
+            and not _is_ours(run, idempotency_key)
+            and not _in_its_wave(run, waves)
         ]
         return sorted(due, key=lambda run: (run.expected or cutoff, run.id))
 
-    async def _ours(self, deployment_id: str, mark: str) -> list[RunView]:
-        return [run for run in await self._scheduled(deployment_id) if _is_ours(run, mark)]
+    async def _ours(self, deployment_id: str, idempotency_key: str) -> list[RunView]:
+        return [run for run in await self._scheduled(deployment_id) if _is_ours(run, idempotency_key)]
 
     async def _scheduled(self, deployment_id: str) -> tuple[RunView, ...]:
         where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
         return await self._api.all_runs(where, most=5 * MOST)
 
     async def _back_already(self, deployment_id: str, back: str) -> int:
-        """How many runs an undo that died has given their old times. Looked for in their histories: Late by now."""
+        """How many runs an undo that died has given their old times. Looked for in their histories: Late already."""
         histories = [
             (run.id, await self._api.history(run.id)) for run in await self._scheduled(deployment_id)
         ]
-        return sum(marked(history, step_mark(back, run_id)) is not None for run_id, history in histories)
+        return sum(marked(history, step_key(back, run_id)) is not None for run_id, history in histories)
 
     async def _stand_still(self, deployment_id: str) -> None:
         """Nothing; no run of the deployment was proposed a state for the settling time, or patience is over.
@@ -192,15 +212,17 @@ class WaitingRuns:
         work: Sequence[tuple[RunView, datetime | None]],
         tally: _Tally,
         *,
-        mark: str,
+        idempotency_key: str,
         message: str,
     ) -> None:
         near = datetime.now(UTC) + SAFE_DISTANCE
         queues = {(run.pool, run.queue) for run, _ in work if run.queue and (run.next_start or near) <= near}
         held: list[str] = []
-        keys = {where: _hold_key(mark, *where) for where in sorted(queues)}
+        keys = {where: _hold_key(idempotency_key, *where) for where in sorted(queues)}
         try:
-            if len(work) >= RUSH and any([await self._holds.calm(*each, key) for each, key in keys.items()]):
+            if len(work) >= RUSH and any(
+                [await self._holds.throttle(*each, key) for each, key in keys.items()]
+            ):
                 await self._stand_still(deployment_id)
             held = [key for each, key in keys.items() if await self._holds.hold(*each, key)]
             if queues:
@@ -208,13 +230,21 @@ class WaitingRuns:
             if not await self._holds.stand(held):
                 await self._stand_still(deployment_id)
             for start, batch in batches(work):
-                await self._write(batch, start, tally, mark=_ours_is(mark), message=message)
+                await self._write(
+                    batch, start, tally, idempotency_key=_ours_is(idempotency_key), message=message
+                )
         finally:
             for key in keys.values():
                 await self._holds.release(key)
 
     async def _write(
-        self, batch: Sequence[RunView], start: datetime | None, tally: _Tally, *, mark: str, message: str
+        self,
+        batch: Sequence[RunView],
+        start: datetime | None,
+        tally: _Tally,
+        *,
+        idempotency_key: str,
+        message: str,
     ) -> None:
         """Nothing; these runs, of one kind, have one start time, or none: then they are cancelled."""
         waits = AWAITING_RETRY if batch[0].state.name == AWAITING_RETRY else "Scheduled"
@@ -224,12 +254,12 @@ class WaitingRuns:
             StateType.CANCELLED if start is None else StateType.SCHEDULED,
             "Cancelled" if start is None else waits,
             message=message,
-            mark=mark,
+            idempotency_key=idempotency_key,
             scheduled_for=start,
         )
         for run in batch:
             ruling = rulings.get(run.id, Transition(ruling="NONE", state=None))
-            stood = await settled(self._api, run, mark, ruling, before={})
+            stood = await settled(self._api, run, idempotency_key, ruling, before={})
             if stood.effect is Effect.REFUSED:
                 tally.refused[run.id] = stood.reason
             elif start is None:
@@ -237,14 +267,14 @@ class WaitingRuns:
             else:
                 tally.moved += 1
 
-    async def _release_left(self, mark: str) -> None:
+    async def _release_left(self, idempotency_key: str) -> None:
         """Nothing; no queue is held any more by an earlier delivery that died when it had dealt with all runs."""
-        for key, note in (await self._notes.of("hold")).items():
-            if key == _hold_key(mark, str(note.get("pool")), str(note.get("queue"))):
+        for key, note in (await self._records.of("hold")).items():
+            if key == _hold_key(idempotency_key, str(note.get("pool")), str(note.get("queue"))):
                 await self._holds.release(key)
 
 
-def _from_now_on(waves: Waves, acting: datetime) -> Waves:
+def _from_now_on(waves: StaggeredRelease, acting: datetime) -> StaggeredRelease:
     """The same waves, none of them before the moment of acting: approved late, all would be due at once."""
     return replace(waves, first=max(waves.first, acting))
 
@@ -260,7 +290,7 @@ def superseded(
     return list(runs[cut:]), list(runs[:cut])
 
 
-def free_slots(waves: Waves, wanted: int, taken: Iterable[datetime | None]) -> list[datetime]:
+def free_slots(waves: StaggeredRelease, wanted: int, taken: Iterable[datetime | None]) -> list[datetime]:
     """The start times of so many more runs: each wave is filled before the next, those taken left out."""
     full = Counter(taken)
     slots: list[datetime] = []
@@ -288,17 +318,17 @@ def _together(each: tuple[RunView, datetime | None]) -> tuple[datetime | None, b
     return start, run.state.name == AWAITING_RETRY, not run.queue
 
 
-def _hold_key(mark: str, pool: str, queue: str) -> str:
+def _hold_key(idempotency_key: str, pool: str, queue: str) -> str:
     """Under which one delivery holds one queue."""
-    return step_mark(mark, f"{pool}/{queue}")
+    return step_key(idempotency_key, f"{pool}/{queue}")
 
 
-def _ours_is(mark: str) -> str:
+def _ours_is(idempotency_key: str) -> str:
     """The mark of every run that one delivery moves or cancels; a run is known by its id besides."""
-    return step_mark(mark, "crowd")
+    return step_key(idempotency_key, "crowd")
 
 
-def _in_its_wave(run: RunView, waves: Waves) -> bool:
+def _in_its_wave(run: RunView, waves: StaggeredRelease) -> bool:
     # Prefect makes Late what it finds Scheduled and overdue, and our mark goes with it; the time of the wave stays
     return run.state.name == "Late" and run.next_start is not None and run.next_start >= waves.first
 
@@ -308,5 +338,5 @@ def _proposed(run: RunView) -> tuple[str, str]:
     return run.id, "" if run.state.name in ("Scheduled", "Late") else run.state.id
 
 
-def _is_ours(run: RunView, mark: str) -> bool:
-    return run.state.transition_id == _ours_is(mark)
+def _is_ours(run: RunView, idempotency_key: str) -> bool:
+    return run.state.transition_id == _ours_is(idempotency_key)

@@ -16,12 +16,12 @@ from pilotage.flows.levers.idempotency import (
     after,
     marked,
     refused,
-    step_mark,
+    step_key,
     still_running,
     untouched,
     wrong_lever,
 )
-from pilotage.flows.levers.retry_run import LetGo, settled
+from pilotage.flows.levers.retry_run import WorkerReleased, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
 from pilotage.planner.actions.types import Action, ResumeRun, SuspendRun
@@ -41,17 +41,23 @@ class SuspendLever:
     window = timedelta(minutes=5)
     undoable = "The run is resumed, from the top; tasks that kept their results are not done again."
 
-    def __init__(self, api: PrefectApi, *, let_go: LetGo) -> None:
+    def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:
         self._api = api
-        self._let_go = let_go
+        self._worker_has_released = worker_has_released
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, SuspendRun):
             wrong_lever(self.kind, action)
         only = "only a running one is suspended"
         run = await still_running(
-            self._api, action.run_id, mark=mark, expected_state_id=expected_state_id, only=only
+            self._api,
+            action.run_id,
+            idempotency_key=idempotency_key,
+            expected_state_id=expected_state_id,
+            only=only,
         )
         if isinstance(run, Delivery):
             return run
@@ -63,42 +69,42 @@ class SuspendLever:
             StateType.PAUSED,
             SUSPENDED,
             message=message,
-            mark=mark,
+            idempotency_key=idempotency_key,
             details={
                 "pause_reschedule": True,
-                "pause_key": mark,
+                "pause_key": idempotency_key,
                 "pause_timeout": (datetime.now(UTC) + action.hold + _GRACE).isoformat(),
             },
         )
-        return await settled(self._api, run, mark, ruling, before={})
+        return await settled(self._api, run, idempotency_key, ruling, before={})
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether its process has ended and the run still stands suspended."""
         if not isinstance(action, SuspendRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        ours = marked(history, mark)
+        ours = marked(history, idempotency_key)
         if ours is None:
             return Check(judgement=Judgement.FAILED, detail="our suspension is not in the run's history")
-        if since := after(history, mark):
+        if since := after(history, idempotency_key):
             detail = f"the run is {since[-1].name}, no longer suspended"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=since[-1].name)
-        if await self._let_go(action.run_id, ours.at):
+        if await self._worker_has_released(action.run_id, ours.at):
             detail = "its process has ended, and it stands suspended"
             return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=ours.name)
         detail = "its process has not heard of it yet, or has not come to a task since"
         return Check(judgement=Judgement.PENDING, detail=detail, final_state=ours.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the resumption."""
         if not isinstance(action, SuspendRun):
             wrong_lever(self.kind, action)
-        back = step_mark(mark, "undo")
+        back = step_key(idempotency_key, "undo")
         if marked(await self._api.history(action.run_id), back):
             return Delivery(effect=Effect.ALREADY)
         run = await self._api.run(action.run_id)
-        if run.state.transition_id != mark or run.state.type is not StateType.PAUSED:
-            return refused(f"the run is {run.state.name} by now and no longer as we left it")
+        if run.state.transition_id != idempotency_key or run.state.type is not StateType.PAUSED:
+            return refused(f"the run is {run.state.name} already and no longer as we left it")
         return await _resume(self._api, run, back, "pilotage resumed the run")
 
     async def _why_not(self, run: RunView) -> str:
@@ -121,12 +127,14 @@ class ResumeLever:
     def __init__(self, api: PrefectApi) -> None:
         self._api = api
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         """The delivery."""
         if not isinstance(action, ResumeRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        if marked(history, mark):
+        if marked(history, idempotency_key):
             return Delivery(effect=Effect.ALREADY)
         run = await self._api.run(action.run_id)
         if run.state.type is not StateType.PAUSED or run.state.name != SUSPENDED:
@@ -135,16 +143,16 @@ class ResumeLever:
             return refused("the run waits for an answer, and would fail without one: answer it")
         if not untouched(run, history, expected_state_id):
             return refused("the run has moved on since this was proposed")
-        return await _resume(self._api, run, mark, message)
+        return await _resume(self._api, run, idempotency_key, message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run runs again."""
         if not isinstance(action, ResumeRun):
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
-        if marked(history, mark) is None:
+        if marked(history, idempotency_key) is None:
             return Check(judgement=Judgement.FAILED, detail="our resumption is not in the run's history")
-        since = after(history, mark)
+        since = after(history, idempotency_key)
         now = since[-1].name if since else RESUMING
         if any(state.type is StateType.RUNNING for state in since):
             return Check(judgement=Judgement.VERIFIED, detail=f"it ran again and is {now}", final_state=now)
@@ -152,12 +160,12 @@ class ResumeLever:
             return Check(judgement=Judgement.FAILED, detail=f"it is {now} and did not run", final_state=now)
         return Check(judgement=Judgement.PENDING, detail=f"it is {now}", final_state=now)
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """A refusal: there is no way back."""
         return refused("the run goes on; propose to suspend it instead")
 
 
-async def _resume(api: PrefectApi, run: RunView, mark: str, message: str) -> Delivery:
+async def _resume(api: PrefectApi, run: RunView, idempotency_key: str, message: str) -> Delivery:
     # what Prefect's own resume route proposes, with our mark
     ruling = await api.set_state_if(
         run.id,
@@ -165,7 +173,7 @@ async def _resume(api: PrefectApi, run: RunView, mark: str, message: str) -> Del
         StateType.SCHEDULED,
         RESUMING,
         message=message,
-        mark=mark,
+        idempotency_key=idempotency_key,
         scheduled_for=datetime.now(UTC),
     )
-    return await settled(api, run, mark, ruling, before={})
+    return await settled(api, run, idempotency_key, ruling, before={})

@@ -91,7 +91,7 @@ def action_in_words(action: Mapping[str, Any]) -> str:
         case "cancel_run":
             return "cancel the run"
         case "pause_deployment":
-            lost = "Prefect deletes its scheduled runs, with what people changed in them; they are made anew after it"
+            lost = "Prefect deletes its scheduled runs, with what people changed in them; they are made again after it"
             return f"pause the deployment for {_span(action.get('hold'))} ({lost})"
         case "notify_owner":
             return f"tell the owner, as {action.get('severity', 'error')}"

@@ -12,7 +12,7 @@ def governed(step: str, detail: Mapping[str, Any]) -> str | None:
     """The sentence, or None for a step that is not of this kind."""
     match step:
         case "glass_broken" | "glass_refused" | "glass_review":
-            return _glass(step, detail)
+            return _break_glass(step, detail)
         case "delegated" | "delegation_refused":
             lent = detail.get("delegation") or {}
             said = f"{lent.get('taker')} votes for {lent.get('giver')} until {_time(lent.get('until'))}"
@@ -39,13 +39,13 @@ def governed(step: str, detail: Mapping[str, Any]) -> str | None:
             return None
 
 
-def _glass(step: str, detail: Mapping[str, Any]) -> str:
+def _break_glass(step: str, detail: Mapping[str, Any]) -> str:
     grant = detail.get("grant") or {}
     scope = f"{_list(grant.get('kinds'))} on {_list(grant.get('targets'))}"
     told = f"{grant.get('holder')}, {scope}, until {_time(grant.get('until'))}: {grant.get('reason')}"
     match step:
         case "glass_broken":
-            return f"GLASS BROKEN by {told}"
+            return f"BREAK-GLASS by {told}"
         case "glass_review":
             return f"broken glass has run out, look at what was done under it: {told}"
         case _:

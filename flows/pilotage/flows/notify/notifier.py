@@ -37,7 +37,7 @@ class Told:
     """Why not, when it is not ok."""
 
 
-class Announcer:
+class Notifier:
     """Tells Prefect and the webhook. Without an address no webhook is called, and `page` says so."""
 
     def __init__(

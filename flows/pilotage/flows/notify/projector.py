@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pilotage.flows.notify.describe import as_markdown, label, proposal_for_log, told
-from pilotage.flows.notify.notifier import NO_WEBHOOK, Announcer
+from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier
 from pilotage.planner.actions.types import Severity
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.types import Mode
@@ -34,22 +34,22 @@ SPOKEN = frozenset(
 )
 """Steps of which `pilotage up` prints a line."""
 CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "replaced", "expired"})
-"""Steps after which the run's artifact is written anew."""
+"""Steps after which the run's artifact is written again."""
 
 
 ALARMING = frozenset({"gave_up", "escalated", "glass_broken", "glass_review", "demoted"})
 """Steps that are pages by themselves: a breaker opened, nobody voted in time, glass was broken, trust was lost."""
 
 
-class Chronicle:
+class AuditProjector:
     """Carries audit entries to the store and the announcer, each once."""
 
     def __init__(
-        self, *, ledger: Ledger, store: DuckDBStore, announcer: Announcer, mode: Callable[[], Mode]
+        self, *, ledger: Ledger, store: DuckDBStore, notifier: Notifier, mode: Callable[[], Mode]
     ) -> None:
         self._ledger = ledger
         self._store = store
-        self._announcer = announcer
+        self._notifier = notifier
         self._mode = mode
 
     async def catch_up(self) -> int:
@@ -59,7 +59,7 @@ class Chronicle:
             for entry in entries:
                 if entry["step"] in SPOKEN:
                     log.info("%s: %s %s", await self._name(entry), label(entry), told(entry))
-                await self._announce(entry)
+                await self._notify(entry)
             # last, so that what was not announced before a crash is announced after it
             await asyncio.to_thread(self._store.add_decisions, [decision_of(entry) for entry in entries])
             told_of += len(entries)
@@ -80,14 +80,14 @@ class Chronicle:
         last = rows[0]["last"] if rows else None
         return int(str(last).removeprefix("a-")) if last else 0
 
-    async def _announce(self, entry: Mapping[str, Any]) -> None:
+    async def _notify(self, entry: Mapping[str, Any]) -> None:
         if self._mode() in (Mode.OBSERVE, Mode.SHADOW) or entry["step"] in SILENT:
             return
         if datetime.now(UTC) - datetime.fromisoformat(str(entry["at"])) > NEWS:
             return
         run_id = str(entry["run_id"])
         if run_id:
-            heard = await self._announcer.event(
+            heard = await self._notifier.event(
                 run_id,
                 str(entry["step"]),
                 key=f"audit-{entry['seq']}",
@@ -98,11 +98,11 @@ class Chronicle:
                 log.warning("announcing %s of %s: %s", entry["step"], await self._name(entry), heard.problem)
             if entry["step"] in CLOSING:
                 story = await asyncio.to_thread(self._ledger.story, run_id)
-                await self._announcer.artifact(
+                await self._notifier.artifact(
                     run_id, as_markdown(story), description="What pilotage did, and why"
                 )
         if _wants_a_person(entry):
-            paged = await self._announcer.page(
+            paged = await self._notifier.page(
                 "trigger",
                 incident_id=str(entry["incident_id"] or f"pilotage-{entry['seq']}"),
                 run_id=run_id,

@@ -66,11 +66,11 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         name: str,
         *,
         message: str,
-        mark: str,
+        idempotency_key: str,
         scheduled_for: datetime | None = None,
     ) -> Transition:
         """The ruling on a proposed state, whatever the run's present one. Prefer `set_state_if`."""
-        body = {"state": _state(type_, name, message, mark, scheduled_for), "force": False}
+        body = {"state": _state(type_, name, message, idempotency_key, scheduled_for), "force": False}
         return await self._read("POST", f"/flow_runs/{run_id}/set_state", Transition.read, json=body)
 
     async def set_state_if(
@@ -81,7 +81,7 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         name: str,
         *,
         message: str,
-        mark: str,
+        idempotency_key: str,
         scheduled_for: datetime | None = None,
         due_after: datetime | None = None,
         details: Mapping[str, Any] | None = None,
@@ -94,7 +94,7 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         where: dict[str, Any] = {"id": {"any_": [run_id]}, "state": {"type": {"any_": list(among)}}}
         if due_after is not None:
             where["next_scheduled_start_time"] = {"after_": due_after.isoformat()}
-        state = _state(type_, name, message, mark, scheduled_for)
+        state = _state(type_, name, message, idempotency_key, scheduled_for)
         state["state_details"] |= dict(details or {})
         body = {"flow_runs": where, "state": state, "force": False, "limit": 1}
 
@@ -112,7 +112,7 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         name: str,
         *,
         message: str,
-        mark: str,
+        idempotency_key: str,
         scheduled_for: datetime | None = None,
     ) -> dict[str, Transition]:
         """The rulings, by run id, on one state proposed for at most `BULK` runs; a run that is not `among` has none.
@@ -121,7 +121,7 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         nobody can take up meanwhile.
         """
         where = {"id": {"any_": list(run_ids)}, "state": {"type": {"any_": list(among)}}}
-        state = _state(type_, name, message, mark, scheduled_for)
+        state = _state(type_, name, message, idempotency_key, scheduled_for)
         body = {"flow_runs": where, "state": state, "force": False, "limit": BULK}
 
         def each(reply: Any) -> dict[str, Transition]:
@@ -196,10 +196,10 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         body = {"filter": where, "limit": 1}
         return await self._read("POST", "/events/filter", lambda reply: bool(reply["events"]), json=body)
 
-    async def worker_let_go(self, run_id: str, since: datetime) -> bool:
+    async def worker_released(self, run_id: str, since: datetime) -> bool:
         """Whether a worker has reported the end of the run's process since then, as far as events are written.
 
-        Fits `LetGo` of the retry lever. A store that listens to events knows it seconds earlier.
+        Fits `WorkerReleased` of the retry lever. A store that listens to events knows it seconds earlier.
         """
         where = {
             "event": {"name": ["prefect.worker.executed-flow-run"]},
@@ -255,9 +255,9 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
 
 
 def _state(
-    type_: StateType, name: str, message: str, mark: str, scheduled_for: datetime | None
+    type_: StateType, name: str, message: str, idempotency_key: str, scheduled_for: datetime | None
 ) -> dict[str, Any]:
-    details: dict[str, Any] = {"transition_id": mark}
+    details: dict[str, Any] = {"transition_id": idempotency_key}
     if scheduled_for is not None:
         details["scheduled_time"] = scheduled_for.isoformat()
     return {"type": type_.value, "name": name, "message": message, "state_details": details}

@@ -8,14 +8,14 @@ from typing import Any
 
 import httpx
 
-from pilotage.flows.prefect.http import PrefectDoor, each_of
+from pilotage.flows.prefect.http import PrefectHttpClient, each_of
 from pilotage.flows.prefect.models import EventView, WorkerView, moment
 
 _SHORTEST_LEASE = 60
 """Seconds; Prefect takes no shorter renewal."""
 
 
-class HolderRoutes(PrefectDoor):
+class HolderRoutes(PrefectHttpClient):
     """Workers, leases, the holders of slots, and what was heard of a run."""
 
     async def workers(self, pool: str) -> tuple[WorkerView, ...]:

@@ -29,7 +29,7 @@ _RACE_WAIT = 0.1
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class PrefectDoor:
+class PrefectHttpClient:
     """A connection to Prefect's REST API, for one event loop at a time."""
 
     def __init__(

@@ -21,7 +21,7 @@ from typing import Literal
 
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import EventView, RunView
-from pilotage.policies.types import Death
+from pilotage.policies.types import Liveness
 
 THIS_HOST = "pilotage:this-host"
 """The tag by which an owner says that a deployment's processes run on the host that pilotage runs on."""
@@ -44,7 +44,7 @@ Probe = Callable[[str, str], Process]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signs:
+class LivenessEvidence:
     """What can be seen of a RUNNING run that may be dead."""
 
     heard: datetime | None
@@ -61,12 +61,12 @@ class Signs:
 class Proof:
     """What the signs amount to."""
 
-    by: Death
+    by: Liveness
     """What bears the silence out; empty when nothing is proven."""
     why: str
 
 
-def proof_of(signs: Signs, now: datetime) -> Proof:
+def proof_of(signs: LivenessEvidence, now: datetime) -> Proof:
     """What the signs prove, in words."""
     if signs.process == "alive":
         return Proof(by="", why="its process is alive on this host")
@@ -89,14 +89,16 @@ def proof_of(signs: Signs, now: datetime) -> Proof:
             return Proof(by="", why=f"{told}, but nothing is known of a worker or a process of it")
 
 
-async def signs_of(api: PrefectApi, run: RunView, tags: Sequence[str], probe: Probe, now: datetime) -> Signs:
+async def signs_of(
+    api: PrefectApi, run: RunView, tags: Sequence[str], probe: Probe, now: datetime
+) -> LivenessEvidence:
     """The signs, looked up now. `tags` are its deployment's."""
     since = run.state.at - timedelta(minutes=1)
     about = await api.events_about(run.id, since)
     beats = await api.events_about(run.id, since, names=[HEARTBEAT], most=MISSED)
     logged = await api.last_log(run.id)
     heard = [event.at for event in about] + ([logged] if logged else [])
-    return Signs(
+    return LivenessEvidence(
         # a run that says Running said it itself, unless it never went on to send a heartbeat
         heard=max(heard, default=None) if beats else None,
         every=interval(beats),

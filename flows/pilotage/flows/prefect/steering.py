@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pilotage.flows.prefect.http import PrefectDoor, each_of
+from pilotage.flows.prefect.http import PrefectHttpClient, each_of
 from pilotage.flows.prefect.models import InputView, LimitView, RunView
 from pilotage.telemetry.facts import TaskRunFact
 from pilotage.telemetry.prefect.models import task_run_fact
@@ -15,7 +15,7 @@ _PAGE = 200
 """Rows in one page; Prefect refuses more."""
 
 
-class SteeringRoutes(PrefectDoor):
+class SteeringRoutes(PrefectHttpClient):
     """Routes that one family of levers needs each."""
 
     # -- runs ---------------------------------------------------------------------------------------------

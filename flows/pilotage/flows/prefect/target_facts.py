@@ -24,7 +24,7 @@ from pilotage.planner.actions.types import (
     run_of,
     target_of,
 )
-from pilotage.policies.types import Death, TargetFacts
+from pilotage.policies.types import Liveness, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
@@ -62,7 +62,7 @@ class PrefectFacts:
         return TargetFacts(
             target=target_of(action),
             read_at=now,
-            death=await self._death(run, tags, now) if isinstance(action, MarkCrashed) else "",
+            death=await self._liveness(run, tags, now) if isinstance(action, MarkCrashed) else "",
             state_type=run.state.type.value,
             state_name=run.state.name,
             state_id=run.state.id,
@@ -86,7 +86,7 @@ class PrefectFacts:
         before = [state for state in history if state.name != "Late"]
         return before[-1].id if before and history[-1].id == run.state.id else ""
 
-    async def _death(self, run: RunView, tags: Sequence[str], now: datetime) -> Death:
+    async def _liveness(self, run: RunView, tags: Sequence[str], now: datetime) -> Liveness:
         if run.state.type is not StateType.RUNNING:
             return ""
         return proof_of(await signs_of(self._api(), run, tags, process_here, now), now).by

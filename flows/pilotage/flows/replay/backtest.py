@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from pilotage.flows.prefect.target_facts import labelled, strictest
-from pilotage.flows.replay.backtest_queues import ASSUMED, CLASSES, asked_then, floor_troubles
+from pilotage.flows.replay.backtest_queues import ASSUMED, CLASSES, asked_then, queue_detections
 from pilotage.planner.actions.types import (
     Action,
     ActionKind,
@@ -38,19 +38,25 @@ from pilotage.planner.remediation import Circumstances, Situation
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of
 from pilotage.policies.ledger.sql_ledger import SqlLedger
-from pilotage.policies.replay.counterfactual import Supposed, compared
+from pilotage.policies.replay.counterfactual import Counterfactual, compared
 from pilotage.policies.types import FiledProposal, Identity, TargetFacts
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.queries import fleet
-from pilotage.telemetry.queries.history import Episode, ended_then, failures_then, forecast_then, logs_then
+from pilotage.telemetry.queries.history import (
+    HistoricalFailure,
+    ended_then,
+    failures_then,
+    forecast_then,
+    logs_then,
+)
 from pilotage.telemetry.store.protocol import Store
 
 PLANNER = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
-"""On whose behalf it is supposed: an agent, as the planner that runs beside the keyed process."""
+"""On whose behalf it is supposed: an agent, as the planner that runs beside the controller."""
 DAY = timedelta(hours=24)
 
 
-def in_hindsight(
+def backtest(
     store: Store,
     ledger: SqlLedger,
     *,
@@ -68,7 +74,7 @@ def in_hindsight(
     failures = failures_then(store, since)
     proposed = ledger.known_incidents()
     deployments = {one.deployment_id: one for one in fleet.deployments(store)}
-    supposed: list[Supposed] = []
+    counterfactual: list[Counterfactual] = []
     counts = dict.fromkeys(("proposed_then", "undiagnosed", "unplanned"), 0)
     for episode in failures:
         if incident_id(f"run:{episode.run.run_id}", episode.run.state_id) in proposed:
@@ -76,20 +82,20 @@ def in_hindsight(
             continue
         situation = _situation(store, episode, deployments, parameters)
         counts["undiagnosed"] += situation.finding.failure_class is FailureClass.UNKNOWN
-        wanted = list(_supposed(situation, episode, deployments))
+        wanted = list(_counterfactual(situation, episode, deployments))
         counts["unplanned"] += not wanted
-        supposed += wanted
-    standing = floor_troubles(store, failures, deployments, since, parameters)
+        counterfactual += wanted
+    standing = queue_detections(store, failures, deployments, since, parameters)
     failed = {episode.run.run_id: episode.run for episode in failures}
     for situation in standing:
         if situation.finding.incident_id in proposed or asked_then(store, situation):
             counts["proposed_then"] += 1
             continue
-        wanted = list(_supposed_of_floor(situation, deployments, failed))
+        wanted = list(_counterfactual_of_queues(situation, deployments, failed))
         counts["unplanned"] += not wanted
-        supposed += wanted
-    supposed.sort(key=lambda one: one.filed.filed_at)
-    told = compared(current, candidate, supposed, ledger.admitted(since - DAY))
+        counterfactual += wanted
+    counterfactual.sort(key=lambda one: one.filed.filed_at)
+    told = compared(current, candidate, counterfactual, ledger.admitted(since - DAY))
     classes = Counter(one.finding.failure_class for one in standing)
     return {
         "failures": len(failures),
@@ -102,7 +108,10 @@ def in_hindsight(
 
 
 def _situation(
-    store: Store, episode: Episode, deployments: Mapping[str, DeploymentFact], parameters: PlaybookParameters
+    store: Store,
+    episode: HistoricalFailure,
+    deployments: Mapping[str, DeploymentFact],
+    parameters: PlaybookParameters,
 ) -> Situation:
     run, at = episode.run, episode.at
     deployment = deployments.get(run.deployment_id or "")
@@ -123,9 +132,9 @@ def _situation(
     )
 
 
-def _supposed(
-    situation: Situation, episode: Episode, deployments: Mapping[str, DeploymentFact]
-) -> Iterator[Supposed]:
+def _counterfactual(
+    situation: Situation, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
+) -> Iterator[Counterfactual]:
     for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
         filed = FiledProposal(
             proposal=proposal,
@@ -136,7 +145,7 @@ def _supposed(
         )
         # what came of a plain attempt tells nothing of one with more memory, or of a word to the owner
         again = isinstance(proposal.action, RetryRun)
-        yield Supposed(
+        yield Counterfactual(
             filed=filed,
             target=facts_then(proposal.action, episode, deployments),
             helped=_helped(episode) if again else None,
@@ -144,11 +153,11 @@ def _supposed(
         )
 
 
-def _supposed_of_floor(
+def _counterfactual_of_queues(
     situation: Situation, deployments: Mapping[str, DeploymentFact], failed: Mapping[str, RunFact]
-) -> Iterator[Supposed]:
+) -> Iterator[Counterfactual]:
     for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
-        yield Supposed(
+        yield Counterfactual(
             filed=FiledProposal(
                 proposal=proposal,
                 case=case,
@@ -156,12 +165,12 @@ def _supposed_of_floor(
                 digest=digest_of(proposal, PLANNER),
                 filed_at=situation.now,
             ),
-            target=facts_of_floor(proposal.action, situation, deployments, failed),
+            target=queue_facts_of(proposal.action, situation, deployments, failed),
         )
 
 
 def facts_then(
-    action: Action, episode: Episode, deployments: Mapping[str, DeploymentFact]
+    action: Action, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
 ) -> TargetFacts | None:
     """What telemetry says of the target as it was then, or None where it does not say enough."""
     if run_of(action) == episode.run.run_id:
@@ -172,7 +181,7 @@ def facts_then(
     return _facts_of_deployment(action, deployment, episode.at, memory_of(episode.run, deployment) or 0)
 
 
-def facts_of_floor(
+def queue_facts_of(
     action: Action,
     situation: Situation,
     deployments: Mapping[str, DeploymentFact],
@@ -228,7 +237,7 @@ def _facts_of_run(
     )
 
 
-def _helped(episode: Episode) -> bool | None:
+def _helped(episode: HistoricalFailure) -> bool | None:
     match episode.ended_as:
         case StateType.COMPLETED:
             return True
@@ -238,7 +247,7 @@ def _helped(episode: Episode) -> bool | None:
             return None
 
 
-def _waited(action: Action, episode: Episode) -> timedelta | None:
+def _waited(action: Action, episode: HistoricalFailure) -> timedelta | None:
     if episode.tried_again is None:
         return None
     delay = action.delay if isinstance(action, RetryRun) else timedelta(0)

@@ -1,7 +1,7 @@
 """Queues and crowds of the past: the troubles that the lookout would have found, as far as telemetry still tells.
 
 Pure but for the store. It asks the same questions as the loop: `starved_queues`, `unhealthy_queues`, `overdue`
-and `blocked`, each of the floor as it was then.
+and `blocked`, each of the queue state as it was then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pilotage.planner.detect.backlog import blocked, crowd_of, overdue
+from pilotage.planner.detect.backlog import backlog_of, blocked, overdue
 from pilotage.planner.detect.queue_faults import unhealthy_queues
 from pilotage.planner.detect.starvation import starved_queues
 from pilotage.planner.findings import FailureClass, Finding
@@ -19,9 +19,9 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import Circumstances, Situation
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.queries import fleet
-from pilotage.telemetry.queries.history import Episode
+from pilotage.telemetry.queries.history import HistoricalFailure
 from pilotage.telemetry.queries.queue_history import (
-    Wait,
+    QueueWait,
     begun_again,
     completed_then,
     pools_then,
@@ -39,9 +39,9 @@ ASSUMED = (
 """What looking at queues and crowds of the past has to suppose, in words for the report."""
 
 
-def floor_troubles(
+def queue_detections(
     store: Store,
-    failures: Sequence[Episode],
+    failures: Sequence[HistoricalFailure],
     deployments: Mapping[str, DeploymentFact],
     since: datetime,
     parameters: PlaybookParameters,
@@ -50,7 +50,7 @@ def floor_troubles(
     found = [
         *_starved(store, since, parameters),
         *_unhealthy(store, failures, since, parameters),
-        *_crowds(store, deployments, since, parameters),
+        *_backlogs(store, deployments, since, parameters),
     ]
     return sorted(found, key=lambda s: (s.now, s.finding.subject))
 
@@ -76,7 +76,7 @@ def _starved(store: Store, since: datetime, parameters: PlaybookParameters) -> I
 
 
 def _unhealthy(
-    store: Store, failures: Sequence[Episode], since: datetime, parameters: PlaybookParameters
+    store: Store, failures: Sequence[HistoricalFailure], since: datetime, parameters: PlaybookParameters
 ) -> Iterator[Situation]:
     ended = [*(one.run for one in failures), *completed_then(store, since)]
     of_queue: dict[tuple[str, str], list[tuple[datetime, RunFact]]] = {}
@@ -105,7 +105,7 @@ def _unhealthy(
                 yield _situation(finding, Circumstances(witness=recent[0].run_id), at, parameters)
 
 
-def _crowds(
+def _backlogs(
     store: Store,
     deployments: Mapping[str, DeploymentFact],
     since: datetime,
@@ -113,16 +113,16 @@ def _crowds(
 ) -> Iterator[Situation]:
     waits = waits_then(store, since)
     asked: dict[str, datetime] = {}
-    for at, crowds, resumed in _moments(store, waits, since, parameters):
-        late = overdue(crowds, resumed, at, parameters)
-        for finding in late or blocked(crowds, at, parameters):
+    for at, backlogs, resumed in _moments(store, waits, since, parameters):
+        late = overdue(backlogs, resumed, at, parameters)
+        for finding in late or blocked(backlogs, at, parameters):
             before = asked.get(finding.subject)
             if before is not None and at - before <= parameters.ask_again_after:
                 continue
             asked[finding.subject] = at
             deployment_id = finding.subject.removeprefix("deployment:")
-            crowd = crowd_of(crowds[deployment_id], deployments.get(deployment_id))
-            yield _situation(finding, Circumstances(crowd=crowd), at, parameters)
+            backlog = backlog_of(backlogs[deployment_id], deployments.get(deployment_id))
+            yield _situation(finding, Circumstances(backlog=backlog), at, parameters)
 
 
 Moment = tuple[datetime, Mapping[str, Sequence[RunFact]], Mapping[str, datetime]]
@@ -130,28 +130,28 @@ Moment = tuple[datetime, Mapping[str, Sequence[RunFact]], Mapping[str, datetime]
 
 
 def _moments(
-    store: Store, waits: Mapping[str, Sequence[Wait]], since: datetime, parameters: PlaybookParameters
+    store: Store, waits: Mapping[str, Sequence[QueueWait]], since: datetime, parameters: PlaybookParameters
 ) -> list[Moment]:
     """When a pool began again, and when a crowd became one that hides others; oldest first."""
     moments: list[Moment] = []
     for pool, at in begun_again(store, since, parameters.outage):
         for deployment_id, each in waits.items():
-            crowd = [_waiting(one) for one in each if one.run.pool == pool and one.at(at)]
-            if len(crowd) >= parameters.overdue_runs:
-                moments.append((at, {deployment_id: crowd}, {deployment_id: at}))
+            backlog = [_waiting(one) for one in each if one.run.pool == pool and one.at(at)]
+            if len(backlog) >= parameters.backlog_runs:
+                moments.append((at, {deployment_id: backlog}, {deployment_id: at}))
     for deployment_id, each in waits.items():
         if len(each) <= parameters.blocked_runs:
             continue
         for at in _passed(each, parameters.blocked_runs):
             if at > since:
-                crowd = [
+                backlog = [
                     _waiting(one) for one in each if one.due <= at and (one.taken is None or one.taken > at)
                 ]
-                moments.append((at, {deployment_id: crowd}, {}))
+                moments.append((at, {deployment_id: backlog}, {}))
     return sorted(moments, key=lambda moment: moment[0])
 
 
-def _passed(waits: Sequence[Wait], most: int) -> Iterator[datetime]:
+def _passed(waits: Sequence[QueueWait], most: int) -> Iterator[datetime]:
     """Every moment at which more runs than that began to wait together."""
     steps = sorted(
         [(one.due, 1) for one in waits] + [(one.taken, -1) for one in waits if one.taken is not None]
@@ -163,7 +163,7 @@ def _passed(waits: Sequence[Wait], most: int) -> Iterator[datetime]:
             yield at
 
 
-def _waiting(wait: Wait) -> RunFact:
+def _waiting(wait: QueueWait) -> RunFact:
     """The run as it was while it waited."""
     return replace(
         wait.run,
@@ -181,5 +181,5 @@ def _situation(
     return Situation(finding=finding, run=None, forecast=None, around=around, now=at, parameters=parameters)
 
 
-CLASSES = (FailureClass.STARVED, FailureClass.UNHEALTHY, FailureClass.OVERDUE, FailureClass.BLOCKED)
+CLASSES = (FailureClass.STARVED, FailureClass.UNHEALTHY, FailureClass.BACKLOG, FailureClass.BLOCKED)
 """What is looked for."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.flows.api.offline_ledger import reading_ledger
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
-from pilotage.flows.replay.backtest import in_hindsight
+from pilotage.flows.replay.backtest import backtest
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.replay.parallel import replayed_rows
@@ -18,21 +18,23 @@ from pilotage.telemetry import connect
 from pilotage.telemetry.errors import ConfigError, StoreError
 
 
-def replay_report(places: Places, settings: Settings, candidate: Bundle, since: datetime) -> dict[str, Any]:
+def replay_report(
+    paths: StatePaths, settings: Settings, candidate: Bundle, since: datetime
+) -> dict[str, Any]:
     """What was decided since a moment, decided again by the candidate; under `playbooks` what was never proposed.
 
-    `playbooks` is the report of `in_hindsight`, or `{"unknown": why}` where there is no telemetry to read.
+    `playbooks` is the report of `backtest`, or `{"unknown": why}` where there is no telemetry to read.
     Raises ConfigError when there is no ledger.
     """
-    with reading_ledger(places) as ledger:
+    with reading_ledger(paths) as ledger:
         told = replayed_rows(candidate, ledger.stored_decisions(since)).as_json()
         current = bundle_in_force(ledger, settings)
         try:
-            store = connect(places.root)
+            store = connect(paths.root)
         except StoreError as exc:
             return {**told, "playbooks": {"unknown": str(exc)}}
         try:
-            playbooks = in_hindsight(
+            playbooks = backtest(
                 store,
                 ledger,
                 current=current,
@@ -45,13 +47,13 @@ def replay_report(places: Places, settings: Settings, candidate: Bundle, since: 
         return {**told, "playbooks": playbooks}
 
 
-def published_here(places: Places) -> tuple[Mapping[str, str] | None, Path]:
+def published_here(paths: StatePaths) -> tuple[Mapping[str, str] | None, Path]:
     """The files of what was published last here and what to call where they are; None where nothing ever was."""
-    if not places.ledger.exists():
-        return None, places.root
-    with reading_ledger(places) as ledger:
+    if not paths.ledger.exists():
+        return None, paths.root
+    with reading_ledger(paths) as ledger:
         last = ledger.in_force()
-    return (last.files, Path(f"published {last.bundle[:12]}")) if last else (None, places.root)
+    return (last.files, Path(f"published {last.bundle[:12]}")) if last else (None, paths.root)
 
 
 def bundle_in_force(ledger: SqlLedger, settings: Settings) -> Bundle:

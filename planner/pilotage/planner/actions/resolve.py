@@ -61,7 +61,7 @@ def _settled(store: Store, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
                     _known_queue(store, str(fields["name"]), "")
                 case "deployment":
                     fields["name"] = _deployment(store, str(fields["name"]))
-                case _:  # the store has no list of tags and global limits: the desk looks them up
+                case _:  # the store has no list of tags and global limits: the API looks them up
                     pass
     return fields
 
@@ -82,7 +82,7 @@ def _deployment(store: Store, named: str) -> str:
 
 
 def _known_queue(store: Store, pool: str, queue: str) -> None:
-    seen = [q for q in run_queries.floor(store) if q.pool == pool]
+    seen = [q for q in run_queries.queue_snapshots(store) if q.pool == pool]
     if not seen:
         raise NotThere(f"no pool {quoted(pool, 80)!r} was seen")
     if queue and queue not in {q.queue for q in seen}:

@@ -184,7 +184,7 @@ class ChangeParameters(_Action):
 
 
 class MoveRun(_Action):
-    """Move a SCHEDULED run to another queue of its pool: cancelled here, and the same made anew there."""
+    """Move a SCHEDULED run to another queue of its pool: cancelled here, and the same made again there."""
 
     kind: Literal["move_run"] = "move_run"
     run_id: PrefectId

@@ -26,9 +26,9 @@ from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.rules import NO_MODEL, RulesAnswer, answer_by_rules, answer_from_memory
 from pilotage.planner.chat.tool_calls import goes_round, guarded, langchain_tools, tool_failed
 from pilotage.planner.chat.tools import Toolbox
-from pilotage.planner.chat.turn import Heard, told
+from pilotage.planner.chat.turn import TurnResult, told
 from pilotage.planner.checkpoints import Checkpoints, MemoryCheckpoints, keep_newest
-from pilotage.planner.llm.budget import charged_to
+from pilotage.planner.llm.budget import attribute_cost
 from pilotage.planner.llm.json_tool_loop import next_step
 from pilotage.planner.llm.prompts import CHAT
 from pilotage.planner.llm.protocol import LanguageModel, Token, ToolsLacking
@@ -130,7 +130,7 @@ class ChatAgent:
                 raise ModelError("Answering a chat: found no model. Configure one.")
             shown: list[BaseMessage] = [SystemMessage(CHAT), *state["messages"]]
             last = state["calls"] + 1 >= CALLS_PER_ANSWER or goes_round(state["messages"])
-            with charged_to(CHAT_CASE), metered(runtime.context.meter):
+            with attribute_cost(CHAT_CASE), metered(runtime.context.meter):
                 reply = await self._said(self._model, shown, runtime.stream_writer, last=last)
             return {"messages": [said_by_the_model(reply)], "calls": state["calls"] + 1}
 
@@ -173,9 +173,9 @@ class ChatAgent:
     ) -> AsyncIterator[ChatPart]:
         thread = f"chat:{session}:{self._person}" if self._person else f"chat:{session}"
         config: Any = {"configurable": {"thread_id": thread}, "recursion_limit": 2 * CALLS_PER_ANSWER + 4}
-        heard = Heard()
+        heard = TurnResult()
         async with AsyncExitStack() as stack:
-            saver, before = await self._recollected(stack, config, heard)
+            saver, before = await self._similar_incident(stack, config, heard)
             turn: Any = {
                 "messages": [
                     *(RemoveMessage(id=str(m.id)) for m in forgotten(before, self._remembered_tokens)),
@@ -214,8 +214,8 @@ class ChatAgent:
         spent = usage(meter, self._model.book if self._model else None)
         yield final_part(heard.last, heard.found, by="model", asked=text, gaps=heard.gaps, usage=spent)
 
-    async def _recollected(
-        self, stack: AsyncExitStack, config: dict[str, Any], heard: Heard
+    async def _similar_incident(
+        self, stack: AsyncExitStack, config: dict[str, Any], heard: TurnResult
     ) -> tuple[BaseCheckpointSaver[Any], list[BaseMessage]]:
         """The memory, opened, and the conversation so far; an empty one where it cannot be had, which is told."""
         try:

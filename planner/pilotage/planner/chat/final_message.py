@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pilotage.planner.chat.grounding import Checked, Claim, checked
-from pilotage.planner.chat.injection_scan import lure_in
+from pilotage.planner.chat.injection_scan import injection_phrase_in
 from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import LookedUp
 
@@ -59,8 +59,8 @@ def _gaps_of(found: LookedUp) -> Iterable[str]:
     yield from (str(gap) for gap in result.get("gaps", ()))
     if "error" in result:
         yield f"{tool}: {result['error']}"
-    if lure := lure_in(json.dumps(result, default=str)):
-        yield f"{tool} shows text of a run that reads like an order to a language model ({lure!r}); it is only quoted"
+    if injection_phrase := injection_phrase_in(json.dumps(result, default=str)):
+        yield f"{tool} shows run text that reads like an order to a model ({injection_phrase!r}); it is only quoted"
 
 
 def _forecasts(value: Any) -> Iterable[dict[str, Any]]:

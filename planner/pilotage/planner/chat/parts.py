@@ -19,7 +19,7 @@ class ChatPart:
     tool: str = ""
     """Which tool, for `tool_call`, `tool_result` and `proposal`."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of a call, a result as JSON, or the desk's answer to a proposal.
+    """Arguments of a call, a result as JSON, or the API's answer to a proposal.
 
     Of a `final`: `citations` (each `{key, tool, arguments, sql, refs}`, a ref being `{ref, page}`), `claims` (each
     `{text, keys, opinion}`), `opinion` (nothing backs any of it), `gaps` (what could not be checked, in words),

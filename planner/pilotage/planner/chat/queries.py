@@ -1,4 +1,4 @@
-"""What a chat may look up: functions over the store and the desk, each with a plain JSON result.
+"""What a chat may look up: functions over the store and the API, each with a plain JSON result.
 
 Reading changes nothing. Names, messages and log lines in the results are redacted and quoted. A result that could not
 tell all says what it could not under `gaps`. Longer than most modules: it is the one list of everything that can be asked.
@@ -19,7 +19,7 @@ from pilotage.planner.actions.types import ACTION
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.log_templates import mined
-from pilotage.planner.proposals import Desk
+from pilotage.planner.proposals import ProposalApi
 from pilotage.planner.similar_incidents import past_incidents
 from pilotage.telemetry.errors import AdapterError, StoreError
 from pilotage.telemetry.facts import RunFact
@@ -40,13 +40,13 @@ AGED = timedelta(minutes=2)
 """The store hears of the queues every few seconds; when the newest is older, something stands still."""
 
 
-class ChatDesk(Desk, Protocol):
-    """A desk that can also be asked what it would say."""
+class ChatApi(ProposalApi, Protocol):
+    """A API that can also be asked what it would say."""
 
     def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict on an action if it were proposed now: `{outcome, policy_ids, reasons, …}`. Nothing is filed.
 
-        Raises DeskError when the desk cannot be reached or refuses the caller.
+        Raises ApiError when the API cannot be reached or refuses the caller.
         """
         ...
 
@@ -61,17 +61,17 @@ class LookUps:
     """The reading tools of one caller. Every public method is one tool; its docstring is what a model reads of it."""
 
     store: Store
-    desk: ChatDesk
+    control_api: ChatApi
     forecaster: Forecaster | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    # -- the floor
+    # -- the queue state
 
-    def floor_status(self) -> dict[str, Any]:
+    def cluster_status(self) -> dict[str, Any]:
         """How it goes now: runs by state, failures of the last day, queues that wait."""
         counts = self.store.rows("SELECT state_type, count(*) AS n FROM runs GROUP BY 1 ORDER BY 1")
         failures = run_queries.failures_since(self.store, self.clock() - LOOK_BACK)
-        waiting = [q for q in run_queries.floor(self.store) if q.waiting]
+        waiting = [q for q in run_queries.queue_snapshots(self.store) if q.waiting]
         return {
             "runs_by_state": {row["state_type"]: int(row["n"]) for row in counts},
             "failed_in_last_day": len(failures),
@@ -95,7 +95,7 @@ class LookUps:
                     "oldest_due": q.oldest_due.isoformat() if q.oldest_due else None,
                     "paused": q.paused,
                 }
-                for q in run_queries.floor(self.store)[:SHOWN]
+                for q in run_queries.queue_snapshots(self.store)[:SHOWN]
             ],
             "gaps": self._standing_still(),
         }
@@ -323,13 +323,15 @@ class LookUps:
 
     def actions(self, kind: str = "") -> dict[str, Any]:
         """What can be proposed: every kind with its target and arguments, or one kind with what each may hold."""
-        offered = self.desk.offered()
+        permitted_kinds = self.control_api.permitted_kinds()
         if kind:
             known = kind in MODELS
             return (
-                in_full(kind) | {"offered": kind in offered} if known else {"error": "there is no such kind"}
+                in_full(kind) | {"offered": kind in permitted_kinds}
+                if known
+                else {"error": "there is no such kind"}
             )
-        return {"kinds": [{"kind": one, "takes": signature(one)} for one in MODELS if one in offered]}
+        return {"kinds": [{"kind": one, "takes": signature(one)} for one in MODELS if one in permitted_kinds]}
 
     def what_if(self, action: dict[str, Any]) -> dict[str, Any]:
         """What policy would say of an action now, without proposing it. The action is an object such as
@@ -339,7 +341,7 @@ class LookUps:
         except ValidationError as error:
             return {"error": f"the action is not valid: {first_fault(error)}"}
         try:
-            return self.desk.consider(action)
+            return self.control_api.consider(action)
         except AdapterError as error:
             return {"error": str(error), "gaps": ["policy could not be asked"]}
 

@@ -169,7 +169,7 @@ INTENTS = (
     Intent(name="queues", words=_words(r"queue|slot|starv"), tool="queues", tell=_queues),
     Intent(name="proposals", words=_words(r"propos|decision|verdict"), tool="recent_decisions", tell=_proposals),
     Intent(name="runs", words=_words(r"^\s*(?:runs|find)\b"), tool="find_runs", needs_words=True, tell=_runs),
-    Intent(name="status", words=_words(r"status|floor|how (?:is|are|goes)|what.?s up"), tool="floor_status",
+    Intent(name="status", words=_words(r"status|floor|how (?:is|are|goes)|what.?s up"), tool="cluster_status",
            tell=_status),
 )  # fmt: skip
 """The first row whose words occur is meant. Retrying must be asked for first thing, never in passing."""

@@ -30,12 +30,12 @@ FOR_PEOPLE_ONLY = frozenset({"example"})
 
 def langchain_tools(toolbox: Toolbox) -> list[BaseTool]:
     """Everything that reads, and what hands in the kinds that are offered."""
-    offered = toolbox.desk.offered()
-    names = [*READING, *(PROPOSING if offered else ())]
-    return [_tool(toolbox, name, offered) for name in names]
+    permitted_kinds = toolbox.control_api.permitted_kinds()
+    names = [*READING, *(PROPOSING if permitted_kinds else ())]
+    return [_tool(toolbox, name, permitted_kinds) for name in names]
 
 
-def _tool(toolbox: Toolbox, name: str, offered: Sequence[str]) -> BaseTool:
+def _tool(toolbox: Toolbox, name: str, permitted_kinds: Sequence[str]) -> BaseTool:
     """One tool. A model gets the result as text; the whole of it and its evidence travel beside it."""
     method = getattr(toolbox, name)
     shape = StructuredTool.from_function(func=method, name=name)
@@ -54,7 +54,7 @@ def _tool(toolbox: Toolbox, name: str, offered: Sequence[str]) -> BaseTool:
     about = shape.description + {
         "sql": f" {tables_in_words()}",
         "chart": " The tables are those of `sql`.",
-        "propose": f" The kinds, each with its target and arguments: {'; '.join(map(signature, offered))}.",
+        "propose": f" The kinds, each with its target and arguments: {'; '.join(map(signature, permitted_kinds))}.",
     }.get(name, "")
     return StructuredTool(
         name=name,

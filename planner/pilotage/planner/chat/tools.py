@@ -19,7 +19,7 @@ from pilotage.planner.actions.forms import MODELS, fields_of, signature
 from pilotage.planner.actions.resolve import settled
 from pilotage.planner.actions.types import ACTION, Action, RetryRun, action_as_json, run_of, target_of
 from pilotage.planner.chat.citations import NotingStore, citation
-from pilotage.planner.chat.queries import ChatDesk as ChatDesk
+from pilotage.planner.chat.queries import ChatApi as ChatApi
 from pilotage.planner.chat.queries import LookUps, first_fault, said
 from pilotage.planner.detect.failures import diagnose_run, incident_id
 from pilotage.planner.proposals import CaseFile, Proposal
@@ -28,7 +28,7 @@ from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.queries import runs as run_queries
 
 PROPOSAL_LIFE = timedelta(hours=4)
-SAME_WISH = timedelta(minutes=10)
+SAME_DESIRED_ACTION = timedelta(minutes=10)
 """The same wish about a queue, a limit or a deployment within this time is one proposal."""
 WHATEVER_THE_STATE = frozenset({"notify_owner", "resolve_alert"})
 """Kinds that tell somebody of a run, and are right also when it has moved on."""
@@ -45,7 +45,7 @@ class Toolbox(LookUps):
 
     def propose(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
         """Hand in the proposal of one action on one target. Policy and people decide on it; nothing changes yet."""
-        if kind not in MODELS or kind not in self.desk.offered():
+        if kind not in MODELS or kind not in self.control_api.permitted_kinds():
             return {
                 "error": f"{said(kind, 60)} is not offered to this caller; see `actions`",
                 "status": "refused",
@@ -65,7 +65,7 @@ class Toolbox(LookUps):
             return {"error": str(error), "status": "not filed"}
         proposal, case = self._paper(action)
         try:
-            answer = self.desk.file(proposal, case)
+            answer = self.control_api.file(proposal, case)
         except AdapterError as error:
             return {"error": str(error), "status": "not filed"}
         return {"proposal_id": proposal.id, "action": action_as_json(action)} | answer
@@ -74,7 +74,7 @@ class Toolbox(LookUps):
         now, subject = self.clock(), target_of(action)
         run = run_queries.run(self.store, run_of(action)) if run_of(action) else None
         # what is no run has no state of its own: asked for again after a while, it is wanted again
-        episode = run.state_id if run else str(int(now.timestamp() // SAME_WISH.total_seconds()))
+        episode = run.state_id if run else str(int(now.timestamp() // SAME_DESIRED_ACTION.total_seconds()))
         incident = incident_id(subject, episode)
         # the same wish of the same person about the same state is one proposal
         seed = _json([incident, action_as_json(action), episode, self.on_behalf_of])
@@ -119,7 +119,7 @@ class Toolbox(LookUps):
 
 
 READING = (
-    "floor_status",
+    "cluster_status",
     "recent_runs",
     "find_runs",
     "recent_failures",

@@ -17,7 +17,7 @@ from pilotage.planner.chat.tools import PROPOSING, LookedUp
 
 
 @dataclass(slots=True)
-class Heard:
+class TurnResult:
     """What a model's turn has brought so far."""
 
     last: str = ""

@@ -10,19 +10,19 @@ from pilotage.planner.actions.types import CatchUp, SpreadRuns
 from pilotage.planner.detect.ongoing import standing
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Crowd, Play, Situation, Wish, words_of
+from pilotage.planner.remediation import Backlog, DesiredAction, Remediation, Situation, words_of
 from pilotage.telemetry.facts import DeploymentFact, RunFact
 
 KEEP_NEWEST = "pilotage:keep-newest:"
 """A deployment's tag: after an outage only its newest runs matter, so many of them."""
-WHOLE_CROWD = timedelta(hours=1)
+WHOLE_BACKLOG = timedelta(hours=1)
 """The last wave starts at most so long after the first."""
 NOTICE = timedelta(minutes=1)
 """From the proposal to the first wave: time to judge, hold and write."""
 
 
 def overdue(
-    crowds: Mapping[str, Sequence[RunFact]],
+    backlogs: Mapping[str, Sequence[RunFact]],
     resumed: Mapping[str, datetime],
     now: datetime,
     parameters: PlaybookParameters,
@@ -33,10 +33,10 @@ def overdue(
     due: a pool that still starts nothing is not helped by other start times.
     """
     found = []
-    for deployment_id, runs in sorted(crowds.items()):
+    for deployment_id, runs in sorted(backlogs.items()):
         late = [run for run in runs if run.next_start is not None and run.next_start < now]
         again = resumed.get(deployment_id)
-        if len(late) < parameters.overdue_runs or again is None:
+        if len(late) < parameters.backlog_runs or again is None:
             continue
         since = min(run.next_start for run in late if run.next_start is not None)
         if again - since < parameters.outage:
@@ -45,16 +45,16 @@ def overdue(
             f"{len(late)} runs are overdue, the oldest since {since.isoformat(timespec='seconds')}; nothing of its "
             f"pool started for {words_of(again - since)} after that"
         )
-        found.append(_finding(deployment_id, FailureClass.OVERDUE, "after-outage", late, note, now))
+        found.append(_finding(deployment_id, FailureClass.BACKLOG, "after-outage", late, note, now))
     return found
 
 
 def blocked(
-    crowds: Mapping[str, Sequence[RunFact]], now: datetime, parameters: PlaybookParameters
+    backlogs: Mapping[str, Sequence[RunFact]], now: datetime, parameters: PlaybookParameters
 ) -> list[Finding]:
     """One finding for each deployment with more waiting runs than Prefect looks at."""
     found = []
-    for deployment_id, runs in sorted(crowds.items()):
+    for deployment_id, runs in sorted(backlogs.items()):
         if len(runs) <= parameters.blocked_runs:
             continue
         held = sum(run.state_name == "AwaitingConcurrencySlot" for run in runs)
@@ -66,10 +66,10 @@ def blocked(
     return found
 
 
-def crowd_of(runs: Sequence[RunFact], deployment: DeploymentFact | None) -> Crowd:
+def backlog_of(runs: Sequence[RunFact], deployment: DeploymentFact | None) -> Backlog:
     """What a play has to know of the waiting runs of one deployment."""
     first = runs[0].parameters if runs else {}
-    return Crowd(
+    return Backlog(
         waiting=len(runs),
         keep=kept_by_owner(deployment.tags if deployment else ()),
         alike=bool(runs) and all(run.auto_scheduled and run.parameters == first for run in runs),
@@ -83,53 +83,55 @@ def kept_by_owner(tags: Sequence[str]) -> int | None:
     return int(text) if text.isdecimal() and 1 <= int(text) <= 1000 else None
 
 
-def play_overdue(s: Situation) -> Play:
+def remediate_backlog(s: Situation) -> Remediation:
     """The newest in waves and the rest cancelled where the owner said so; all of them in waves otherwise."""
-    crowd = s.around.crowd
-    if crowd is None or crowd.waiting < s.parameters.overdue_runs:
-        return Play(alternatives=("spread_runs: the runs have gone on by themselves",))
-    if crowd.keep is None or not crowd.alike or crowd.waiting <= crowd.keep:
+    backlog = s.around.backlog
+    if backlog is None or backlog.waiting < s.parameters.backlog_runs:
+        return Remediation(alternatives=("spread_runs: the runs have gone on by themselves",))
+    if backlog.keep is None or not backlog.alike or backlog.waiting <= backlog.keep:
         why = "catch_up: " + (
             f"no tag {KEEP_NEWEST}<n> says that older runs are superseded"
-            if crowd.keep is None
+            if backlog.keep is None
             else "all of them are wanted"
-            if crowd.waiting <= crowd.keep
+            if backlog.waiting <= backlog.keep
             else "the runs differ in their parameters, or people made them: none stands for another"
         )
-        return Play(wishes=(_spread(s, crowd),), alternatives=(why,))
-    dropped = crowd.waiting - crowd.keep
+        return Remediation(wishes=(_spread(s, backlog),), alternatives=(why,))
+    dropped = backlog.waiting - backlog.keep
     caught = CatchUp(
         deployment_id=_deployment(s),
-        keep=crowd.keep,
+        keep=backlog.keep,
         first=s.now + NOTICE,
-        wave=_wave(crowd.keep, s.parameters),
+        wave=_wave(backlog.keep, s.parameters),
         every=s.parameters.wave_every,
     )
-    effect = f"the newest {crowd.keep} runs start in waves; {dropped} that they supersede are cancelled"
-    return Play(
-        wishes=(Wish(action=caught, effect=effect),),
+    effect = f"the newest {backlog.keep} runs start in waves; {dropped} that they supersede are cancelled"
+    return Remediation(
+        wishes=(DesiredAction(action=caught, effect=effect),),
         alternatives=("spread_runs: the owner wants the newest only",),
     )
 
 
-def play_blocked(s: Situation) -> Play:
-    crowd = s.around.crowd
-    if crowd is None or crowd.waiting <= s.parameters.blocked_runs:
-        return Play(alternatives=("spread_runs: the crowd has gone by itself",))
-    return Play(wishes=(_spread(s, crowd),), alternatives=("cancel_tree: a crowd is no reason to drop work",))
+def remediate_blocked(s: Situation) -> Remediation:
+    backlog = s.around.backlog
+    if backlog is None or backlog.waiting <= s.parameters.blocked_runs:
+        return Remediation(alternatives=("spread_runs: the crowd has cleared",))
+    return Remediation(
+        wishes=(_spread(s, backlog),), alternatives=("cancel_tree: a crowd is no reason to drop work",)
+    )
 
 
-def _spread(s: Situation, crowd: Crowd) -> Wish:
-    wave = _wave(crowd.waiting, s.parameters)
+def _spread(s: Situation, backlog: Backlog) -> DesiredAction:
+    wave = _wave(backlog.waiting, s.parameters)
     spread = SpreadRuns(
         deployment_id=_deployment(s), first=s.now + NOTICE, wave=wave, every=s.parameters.wave_every
     )
-    effect = f"{crowd.waiting} runs start in waves of {wave}, and those of others in between"
-    return Wish(action=spread, effect=effect)
+    effect = f"{backlog.waiting} runs start in waves of {wave}, and those of others in between"
+    return DesiredAction(action=spread, effect=effect)
 
 
 def _wave(runs: int, parameters: PlaybookParameters) -> int:
-    waves = max(1, int(WHOLE_CROWD / parameters.wave_every))
+    waves = max(1, int(WHOLE_BACKLOG / parameters.wave_every))
     return min(200, max(parameters.wave, math.ceil(runs / waves)))
 
 

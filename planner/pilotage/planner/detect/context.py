@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pilotage.planner.detect.backlog import crowd_of
+from pilotage.planner.detect.backlog import backlog_of
 from pilotage.planner.detect.failures import diagnose_run, fingerprint_of
 from pilotage.planner.detect.memory_sizing import rung_of, size_in, sized
 from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import SAFE_TO_REPEAT, Circumstances, Crowd, Remedy
+from pilotage.planner.remediation import SAFE_TO_REPEAT, Backlog, Circumstances, Remedy
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries import runs as run_queries
-from pilotage.telemetry.queries.retry_impact import rerun_of
+from pilotage.telemetry.queries.retry_impact import retry_impact_of
 from pilotage.telemetry.store.protocol import Store
 
 ENDED_RUNS_READ = 100
@@ -24,8 +24,8 @@ REMEDIATION = "pilotage:remediation"
 """A deployment's tag: it is there to help the runs of others."""
 REMEDIES = "pilotage:remedies:"
 """A remediation's tag: what it is the remedy for."""
-NEEDS_QUEUES = frozenset({FailureClass.STARVED, FailureClass.MENDED, FailureClass.HELD_UP})
-OF_CROWDS = frozenset({FailureClass.OVERDUE, FailureClass.BLOCKED})
+NEEDS_QUEUES = frozenset({FailureClass.STARVED, FailureClass.RECOVERED_QUEUE, FailureClass.BLOCKED_BY_HOLD})
+NEEDS_BACKLOG = frozenset({FailureClass.BACKLOG, FailureClass.BLOCKED})
 _FAILED = frozenset({StateType.FAILED, StateType.CRASHED})
 
 
@@ -34,11 +34,11 @@ def circumstances_of(
 ) -> Circumstances:
     """Everything a play looks at besides the run itself; reads the store."""
     kind = finding.failure_class if finding else None
-    queues = tuple(run_queries.floor(store)) if kind in NEEDS_QUEUES else ()
+    queues = tuple(run_queries.queue_snapshots(store)) if kind in NEEDS_QUEUES else ()
     if run is None:
         return Circumstances(
             queues=queues,
-            crowd=_crowd(store, finding, now) if finding and kind in OF_CROWDS else None,
+            backlog=_backlog(store, finding, now) if finding and kind in NEEDS_BACKLOG else None,
             witness=_witness(finding, store, now, parameters) if finding else "",
         )
     deployment = run_queries.deployment_of(store, run.run_id)
@@ -58,7 +58,9 @@ def circumstances_of(
         else None,
         queues=queues,
         remedies=remedies_offered(deployment, fleet.deployments(store)) if run.state_type in _FAILED else (),
-        rerun=rerun_of(fleet.task_runs_of(store, run.run_id)) if run.state_type in _FAILED else None,
+        retry_impact=retry_impact_of(fleet.task_runs_of(store, run.run_id))
+        if run.state_type in _FAILED
+        else None,
         newest_failure=not ended or ended[0].run_id == run.run_id,
     )
 
@@ -83,13 +85,13 @@ def _team(deployment: DeploymentFact) -> str:
     return next((tag for tag in deployment.tags if tag.startswith("team:")), "")
 
 
-def _crowd(store: Store, finding: Finding, now: datetime) -> Crowd:
+def _backlog(store: Store, finding: Finding, now: datetime) -> Backlog:
     deployment_id = finding.subject.removeprefix("deployment:")
     runs = fleet.due_of(store, deployment_id, now)
-    if finding.failure_class is FailureClass.OVERDUE:
+    if finding.failure_class is FailureClass.BACKLOG:
         runs = [run for run in runs if run.next_start is not None and run.next_start < now]
     known = {d.deployment_id: d for d in fleet.deployments(store)}
-    return crowd_of(runs, known.get(deployment_id))
+    return backlog_of(runs, known.get(deployment_id))
 
 
 def _witness(finding: Finding, store: Store, now: datetime, parameters: PlaybookParameters) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from pilotage.planner.detect.reasoning import SHIPPED, Diagnosis, Line, reason
+from pilotage.planner.detect.reasoning import EXAMPLES, Diagnosis, Line, reason
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types
 from pilotage.planner.findings import Evidence, FailureClass, Finding
@@ -63,7 +63,7 @@ def _said(text: str, limit: int) -> str:
 
 
 def diagnosis_of(
-    run: RunFact, logs: Sequence[LogLine], book: Rulebook = SHIPPED
+    run: RunFact, logs: Sequence[LogLine], book: Rulebook = EXAMPLES
 ) -> tuple[Diagnosis, LogLine | None]:
     """Return the diagnosis of a run by rule, and the log line that decided or else its newest loud one."""
     ordered = sorted(logs, key=lambda line: (line.at, line.log_id))[-LOGS_READ:]
@@ -73,7 +73,7 @@ def diagnosis_of(
     return made, ordered[made.line] if made.line is not None else loud[-1] if loud else None
 
 
-def diagnose_run(run: RunFact, logs: Sequence[LogLine], now: datetime, book: Rulebook = SHIPPED) -> Finding:
+def diagnose_run(run: RunFact, logs: Sequence[LogLine], now: datetime, book: Rulebook = EXAMPLES) -> Finding:
     """Return the finding of the first row that fits; UNKNOWN, with the same evidence, when none does."""
     made, shown = diagnosis_of(run, logs, book)
     shown_state = f"{run.state_type} ({_said(run.state_name, 40)}): {_said(run.state_message, 120)}"

@@ -19,7 +19,7 @@ from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.detect.ongoing import standing
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Play, Rung, Situation, Wish, run_of
+from pilotage.planner.remediation import DesiredAction, Remediation, Rung, Situation, run_of
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 
@@ -132,11 +132,11 @@ def missized_runs(
     return found
 
 
-def play_missized(s: Situation) -> Play:
+def remediate_missized(s: Situation) -> Remediation:
     """The size its like needed, or one step less; none tried with less whose forecast is bad."""
     run, rung, default = run_of(s), s.around.rung, s.around.default_mb
     if rung is None or default is None or run.state_type is not StateType.SCHEDULED:
-        return Play(alternatives=("size_run: nothing speaks for another size any more",))
+        return Remediation(alternatives=("size_run: nothing speaks for another size any more",))
     less = s.finding.rule_id == "step-down" and rung.lower is not None
     if less and _doubtful(s.forecast, s.parameters):
         bad = (
@@ -144,17 +144,21 @@ def play_missized(s: Situation) -> Play:
             if s.forecast
             else ""
         )
-        return Play(alternatives=(bad,))
+        return Remediation(alternatives=(bad,))
     size = rung.lower if less and rung.lower is not None else rung.size
     if size == (_own(run) or default):
-        return Play(alternatives=(f"size_run: it starts with {size} MiB already",))
+        return Remediation(alternatives=(f"size_run: it starts with {size} MiB already",))
     effect = (
         f"it completes with {size} MiB instead of {rung.size} MiB"
         if less
         else f"it completes with {size} MiB at once, and does not run out of {_own(run) or default} MiB first"
     )
-    return Play(
-        wishes=(Wish(action=SizeRun(run_id=run.run_id, memory_mb=size), effect=effect, until=run.next_start),)
+    return Remediation(
+        wishes=(
+            DesiredAction(
+                action=SizeRun(run_id=run.run_id, memory_mb=size), effect=effect, until=run.next_start
+            ),
+        )
     )
 
 

@@ -10,7 +10,7 @@ from pilotage.planner.detect.failures import diagnose_run, normalised
 from pilotage.planner.detect.ongoing import fingerprint_of, standing
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Play, Situation, Wish, words_of
+from pilotage.planner.remediation import DesiredAction, Remediation, Situation, words_of
 from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.redaction import quoted, redact
 
@@ -70,7 +70,7 @@ def one_fault(runs: Sequence[RunFact]) -> str | None:
     return faults.pop() if len(faults) == 1 else None
 
 
-def mended_queues(
+def recovered_queues(
     queues: Sequence[QueueFact],
     held_since: Mapping[str, datetime],
     cured_by: Mapping[str, RunFact],
@@ -90,7 +90,7 @@ def mended_queues(
         found.append(
             standing(
                 subject,
-                FailureClass.MENDED,
+                FailureClass.RECOVERED_QUEUE,
                 now,
                 episode=since.isoformat(),
                 rule_id="completed-since",
@@ -106,7 +106,7 @@ def mended_queues(
     return found
 
 
-def play_unhealthy(s: Situation) -> Play:
+def remediate_unhealthy_queue(s: Situation) -> Remediation:
     """The queue is held, so that no further run is lost to the fault, and an owner told."""
     pool, queue = _place(s)
     hold = HoldQueue(pool=pool, queue=queue, hold=s.parameters.queue_hold)
@@ -114,22 +114,24 @@ def play_unhealthy(s: Situation) -> Play:
         f"no further run is lost to the fault; the queue is released after {words_of(hold.hold)}, or as soon as "
         "a run of the same deployments completes"
     )
-    told: tuple[Wish, ...] = ()
+    told: tuple[DesiredAction, ...] = ()
     if s.around.witness:
         notify = NotifyOwner(run_id=s.around.witness, severity=Severity.CRITICAL)
-        told = (Wish(action=notify, effect="the owner knows and can act", bound_to_state=False),)
-    return Play(
-        wishes=(Wish(action=hold, effect=effect), *told),
+        told = (DesiredAction(action=notify, effect="the owner knows and can act", bound_to_state=False),)
+    return Remediation(
+        wishes=(DesiredAction(action=hold, effect=effect), *told),
         alternatives=("retry_run: the platform has to be mended first, another attempt would meet the same",),
     )
 
 
-def play_mended(s: Situation) -> Play:
+def remediate_recovered_queue(s: Situation) -> Remediation:
     pool, queue = _place(s)
     if not any((q.pool, q.queue, q.paused) == (pool, queue, True) for q in s.around.queues):
-        return Play(alternatives=("release_queue: it is open by now",))
+        return Remediation(alternatives=("release_queue: it is open already",))
     release = ReleaseQueue(pool=pool, queue=queue)
-    return Play(wishes=(Wish(action=release, effect="its runs start again; what it was held for is over"),))
+    return Remediation(
+        wishes=(DesiredAction(action=release, effect="its runs start again; what it was held for is over"),)
+    )
 
 
 def _place(s: Situation) -> tuple[str, str]:

@@ -98,7 +98,7 @@ DEFAULT_CURE: dict[FailureClass, Cure] = {
 """What helps a class in general; classes that are not failures need no entry."""
 
 
-SHIPPED = Rulebook(FAILURE_RULES)
+EXAMPLES = Rulebook(FAILURE_RULES)
 
 
 def reason(
@@ -106,7 +106,7 @@ def reason(
     state_name: str,
     message: str,
     lines: Sequence[Line],
-    book: Rulebook = SHIPPED,
+    book: Rulebook = EXAMPLES,
 ) -> Diagnosis:
     """Return the diagnosis of one ended run. `lines` are its log lines, oldest first; those below WARNING are ignored."""
     loud = [(i, line) for i, line in list(enumerate(lines))[-LINES_READ:] if line.level >= WARNING]

@@ -14,8 +14,8 @@ from pilotage.planner.detect.backlog import blocked, overdue
 from pilotage.planner.detect.context import ENDED_RUNS_READ
 from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, rung_of, size_in, sized
 from pilotage.planner.detect.ongoing import fingerprint_of
-from pilotage.planner.detect.queue_faults import mended_queues, unhealthy_queues
-from pilotage.planner.detect.run_risks import fragile_runs, held_up_runs, orphaned
+from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
+from pilotage.planner.detect.run_risks import fragile_runs, orphaned, runs_blocked_by_hold
 from pilotage.planner.detect.stale import (
     MISSED,
     SHORTEST,
@@ -41,7 +41,7 @@ FAILURES_READ = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lookout:
+class DetectorSnapshot:
     """What a look works with."""
 
     store: Store
@@ -64,9 +64,9 @@ class Lookout:
         return held
 
 
-def waiting(at: Lookout) -> list[Finding]:
+def waiting(at: DetectorSnapshot) -> list[Finding]:
     """Starved queues, runs near their deadlines, runs that a held queue keeps from theirs."""
-    queues = run_queries.floor(at.store)
+    queues = run_queries.queue_snapshots(at.store)
     due = run_queries.waiting_runs(at.store, at.now)
     faulty = at.held_for_a_fault() if any(q.paused for q in queues) else {}
     deployments = {d.deployment_id: d for d in fleet.deployments(at.store)} if due else {}
@@ -78,13 +78,13 @@ def waiting(at: Lookout) -> list[Finding]:
     return [
         *starved_queues(queues, at.now, at.parameters),
         *late_runs(due, at.now, at.parameters),
-        *held_up_runs(due, queues, deployments, at.now, at.parameters, faulty=held),
+        *runs_blocked_by_hold(due, queues, deployments, at.now, at.parameters, faulty=held),
     ]
 
 
-def crowds(at: Lookout) -> list[Finding]:
+def backlogs(at: DetectorSnapshot) -> list[Finding]:
     """Deployments with too many runs waiting at once."""
-    found = fleet.crowded(at.store, at.now, at.parameters.overdue_runs)
+    found = fleet.backlogged(at.store, at.now, at.parameters.backlog_runs)
     resumed = {}
     for deployment_id, runs in found.items():
         oldest = min((run.next_start for run in runs if run.next_start is not None), default=None)
@@ -99,20 +99,20 @@ def crowds(at: Lookout) -> list[Finding]:
     return _not_asked_lately(at, [*late, *many])
 
 
-def queues(at: Lookout) -> list[Finding]:
+def queues(at: DetectorSnapshot) -> list[Finding]:
     """Queues to hold for a fault of the platform, and queues to release because it is over."""
-    floor = run_queries.floor(at.store)
+    queue_snapshots = run_queries.queue_snapshots(at.store)
     since = at.now - at.parameters.unhealthy_window
     failing = fleet.failing_queues(at.store, since, at.parameters.unhealthy_runs)
-    sick = unhealthy_queues(failing, floor, at.now, at.parameters)
+    sick = unhealthy_queues(failing, queue_snapshots, at.now, at.parameters)
     return [*_not_asked_lately(at, sick), *_mended(at)]
 
 
-def _mended(at: Lookout) -> list[Finding]:
-    floor = [q for q in run_queries.floor(at.store) if q.paused]
-    held = at.held_for_a_fault() if floor else {}
+def _mended(at: DetectorSnapshot) -> list[Finding]:
+    queue_snapshots = [q for q in run_queries.queue_snapshots(at.store) if q.paused]
+    held = at.held_for_a_fault() if queue_snapshots else {}
     cured = {}
-    for q in floor:
+    for q in queue_snapshots:
         subject = f"queue:{q.pool}/{q.queue}"
         began = held.get(fingerprint_of(subject, FailureClass.UNHEALTHY))
         if began is None:
@@ -121,10 +121,10 @@ def _mended(at: Lookout) -> list[Finding]:
         concerned = {run.deployment_id for run in failed.get((q.pool, q.queue), ()) if run.deployment_id}
         if run := fleet.completed_since(at.store, sorted(concerned), began):
             cured[subject] = run
-    return mended_queues(floor, held, cured, at.now)
+    return recovered_queues(queue_snapshots, held, cured, at.now)
 
 
-def upcoming(at: Lookout) -> list[Finding]:
+def upcoming(at: DetectorSnapshot) -> list[Finding]:
     """Upcoming runs of a wrong size, and upcoming runs that will probably fail.
 
     A run that is given what its like needed is not delayed as well: what they failed of is seen to.
@@ -143,7 +143,7 @@ def upcoming(at: Lookout) -> list[Finding]:
     return [*missized, *at_risk_runs(others, made, at.now, at.parameters)]
 
 
-def _past_of_sized(at: Lookout, runs: Sequence[RunFact]) -> dict[str, tuple[list[RunFact], int]]:
+def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, tuple[list[RunFact], int]]:
     """The ended runs, newest first, of the deployments of these runs that say what they give, in MiB.
 
     Only of those that had runs of another size: nothing is to be said of the others.
@@ -160,7 +160,7 @@ def _past_of_sized(at: Lookout, runs: Sequence[RunFact]) -> dict[str, tuple[list
     return past
 
 
-def under_way(at: Lookout) -> list[Finding]:
+def under_way(at: DetectorSnapshot) -> list[Finding]:
     """Running runs that will probably fail and have no retry."""
     bare = [run for run in fleet.running(at.store) if run.retries == 0 and run.deployment_id]
     made = at.forecasts([run.run_id for run in bare])
@@ -174,21 +174,21 @@ def under_way(at: Lookout) -> list[Finding]:
     return fragile_runs(doubtful, made, failures, at.now, at.parameters)
 
 
-def orphans(at: Lookout) -> list[Finding]:
+def orphans(at: DetectorSnapshot) -> list[Finding]:
     """Dead runs whose children go on."""
     pairs = fleet.orphans(at.store, at.now - at.parameters.orphan_after)
     known = {d.deployment_id: d for d in fleet.deployments(at.store)} if pairs else {}
     return orphaned(pairs, known, at.now)
 
 
-def left_behind(at: Lookout) -> list[Finding]:
+def stale_resources(at: DetectorSnapshot) -> list[Finding]:
     """Runs that may be dead, slots that nobody seems to hold, alerts about runs that have completed."""
     silent = [
-        pulse
-        for pulse in heartbeats.pulses(at.store, at.now - MISSED * SHORTEST - SLACK)
+        heartbeat
+        for heartbeat in heartbeats.heartbeats(at.store, at.now - MISSED * SHORTEST - SLACK)
         # silence says something only while others were heard
         if heartbeats.heard_throughout(
-            at.store, at.now - silence_of(pulse), at.now, max(pulse.every, SHORTEST)
+            at.store, at.now - silence_of(heartbeat), at.now, max(heartbeat.every, SHORTEST)
         )
     ]
     stuck = heartbeats.stuck_at_their_limit(at.store, at.now - at.parameters.slots_lost_after)
@@ -200,19 +200,19 @@ def left_behind(at: Lookout) -> list[Finding]:
     ]
 
 
-LOOKS: tuple[Callable[[Lookout], list[Finding]], ...] = (
+DETECTORS: tuple[Callable[[DetectorSnapshot], list[Finding]], ...] = (
     waiting,
     queues,
-    crowds,
+    backlogs,
     upcoming,
     under_way,
     orphans,
-    left_behind,
+    stale_resources,
 )
 """In the order in which their findings are filed."""
 
 
-def _not_asked_lately(at: Lookout, found: Sequence[Finding]) -> list[Finding]:
+def _not_asked_lately(at: DetectorSnapshot, found: Sequence[Finding]) -> list[Finding]:
     if not found:
         return []
     steps = fleet.steps_since(at.store, at.now - at.parameters.ask_again_after)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pilotage.planner.detect.reasoning import SHIPPED, Diagnosis, Line, parsed_lines, reason
+from pilotage.planner.detect.reasoning import EXAMPLES, Diagnosis, Line, parsed_lines, reason
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, RemedyCosts, choose
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.findings import FailureClass
@@ -95,7 +95,7 @@ def state_named(name: str) -> tuple[StateType, str]:
 
 def report_on(
     text: FailureText,
-    book: Rulebook = SHIPPED,
+    book: Rulebook = EXAMPLES,
     costs: RemedyCosts | None = None,
     context: RemedyContext | None = None,
 ) -> DiagnosisReport:

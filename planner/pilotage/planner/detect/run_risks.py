@@ -10,7 +10,7 @@ from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.detect.ongoing import standing
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Play, Situation, Wish, deadline_of, notify, run_of
+from pilotage.planner.remediation import DesiredAction, Remediation, Situation, deadline_of, notify, run_of
 from pilotage.telemetry.facts import DeploymentFact, QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.queries.fleet import Orphan
@@ -74,24 +74,24 @@ def fragile_runs(
     return found
 
 
-def play_fragile(s: Situation) -> Play:
+def remediate_fragile(s: Situation) -> Remediation:
     """Retries of its own for a run that is likely to fail of what passes; none where the forecast is good."""
     run = run_of(s)
     if run.state_type is not StateType.RUNNING:
-        return Play(alternatives=(f"raise_retries: the run is {run.state_name} by now",))
+        return Remediation(alternatives=(f"raise_retries: the run is {run.state_name} already",))
     if s.forecast is None or s.forecast.p_fail < s.parameters.act_above:
-        return Play(alternatives=("raise_retries: the forecast does not expect it to fail any more",))
+        return Remediation(alternatives=("raise_retries: the forecast does not expect it to fail any more",))
     retries = RaiseRetries(
         run_id=run.run_id, retries=s.parameters.raised_retries, delay=s.parameters.retry_delay
     )
     effect = f"if this attempt fails it is tried again at once, up to {retries.retries} times"
-    return Play(
-        wishes=(Wish(action=retries, effect=effect),),
+    return Remediation(
+        wishes=(DesiredAction(action=retries, effect=effect),),
         alternatives=("cancel_run: a forecast alone is no reason to drop work",),
     )
 
 
-def held_up_runs(
+def runs_blocked_by_hold(
     waiting: Sequence[RunFact],
     queues: Sequence[QueueFact],
     deployments: Mapping[str, DeploymentFact],
@@ -119,7 +119,7 @@ def held_up_runs(
         found.append(
             standing(
                 f"run:{run.run_id}",
-                FailureClass.HELD_UP,
+                FailureClass.BLOCKED_BY_HOLD,
                 now,
                 episode=deadline.isoformat(),
                 rule_id="held-before-deadline",
@@ -135,15 +135,15 @@ def other_queue(held: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | Non
     return min(others, key=lambda q: (q.waiting, -q.priority, q.queue), default=None)
 
 
-def play_held_up(s: Situation) -> Play:
+def remediate_blocked_by_hold(s: Situation) -> Remediation:
     run = run_of(s)
     here = next((q for q in s.around.queues if (q.pool, q.queue) == (run.pool, run.queue)), None)
     target = other_queue(here, s.around.queues) if here and here.paused else None
     if target is None:
-        return Play(alternatives=("move_run: its queue is open again, or no other is",))
+        return Remediation(alternatives=("move_run: its queue is open again, or no other is",))
     move = MoveRun(run_id=run.run_id, queue=target.queue)
-    return Play(
-        wishes=(Wish(action=move, effect=f"it is served from {target.queue}, before its deadline",
+    return Remediation(
+        wishes=(DesiredAction(action=move, effect=f"it is served from {target.queue}, before its deadline",
                      until=deadline_of(run)),),
         alternatives=("release_queue: whoever held the queue decides about that",),
     )  # fmt: skip
@@ -181,15 +181,15 @@ def orphaned(
     ]
 
 
-def play_orphaned(s: Situation) -> Play:
+def remediate_orphaned(s: Situation) -> Remediation:
     """The whole tree below the dead run is cancelled; one that was taken up again meanwhile is left alone."""
     run = run_of(s)
     if run.state_type not in (StateType.CRASHED, StateType.CANCELLED):
-        return Play(alternatives=(f"cancel_tree: the run is {run.state_name} again",))
+        return Remediation(alternatives=(f"cancel_tree: the run is {run.state_name} again",))
     cancel = CancelTree(run_id=run.run_id)
-    return Play(
+    return Remediation(
         wishes=(
-            Wish(action=cancel, effect="nothing goes on that nobody waits for"),
+            DesiredAction(action=cancel, effect="nothing goes on that nobody waits for"),
             *notify(s, Severity.WARNING),
         )
     )

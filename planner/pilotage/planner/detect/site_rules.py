@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
-from pilotage.planner.detect.reasoning import SHIPPED, parsed_lines, reason
+from pilotage.planner.detect.reasoning import EXAMPLES, parsed_lines, reason
 from pilotage.planner.detect.report import state_named
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.signs.reading import read
@@ -98,7 +98,7 @@ class SiteRules(BaseModel):
     def book(self) -> Rulebook:
         """Return the shipped rules with the site's own around them."""
         if not (self.before or self.after):
-            return SHIPPED
+            return EXAMPLES
         # a row after ours stands above the rows that say no more than that the process is gone
         cut = next(
             i

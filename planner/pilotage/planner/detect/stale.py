@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot, ResolveAlert
 from pilotage.planner.detect.ongoing import standing
 from pilotage.planner.findings import Evidence, FailureClass, Finding
-from pilotage.planner.remediation import Play, Situation, Wish, run_of, words_of
+from pilotage.planner.remediation import DesiredAction, Remediation, Situation, run_of, words_of
 from pilotage.telemetry.facts import StateType
-from pilotage.telemetry.queries.heartbeats import Closed, Pulse, Stuck
+from pilotage.telemetry.queries.heartbeats import Heartbeat, LeakedSlots, ResolvedAlert
 
 MISSED = 4
 """Heartbeats in a row that a run has missed before it is asked about: one more than what proves its death, so that
@@ -25,50 +25,50 @@ SLACK = timedelta(minutes=1)
 """Events are written and collected in batches, seconds late."""
 
 
-def silence_of(pulse: Pulse) -> timedelta:
+def silence_of(heartbeat: Heartbeat) -> timedelta:
     """For how long a run must be silent before it is asked about."""
-    return MISSED * max(pulse.every, SHORTEST) + SLACK
+    return MISSED * max(heartbeat.every, SHORTEST) + SLACK
 
 
-def silent_runs(pulses: Sequence[Pulse], now: datetime) -> list[Finding]:
+def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]:
     """One finding for each RUNNING run that has been silent for longer than a living one is.
 
     The episode is the last word of the run: one that speaks and falls silent again is another trouble.
     """
     return [
         standing(
-            f"run:{pulse.run.run_id}",
+            f"run:{heartbeat.run.run_id}",
             FailureClass.SILENT,
             now,
-            episode=pulse.heard.isoformat(),
+            episode=heartbeat.heard.isoformat(),
             rule_id="missed-heartbeats",
             evidence=(
                 Evidence(
-                    ref=f"state:{pulse.run.state_id}",
-                    note=f"Running by its state, silent for {words_of(now - pulse.heard)}; it sent a heartbeat each "
-                    f"{words_of(pulse.every)}, and others were heard all the while",
+                    ref=f"state:{heartbeat.run.state_id}",
+                    note=f"Running by its state, silent for {words_of(now - heartbeat.heard)}; it sent a heartbeat each "
+                    f"{words_of(heartbeat.every)}, and others were heard all the while",
                 ),
             ),
         )
-        for pulse in pulses
-        if now - pulse.heard > silence_of(pulse)
+        for heartbeat in heartbeats
+        if now - heartbeat.heard > silence_of(heartbeat)
     ]
 
 
-def play_silent(s: Situation) -> Play:
+def remediate_silent(s: Situation) -> Remediation:
     """The dead run is marked Crashed; what is tried again after that is any crashed run's play."""
     run = run_of(s)
     if run.state_type is not StateType.RUNNING:
-        return Play(alternatives=(f"mark_crashed: the run is {run.state_name} by now",))
+        return Remediation(alternatives=(f"mark_crashed: the run is {run.state_name} already",))
     mark = MarkCrashed(run_id=run.run_id)
-    effect = "it stands Crashed, the slot that it holds is free, and it is tried again like any crashed run"
-    return Play(
-        wishes=(Wish(action=mark, effect=effect),),
+    effect = "it is Crashed, the slot that it holds is free, and it is tried again like any crashed run"
+    return Remediation(
+        wishes=(DesiredAction(action=mark, effect=effect),),
         alternatives=("cancel_run: nobody is there who would hear it",),
     )
 
 
-def leaked_slots(stuck: Sequence[Stuck], now: datetime) -> list[Finding]:
+def leaked_slots(stuck: Sequence[LeakedSlots], now: datetime) -> list[Finding]:
     """One finding for each deployment whose runs wait for slots that none of its runs holds."""
     return [
         standing(
@@ -89,17 +89,19 @@ def leaked_slots(stuck: Sequence[Stuck], now: datetime) -> list[Finding]:
     ]
 
 
-def play_leaked(s: Situation) -> Play:
+def remediate_leaked_slot(s: Situation) -> Remediation:
     release = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=s.finding.subject.removeprefix("deployment:"))
-    return Play(
+    return Remediation(
         wishes=(
-            Wish(action=release, effect="the slots that no run holds are free, and the waiting runs start"),
+            DesiredAction(
+                action=release, effect="the slots that no run holds are free, and the waiting runs start"
+            ),
         ),
         alternatives=("set_limit: a higher limit would let too many run once the lost slots lapse",),
     )
 
 
-def closed_alerts(closed: Sequence[Closed], now: datetime) -> list[Finding]:
+def closed_alerts(closed: Sequence[ResolvedAlert], now: datetime) -> list[Finding]:
     """One finding for each run that completed after its owner was told; told again is another trouble."""
     return [
         standing(
@@ -119,10 +121,12 @@ def closed_alerts(closed: Sequence[Closed], now: datetime) -> list[Finding]:
     ]
 
 
-def play_recovered(s: Situation) -> Play:
+def remediate_resolved_alert(s: Situation) -> Remediation:
     run = run_of(s)
     if run.state_type is not StateType.COMPLETED:
-        return Play(alternatives=(f"resolve_alert: the run is {run.state_name} by now",))
-    return Play(
-        wishes=(Wish(action=ResolveAlert(run_id=run.run_id), effect="the owner knows that it is over"),)
+        return Remediation(alternatives=(f"resolve_alert: the run is {run.state_name} already",))
+    return Remediation(
+        wishes=(
+            DesiredAction(action=ResolveAlert(run_id=run.run_id), effect="the owner knows that it is over"),
+        )
     )

@@ -1,4 +1,4 @@
-"""What a language model has cost so far and what its endpoint can do: one small file that all key-less processes share.
+"""Keep what a language model has cost and what its endpoint can do, in one small file that several processes share.
 
 Spending is kept by day and by case, so that a budget holds across processes and restarts. What an endpoint can do is
 kept by base URL and model, so that nobody climbs the same ladder twice.
@@ -78,7 +78,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
+class ModelCapabilities:
     """What one model at one endpoint can do, as far as it was seen."""
 
     rung: int = 0
@@ -87,7 +87,7 @@ class Abilities:
 
 
 @contextlib.contextmanager
-def charged_to(case: str) -> Iterator[None]:
+def attribute_cost(case: str) -> Iterator[None]:
     """Within it, calls of a model are charged to this case."""
     before = CASE.set(case)
     try:
@@ -96,7 +96,7 @@ def charged_to(case: str) -> Iterator[None]:
         CASE.reset(before)
 
 
-class ModelBook:
+class LlmBudget:
     """The file. Threads and processes may share it; each call is one short transaction."""
 
     def __init__(
@@ -133,7 +133,7 @@ class ModelBook:
                     file.close()
             except sqlite3.Error as exc:
                 raise ModelError(
-                    f"Keeping the model's book {self._path}: {exc}. Move the file away; it is made anew."
+                    f"Keeping the model's book {self._path}: {exc}. Move the file away; it is made again."
                 ) from exc
 
     # -- spending
@@ -182,15 +182,15 @@ class ModelBook:
 
     # -- endpoints
 
-    def abilities(self, base_url: str, model: str) -> Abilities:
+    def capabilities(self, base_url: str, model: str) -> ModelCapabilities:
         """What was seen of this model at this endpoint; the best is hoped of one that is new."""
         with self._open() as file:
             row = file.execute(
                 "SELECT rung, calls_tools FROM endpoints WHERE base_url = ? AND model = ?", (base_url, model)
             ).fetchone()
-        return Abilities(rung=row[0], calls_tools=bool(row[1])) if row else Abilities()
+        return ModelCapabilities(rung=row[0], calls_tools=bool(row[1])) if row else ModelCapabilities()
 
-    def learn(self, base_url: str, model: str, seen: Abilities) -> None:
+    def learn(self, base_url: str, model: str, seen: ModelCapabilities) -> None:
         """Remembers what this model at this endpoint can do."""
         with self._open() as file:
             file.execute(

@@ -68,8 +68,8 @@ async def next_step(
 
     Without tools only the last word is asked for.
     """
-    offered = "\n".join(f"- {tool.name}: {tool.description}" for tool in tools)
-    system = [SystemMessage(CALLING + offered)] if tools else []
+    permitted_kinds = "\n".join(f"- {tool.name}: {tool.description}" for tool in tools)
+    system = [SystemMessage(CALLING + permitted_kinds)] if tools else []
     turns = [*system, *(_flat(message) for message in messages)]
     match made := (await model.ask_typed(step_with(tools), turns)).step:
         case Call():
@@ -82,7 +82,7 @@ async def next_step(
 def step_with(tools: Sequence[BaseTool]) -> type[Step]:
     """The step that offers these tools. Its schema allows their calls only; any call is read, to be told of its faults."""
 
-    class Offered(Step):
+    class PermittedKinds(Step):
         """Either one look-up or the answer to the person."""
 
         @classmethod
@@ -90,7 +90,7 @@ def step_with(tools: Sequence[BaseTool]) -> type[Step]:
             steps = [*map(_call_of, tools), _without_titles(Answer.model_json_schema())]
             return _object({"step": {"anyOf": steps}}, ["step"])
 
-    return Offered
+    return PermittedKinds
 
 
 def _call_of(tool: BaseTool) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr, ValidationError
 
-from pilotage.planner.llm.budget import Abilities, BudgetSpent, ModelBook
+from pilotage.planner.llm.budget import BudgetSpent, LlmBudget, ModelCapabilities
 from pilotage.planner.llm.protocol import CHARS_PER_TOKEN, Answer, Reply, Token, ToolsLacking, Usage
 from pilotage.planner.llm.usage import METER
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.redaction import redact
 from pilotage.telemetry.token_detectors import fit_for_a_prompt
 
-LADDER = ("json_schema", "function_calling", "json_mode", "prompt")
+STRUCTURED_OUTPUT_STRATEGIES = ("json_schema", "function_calling", "json_mode", "prompt")
 UNSUPPORTED = (
     openai.BadRequestError,
     openai.NotFoundError,
@@ -58,7 +58,7 @@ class OpenAIModel:
         max_tokens: int = 0,
         calls_tools: bool = True,
         clock: Callable[[], float] = time.monotonic,
-        book: ModelBook | None = None,
+        book: LlmBudget | None = None,
     ) -> None:
         """With a book, its budget holds and what the endpoint can do is remembered beyond this object.
 
@@ -81,8 +81,8 @@ class OpenAIModel:
             **({"max_completion_tokens": max_tokens} if max_tokens else {}),
         )
         self._book = book
-        known = book.abilities(base_url, model) if book else Abilities()
-        self._rung = min(known.rung, len(LADDER) - 1)
+        known = book.capabilities(base_url, model) if book else ModelCapabilities()
+        self._rung = min(known.rung, len(STRUCTURED_OUTPUT_STRATEGIES) - 1)
         self._calls_tools = calls_tools and known.calls_tools
         self._tools_doubted = False
         self._failed_in_row = 0
@@ -98,13 +98,13 @@ class OpenAIModel:
         return self._usage
 
     @property
-    def book(self) -> ModelBook | None:
+    def book(self) -> LlmBudget | None:
         return self._book
 
     @property
     def rung(self) -> str:
         """The way of typed answering that is tried first."""
-        return LADDER[self._rung]
+        return STRUCTURED_OUTPUT_STRATEGIES[self._rung]
 
     @property
     def calls_tools(self) -> bool:
@@ -138,17 +138,19 @@ class OpenAIModel:
         self._refuse_while_down()
         last: ModelError | None = None
         try:
-            for at in range(self._rung, len(LADDER)):
+            for at in range(self._rung, len(STRUCTURED_OUTPUT_STRATEGIES)):
                 try:
-                    answer = await self._on_rung(LADDER[at], schema, messages)
-                except _RungLacking as lacking:
+                    answer = await self._on_rung(STRUCTURED_OUTPUT_STRATEGIES[at], schema, messages)
+                except _StrategyUnsupported as lacking:
                     last = lacking.error
                     continue
-                self._learn(Abilities(rung=at, calls_tools=self._calls_tools and not self._tools_doubted))
+                self._learn(
+                    ModelCapabilities(rung=at, calls_tools=self._calls_tools and not self._tools_doubted)
+                )
                 self._answered()
                 return answer
-            # what worked once may have been a lower rung than there is by now: the next call climbs from the top
-            self._learn(Abilities(rung=0, calls_tools=self._calls_tools))
+            # what worked once may have been a lower rung than there is already: the next call climbs from the top
+            self._learn(ModelCapabilities(rung=0, calls_tools=self._calls_tools))
             raise last or self._error("no way of answering left", transient=False)
         except BudgetSpent:
             raise
@@ -257,7 +259,7 @@ class OpenAIModel:
         if self._book is not None:
             self._book.spend(prompt, completion)
 
-    def _learn(self, seen: Abilities) -> None:
+    def _learn(self, seen: ModelCapabilities) -> None:
         if (seen.rung, seen.calls_tools) != (self._rung, self._calls_tools) and self._book is not None:
             self._book.learn(self._base_url, self._name, seen)
         self._rung, self._calls_tools = seen.rung, seen.calls_tools
@@ -276,7 +278,7 @@ class OpenAIModel:
                 continue
             except ModelError as error:
                 if isinstance(error.__cause__, UNSUPPORTED):
-                    raise _RungLacking(error) from error
+                    raise _StrategyUnsupported(error) from error
                 raise
             body = _body_of(reply)
             try:
@@ -285,7 +287,7 @@ class OpenAIModel:
                 problem = str(invalid)[:DEPTH_OF_REASON]
                 correction = HumanMessage(f"That did not validate: {problem}\nSend only the corrected JSON.")
                 turns = [*turns, AIMessage(body or "(empty)"), correction]
-        raise _RungLacking(self._error(f"no valid {schema.__name__}: {problem}", transient=False))
+        raise _StrategyUnsupported(self._error(f"no valid {schema.__name__}: {problem}", transient=False))
 
     def _bound(
         self, rung: str, schema: type[Answer], messages: Sequence[BaseMessage]
@@ -356,7 +358,7 @@ class _AtItsBound(ModelError):
     """An answer that was cut because it reached the most that it may have."""
 
 
-class _RungLacking(Exception):
+class _StrategyUnsupported(Exception):
     """This rung gave nothing; the next one may."""
 
     def __init__(self, error: ModelError) -> None:

@@ -13,7 +13,7 @@ from pilotage.telemetry.errors import ModelError
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
 
-    from pilotage.planner.llm.budget import ModelBook
+    from pilotage.planner.llm.budget import LlmBudget
 
 Answer = TypeVar("Answer", bound=BaseModel)
 CHARS_PER_TOKEN = 4
@@ -72,7 +72,7 @@ class LanguageModel(Protocol):
         ...
 
     @property
-    def book(self) -> ModelBook | None:
+    def book(self) -> LlmBudget | None:
         """Where its spending is kept, or None."""
         ...
 

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from pilotage.planner.llm.budget import ModelBook
+from pilotage.planner.llm.budget import LlmBudget
 from pilotage.telemetry.errors import ModelError
 
 ROUND = 6
@@ -44,11 +44,11 @@ def metered(meter: Meter) -> Iterator[None]:
         METER.reset(before)
 
 
-def usage(meter: Meter, book: ModelBook | None) -> dict[str, Any]:
+def usage(meter: Meter, book: LlmBudget | None) -> dict[str, Any]:
     """What was counted, in plain JSON; empty when no model was asked.
 
     `{calls, input_tokens, output_tokens}`; with a book that has prices `cost`; with one that has a limit for a day
-    `budget_share`, the part of it that this took, and `today`, the part that is spent by now.
+    `budget_share`, the part of it that this took, and `today`, the part that is spent already.
     """
     if not meter.calls:
         return {}

@@ -23,14 +23,14 @@ from pilotage.planner.actions.types import ActionKind
 from pilotage.planner.detect.context import circumstances_of
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import Evidence, FailureClass, Finding
-from pilotage.planner.llm.budget import charged_to
+from pilotage.planner.llm.budget import attribute_cost
 from pilotage.planner.llm.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
 from pilotage.planner.remediation import Circumstances, Situation
-from pilotage.planner.similar_incidents import past_incidents, recollection, remembered_class
+from pilotage.planner.similar_incidents import past_incidents, remembered_class, similar_incident
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.facts import LogLine, RunFact
 from pilotage.telemetry.forecasts import Forecast, Forecaster
@@ -57,18 +57,18 @@ PROPOSALS = TypeAdapter(list[tuple[Proposal, CaseFile]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thinking:
+class GraphDeps:
     """What the nodes work with; given to each run of the graph and never checkpointed."""
 
     store: Store
     forecaster: Forecaster
     parameters: PlaybookParameters
     clock: Callable[[], datetime]
-    offered: tuple[ActionKind, ...]
+    permitted_kinds: tuple[ActionKind, ...]
     model: LanguageModel | None = None
 
 
-class Thought(TypedDict, total=False):
+class GraphState(TypedDict, total=False):
     """The state: plain JSON only."""
 
     run_id: str
@@ -84,15 +84,17 @@ class Thought(TypedDict, total=False):
     playbook: str
 
 
-async def observe(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+async def observe(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
     """The run, its newest logs and what stands around it, read from the store."""
-    thinking = runtime.context
+    graph_deps = runtime.context
     given = FINDING.validate_python(state["finding"]) if state.get("finding") else None
 
     def read() -> tuple[RunFact | None, list[LogLine], Circumstances]:
-        run = run_queries.run(thinking.store, state["run_id"]) if state["run_id"] else None
-        logs = run_queries.logs_of(thinking.store, run.run_id, thinking.parameters.logs_read) if run else []
-        around = circumstances_of(thinking.store, run, given, thinking.clock(), thinking.parameters)
+        run = run_queries.run(graph_deps.store, state["run_id"]) if state["run_id"] else None
+        logs = (
+            run_queries.logs_of(graph_deps.store, run.run_id, graph_deps.parameters.logs_read) if run else []
+        )
+        around = circumstances_of(graph_deps.store, run, given, graph_deps.clock(), graph_deps.parameters)
         return run, logs, around
 
     run, logs, around = await asyncio.to_thread(read)
@@ -103,7 +105,7 @@ async def observe(state: Thought, runtime: Runtime[Thinking]) -> Thought:
     }
 
 
-async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
     """The finding: as given, by rule, from memory, or by the model where neither knows the fault."""
     if state.get("finding") or not state["run"]:
         return {}
@@ -126,7 +128,7 @@ async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
         )
     elif finding.failure_class is FailureClass.UNKNOWN and model is not None:
         try:
-            with charged_to(finding.incident_id):
+            with attribute_cost(finding.incident_id):
                 answer = await model.ask_typed(ModelDiagnosis, diagnosis_prompt(run, logs))
         except ModelError as error:
             log.warning("Diagnosing %s without the model: %s", finding.subject, error)
@@ -142,12 +144,12 @@ async def diagnose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
                     cure=None,
                     evidence=(*finding.evidence, note),
                 )
-    if (told := recollection(past)) is not None:
+    if (told := similar_incident(past)) is not None:
         finding = replace(finding, evidence=(*finding.evidence, told))
     return {"finding": FINDING.dump_python(finding, mode="json")}
 
 
-async def forecast(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+async def forecast(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
     """What the forecaster expects of the run's next attempt, or None when it does not know the run."""
     if not state["run"]:
         return {"forecast": None}
@@ -158,9 +160,9 @@ async def forecast(state: Thought, runtime: Runtime[Thinking]) -> Thought:
     return {"forecast": FORECAST.dump_python(replace(made[0], p_fail=float(made[0].p_fail)), mode="json")}
 
 
-async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
+async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
     """The plan of the class's playbook, with a model's prose where there is one."""
-    thinking = runtime.context
+    graph_deps = runtime.context
     if not state.get("finding"):
         return {"proposals": [], "alternatives": ["nothing: the run is not in the store"], "playbook": ""}
     finding = FINDING.validate_python(state["finding"])
@@ -170,14 +172,14 @@ async def propose(state: Thought, runtime: Runtime[Thinking]) -> Thought:
         run=RUN.validate_python(state["run"]) if state["run"] else None,
         forecast=made,
         around=AROUND.validate_python(state["around"]),
-        now=thinking.clock(),
-        parameters=thinking.parameters,
+        now=graph_deps.clock(),
+        parameters=graph_deps.parameters,
     )
-    plan = plan_for(situation, thinking.offered)
+    plan = plan_for(situation, graph_deps.permitted_kinds)
     # what the fault's own history tells needs no prose
     recalled = any(one.ref.startswith("incident:") for one in finding.evidence)
     kinds = [] if recalled else [p.action.kind for p, _ in plan.proposals]
-    prose = await _explanation(thinking.model, finding, made, kinds)
+    prose = await _explanation(graph_deps.model, finding, made, kinds)
     explained = [
         (p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]}))
         for p, case in plan.proposals
@@ -196,7 +198,7 @@ async def _explanation(
     if model is None or model.down or not kinds:
         return ""
     try:
-        with charged_to(finding.incident_id):
+        with attribute_cost(finding.incident_id):
             said = await model.ask_text(explanation_prompt(finding, made.p_fail if made else None, kinds))
     except ModelError as error:
         log.warning("Explaining %s without the model: %s", finding.subject, error)
@@ -206,9 +208,9 @@ async def _explanation(
 
 def build(
     checkpointer: BaseCheckpointSaver[Any] | None,
-) -> CompiledStateGraph[Thought, Thinking, Thought, Thought]:
+) -> CompiledStateGraph[GraphState, GraphDeps, GraphState, GraphState]:
     """The compiled graph. Run it with `durability="sync"` and the incident's id as its thread."""
-    graph = StateGraph(Thought, context_schema=Thinking)
+    graph = StateGraph(GraphState, context_schema=GraphDeps)
     graph.add_node("observe", observe)
     graph.add_node("diagnose", diagnose)
     graph.add_node("forecast", forecast)

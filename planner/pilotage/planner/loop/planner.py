@@ -1,6 +1,6 @@
 """The planner at work: look for new trouble, think each one through, file what is proposed.
 
-It reads the store and files at a desk; it has no other way to act. One broken situation never stops the others,
+It reads the store and files at an API; it has no other way to act. One broken situation never stops the others,
 and what could not be read or filed is tried again at the next tick: ids are derived, so twice is once.
 """
 
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 from pilotage.planner.actions.types import ActionKind, action_as_json
 from pilotage.planner.checkpoints import Checkpoints, checkpoint_fault
 from pilotage.planner.detect.failures import incident_id
-from pilotage.planner.detect.registry import LOOKS, Lookout
+from pilotage.planner.detect.registry import DETECTORS, DetectorSnapshot
 from pilotage.planner.findings import Finding
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.planner.llm.tracing import TurnTracer, Untraced
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.proposals import Desk
+from pilotage.planner.proposals import ProposalApi
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.forecasts import Forecaster
 from pilotage.telemetry.queries import runs as run_queries
@@ -39,16 +39,16 @@ OVERLAP = timedelta(hours=6)
 """How far behind the newest failure that was seen older ones are still looked for: backfill arrives late."""
 FRESH = timedelta(minutes=10)
 """A half-done thought that is older is begun again: what it observed is stale."""
-THOUGHTS_AT_ONCE = 4
+GRAPHS_AT_ONCE = 4
 """So that one slow answer of a model does not hold up everybody's retry."""
 TRIES = 3
-"""How often a situation is thought about that breaks the planner or that the desk refuses for good."""
+"""How often a situation is thought about that breaks the planner or that the API refuses for good."""
 REMEMBERED = 20_000
 """Handled incidents that are remembered; far more than the overlap can bring back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Detection:
     """One new situation, before it is thought about."""
 
     incident_id: str
@@ -65,7 +65,7 @@ class Planner:
         *,
         store: Store,
         forecaster: Forecaster,
-        desk: Desk,
+        control_api: ProposalApi,
         checkpoints: Checkpoints,
         parameters: PlaybookParameters | None = None,
         model: LanguageModel | None = None,
@@ -73,7 +73,7 @@ class Planner:
         traces: TurnTracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._store, self._forecaster, self._desk, self._model = store, forecaster, desk, model
+        self._store, self._forecaster, self._control_api, self._model = store, forecaster, control_api, model
         self._parameters = parameters or PlaybookParameters()
         self._checkpoints, self._clock = checkpoints, clock
         self._traces = traces or Untraced()
@@ -97,7 +97,7 @@ class Planner:
         await self._open.aclose()
 
     async def tick(self, now: datetime) -> list[dict[str, Any]]:
-        """What happened: one entry for each new situation, with the desk's answers under `filed`.
+        """What happened: one entry for each new situation, with the API's answers under `filed`.
 
         An entry has `incident_id`, `subject`, `failure_class`, `found_by`, `rule_id`, `fingerprint`, `p_fail`,
         `playbook`, `alternatives`, `filed` and, when something failed, `error`. Raises CheckpointError.
@@ -111,21 +111,21 @@ class Planner:
         finally:
             await (
                 self.aclose()
-            )  # opened anew when there is something new: a lost connection is lost for one tick
+            )  # opened again when there is something new: a lost connection is lost for one tick
 
     async def _tick(self, now: datetime) -> list[dict[str, Any]]:
         try:
-            offered = await asyncio.to_thread(self._desk.offered)
+            permitted_kinds = await asyncio.to_thread(self._control_api.permitted_kinds)
         except AdapterError as error:
-            log.warning("Planning waits for the desk: %s", error)
+            log.warning("Planning waits for the API: %s", error)
             return []
         new = [t for t in await asyncio.to_thread(self._look, now) if t.incident_id not in self._handled]
         new = [trouble for trouble in new if not await self._settled_before(trouble.incident_id)]
         if not new:
             return []
         await self._compiled()
-        turn = asyncio.Semaphore(THOUGHTS_AT_ONCE)
-        thoughts = [asyncio.create_task(self._think(trouble, offered, now, turn)) for trouble in new]
+        turn = asyncio.Semaphore(GRAPHS_AT_ONCE)
+        thoughts = [asyncio.create_task(self._think(trouble, permitted_kinds, now, turn)) for trouble in new]
         try:
             return [await self._settle(t, thought) for t, thought in zip(new, thoughts, strict=True)]
         finally:
@@ -135,13 +135,13 @@ class Planner:
 
     # -- looking
 
-    def _look(self, now: datetime) -> list[Trouble]:
+    def _look(self, now: datetime) -> list[Detection]:
         """The troubles of this moment, in the order in which they are to be filed."""
-        found: list[Trouble] = []
-        lookout = Lookout(
+        found: list[Detection] = []
+        lookout = DetectorSnapshot(
             store=self._store, forecaster=self._forecaster, parameters=self._parameters, now=now
         )
-        looks = [(look.__name__, partial(look, lookout)) for look in LOOKS]
+        looks = [(look.__name__, partial(look, lookout)) for look in DETECTORS]
         for name, look in looks:
             with _seeing(name):
                 found += [_detected(finding) for finding in look()]
@@ -149,7 +149,7 @@ class Planner:
             found += self._failed(now)
         return found
 
-    def _failed(self, now: datetime) -> Iterable[Trouble]:
+    def _failed(self, now: datetime) -> Iterable[Detection]:
         """Failed runs, those first whose next attempt is likeliest to succeed."""
         failures = run_queries.failures_since(self._store, self._since)
         ends = [run.ended for run in failures if run.ended is not None and run.ended <= now]
@@ -159,7 +159,7 @@ class Planner:
             (run, trouble)
             for run in failures
             if (
-                trouble := Trouble(
+                trouble := Detection(
                     incident_id=incident_id(f"run:{run.run_id}", run.state_id), run_id=run.run_id
                 )
             )
@@ -188,20 +188,24 @@ class Planner:
         return self._graph
 
     async def _think(
-        self, trouble: Trouble, offered: tuple[ActionKind, ...], now: datetime, turn: asyncio.Semaphore
+        self,
+        trouble: Detection,
+        permitted_kinds: tuple[ActionKind, ...],
+        now: datetime,
+        turn: asyncio.Semaphore,
     ) -> dict[str, Any]:
         """The finished state of the graph for one trouble; a thought that broke off lately is taken up again."""
         async with turn:
-            from pilotage.planner.loop.graph import FINDING, Thinking
+            from pilotage.planner.loop.graph import FINDING, GraphDeps
 
             graph = await self._compiled()
             config: Any = {"configurable": {"thread_id": trouble.incident_id}}
-            thinking = Thinking(
+            graph_deps = GraphDeps(
                 store=self._store,
                 forecaster=self._forecaster,
                 parameters=self._parameters,
                 clock=lambda: now,
-                offered=offered,
+                permitted_kinds=permitted_kinds,
                 model=self._model,
             )
             begun = await graph.aget_state(config)
@@ -218,13 +222,13 @@ class Planner:
             model = self._model.name if self._model else ""
             with self._traces.turn(trouble.incident_id, model) as span, span.inside():
                 state: dict[str, Any] = await graph.ainvoke(
-                    start, config, context=thinking, durability="sync"
+                    start, config, context=graph_deps, durability="sync"
                 )
             return state
 
     # -- filing
 
-    async def _settle(self, trouble: Trouble, thought: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
+    async def _settle(self, trouble: Detection, thought: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
         """What became of one trouble. It counts as handled when all its proposals are filed."""
         happened: dict[str, Any] = {"incident_id": trouble.incident_id, "filed": []}
         try:
@@ -243,7 +247,7 @@ class Planner:
                 self._count_try(trouble.incident_id)
         else:
             self._remember(trouble.incident_id)
-            await self._forget_thought(trouble.incident_id)
+            await self._forget_graph_state(trouble.incident_id)
         return happened
 
     async def _file(self, incident: str, state: dict[str, Any], filed: list[dict[str, Any]]) -> None:
@@ -256,7 +260,7 @@ class Planner:
             if proposal.id in known:
                 filed.append(told | {"outcome": "filed before"})
                 continue
-            filed.append(told | await asyncio.to_thread(self._desk.file, proposal, case))
+            filed.append(told | await asyncio.to_thread(self._control_api.file, proposal, case))
 
     def _filed_before(self, incident: str) -> frozenset[str]:
         """An incident's proposals in the ledger's mirror: a restarted planner thinks of them again."""
@@ -266,7 +270,7 @@ class Planner:
     async def _settled_before(self, incident: str) -> bool:
         """Whether an earlier planner filed all it wanted: proposals are on record and no half-done thought is.
 
-        What was decided then, by policy or by a person, stands; thinking anew would only find another way to ask.
+        What was decided then, by policy or by a person, stands; thinking again would only find another way to ask.
         """
         try:
             if not await asyncio.to_thread(self._filed_before, incident):
@@ -293,7 +297,7 @@ class Planner:
         while len(self._handled) > REMEMBERED:
             del self._handled[next(iter(self._handled))]
 
-    async def _forget_thought(self, incident: str) -> None:
+    async def _forget_graph_state(self, incident: str) -> None:
         """Checkpoints hold half-done thinking only; what is filed is in the ledger."""
         graph = await self._compiled()
         try:
@@ -313,9 +317,9 @@ def _seeing(name: str) -> Iterator[None]:
         log.exception("Looking for trouble, %s", name)
 
 
-def _detected(finding: Finding) -> Trouble:
+def _detected(finding: Finding) -> Detection:
     kind, _, name = finding.subject.partition(":")
-    return Trouble(incident_id=finding.incident_id, run_id=name if kind == "run" else "", finding=finding)
+    return Detection(incident_id=finding.incident_id, run_id=name if kind == "run" else "", finding=finding)
 
 
 def _told(state: dict[str, Any]) -> dict[str, Any]:

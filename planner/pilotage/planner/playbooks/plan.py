@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilotage.planner.actions.types import Action, ActionKind
-from pilotage.planner.playbooks.registry import NEEDS_NO_RUN, NOT_A_FAILURE, PLAYS, quarantine, remedy
+from pilotage.planner.playbooks.registry import NEEDS_NO_RUN, NOT_A_FAILURE, REMEDIATIONS, quarantine, remedy
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.planner.remediation import Situation, Wish, notify
+from pilotage.planner.remediation import DesiredAction, Situation, notify
 
 AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
 """What runs a failed run again."""
@@ -29,25 +29,29 @@ class Plan:
     alternatives: tuple[str, ...] = ()
 
 
-def plan_for(s: Situation, offered: Sequence[ActionKind]) -> Plan:
+def plan_for(s: Situation, permitted_kinds: Sequence[ActionKind]) -> Plan:
     """The proposals for a situation, only of kinds that are offered, and the roads not taken."""
-    name, play_of = PLAYS[s.finding.failure_class]
+    name, remediation_of = REMEDIATIONS[s.finding.failure_class]
     if s.run is None and s.finding.failure_class not in NEEDS_NO_RUN:
         return Plan(playbook=name, alternatives=("nothing: the run is not in the store any more",))
-    play = play_of(s)
+    play = remediation_of(s)
     remedies, none_because = remedy(s)
-    if remedies and any(wish.action.kind in AGAIN for wish in play.wishes):
+    if remedies and any(desired_action.action.kind in AGAIN for desired_action in play.wishes):
         remedies, none_because = (), ("launch_remediation: another attempt is tried first",)
     wanted = [*remedies, *play.wishes, *quarantine(s)]
-    kinds = {wish.action.kind for wish in wanted}
+    kinds = {desired_action.action.kind for desired_action in wanted}
     if "pause_deployment" in kinds and "notify_owner" not in kinds:
         wanted += notify(s)
     refused = tuple(
-        f"{w.action.kind}: not offered to this planner" for w in wanted if w.action.kind not in offered
+        f"{w.action.kind}: not offered to this planner"
+        for w in wanted
+        if w.action.kind not in permitted_kinds
     )
     roads = (*play.alternatives, *none_because, *refused)
     made = tuple(
-        (_proposal(s, wish, name), _case(s, wish, roads)) for wish in wanted if wish.action.kind in offered
+        (_proposal(s, desired_action, name), _case(s, desired_action, roads))
+        for desired_action in wanted
+        if desired_action.action.kind in permitted_kinds
     )
     return Plan(playbook=name, proposals=made, alternatives=roads)
 
@@ -58,8 +62,8 @@ def proposal_id(incident: str, action: Action, attempt: str) -> str:
     return "p-" + hashlib.sha256(seed.encode()).hexdigest()[:12]
 
 
-def _proposal(s: Situation, wish: Wish, playbook: str) -> Proposal:
-    state_id = s.run.state_id if s.run and wish.bound_to_state else ""
+def _proposal(s: Situation, desired_action: DesiredAction, playbook: str) -> Proposal:
+    state_id = s.run.state_id if s.run and desired_action.bound_to_state else ""
     # A failure's state is its attempt. Other trouble is proposed on once, whatever states follow.
     attempt = s.run.state_id if s.run and s.finding.failure_class not in NOT_A_FAILURE else ""
     latest = s.now + s.parameters.proposal_life
@@ -67,17 +71,17 @@ def _proposal(s: Situation, wish: Wish, playbook: str) -> Proposal:
     if s.forecast is not None:
         refs = (*refs, f"forecast:{s.forecast.run_id}")
     return Proposal(
-        id=proposal_id(s.finding.incident_id, wish.action, attempt),
+        id=proposal_id(s.finding.incident_id, desired_action.action, attempt),
         incident_id=s.finding.incident_id,
-        action=wish.action,
+        action=desired_action.action,
         expected_state_id=state_id,
         evidence=refs[:50],
         playbook=playbook,
-        expires_at=min(latest, wish.until) if wish.until else latest,
+        expires_at=min(latest, desired_action.until) if desired_action.until else latest,
     )
 
 
-def _case(s: Situation, wish: Wish, alternatives: tuple[str, ...]) -> CaseFile:
+def _case(s: Situation, desired_action: DesiredAction, alternatives: tuple[str, ...]) -> CaseFile:
     known: dict[str, Any] = {}
     if s.forecast is not None:
         known = {
@@ -97,7 +101,7 @@ def _case(s: Situation, wish: Wish, alternatives: tuple[str, ...]) -> CaseFile:
         rule_id=s.finding.rule_id,
         fingerprint=s.finding.fingerprint,
         notes=tuple(e.note for e in s.finding.evidence),
-        expected_effect=wish.effect,
+        expected_effect=desired_action.effect,
         alternatives=alternatives,
         failed_at=began,
         **known,

@@ -20,20 +20,20 @@ from pilotage.planner.actions.types import (
     RetryRun,
     Severity,
 )
-from pilotage.planner.detect.backlog import play_blocked, play_overdue
-from pilotage.planner.detect.memory_sizing import play_missized
-from pilotage.planner.detect.queue_faults import play_mended, play_unhealthy
+from pilotage.planner.detect.backlog import remediate_backlog, remediate_blocked
+from pilotage.planner.detect.memory_sizing import remediate_missized
+from pilotage.planner.detect.queue_faults import remediate_recovered_queue, remediate_unhealthy_queue
 from pilotage.planner.detect.reasoning import DEFAULT_CURE
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
-from pilotage.planner.detect.run_risks import play_fragile, play_held_up, play_orphaned
-from pilotage.planner.detect.stale import play_leaked, play_recovered, play_silent
+from pilotage.planner.detect.run_risks import remediate_blocked_by_hold, remediate_fragile, remediate_orphaned
+from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
 from pilotage.planner.findings import Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import (
     SAFE_TO_REPEAT,
-    Play,
+    DesiredAction,
+    Remediation,
     Situation,
-    Wish,
     deadline_of,
     notify,
     run_of,
@@ -66,29 +66,29 @@ def hopeless(s: Situation) -> str:
     )
 
 
-def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Play:
+def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Remediation:
     """A retry in place after a backoff, or a word to the owner when attempts or hope are used up."""
     run = run_of(s)
     held_back = hopeless(s)
     if run.run_count >= max_attempts:
         held_back = f"it has been tried {run.run_count} times, {max_attempts} are the limit"
     if held_back:
-        return Play(wishes=notify(s), alternatives=(f"retry_run: held back, {held_back}",))
+        return Remediation(wishes=notify(s), alternatives=(f"retry_run: held back, {held_back}",))
     delay = backoff(first_delay, run.run_count, s.parameters.longest_delay)
     again = RetryRun(run_id=run.run_id, delay=delay)
-    return Play(
+    return Remediation(
         wishes=(
-            Wish(
+            DesiredAction(
                 action=again,
-                effect=f"the same run, tried again in {words_of(delay)}, completes{rerun_words(s)}",
+                effect=f"the same run, tried again in {words_of(delay)}, completes{retry_impact_words(s)}",
             ),
         )
     )
 
 
-def rerun_words(s: Situation) -> str:
+def retry_impact_words(s: Situation) -> str:
     """Which tasks another attempt does again, as the end of a sentence; empty when nobody knows."""
-    told = s.around.rerun.words() if s.around.rerun else ""
+    told = s.around.retry_impact.words() if s.around.retry_impact else ""
     return f"; {told}" if told else ""
 
 
@@ -136,7 +136,7 @@ def remedy_of(s: Situation) -> Remedy:
     return choose(cure, found.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
 
 
-def play_failure(s: Situation) -> Play:
+def play_failure(s: Situation) -> Remediation:
     """Return what the cheapest remedy of a failure asks for."""
     found, p = s.finding, s.parameters
     chosen = remedy_of(s)
@@ -150,19 +150,19 @@ def play_failure(s: Situation) -> Play:
             why = (
                 f"retry_run: the other side asked to wait {words_of(asked)}, longer than any retry is delayed"
             )
-            return Play(wishes=notify(s), alternatives=(why,))
+            return Remediation(wishes=notify(s), alternatives=(why,))
         limited = 2 if found.failure_class is FailureClass.UNKNOWN else p.max_attempts
         return retry(s, max(first, asked), limited)
     if chosen is Remedy.MORE_MEMORY:
-        return play_out_of_memory(s)
+        return remediate_out_of_memory(s)
     if chosen in (Remedy.HOLD, Remedy.ASK):
-        return Play(
+        return Remediation(
             wishes=notify(s),
             alternatives=("retry_run: it may still be running, and nothing proves that it has ended",),
         )
     if found.failure_class is FailureClass.UNKNOWN:
-        return Play(wishes=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
-    return Play(wishes=notify(s), alternatives=(_REASONS.get(found.failure_class, _NEVER_AGAIN),))
+        return Remediation(wishes=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
+    return Remediation(wishes=notify(s), alternatives=(_REASONS.get(found.failure_class, _NEVER_AGAIN),))
 
 
 def _unknown_because(s: Situation) -> str:
@@ -177,27 +177,29 @@ def _unknown_because(s: Situation) -> str:
     )
 
 
-def play_out_of_memory(s: Situation) -> Play:
+def remediate_out_of_memory(s: Situation) -> Remediation:
     """One step more memory and a retry; the forecast speaks of the old size and does not hold this back."""
     run = run_of(s)
     has = s.around.memory_mb
     if not has or has < 1:
-        return Play(
+        return Remediation(
             wishes=notify(s),
             alternatives=("resize_run: nobody says how much memory it has (job variable memory_mb)",
                           "retry_run: the same size would run out again"),
         )  # fmt: skip
     size = next_size(has, s.parameters)
     if size <= has:
-        return Play(
+        return Remediation(
             wishes=notify(s),
             alternatives=(f"resize_run: it has {has} MiB, the cap is {s.parameters.memory_cap_mb} MiB",),
         )
     if run.run_count >= s.parameters.max_attempts:
-        return Play(wishes=notify(s), alternatives=(f"resize_run: it has been tried {run.run_count} times",))
-    return Play(
-        wishes=(Wish(action=ResizeRun(run_id=run.run_id, memory_mb=size),
-                     effect=f"with {size} MiB instead of {has} MiB the run completes{rerun_words(s)}"),),
+        return Remediation(
+            wishes=notify(s), alternatives=(f"resize_run: it has been tried {run.run_count} times",)
+        )
+    return Remediation(
+        wishes=(DesiredAction(action=ResizeRun(run_id=run.run_id, memory_mb=size),
+                     effect=f"with {size} MiB instead of {has} MiB the run completes{retry_impact_words(s)}"),),
         alternatives=("retry_run: the same size would run out again",),
     )  # fmt: skip
 
@@ -209,44 +211,48 @@ def next_size(has_mb: int, parameters: PlaybookParameters) -> int:
     return min(wanted, parameters.memory_cap_mb)
 
 
-def play_at_risk(s: Situation) -> Play:
+def remediate_at_risk(s: Situation) -> Remediation:
     """A later start for a run that is expected to fail, and a word to its owner while there is time."""
     start = s.run.next_start if s.run else None
     if s.run is None or start is None or s.forecast is None:
-        return Play(alternatives=("reschedule_run: the run has no start time or no forecast any more",))
+        return Remediation(
+            alternatives=("reschedule_run: the run has no start time or no forecast any more",)
+        )
     if s.forecast.p_fail < s.parameters.act_above:
-        return Play(alternatives=(f"reschedule_run: the forecast is {s.forecast.p_fail:.0%} only",))
+        return Remediation(alternatives=(f"reschedule_run: the forecast is {s.forecast.p_fail:.0%} only",))
     if start - s.now < s.parameters.minimum_notice:
-        return Play(
+        return Remediation(
             wishes=notify(s, Severity.WARNING),
             alternatives=("reschedule_run: it starts too soon to be moved safely",),
         )
     later = RescheduleRun(run_id=s.run.run_id, start=start + s.parameters.hold_back)
     risk = f"{s.forecast.p_fail:.0%} likely to fail"
     why = f"{words_of(s.parameters.hold_back)} to act before a run starts that is {risk}"
-    return Play(
-        wishes=(Wish(action=later, effect=why, until=start), *notify(s, Severity.WARNING)),
+    return Remediation(
+        wishes=(DesiredAction(action=later, effect=why, until=start), *notify(s, Severity.WARNING)),
         alternatives=("cancel_run: a forecast alone is no reason to drop work",),
     )
 
 
-def play_starved(s: Situation) -> Play:
+def remediate_starved(s: Situation) -> Remediation:
     """A cap on the queue that holds the slots, so that the starved one gets one."""
     pool, _, name = s.finding.subject.removeprefix("queue:").partition("/")
     starved = next((q for q in s.around.queues if (q.pool, q.queue) == (pool, name)), None)
     busy = busy_queue(starved, s.around.queues) if starved else None
     if starved is None or busy is None:
-        return Play(alternatives=("reserve_slot: no queue of higher priority holds the slots any more",))
+        return Remediation(
+            alternatives=("reserve_slot: no queue of higher priority holds the slots any more",)
+        )
     limit = min(starved.pool_limit or busy.running, busy.running) - 1
     if limit < 1:
-        return Play(alternatives=("reserve_slot: the pool has one slot; a cap of 0 would fail tasks",))
+        return Remediation(alternatives=("reserve_slot: the pool has one slot; a cap of 0 would fail tasks",))
     reserve = ReserveSlot(
         pool=pool, busy_queue=busy.queue, starved_queue=name, limit=limit, hold=s.parameters.reserve_hold
     )
     effect = (
         f"one slot comes free and the runs waiting in {name} get it for {words_of(s.parameters.reserve_hold)}"
     )
-    return Play(wishes=(Wish(action=reserve, effect=effect),))
+    return Remediation(wishes=(DesiredAction(action=reserve, effect=effect),))
 
 
 def busy_queue(starved: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
@@ -258,23 +264,27 @@ def busy_queue(starved: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | N
     return max(wanting, key=lambda q: (q.running, -q.priority, q.queue), default=None)
 
 
-def play_late(s: Situation) -> Play:
+def remediate_late(s: Situation) -> Remediation:
     """An earlier start time for a waiting run whose deadline is near, so that its queue serves it first."""
     if s.run is None or s.around.earliest_waiting is None:
-        return Play(alternatives=("reschedule_run: nothing waits ahead of it any more",))
+        return Remediation(alternatives=("reschedule_run: nothing waits ahead of it any more",))
     start = s.around.earliest_waiting - BOOST
     if start < s.now - s.parameters.longest_boost:
-        return Play(
+        return Remediation(
             wishes=notify(s, Severity.WARNING),
             alternatives=("reschedule_run: the runs ahead wait longer than a boost may reach back",),
         )
     boost = RescheduleRun(run_id=s.run.run_id, start=start)
-    return Play(
-        wishes=(Wish(action=boost, effect="it is the next of its queue to start", until=deadline_of(s.run)),)
+    return Remediation(
+        wishes=(
+            DesiredAction(
+                action=boost, effect="it is the next of its queue to start", until=deadline_of(s.run)
+            ),
+        )
     )
 
 
-PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingProxyType(
+REMEDIATIONS: Mapping[FailureClass, tuple[str, Callable[[Situation], Remediation]]] = MappingProxyType(
     {
         FailureClass.TRANSIENT: ("retry-transient", play_failure),
         FailureClass.RATE_LIMITED: ("retry-when-allowed", play_failure),
@@ -291,30 +301,30 @@ PLAYS: Mapping[FailureClass, tuple[str, Callable[[Situation], Play]]] = MappingP
         FailureClass.QUOTA_SPENT: ("tell-owner", play_failure),
         FailureClass.CERTIFICATE: ("tell-owner", play_failure),
         FailureClass.MAY_STILL_BE_RUNNING: ("prove-death", play_failure),
-        FailureClass.STARVED: ("reserve-slot", play_starved),
-        FailureClass.AT_RISK: ("hold-back", play_at_risk),
-        FailureClass.LATE: ("boost", play_late),
-        FailureClass.MISSIZED: ("size-ladder", play_missized),
-        FailureClass.FRAGILE: ("raise-retries", play_fragile),
-        FailureClass.HELD_UP: ("move-to-open-queue", play_held_up),
-        FailureClass.ORPHANED: ("cancel-orphans", play_orphaned),
-        FailureClass.OVERDUE: ("catch-up", play_overdue),
-        FailureClass.BLOCKED: ("spread-crowd", play_blocked),
-        FailureClass.UNHEALTHY: ("hold-queue", play_unhealthy),
-        FailureClass.MENDED: ("release-queue", play_mended),
-        FailureClass.SILENT: ("mark-dead", play_silent),
-        FailureClass.LEAKED: ("release-slots", play_leaked),
-        FailureClass.RECOVERED: ("resolve-alert", play_recovered),
+        FailureClass.STARVED: ("reserve-slot", remediate_starved),
+        FailureClass.AT_RISK: ("hold-back", remediate_at_risk),
+        FailureClass.LATE: ("boost", remediate_late),
+        FailureClass.MISSIZED: ("size-ladder", remediate_missized),
+        FailureClass.FRAGILE: ("raise-retries", remediate_fragile),
+        FailureClass.BLOCKED_BY_HOLD: ("move-to-open-queue", remediate_blocked_by_hold),
+        FailureClass.ORPHANED: ("cancel-orphans", remediate_orphaned),
+        FailureClass.BACKLOG: ("catch-up", remediate_backlog),
+        FailureClass.BLOCKED: ("spread-crowd", remediate_blocked),
+        FailureClass.UNHEALTHY: ("hold-queue", remediate_unhealthy_queue),
+        FailureClass.RECOVERED_QUEUE: ("release-queue", remediate_recovered_queue),
+        FailureClass.SILENT: ("mark-dead", remediate_silent),
+        FailureClass.LEAKED: ("release-slots", remediate_leaked_slot),
+        FailureClass.RECOVERED: ("resolve-alert", remediate_resolved_alert),
         FailureClass.UNKNOWN: ("cautious-retry", play_failure),
     }
 )
 NEEDS_NO_RUN = frozenset(
     {
         FailureClass.STARVED,
-        FailureClass.OVERDUE,
+        FailureClass.BACKLOG,
         FailureClass.BLOCKED,
         FailureClass.UNHEALTHY,
-        FailureClass.MENDED,
+        FailureClass.RECOVERED_QUEUE,
         FailureClass.LEAKED,
     }
 )
@@ -323,7 +333,7 @@ NOT_A_FAILURE = NEEDS_NO_RUN | {
     FailureClass.LATE,
     FailureClass.MISSIZED,
     FailureClass.FRAGILE,
-    FailureClass.HELD_UP,
+    FailureClass.BLOCKED_BY_HOLD,
     FailureClass.ORPHANED,
     FailureClass.SILENT,
     FailureClass.RECOVERED,
@@ -331,7 +341,7 @@ NOT_A_FAILURE = NEEDS_NO_RUN | {
 """Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 
 
-def quarantine(s: Situation) -> tuple[Wish, ...]:
+def quarantine(s: Situation) -> tuple[DesiredAction, ...]:
     """The wish to pause a deployment that keeps failing the same way; none while it does not."""
     p, run = s.parameters, s.run
     if run is None or run.deployment_id is None or s.around.deployment_paused:
@@ -343,10 +353,10 @@ def quarantine(s: Situation) -> tuple[Wish, ...]:
         return ()
     pause = PauseDeployment(deployment_id=run.deployment_id, hold=p.quarantine_hold)
     effect = f"no further run meets the fault that {s.around.same_fault_in_row} runs in a row have met"
-    return (Wish(action=pause, effect=effect, bound_to_state=False),)
+    return (DesiredAction(action=pause, effect=effect, bound_to_state=False),)
 
 
-def remedy(s: Situation) -> tuple[tuple[Wish, ...], tuple[str, ...]]:
+def remedy(s: Situation) -> tuple[tuple[DesiredAction, ...], tuple[str, ...]]:
     """The wish to start the one remedy that owners declared for this failure, and why there is none otherwise.
 
     The most particular declaration decides: that of the fault before that of the rule, that before the class.
@@ -365,5 +375,5 @@ def remedy(s: Situation) -> tuple[tuple[Wish, ...], tuple[str, ...]]:
                 run_id=run.run_id, deployment_id=declared[0], attempt=max(1, run.run_count)
             )
             effect = f"the remedy that its owners declared for {what} is done"
-            return (Wish(action=launch, effect=effect),), ()
+            return (DesiredAction(action=launch, effect=effect),), ()
     return (), ()

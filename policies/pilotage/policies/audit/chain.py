@@ -1,7 +1,7 @@
 """The audit log: append-only, each entry hashed together with the one before it.
 
 An edited, missing or moved entry breaks the chain and `verify` says where. A tail that was cut off, or a
-chain that was computed anew from end to end, shows only against a checkpoint kept elsewhere.
+chain that was computed again from end to end, shows only against a checkpoint kept elsewhere.
 """
 
 from __future__ import annotations

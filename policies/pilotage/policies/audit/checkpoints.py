@@ -1,6 +1,6 @@
 """Heads of the audit log that are kept elsewhere: what they say, how they are written, what they prove.
 
-A hash chain alone shows neither a cut tail nor a log that was written anew from end to end. A checkpoint says
+A hash chain alone shows neither a cut tail nor a log that was written again from end to end. A checkpoint says
 how many entries there were and the Merkle root over all of them; a log that cannot reproduce it is not the log
 that was vouched for. The text is a signed note as C2SP has it (origin, size, root, extension lines).
 """
@@ -88,7 +88,9 @@ def written(checkpoint: Checkpoint, signer: Signer, directory: Path) -> Path:
             os.fsync(file.fileno())
     except OSError as exc:
         path.unlink(missing_ok=True)
-        raise ConfigError(f"writing checkpoint {path}: {exc}; make room or name another directory") from exc
+        raise ConfigError(
+            f"writing checkpoint {path}: {exc}; make package or name another directory"
+        ) from exc
     return path
 
 
@@ -134,6 +136,6 @@ def contradiction(
             return length + 1, f"the tail was cut: {length} entries are left and {when}"
         root, head = roots[one.size]
         if root != one.root or head != one.head:
-            return sound + 1, f"entries {sound + 1} to {one.size} were written anew: {when} others"
+            return sound + 1, f"entries {sound + 1} to {one.size} were written again: {when} others"
         sound = one.size
     return None

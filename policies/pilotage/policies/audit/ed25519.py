@@ -88,7 +88,7 @@ class Ed25519Verifier:
                 "`pilotage audit checkpoint` shows"
             ) from exc
         if self._id != _key_id(name, decoded[1:]):
-            raise ConfigError("reading the audit log's public key: its id is another key's; copy it anew")
+            raise ConfigError("reading the audit log's public key: its id is another key's; copy it again")
         self.name = name
 
     def holds(self, text: bytes, signature: bytes) -> bool:

@@ -86,23 +86,23 @@ class CedarEngine:
         self._schema = cedarpy.Schema.from_str(schema)
         policies = static_policies("\n".join(files[name] for name in sorted(files)))
         self._scoped = ScopedPolicies(policies, self._schema)
-        self._notes = dict(known_notes)
-        self._firm = _ids_without_approvals(policies)
+        self._records = dict(known_notes)
+        self._hard_denials = _ids_without_approvals(policies)
         # only remembers what the same arguments gave before
         self._slice = lru_cache(maxsize=SLICES)(self._parsed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Parsed policies cannot travel to another process; their texts can."""
         policies = policies_as_text(list(self._scoped.policies.values()))
-        return _made_again, (self._schema_text, {"policies": policies}, self._notes)
+        return _made_again, (self._schema_text, {"policies": policies}, self._records)
 
     def with_policy(self, policy_id: str, policy: Mapping[str, Any] | None) -> CedarEngine:
         """The same engine but for the policy with this `@id`: another in Cedar's JSON form, or none. Not validated."""
         (name,) = (name for name, one in self._scoped.policies.items() if _id_of(one) == policy_id)
-        other = object.__new__(CedarEngine)  # copying would go by `__reduce__` and parse everything anew
+        other = object.__new__(CedarEngine)  # copying would go by `__reduce__` and parse everything again
         other.__dict__.update(self.__dict__)
         other._scoped = self._scoped.changed(name, policy)
-        other._firm = _ids_without_approvals(other._scoped.policies)
+        other._hard_denials = _ids_without_approvals(other._scoped.policies)
         return other
 
     @classmethod
@@ -128,7 +128,7 @@ class CedarEngine:
 
     def notes(self) -> Mapping[str, PolicyNote]:
         """The annotations by policy id."""
-        return self._notes
+        return self._records
 
     def evaluate(
         self, requests: Sequence[EngineRequest], entities: Sequence[Entity]
@@ -165,7 +165,9 @@ class CedarEngine:
             allowed=bool(result.allowed),
             deciding=deciding,
             errors=tuple(errors),
-            firm=() if result.allowed else tuple(one for one in deciding if one in self._firm),
+            hard_denials=()
+            if result.allowed
+            else tuple(one for one in deciding if one in self._hard_denials),
         )
 
 

@@ -73,7 +73,7 @@ class Guardrails(BaseModel):
     max_actions_per_fingerprint: Count = 20
     """Changes for one and the same fault within 24 hours."""
     max_fruitless: Count = 3
-    """Loop breaker: changes for the same fault that failed in a row; one that helps starts the count anew."""
+    """Loop breaker: changes for the same fault that failed in a row; one that helps starts the count again."""
     max_failed_outcomes_per_hour: Count = 4
     """Circuit breaker: bad outcomes on one deployment within one hour that open it."""
     circuit_pause: Duration = timedelta(minutes=15)

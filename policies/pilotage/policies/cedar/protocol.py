@@ -48,7 +48,7 @@ class RawAnswer:
     deciding: tuple[str, ...] = ()
     """The `@id` of the policies that decided, in order of id; empty when none applied."""
     errors: tuple[str, ...] = ()
-    firm: tuple[str, ...] = ()
+    hard_denials: tuple[str, ...] = ()
     """Of a denial, the deciding policies that cannot see approvals: what they deny, no approval changes."""
 
 

@@ -9,7 +9,7 @@ from pilotage.planner.actions.types import NotifyOwner
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.gate import Command, Gate
-from pilotage.policies.grants import BrokenGlass, Delegation
+from pilotage.policies.grants import BreakGlassGrant, Delegation
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome
 
 SOMEBODY_ELSE = Identity(name="-", kind="agent", roles=frozenset({"agent"}))
@@ -39,7 +39,7 @@ def _needed(command: str, caller: Identity, filed: FiledProposal, now: datetime)
         case "set_autonomy":
             return {"to": "standard"}
         case "break_glass":
-            lent = BrokenGlass(
+            lent = BreakGlassGrant(
                 id="g-", holder=caller.name, reason="-", since=now, until=now + minute, kinds=(), targets=()
             )
             return {"grant": lent}

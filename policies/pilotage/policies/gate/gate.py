@@ -22,16 +22,16 @@ from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.cedar.context import world_of
 from pilotage.policies.cedar.protocol import EngineRequest, Entity, RawAnswer, Uid
 from pilotage.policies.digests import digest_of
-from pilotage.policies.gate.quorum import fillable, seatings
+from pilotage.policies.gate.quorum import candidate_quorums, fillable
 from pilotage.policies.grants import Asked
 from pilotage.policies.ledger_facts import Autonomy
+from pilotage.policies.ledger_facts import DemoRunner as DemoRunner
 from pilotage.policies.ledger_facts import LedgerFacts as LedgerFacts
-from pilotage.policies.ledger_facts import Stage as Stage
 from pilotage.policies.refusals import refused
 from pilotage.policies.roles import APPROVAL_ROLES, OWNER, Role, expanded
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
 
-MOST_SEATS = 3
+MOST_APPROVAL_REQUIREMENTS = 3
 """The most seats of one role that a policy may ask for; saturation fills this many of each."""
 CLOCK_SKEW = timedelta(seconds=2)
 """Facts may seem to come from the future by this much; more is a broken clock."""
@@ -169,15 +169,15 @@ class Gate:
                         resource=what,
                         context={
                             "args": args,
-                            "world": {**world, "approvals": dict(seating)},
+                            "world": {**world, "approvals": dict(quorum)},
                         },
                     )
-                    for seating in asked
+                    for quorum in asked
                 ],
                 entities,
             )
 
-        real = ask(fillable(self._roles, people, MOST_SEATS))
+        real = ask(fillable(self._roles, people, MOST_APPROVAL_REQUIREMENTS))
         for answer in real:
             if answer.errors:
                 return refused("!evaluation-error", bundle=bundle.hash, errors=answer.errors)
@@ -185,8 +185,8 @@ class Gate:
         if allowing is not None:
             return _explained(bundle, Outcome.ALLOW, allowing.deciding)
         # what denies blindly denies in every seating
-        if firm := next((answer.firm for answer in real if answer.firm), ()):
-            return _explained(bundle, Outcome.DENY, firm)
+        if hard_denials := next((answer.hard_denials for answer in real if answer.hard_denials), ()):
+            return _explained(bundle, Outcome.DENY, hard_denials)
         missing = self._cheapest(bundle, people, ask)
         if isinstance(missing, Verdict):
             return missing
@@ -209,25 +209,25 @@ class Gate:
     ) -> Mapping[str, int] | Verdict:
         """The fewest seats still missing with which the engine allows it, or the refusal where no seats are enough."""
 
-        def enough(seats: Mapping[str, int]) -> bool:
-            (answer,) = ask([seats])
+        def enough(approval_requirements: Mapping[str, int]) -> bool:
+            (answer,) = ask([approval_requirements])
             return answer.allowed and not answer.errors
 
         # a set that is full already was asked before, and refused
-        options = seatings(self._roles, people, MOST_SEATS)
+        options = candidate_quorums(self._roles, people, MOST_APPROVAL_REQUIREMENTS)
         # the first is mostly enough; where it is not, whether any can be is asked before the many others
-        for missing, seats in options[:1]:
-            if enough(seats):
+        for missing, approval_requirements in options[:1]:
+            if enough(approval_requirements):
                 return missing
-        (saturated,) = ask([dict.fromkeys(self._roles, MOST_SEATS)])
+        (saturated,) = ask([dict.fromkeys(self._roles, MOST_APPROVAL_REQUIREMENTS)])
         if saturated.errors:
             return refused("!evaluation-error", bundle=bundle.hash, errors=saturated.errors)
         if not saturated.allowed:
             if not saturated.deciding:
                 return refused("!default-deny", bundle=bundle.hash)
             return _explained(bundle, Outcome.DENY, saturated.deciding)
-        for missing, seats in options[1:]:
-            if enough(seats):
+        for missing, approval_requirements in options[1:]:
+            if enough(approval_requirements):
                 return missing
         return refused("!evaluation-error", bundle=bundle.hash, errors=("no set of approvals was accepted",))
 
@@ -282,10 +282,10 @@ def _people(filed: FiledProposal, ledger: LedgerFacts, team: str) -> dict[str, f
     ]
     # a right that was lent is one right, whoever uses it: its owner's own vote takes its place
     ordered = sorted(counted, key=lambda vote: not vote.delegated_by)
-    return {vote.delegated_by or vote.voter: _seats(vote, team) for vote in ordered}
+    return {vote.delegated_by or vote.voter: _approval_requirements(vote, team) for vote in ordered}
 
 
-def _seats(vote: Vote, team: str) -> frozenset[str]:
+def _approval_requirements(vote: Vote, team: str) -> frozenset[str]:
     """What this person can fill: an approver of the team that owns the target is also its owner."""
     roles = expanded(vote.role.split(","))
     return roles | {OWNER} if team and team in vote.teams and Role.APPROVER in roles else roles
@@ -326,7 +326,7 @@ def _stricter(agent: Verdict, person: Verdict, name: str) -> Verdict:
         return min(agent, theirs, key=lambda verdict: order.index(verdict.outcome))
     if agent.outcome is not Outcome.NEEDS_APPROVAL:
         return agent
-    seats = {
+    approval_requirements = {
         role: max(agent.requirements.get(role, 0), person.requirements.get(role, 0))
         for role in (*agent.requirements, *person.requirements)
     }
@@ -334,8 +334,10 @@ def _stricter(agent: Verdict, person: Verdict, name: str) -> Verdict:
         agent,
         policy_ids=tuple(dict.fromkeys((*agent.policy_ids, *person.policy_ids))),
         reasons=tuple(dict.fromkeys((*agent.reasons, *theirs.reasons))),
-        requirements=seats,
-        would_change=tuple(f"{count} more approval(s) by {role}" for role, count in seats.items()),
+        requirements=approval_requirements,
+        would_change=tuple(
+            f"{count} more approval(s) by {role}" for role, count in approval_requirements.items()
+        ),
     )
 
 

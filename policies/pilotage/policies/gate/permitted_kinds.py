@@ -102,7 +102,7 @@ _SAMPLES: tuple[_Sample, ...] = (
 )
 
 
-def offered(gate: Gate, identity: Identity) -> tuple[ActionKind, ...]:
+def permitted_kinds(gate: Gate, identity: Identity) -> tuple[ActionKind, ...]:
     """The kinds that are not denied to this caller when nothing about the target stands in the way."""
     bundle = gate.bundle
     disposed = Gate(replace(bundle, guardrails=bundle.guardrails.model_copy(update=_WELL_DISPOSED)))

@@ -20,21 +20,21 @@ def unfilled(need: Mapping[str, int], people: People) -> dict[str, int]:
 
     Roles that come later in `need` are filled first, so what is left over is of the earlier, cheaper ones.
     """
-    seats = [role for role in reversed(list(need)) for _ in range(need[role])]
+    approval_requirements = [role for role in reversed(list(need)) for _ in range(need[role])]
     holder: dict[str, int] = {}
 
-    def seated(seat: int, tried: set[str]) -> bool:
+    def filled(approval_requirement: int, tried: set[str]) -> bool:
         for person in sorted(people):
-            if seats[seat] in people[person] and person not in tried:
+            if approval_requirements[approval_requirement] in people[person] and person not in tried:
                 tried.add(person)
-                if person not in holder or seated(holder[person], tried):
-                    holder[person] = seat
+                if person not in holder or filled(holder[person], tried):
+                    holder[person] = approval_requirement
                     return True
         return False
 
     empty: dict[str, int] = {}
-    for seat, role in enumerate(seats):
-        if not seated(seat, set()):
+    for approval_requirement, role in enumerate(approval_requirements):
+        if not filled(approval_requirement, set()):
             empty[role] = empty.get(role, 0) + 1
     return empty
 
@@ -60,18 +60,20 @@ def fillable(roles: Sequence[str], people: People, most: int) -> tuple[dict[str,
     )
 
 
-def seatings(
+def candidate_quorums(
     roles: Sequence[str], people: People, most: int
 ) -> tuple[tuple[Mapping[str, int], Mapping[str, int]], ...]:
     """Every set of up to `most` seats of each role that is not full yet: what is missing, and all of its seats.
 
     Cheapest first: the fewest people, then the earlier roles.
     """
-    return _seatings(tuple(roles), tuple((who, frozenset(people[who])) for who in sorted(people)), most)
+    return _candidate_quorums(
+        tuple(roles), tuple((who, frozenset(people[who])) for who in sorted(people)), most
+    )
 
 
 @lru_cache(maxsize=256)
-def _seatings(
+def _candidate_quorums(
     roles: tuple[str, ...], people: tuple[tuple[str, frozenset[str]], ...], most: int
 ) -> tuple[tuple[Mapping[str, int], Mapping[str, int]], ...]:
     counted = sorted(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pilotage.policies.gate.gate import Gate, before_deciding
 from pilotage.policies.json_values import moment
-from pilotage.policies.ledger_facts import LedgerFacts, Stage
+from pilotage.policies.ledger_facts import DemoRunner, LedgerFacts
 from pilotage.policies.types import FiledProposal, Identity, Mode, TargetFacts, Verdict, Vote
 
 _FIELDS: Mapping[type[Any], frozenset[str]] = {
@@ -18,12 +18,12 @@ _FIELDS: Mapping[type[Any], frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class RecordedDecision:
     """One recorded decision."""
 
     seq: int
     filed: FiledProposal
-    stage: Stage
+    stage: DemoRunner
     outcome: str
     policy_ids: tuple[str, ...]
     bundle: str
@@ -37,7 +37,7 @@ class Decided:
     admitted_at: datetime | None = None
 
 
-def made_again(gate: Gate, decided: Decided) -> Verdict | None:
+def made_again(gate: Gate, decided: RecordedDecision) -> Verdict | None:
     """The verdict of this gate on the same facts, or None when the facts were not recorded."""
     if decided.ledger is None:
         return None

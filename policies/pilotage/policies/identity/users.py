@@ -101,18 +101,18 @@ class IdentityBook:
 
         Every known token is compared, in constant time each, so the time taken tells nothing.
         """
-        offered = _sha256(token)
+        permitted_kinds = _sha256(token)
         with self._lock:
             found: Identity | None = None
             for digest, identity in self._lent.items():
-                if hmac.compare_digest(digest, offered):
+                if hmac.compare_digest(digest, permitted_kinds):
                     found = identity
             if found is not None:
                 return found
             self._refresh()
             keys = [key for known in self._known.values() for key in known.keys] + list(self._earned.values())
             for key in keys:
-                if hmac.compare_digest(key.token_sha256, offered):
+                if hmac.compare_digest(key.token_sha256, permitted_kinds):
                     found = self._narrowed(key)
             return found
 
@@ -219,7 +219,7 @@ class IdentityBook:
                 for _, known in sorted(self._known.items())
             )
 
-    def lend(self, identity: Identity) -> str:
+    def issue_session_token(self, identity: Identity) -> str:
         """A token for this identity that is held in memory only and ends with the process."""
         if (identity.kind == "agent") != (Role.AGENT in identity.roles):
             raise ConfigError(f"lending to {identity.name}: kind and roles differ; agents have role agent")
@@ -294,7 +294,7 @@ class IdentityBook:
             raise ConfigError(f"writing users {self._path}: {exc}; make it writable to this user") from exc
 
     def _edit(self, name: str, change: Callable[[dict[str, Any]], None], *, keep: bool = True) -> None:
-        """Change one person's section, or drop it unless `keep`, and write the file anew, whole or not at all."""
+        """Change one person's section, or drop it unless `keep`, and write the file again, whole or not at all."""
         self._refresh()
         if name not in self._known:
             raise ConfigError(
@@ -332,7 +332,7 @@ def _parsed(text: bytes, path: Path) -> Mapping[str, _Known]:
     known = {name: _known(name, section, path) for name, section in sections.items()}
     hashes = [key.token_sha256 for entry in known.values() for key in entry.keys]
     if len(set(hashes)) != len(hashes):
-        raise ConfigError(f"reading users {path}: two users share a token_sha256; make one anew")
+        raise ConfigError(f"reading users {path}: two users share a token_sha256; make one again")
     return known
 
 

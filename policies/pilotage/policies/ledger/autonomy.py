@@ -29,7 +29,7 @@ from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.ledger_facts import Autonomy
 
 
-class AutonomyKeeping:
+class AutonomyRepository:
     """The part of the ledger that keeps earned and lost autonomy."""
 
     def autonomy(self: Transactions, kind: str, scope: str) -> Autonomy:
@@ -75,7 +75,7 @@ class AutonomyKeeping:
             return told
 
     def promote(self: Transactions, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
-        """The promotions that measured outcomes earned by now, each recorded as a row."""
+        """The promotions that measured outcomes earned already, each recorded as a row."""
         with self.writing("promoting") as connection:
             pairs = connection.execute(_measured()).all()
             made: list[AutonomyChange] = []
@@ -125,7 +125,7 @@ def demote_in(connection: sa.Connection, proposal_id: str, why: str, at: datetim
         return
     kind, scope = row
     before = autonomy_in(connection, kind, scope)
-    # also when it was demoted before: the good outcomes are counted anew from here
+    # also when it was demoted before: the good outcomes are counted again from here
     _keep(
         connection,
         AutonomyChange(

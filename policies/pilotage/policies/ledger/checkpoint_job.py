@@ -15,7 +15,9 @@ PUBLIC_KEY_FILE = "key.pub"
 """Beside the checkpoints; keep a copy of your own, since who can write there can replace it."""
 
 
-def vouch(ledger: Ledger, signer: Ed25519Signer, directory: Path, origin: str, at: datetime) -> Path | None:
+def sign_checkpoint(
+    ledger: Ledger, signer: Ed25519Signer, directory: Path, origin: str, at: datetime
+) -> Path | None:
     """The file with the new checkpoint, or None while the log is empty.
 
     Raises InvariantError when the log is broken or is not the one vouched for before: a lie is not signed.

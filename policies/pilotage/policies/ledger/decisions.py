@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import from_json
 
-from pilotage.policies.gate.recorded import Decided, ledger_facts_from, target_facts_from
+from pilotage.policies.gate.recorded import RecordedDecision, ledger_facts_from, target_facts_from
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.rows import filed_from
 from pilotage.policies.ledger.schema import outbox, outcomes, proposals, verdicts
@@ -53,10 +53,10 @@ def stored_decisions_in(
         yield {str(key): value for key, value in row.items()}
 
 
-def decided_from(row: StoredDecision) -> Decided:
+def recorded_decision_from(row: StoredDecision) -> RecordedDecision:
     """The decision that this row stands for. Raises ValueError, KeyError or TypeError when it is none any more."""
     verdict = from_json(row["verdict"])
-    return Decided(
+    return RecordedDecision(
         seq=row["seq"],
         filed=filed_from(row),
         stage=row["stage"],

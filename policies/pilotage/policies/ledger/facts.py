@@ -9,14 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from pilotage.planner.actions.types import target_of
-from pilotage.policies.gate.gate import LedgerFacts, Stage
+from pilotage.policies.gate.gate import DemoRunner, LedgerFacts
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.autonomy import autonomy_in
 from pilotage.policies.ledger.grants import grant_in
 from pilotage.policies.ledger.rows import ATTEMPTS, NOTIFY, as_text, deployment_of, run_of
 from pilotage.policies.ledger.schema import outbox, proposals
 from pilotage.policies.ledger.switches import stop_in
-from pilotage.policies.ledger.trouble import trouble_in
+from pilotage.policies.ledger.trouble import detection_in
 from pilotage.policies.ledger.votes import Standing, votes_in
 from pilotage.policies.types import FiledProposal, Mode, TargetFacts
 
@@ -32,7 +32,7 @@ def tainted(evidence: Sequence[str]) -> bool:
 def facts_in(
     connection: sa.Connection,
     filed: FiledProposal,
-    stage: Stage,
+    stage: DemoRunner,
     mode: Mode,
     now: datetime,
     target: TargetFacts | None,
@@ -57,7 +57,7 @@ def facts_in(
         )
     ).scalar_one_or_none()
     kind, wanted = proposal.action.kind, target_of(proposal.action)
-    trouble = trouble_in(
+    trouble = detection_in(
         connection,
         proposal_id=proposal.id,
         fingerprint=filed.case.fingerprint,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
-from pilotage.policies.grants import BrokenGlass
+from pilotage.policies.grants import BreakGlassGrant
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.rows import Row, as_text, dicts
 from pilotage.policies.ledger.schema import delegations, grants
@@ -18,10 +18,10 @@ from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.types import FiledProposal, Outcome, TargetFacts, Verdict
 
 
-class GrantKeeping:
+class GrantRepository:
     """The part of the ledger that keeps who broke the glass."""
 
-    def break_glass(self: Transactions, grant: BrokenGlass, verdict: Verdict) -> bool:
+    def break_glass(self: Transactions, grant: BreakGlassGrant, verdict: Verdict) -> bool:
         """True when the grant stands now; `verdict` is the gate's answer, and a refusal is a row as well."""
         with self.writing("breaking the glass") as connection:
             allowed = verdict.outcome is Outcome.ALLOW and bool(grant.kinds) and bool(grant.targets)
@@ -49,7 +49,7 @@ class GrantKeeping:
             )
             return allowed
 
-    def standing_grants(self: Transactions, now: datetime) -> dict[str, list[dict[str, Any]]]:
+    def active_grants(self: Transactions, now: datetime) -> dict[str, list[dict[str, Any]]]:
         """What is lent now, as plain JSON: `glass` that is broken and `delegations` of the right to approve."""
         with self.reading("reading grants") as connection:
             found: dict[str, list[dict[str, Any]]] = {}
@@ -65,7 +65,7 @@ class GrantKeeping:
                 ]
             return found
 
-    def mend_glass(self: Transactions, grant_id: str, by: str, at: datetime) -> bool:
+    def revoke_break_glass(self: Transactions, grant_id: str, by: str, at: datetime) -> bool:
         """True when the grant was ended by this call, before its time."""
         with self.writing("mending the glass") as connection:
             result = connection.execute(
@@ -78,8 +78,8 @@ class GrantKeeping:
             log.append(connection, Entry(event="glass_mended", at=at, actor=by, detail={"grant": grant_id}))
             return True
 
-    def glass_reviews(self: Transactions, now: datetime) -> list[str]:
-        """The ids of grants that have run out by now; each is put up for review once, as a row."""
+    def break_glass_reviews(self: Transactions, now: datetime) -> list[str]:
+        """The ids of grants that have run out already; each is put up for review once, as a row."""
         with self.writing("reviewing broken glass") as connection:
             rows = dicts(
                 connection.execute(
@@ -108,8 +108,8 @@ def grant_in(
     return next((grant.id for grant in found if grant.covers(filed, target, now)), "")
 
 
-def _grant(row: Row) -> BrokenGlass:
-    return BrokenGlass(
+def _grant(row: Row) -> BreakGlassGrant:
+    return BreakGlassGrant(
         id=row["id"],
         holder=row["holder"],
         reason=row["reason"],

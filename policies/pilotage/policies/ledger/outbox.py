@@ -32,7 +32,7 @@ OURSELVES = frozenset({"pilotage", "clock"})
 """Who undoes as a matter of course, when a hold runs out; anybody else took back what should not have been done."""
 
 
-class OutboxKeeping:
+class OutboxRepository:
     """The part of the ledger that moves admitted proposals on."""
 
     def claim(self: Transactions, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:

@@ -19,7 +19,7 @@ from pilotage.policies.types import FiledProposal, Verdict
 from pilotage.telemetry.errors import LedgerError
 
 
-class FilingKeeping:
+class ProposalRepository:
     """The part of the ledger that takes proposals in."""
 
     def file(self: Transactions, filed: FiledProposal) -> bool:

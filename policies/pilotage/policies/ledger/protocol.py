@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol
 from pilotage.policies.audit.chain import AuditReport
 from pilotage.policies.audit.checkpoints import Checkpoint
 from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
-from pilotage.policies.gate.recorded import Decided
-from pilotage.policies.grants import BrokenGlass, Delegation
-from pilotage.policies.ledger_facts import Autonomy, LedgerFacts, Stage
+from pilotage.policies.gate.recorded import RecordedDecision
+from pilotage.policies.grants import BreakGlassGrant, Delegation
+from pilotage.policies.ledger_facts import Autonomy, DemoRunner, LedgerFacts
 from pilotage.policies.types import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
 
 Status = Literal[
@@ -53,7 +53,7 @@ class Delivered:
     """One change that was made, and what verification and undo need to know of it."""
 
     filed: FiledProposal
-    mark: str
+    idempotency_key: str
     effect: str
     receipt: Mapping[str, Any]
     """Whatever was recorded with the delivery, as plain JSON."""
@@ -95,7 +95,12 @@ class Ledger(Protocol):
         ...
 
     def facts(
-        self, filed: FiledProposal, stage: Stage, mode: Mode, now: datetime, target: TargetFacts | None = None
+        self,
+        filed: FiledProposal,
+        stage: DemoRunner,
+        mode: Mode,
+        now: datetime,
+        target: TargetFacts | None = None,
     ) -> LedgerFacts:
         """What the ledger counts about it; the proposal's own outbox row is left out."""
         ...
@@ -103,7 +108,7 @@ class Ledger(Protocol):
     def record_verdict(
         self,
         proposal_id: str,
-        stage: Stage,
+        stage: DemoRunner,
         verdict: Verdict,
         target: TargetFacts | None,
         at: datetime,
@@ -143,19 +148,19 @@ class Ledger(Protocol):
         """The ids of proposals that have waited for approvals for longer than `after`, each told of once."""
         ...
 
-    def break_glass(self, grant: BrokenGlass, verdict: Verdict) -> bool:
+    def break_glass(self, grant: BreakGlassGrant, verdict: Verdict) -> bool:
         """True when the grant stands now; `verdict` is the gate's answer."""
         ...
 
-    def mend_glass(self, grant_id: str, by: str, at: datetime) -> bool:
+    def revoke_break_glass(self, grant_id: str, by: str, at: datetime) -> bool:
         """True when the grant was ended by this call, before its time."""
         ...
 
-    def glass_reviews(self, now: datetime) -> list[str]:
-        """The ids of grants that have run out by now, each put up for review once."""
+    def break_glass_reviews(self, now: datetime) -> list[str]:
+        """The ids of grants that have run out already, each put up for review once."""
         ...
 
-    def standing_grants(self, now: datetime) -> dict[str, list[dict[str, Any]]]:
+    def active_grants(self, now: datetime) -> dict[str, list[dict[str, Any]]]:
         """What is lent now, as plain JSON: `glass` that is broken and `delegations` of the right to approve."""
         ...
 
@@ -168,7 +173,7 @@ class Ledger(Protocol):
         ...
 
     def promote(self, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
-        """The promotions that measured outcomes earned by now, each recorded."""
+        """The promotions that measured outcomes earned already, each recorded."""
         ...
 
     def set_autonomy(
@@ -293,7 +298,7 @@ class Ledger(Protocol):
         """The audit entries that follow entry number `after`, oldest first, shaped as the steps of a story."""
         ...
 
-    def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[Decided]:
+    def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[RecordedDecision]:
         """Recorded decisions with the facts they rest on, oldest first, of all proposals or of one."""
         ...
 

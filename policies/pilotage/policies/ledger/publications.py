@@ -28,7 +28,7 @@ from pilotage.policies.types import Outcome, Verdict
 _CANDIDATE = "candidate bundle"
 
 
-class PublicationKeeping:
+class PublicationRepository:
     """The part of the ledger that knows which policies are in force. See `publications.Publications`."""
 
     def in_force(self: Transactions) -> Publication | None:
@@ -141,7 +141,7 @@ class PublicationKeeping:
             _publish(connection, publication, _last(connection))
 
     def lapse_bundle(self: Transactions, now: datetime) -> str:
-        """The hash of the candidate whose time ran out by now, or empty; told once."""
+        """The hash of the candidate whose time ran out already, or empty; told once."""
         with self.reading("looking at the vote on policies") as connection:
             waiting = _candidate(connection)
         if waiting is None or now < waiting.until:

@@ -96,7 +96,7 @@ def entry_from(row: Row, filed: FiledProposal) -> OutboxEntry:
     return OutboxEntry(
         proposal_id=row["proposal_id"],
         digest=row["digest"],
-        mark=row["mark"],
+        idempotency_key=row["mark"],
         payload=filed.proposal.model_dump(mode="json"),
         state=row["state"],
         admitted_at=moment(row["admitted_at"]),
@@ -108,7 +108,7 @@ def delivered_from(row: Row) -> Delivered:
     """One change from a row that joins proposal, outbox and receipt."""
     return Delivered(
         filed=filed_from(row),
-        mark=row["mark"],
+        idempotency_key=row["mark"],
         effect=row["effect"],
         receipt=json.loads(row["receipt"]),
         delivered_at=moment(row["delivered_at"]),

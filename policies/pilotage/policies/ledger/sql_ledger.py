@@ -19,24 +19,24 @@ from pilotage.planner.actions.types import target_of
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import AuditReport, Entry
 from pilotage.policies.audit.checkpoints import Checkpoint
-from pilotage.policies.digests import digest_of, mark_of
-from pilotage.policies.gate.gate import LedgerFacts, Stage, before_deciding
-from pilotage.policies.gate.recorded import Decided
+from pilotage.policies.digests import digest_of, idempotency_key_of
+from pilotage.policies.gate.gate import DemoRunner, LedgerFacts, before_deciding
+from pilotage.policies.gate.recorded import RecordedDecision
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger import decisions as sql_decisions
 from pilotage.policies.ledger import views
-from pilotage.policies.ledger.autonomy import AutonomyKeeping
+from pilotage.policies.ledger.autonomy import AutonomyRepository
 from pilotage.policies.ledger.facts import deployment_in, facts_in
-from pilotage.policies.ledger.grants import GrantKeeping
-from pilotage.policies.ledger.outbox import OutboxKeeping
-from pilotage.policies.ledger.proposals import FilingKeeping
+from pilotage.policies.ledger.grants import GrantRepository
+from pilotage.policies.ledger.outbox import OutboxRepository
+from pilotage.policies.ledger.proposals import ProposalRepository
 from pilotage.policies.ledger.protocol import OPEN, Decide, Status
-from pilotage.policies.ledger.publications import PublicationKeeping
+from pilotage.policies.ledger.publications import PublicationRepository
 from pilotage.policies.ledger.rows import as_text, dicts, filed_from, run_of
 from pilotage.policies.ledger.schema import WRITING, audit, opened, outbox, proposals, verdicts
 from pilotage.policies.ledger.steps import found, note, row_of, set_status, status_in
-from pilotage.policies.ledger.switches import SwitchKeeping
-from pilotage.policies.ledger.votes import Standing, VoteKeeping
+from pilotage.policies.ledger.switches import SwitchRepository
+from pilotage.policies.ledger.votes import Standing, VoteRepository
 from pilotage.policies.refusals import refused
 from pilotage.policies.replay.counterfactual import Admitted
 from pilotage.policies.types import FiledProposal, Mode, Outcome, TargetFacts, Verdict
@@ -57,13 +57,13 @@ BREAKERS = frozenset({"loop-breaker", "circuit-open", "fingerprint-budget"})
 
 
 class SqlLedger(
-    FilingKeeping,
-    OutboxKeeping,
-    SwitchKeeping,
-    VoteKeeping,
-    GrantKeeping,
-    AutonomyKeeping,
-    PublicationKeeping,
+    ProposalRepository,
+    OutboxRepository,
+    SwitchRepository,
+    VoteRepository,
+    GrantRepository,
+    AutonomyRepository,
+    PublicationRepository,
 ):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
@@ -108,7 +108,12 @@ class SqlLedger(
             return status_in(connection, proposal_id)
 
     def facts(
-        self, filed: FiledProposal, stage: Stage, mode: Mode, now: datetime, target: TargetFacts | None = None
+        self,
+        filed: FiledProposal,
+        stage: DemoRunner,
+        mode: Mode,
+        now: datetime,
+        target: TargetFacts | None = None,
     ) -> LedgerFacts:
         """What the ledger counts about it; the proposal's own outbox row is left out."""
         with self.reading(f"counting for {filed.proposal.id}") as connection:
@@ -117,7 +122,7 @@ class SqlLedger(
     def record_verdict(
         self,
         proposal_id: str,
-        stage: Stage,
+        stage: DemoRunner,
         verdict: Verdict,
         target: TargetFacts | None,
         at: datetime,
@@ -170,13 +175,13 @@ class SqlLedger(
                 note(connection, filed, "refused", now, "gate", verdict=verdict, target_facts=target)
                 _tell_of_breakers(connection, filed, verdict, now)
                 return verdict
-            mark = mark_of(filed.digest)
+            idempotency_key = idempotency_key_of(filed.digest)
             connection.execute(
                 outbox.insert().values(
                     proposal_id=proposal_id,
                     verdict_seq=seq,
                     digest=filed.digest,
-                    mark=mark,
+                    mark=idempotency_key,
                     kind=filed.proposal.action.kind,
                     target=target_of(filed.proposal.action),
                     run_id=run_of(filed),
@@ -191,7 +196,16 @@ class SqlLedger(
                 )
             )
             set_status(connection, proposal_id, "admitted")
-            note(connection, filed, "admitted", now, "gate", mark=mark, verdict=verdict, target_facts=target)
+            note(
+                connection,
+                filed,
+                "admitted",
+                now,
+                "gate",
+                mark=idempotency_key,
+                verdict=verdict,
+                target_facts=target,
+            )
             return verdict
 
     def expire(self, now: datetime) -> list[str]:
@@ -260,9 +274,9 @@ class SqlLedger(
         with self.reading(f"reading the audit log after {after}") as connection:
             return views.entries_after(connection, after, limit)
 
-    def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[Decided]:
+    def decisions(self, since: datetime | None = None, proposal_id: str = "") -> Iterator[RecordedDecision]:
         """Recorded decisions with the facts they rest on, oldest first, of all proposals or of one."""
-        yield from map(sql_decisions.decided_from, self.stored_decisions(since, proposal_id))
+        yield from map(sql_decisions.recorded_decision_from, self.stored_decisions(since, proposal_id))
 
     def stored_decisions(
         self, since: datetime | None = None, proposal_id: str = ""
@@ -300,7 +314,7 @@ class SqlLedger(
         self,
         connection: sa.Connection,
         filed: FiledProposal,
-        stage: Stage,
+        stage: DemoRunner,
         verdict: Verdict,
         target: TargetFacts | None,
         at: datetime,

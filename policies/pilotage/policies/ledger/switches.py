@@ -21,7 +21,7 @@ _MODE = "mode"
 _ASKED_MODE = "asked mode"
 
 
-class SwitchKeeping:
+class SwitchRepository:
     """The part of the ledger that sets and lifts switches."""
 
     def stop(self: Transactions, by: str, reason: str, at: datetime) -> bool:

@@ -17,7 +17,7 @@ UNDER_WAY = ("pending", "claimed", "delivered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Detection:
     """As in `LedgerFacts`, where each number is described."""
 
     actions_of_fingerprint_24h: int = 0
@@ -28,7 +28,7 @@ class Trouble:
     probing: int = 0
 
 
-def trouble_in(
+def detection_in(
     connection: sa.Connection,
     *,
     proposal_id: str,
@@ -36,7 +36,7 @@ def trouble_in(
     deployment_id: str,
     target: str,
     now: datetime,
-) -> Trouble:
+) -> Detection:
     """The numbers within one transaction; the proposal's own outbox row is left out."""
     changes = (outbox.c.proposal_id != proposal_id, outbox.c.kind != NOTIFY)
     here = outbox.c.deployment_id == deployment_id if deployment_id else outbox.c.target == target
@@ -55,9 +55,9 @@ def trouble_in(
     failed = (*changes, here, outcomes.c.judgement == "failed", outcomes.c.at > hour)
     last = _last(connection, *failed)
     if not last:
-        return Trouble(actions_of_fingerprint_24h=same_fault, fruitless_of_fingerprint_24h=fruitless)
+        return Detection(actions_of_fingerprint_24h=same_fault, fruitless_of_fingerprint_24h=fruitless)
     after = (*changes, here, outbox.c.admitted_at > last)
-    return Trouble(
+    return Detection(
         actions_of_fingerprint_24h=same_fault,
         fruitless_of_fingerprint_24h=fruitless,
         failed_1h=_number(connection, _ended(*failed)),

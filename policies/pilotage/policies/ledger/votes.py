@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
 from pilotage.policies.digests import digest_of
-from pilotage.policies.grants import Delegation, acting, still_standing
+from pilotage.policies.grants import Delegation, acting, still_active
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.protocol import OPEN
 from pilotage.policies.ledger.rows import Row, as_text, dicts, filed_from, vote_from
@@ -26,7 +26,7 @@ Standing = Callable[[str], Identity | None]
 """Who this person is now, by name; None when there is no such person any more."""
 
 
-class VoteKeeping:
+class VoteRepository:
     """The part of the ledger that people's answers go through."""
 
     def vote(
@@ -175,7 +175,7 @@ def votes_in(connection: sa.Connection, proposal_id: str, standing: Standing | N
         people = {name: standing(name) for name in names}
     except Exception:  # not knowing who somebody is means that they may nothing
         people = {}
-    return still_standing(cast, people)
+    return still_active(cast, people)
 
 
 def _delegations(connection: sa.Connection, taker: str, now: datetime) -> tuple[Delegation, ...]:

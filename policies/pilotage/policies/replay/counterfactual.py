@@ -33,7 +33,7 @@ ASSUMED = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Supposed:
+class Counterfactual:
     """One proposal that would have been made."""
 
     filed: FiledProposal
@@ -69,7 +69,7 @@ class Tally:
     saved: timedelta = timedelta(0)
     """Real waiting that would not have been."""
 
-    def take(self, one: Supposed, verdict: Verdict) -> None:
+    def take(self, one: Counterfactual, verdict: Verdict) -> None:
         """Counts one verdict."""
         self.outcomes[verdict.outcome.value] += 1
         self.facts_missing += verdict.policy_ids == (MISSING,)
@@ -92,14 +92,14 @@ class Tally:
 
 
 def compared(
-    current: Bundle, candidate: Bundle, supposed: Sequence[Supposed], really: Sequence[Admitted]
+    current: Bundle, candidate: Bundle, counterfactual: Sequence[Counterfactual], really: Sequence[Admitted]
 ) -> dict[str, Any]:
     """Both bundles' tallies over the same proposals, in order of time, and what they judge differently."""
-    before, after = judged(current, supposed, really), judged(candidate, supposed, really)
+    before, after = judged(current, counterfactual, really), judged(candidate, counterfactual, really)
     tallies = {"before": Tally(), "after": Tally()}
     moves: Counter[str] = Counter()
     changed: list[dict[str, Any]] = []
-    for one, was, would in zip(supposed, before, after, strict=True):
+    for one, was, would in zip(counterfactual, before, after, strict=True):
         tallies["before"].take(one, was)
         tallies["after"].take(one, would)
         if was.outcome is would.outcome:
@@ -108,7 +108,7 @@ def compared(
         if len(changed) < SHOWN:
             changed.append(_changed(one, was, would))
     return {
-        "proposals": len(supposed),
+        "proposals": len(counterfactual),
         **{name: tally.as_json() for name, tally in tallies.items()},
         "moves": dict(sorted(moves.items())),
         "changed": changed,
@@ -116,11 +116,13 @@ def compared(
     }
 
 
-def judged(bundle: Bundle, supposed: Iterable[Supposed], really: Iterable[Admitted]) -> tuple[Verdict, ...]:
+def judged(
+    bundle: Bundle, counterfactual: Iterable[Counterfactual], really: Iterable[Admitted]
+) -> tuple[Verdict, ...]:
     """One verdict for each proposal, which come in order of time."""
     gate, traffic = Gate(bundle), sorted(really, key=_when)
     verdicts = []
-    for one in supposed:
+    for one in counterfactual:
         at = one.filed.filed_at
         verdict = gate.judge(one.filed, one.target, _counted(one, traffic, at), at)
         verdicts.append(verdict)
@@ -129,7 +131,7 @@ def judged(bundle: Bundle, supposed: Iterable[Supposed], really: Iterable[Admitt
     return tuple(verdicts)
 
 
-def _counted(one: Supposed, traffic: Sequence[Admitted], at: datetime) -> LedgerFacts:
+def _counted(one: Counterfactual, traffic: Sequence[Admitted], at: datetime) -> LedgerFacts:
     """What the ledger would have counted; the same rules as `sql_counts`."""
     mine = _admitted(one, at)
     day = traffic[bisect_right(traffic, at - DAY, key=_when) : bisect_right(traffic, at, key=_when)]
@@ -166,7 +168,7 @@ def _when(one: Admitted) -> datetime:
     return one.at
 
 
-def _admitted(one: Supposed, at: datetime) -> Admitted:
+def _admitted(one: Counterfactual, at: datetime) -> Admitted:
     action = one.filed.proposal.action
     known = one.target.deployment_id if one.target else ""
     return Admitted(
@@ -179,7 +181,7 @@ def _admitted(one: Supposed, at: datetime) -> Admitted:
     )
 
 
-def _changed(one: Supposed, was: Verdict, would: Verdict) -> dict[str, Any]:
+def _changed(one: Counterfactual, was: Verdict, would: Verdict) -> dict[str, Any]:
     action = one.filed.proposal.action
     helped = {True: "verified", False: "failed", None: ""}
     return {

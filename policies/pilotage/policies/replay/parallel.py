@@ -19,7 +19,7 @@ from itertools import chain, islice
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.gate.recorded import made_again
-from pilotage.policies.ledger.decisions import StoredDecision, decided_from
+from pilotage.policies.ledger.decisions import StoredDecision, recorded_decision_from
 from pilotage.policies.replay.what_if import Replay
 from pilotage.telemetry.errors import AdapterError
 
@@ -91,7 +91,7 @@ def _replayed(gate: Gate, batch: Iterable[StoredDecision]) -> Replay:
     report = Replay()
     for row in batch:
         try:
-            one = decided_from(row)
+            one = recorded_decision_from(row)
         except (ValueError, KeyError, TypeError):
             report.skipped += 1
             continue

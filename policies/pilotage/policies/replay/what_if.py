@@ -10,7 +10,7 @@ from typing import Any
 
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate
-from pilotage.policies.gate.recorded import Decided
+from pilotage.policies.gate.recorded import RecordedDecision
 from pilotage.policies.ledger_facts import LedgerFacts
 from pilotage.policies.types import FiledProposal, Mode, TargetFacts, Verdict, Vote
 from pilotage.telemetry.errors import ConfigError
@@ -57,7 +57,7 @@ class Replay:
     """No longer allowed, of which the outcome is known to have been good."""
     changed: list[Changed] = field(default_factory=list)
 
-    def take(self, one: Decided, verdict: Verdict) -> None:
+    def take(self, one: RecordedDecision, verdict: Verdict) -> None:
         """Counts one decision and the verdict that the other bundle gives on the same facts."""
         self.decisions += 1
         before, after = one.outcome, verdict.outcome.value

@@ -24,7 +24,7 @@ def site_rate(ended: int, failures: int, prior: float) -> float:
     return (failures + PRIOR_RUNS * prior) / (ended + PRIOR_RUNS)
 
 
-def leaning(average: float, ended: int, site: float) -> float:
+def shrunk(average: float, ended: int, site: float) -> float:
     """A workflow's average, leaning on the site's rate while fewer than five of its runs have ended."""
     own = min(1.0, ended / ENOUGH)
     return own * average + (1 - own) * site

@@ -72,7 +72,7 @@ class Attempt:
 
 
 @dataclass(slots=True, kw_only=True)
-class Past:
+class DeploymentStats:
     """What is known of one workflow so far."""
 
     ended: int = 0
@@ -94,7 +94,7 @@ class History:
     """Start of the oldest attempt that has ended."""
     ended: int = 0
     failures: int = 0
-    pasts: dict[str, Past] = field(default_factory=dict)
+    stats: dict[str, DeploymentStats] = field(default_factory=dict)
 
     @property
     def site_rate(self) -> float:
@@ -103,9 +103,9 @@ class History:
 
     def learn(self, attempt: Attempt) -> None:
         """Takes the outcome of one ended attempt in."""
-        past = self.pasts.get(attempt.key)
+        past = self.stats.get(attempt.key)
         if past is None:
-            past = self.pasts[attempt.key] = Past(average=self.site_rate)
+            past = self.stats[attempt.key] = DeploymentStats(average=self.site_rate)
         past.average = baseline.after(past.average, attempt.failed)
         self.began = min(self.began, attempt.start)
         past.ended += 1
@@ -124,11 +124,11 @@ class History:
     def row(self, attempt: Attempt) -> list[float]:
         """The numbers of `NAMES` for an attempt that starts now."""
         site = self.site_rate
-        past = self.pasts.get(attempt.key) or Past(average=site)
+        past = self.stats.get(attempt.key) or DeploymentStats(average=site)
         telling = attempt.clock and attempt.start - self.began >= WEEK
         moment = datetime.fromtimestamp(attempt.start, UTC) if telling else None
         angle = 0.0 if moment is None else 2 * math.pi * (moment.hour + moment.minute / 60) / 24
-        average = baseline.leaning(past.average, past.ended, site)
+        average = baseline.shrunk(past.average, past.ended, site)
         return [
             average,
             _odds(average),
@@ -160,7 +160,7 @@ def _age(now: float, then: float | None) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class FeatureMatrix:
     """Attempts in the order of their starts with their numbers: row i was known when attempt i started."""
 
     attempts: tuple[Attempt, ...]
@@ -170,7 +170,7 @@ class Frame:
     starts: Vector
 
 
-def replay(attempts: Iterable[Attempt], history: History) -> Frame:
+def replay(attempts: Iterable[Attempt], history: History) -> FeatureMatrix:
     """The attempts as they looked when each started; `history` ends up knowing every outcome."""
     ordered = sorted(attempts, key=lambda attempt: attempt.start)
     running: list[tuple[float, int]] = []
@@ -183,7 +183,7 @@ def replay(attempts: Iterable[Attempt], history: History) -> Frame:
             heapq.heappush(running, (attempt.ended, index))
     while running:
         history.learn(ordered[heapq.heappop(running)[1]])
-    return Frame(
+    return FeatureMatrix(
         attempts=tuple(ordered),
         rows=np.array(rows, dtype=np.float64).reshape(-1, len(NAMES)),
         failed=np.array([float(attempt.failed) for attempt in ordered], dtype=np.float64),

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pilotage.telemetry.forecast.features import Attempt, Frame, History, Matrix, Vector, replay
+from pilotage.telemetry.forecast.features import Attempt, FeatureMatrix, History, Matrix, Vector, replay
 
 SLICE = Path(__file__).parent / "google2011_slice.parquet"
 SLICE_RATE = 0.05
@@ -39,10 +39,10 @@ def slice_attempts() -> list[Attempt]:
 
 
 @cache
-def slice_frame() -> Frame:
+def slice_features() -> FeatureMatrix:
     """The slice with its numbers; made once, in about half a second."""
     whole = replay(slice_attempts(), History(prior=SLICE_RATE))
-    return Frame(
+    return FeatureMatrix(
         attempts=whole.attempts[SLICE_WARM_UP:],
         rows=whole.rows[SLICE_WARM_UP:],
         failed=whole.failed[SLICE_WARM_UP:],
@@ -73,7 +73,7 @@ class LogisticModel:
 
 def fitted(rows: Matrix, failed: Vector) -> LogisticModel:
     """A model of the site's rows and the shipped slice, each weighed by how much it says of this site."""
-    start = slice_frame()
+    start = slice_features()
     share = SLICE_WEIGHT / len(start.failed)
     return LogisticModel(
         np.vstack([start.rows, rows]),

@@ -19,9 +19,9 @@ from pilotage.telemetry.forecast.features import (
     EWMA_COLUMN,
     NAMES,
     Attempt,
-    Frame,
+    DeploymentStats,
+    FeatureMatrix,
     History,
-    Past,
     Vector,
     ended_attempts,
     next_attempts,
@@ -137,7 +137,7 @@ class ChampionForecaster:
         )
 
 
-def _prequential(frame: Frame) -> tuple[dict[str, float], int]:
+def _prequential(frame: FeatureMatrix) -> tuple[dict[str, float], int]:
     """The mean log loss of each model over the newest attempts, each forecast from what had ended before."""
     scored = min(SCORED, len(frame.failed) - FEWEST // 2)
     if scored < FEWEST:
@@ -171,7 +171,7 @@ def _reasons(
     attempt: Attempt, history: History, row: Vector, logistic: LogisticModel | None
 ) -> tuple[str, ...]:
     """The strongest contributions first, in words."""
-    past = history.pasts.get(attempt.key)
+    past = history.stats.get(attempt.key)
     if past is None:
         return (f"no ended run of this deployment yet; {history.site_rate:.0%} of all runs here fail",)
     words = _words(attempt, past, history)
@@ -186,7 +186,7 @@ def _reasons(
     return tuple(dict.fromkeys(told))[:3]
 
 
-def _words(attempt: Attempt, past: Past, history: History) -> dict[str, str]:
+def _words(attempt: Attempt, past: DeploymentStats, history: History) -> dict[str, str]:
     rate = f"{past.failures} of the last {past.ended} runs of this deployment failed"
     in_a_row = _counted(past.failures_in_a_row, "failure")
     good = _counted(past.successes_in_a_row, "success")

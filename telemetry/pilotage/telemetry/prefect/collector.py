@@ -19,7 +19,7 @@ from pilotage.telemetry.errors import AdapterError, OrchestratorError
 from pilotage.telemetry.facts import TERMINAL, RunFact
 from pilotage.telemetry.prefect.http import PrefectReader, events_as_they_happen
 from pilotage.telemetry.prefect.models import event_fact, moment
-from pilotage.telemetry.prefect.sync import Transcript
+from pilotage.telemetry.prefect.sync import RunSync
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.schema import facts_from_rows
 
@@ -59,7 +59,7 @@ class PrefectCollector:
     ) -> None:
         """`on_change` gets the ids of runs whose state or logs are new; `poll` and `interval` are pauses."""
         self._store = store
-        self._copy = Transcript(store)
+        self._copy = RunSync(store)
         self._on_change = on_change
         self._poll = poll
         self._interval = interval
@@ -91,7 +91,7 @@ class PrefectCollector:
                     ("stream", self._persist(self._listen)),
                     ("hints", self._persist(lambda: self._follow_hints(reader))),
                     ("poll", self._persist(lambda: self._keep_polling(reader))),
-                    ("floor", self._persist(lambda: self._keep_the_floor(reader))),
+                    ("floor", self._persist(lambda: self._keep_queue_snapshots(reader))),
                     ("sweep", self._persist(lambda: self._keep_sweeping(reader))),
                 )
             ]
@@ -251,7 +251,7 @@ class PrefectCollector:
         for run in facts_from_rows(RunFact, rows):
             self._live.setdefault(run.run_id, run)
 
-    async def _keep_the_floor(self, reader: PrefectReader) -> None:
+    async def _keep_queue_snapshots(self, reader: PrefectReader) -> None:
         while True:
             async with self._working():
                 await self._copy.deployments(reader)

@@ -16,7 +16,7 @@ LAST_LINES = 50
 """Lines of any level that are kept from the end of a run, beside all warnings and worse."""
 
 
-class Transcript:
+class RunSync:
     """Writes into one store. Remembers the names of flows and deployments, which runs only refer to by id."""
 
     def __init__(self, store: DuckDBStore) -> None:

@@ -24,7 +24,7 @@ def deployments(store: Store) -> list[DeploymentFact]:
     )
 
 
-def crowded(store: Store, now: datetime, at_least: int) -> dict[str, list[RunFact]]:
+def backlogged(store: Store, now: datetime, at_least: int) -> dict[str, list[RunFact]]:
     """The due runs of each deployment that has so many, longest waiting first."""
     soon = now + PUT_OFF
     due = "state_type = 'SCHEDULED' AND next_start <= ? AND deployment_id IS NOT NULL"

@@ -17,7 +17,7 @@ _MOST = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse:
+class Heartbeat:
     """When a RUNNING run was heard."""
 
     run: RunFact
@@ -27,7 +27,7 @@ class Pulse:
     """From one of its heartbeats to the next: the longest gap between the newest ones."""
 
 
-def pulses(store: Store, heard_before: datetime) -> list[Pulse]:
+def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
     """The RUNNING runs of deployments that sent two heartbeats at least and nothing since a moment, by run."""
     sql = (
         "SELECT * FROM runs WHERE state_type = 'RUNNING' AND deployment_id IS NOT NULL AND updated < ? "
@@ -51,7 +51,7 @@ def pulses(store: Store, heard_before: datetime) -> list[Pulse]:
         )
         gaps = [newer["occurred"] - older["occurred"] for newer, older in pairwise(beats)]
         if gaps:
-            told.append(Pulse(run=found[run_id], heard=heard, every=max(gaps)))
+            told.append(Heartbeat(run=found[run_id], heard=heard, every=max(gaps)))
     return told
 
 
@@ -67,7 +67,7 @@ def heard_throughout(store: Store, since: datetime, until: datetime, every: time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stuck:
+class LeakedSlots:
     """A deployment whose runs wait for slots of its limit although none of its runs is under way."""
 
     deployment_id: str
@@ -78,7 +78,7 @@ class Stuck:
     """The state of that one."""
 
 
-def stuck_at_their_limit(store: Store, before: datetime) -> list[Stuck]:
+def stuck_at_their_limit(store: Store, before: datetime) -> list[LeakedSlots]:
     """The deployments whose runs have waited for a slot since a moment, and of which nothing ran since then."""
     sql = """
         SELECT w.deployment_id, count(*) AS waiting, min(w.expected_start) AS since,
@@ -91,18 +91,18 @@ def stuck_at_their_limit(store: Store, before: datetime) -> list[Stuck]:
                 OR o.ended > ?))
         GROUP BY w.deployment_id HAVING min(w.expected_start) < ? ORDER BY w.deployment_id LIMIT ?
     """
-    return [Stuck(**row) for row in store.rows(sql, [before, before, _MOST])]
+    return [LeakedSlots(**row) for row in store.rows(sql, [before, before, _MOST])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
+class ResolvedAlert:
     """A run that completed after its owner had been told of trouble with it, and not that it is over."""
 
     run: RunFact
     told: datetime
 
 
-def told_and_completed(store: Store, since: datetime) -> list[Closed]:
+def told_and_completed(store: Store, since: datetime) -> list[ResolvedAlert]:
     """The runs whose owners were told since a moment, and which completed after that, by run."""
     sql = """
         SELECT d.run_id, max(d."at") AS told FROM decisions d JOIN runs r USING (run_id)
@@ -117,4 +117,4 @@ def told_and_completed(store: Store, since: datetime) -> list[Closed]:
         return []
     marks = ", ".join("?" for _ in told)
     rows = store.rows(f"SELECT * FROM runs WHERE run_id IN ({marks}) ORDER BY run_id", [*told])  # noqa: S608
-    return [Closed(run=run, told=told[run.run_id]) for run in facts_from_rows(RunFact, rows)]
+    return [ResolvedAlert(run=run, told=told[run.run_id]) for run in facts_from_rows(RunFact, rows)]

@@ -35,7 +35,7 @@ _FAILED = frozenset({StateType.FAILED, StateType.CRASHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
+class HistoricalFailure:
     """One failure of one run."""
 
     run: RunFact
@@ -47,7 +47,7 @@ class Episode:
     """How that attempt ended, or None when it has not, or there was none."""
 
 
-def failures_then(store: Store, since: datetime) -> list[Episode]:
+def failures_then(store: Store, since: datetime) -> list[HistoricalFailure]:
     """Every failure after a moment, oldest first; of the newest `MOST` failing runs."""
     failed = "('prefect.flow-run.Failed', 'prefect.flow-run.TimedOut', 'prefect.flow-run.Crashed')"
     wanted = (
@@ -72,14 +72,14 @@ def failures_then(store: Store, since: datetime) -> list[Episode]:
     return sorted(found, key=lambda one: (one.at, one.run.run_id))
 
 
-def logs_then(store: Store, episode: Episode, limit: int) -> list[LogLine]:
+def logs_then(store: Store, episode: HistoricalFailure, limit: int) -> list[LogLine]:
     """The last `limit` log lines that the run had when it failed, oldest first."""
     sql = 'SELECT * FROM logs WHERE run_id = ? AND "at" <= ? ORDER BY "at" DESC, log_id DESC LIMIT ?'
     rows = store.rows(sql, [episode.run.run_id, episode.at + LATE_LINES, limit])
     return facts_from_rows(LogLine, rows)[::-1]
 
 
-def forecast_then(store: Store, episode: Episode) -> Forecast | None:
+def forecast_then(store: Store, episode: HistoricalFailure) -> Forecast | None:
     """The last forecast that was made of the run up to its failure, or None when none is kept."""
     sql = "SELECT * FROM forecasts WHERE run_id = ? AND made_at <= ? ORDER BY made_at DESC LIMIT 1"
     rows = store.rows(sql, [episode.run.run_id, episode.at])
@@ -95,7 +95,7 @@ def ended_then(store: Store, deployment_id: str, at: datetime, limit: int) -> li
     return facts_from_rows(RunFact, store.rows(sql, [deployment_id, at, limit]))
 
 
-def _episodes(run: RunFact, events: Sequence[Mapping[str, Any]]) -> Iterator[Episode]:
+def _episodes(run: RunFact, events: Sequence[Mapping[str, Any]]) -> Iterator[HistoricalFailure]:
     attempts, last = 0, None
     for place, event in enumerate(events):
         state = _NAMES[event["name"]]
@@ -116,7 +116,7 @@ def _episodes(run: RunFact, events: Sequence[Mapping[str, Any]]) -> Iterator[Epi
             ended=last,
             updated=last,
         )
-        yield Episode(
+        yield HistoricalFailure(
             run=then,
             at=last,
             tried_again=again["occurred"] if again else None,
@@ -125,7 +125,7 @@ def _episodes(run: RunFact, events: Sequence[Mapping[str, Any]]) -> Iterator[Epi
     # what failed before its events were kept is known by its present state alone
     told = last is not None and run.ended is not None and abs(run.ended - last) <= SAME_END
     if run.state_type in _FAILED and run.ended is not None and not told:
-        yield Episode(run=run, at=run.ended)
+        yield HistoricalFailure(run=run, at=run.ended)
 
 
 def _is_end_after(event: Mapping[str, Any], begun: Mapping[str, Any]) -> bool:

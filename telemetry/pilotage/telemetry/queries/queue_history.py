@@ -22,7 +22,7 @@ A_WAIT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class QueueWait:
     """One run from when it was due until it was taken."""
 
     run: RunFact
@@ -76,7 +76,7 @@ def completed_then(store: Store, since: datetime) -> list[RunFact]:
     return facts_from_rows(RunFact, store.rows(sql, [since, MOST]))
 
 
-def waits_then(store: Store, since: datetime) -> Mapping[str, list[Wait]]:
+def waits_then(store: Store, since: datetime) -> Mapping[str, list[QueueWait]]:
     """Every wait of a run that was over, if at all, after a moment, by deployment, longest due first."""
     sql = """
         SELECT *, greatest(expected_start, created) AS due, coalesce(started, ended) AS taken FROM runs
@@ -85,10 +85,12 @@ def waits_then(store: Store, since: datetime) -> Mapping[str, list[Wait]]:
         AND coalesce(started, ended, now()) - greatest(expected_start, created) > to_seconds(?)
         ORDER BY due, run_id LIMIT ?
     """
-    found: dict[str, list[Wait]] = {}
+    found: dict[str, list[QueueWait]] = {}
     for row in store.rows(sql, [since, A_WAIT.total_seconds(), MOST]):
         run = fact_from_row(RunFact, row)
-        found.setdefault(str(run.deployment_id), []).append(Wait(run=run, due=row["due"], taken=row["taken"]))
+        found.setdefault(str(run.deployment_id), []).append(
+            QueueWait(run=run, due=row["due"], taken=row["taken"])
+        )
     return found
 
 

@@ -24,7 +24,7 @@ _KEY = re.compile(r"-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rerun:
+class RetryImpact:
     """The tasks of a run's last attempt, by name, with how many task runs each had. Names are untrusted."""
 
     again: tuple[tuple[str, int], ...] = ()
@@ -46,7 +46,7 @@ class Rerun:
         return f"{done}; {stored}"
 
 
-def rerun_of(task_runs: Iterable[TaskRunFact]) -> Rerun:
+def retry_impact_of(task_runs: Iterable[TaskRunFact]) -> RetryImpact:
     """What the next attempt does again and what it finds in storage."""
     rows = [row for row in task_runs if not row.task_key.startswith(OURS)]
     last = max((row.attempt for row in rows), default=0)
@@ -56,7 +56,7 @@ def rerun_of(task_runs: Iterable[TaskRunFact]) -> Rerun:
         if row.attempt == last:
             stored = row.kept and row.state_type is StateType.COMPLETED
             (kept if stored else again)[_KEY.sub("", row.task_key) or row.name] += 1
-    return Rerun(again=tuple(sorted(again.items())), kept=tuple(sorted(kept.items())))
+    return RetryImpact(again=tuple(sorted(again.items())), kept=tuple(sorted(kept.items())))
 
 
 def _listed(tasks: tuple[tuple[str, int], ...]) -> str:

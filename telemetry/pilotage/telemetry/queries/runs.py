@@ -1,4 +1,4 @@
-"""The questions about runs that every room asks the store."""
+"""The questions about runs that every package asks the store."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def logs_of(store: Store, run_id: str, limit: int = 50) -> list[LogLine]:
     return facts_from_rows(LogLine, store.rows(sql, [run_id, limit]))[::-1]
 
 
-def floor(store: Store) -> list[QueueFact]:
+def queue_snapshots(store: Store) -> list[QueueFact]:
     """The latest snapshot of each queue that still exists, by pool and priority."""
     sql = """
         SELECT * FROM queues
@@ -94,7 +94,7 @@ def floor(store: Store) -> list[QueueFact]:
     return facts_from_rows(QueueFact, store.rows(sql, [RECENT.total_seconds()]))
 
 
-def worker_let_go(store: Store, run_id: str, after: datetime) -> bool:
+def worker_released(store: Store, run_id: str, after: datetime) -> bool:
     """Whether the worker has reported the end of this run's process after a moment.
 
     Retrying sooner has been seen to break a worker that was started with `--limit`.

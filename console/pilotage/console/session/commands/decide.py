@@ -1,4 +1,4 @@
-"""Commands by which a person decides. Everything goes to the desk in the caller's own name."""
+"""Commands by which a person decides. Everything goes to the API in the caller's own name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pilotage.console.session.command import Setting
 from pilotage.console.session.commands.status import INBOX
 from pilotage.console.session.forms import edited, span
 from pilotage.console.session.resolve import SHORT_PROPOSAL, proposal_meant
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.notify.describe import action_in_words
 from pilotage.telemetry import times
-from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.errors import ApiError
 
 INJECTED = ("delivered", "verified", "failed")
 """Standings of what has changed something in Prefect and was not taken back."""
@@ -37,7 +37,7 @@ def reject(s: Setting, rest: str) -> list[Block]:
 def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list[Block]:
     wanted, reason = _chosen(s, rest, decision)
     if decision == "reject" and not reason:
-        raise DeskRefusal("invalid", "Rejecting: say why, as /reject p-… not during the close.")
+        raise ApiRejection("invalid", "Rejecting: say why, as /reject p-… not during the close.")
     if len(wanted) == 1:
         row = vote(s, wanted[0], decision, reason)
         missing = joined(row["verdict"].get("requirements")) or "nothing"
@@ -57,17 +57,19 @@ def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list
 
 
 def vote(s: Setting, proposal_id: str, decision: str, reason: str) -> Any:
-    """The desk's row after the vote on the text that was shown in this conversation, or on what the desk has now."""
+    """The API's row after the vote on the text that was shown in this conversation, or on what the API has now."""
     proposal_id = proposal_meant(s, proposal_id)
     shown = s.log.last_card(s.thread, proposal_id)
-    digest = shown["digest"] if shown else s.desk.call("proposal", proposal_id=proposal_id)["digest"]
-    return s.desk.call("vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason)
+    digest = shown["digest"] if shown else s.control_api.call("proposal", proposal_id=proposal_id)["digest"]
+    return s.control_api.call(
+        "vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason
+    )
 
 
 def _outcome(act: Callable[[], Any]) -> tuple[bool, str]:
     try:
         row = act()
-    except DeskError as exc:
+    except ApiError as exc:
         return False, str(exc)
     missing = joined(row["verdict"].get("requirements"))
     return True, f"now {row['status']}" + (f", still missing: {missing}" if missing else "")
@@ -83,14 +85,14 @@ def _chosen(s: Setting, rest: str, decision: str) -> tuple[list[str], str]:
             out = [proposal_meant(s, each) for each in named]
         wanted = [each for each in _seen(s) if each not in out]
         if not wanted:
-            raise DeskRefusal(
+            raise ApiRejection(
                 "invalid",
                 "Deciding on all: nothing is left. Say /inbox first: only what you saw can be decided.",
             )
     else:
         wanted, words = _leading(words)
     if not wanted:
-        raise DeskRefusal("invalid", f"Reading /{decision} {rest}: name a proposal (p-…); see /inbox.")
+        raise ApiRejection("invalid", f"Reading /{decision} {rest}: name a proposal (p-…); see /inbox.")
     return wanted, " ".join(words)
 
 
@@ -120,10 +122,10 @@ def _refs(rows: Iterable[Iterable[Any]]) -> Iterable[str]:
 def edit(s: Setting, rest: str) -> list[Block]:
     """Hands in the changed action as the caller's own proposal, judged from nothing."""
     (given, *_), _ = _one(rest, "/edit ID field=value")
-    old = s.desk.call("proposal", proposal_id=given)
+    old = s.control_api.call("proposal", proposal_id=given)
     proposal_id = old["proposal_id"]
     action = edited(old["action"], rest.strip().removeprefix(given), s.clock())
-    row = s.desk.call("amend", proposal_id=proposal_id, action=action)
+    row = s.control_api.call("amend", proposal_id=proposal_id, action=action)
     words = (
         f"{row['proposal_id']} is yours and takes the place of {proposal_id}. It is judged from nothing: "
         f"{row['status']}."
@@ -134,7 +136,7 @@ def edit(s: Setting, rest: str) -> list[Block]:
 def _one(rest: str, usage: str) -> tuple[list[str], list[str]]:
     found, words = _leading(rest.split())
     if len(found) != 1:
-        raise DeskRefusal("invalid", f"Reading {rest!r}: say {usage}, with one proposal (p-…); see /inbox.")
+        raise ApiRejection("invalid", f"Reading {rest!r}: say {usage}, with one proposal (p-…); see /inbox.")
     return found, words
 
 
@@ -144,7 +146,7 @@ def ask(s: Setting, rest: str) -> str:
     It names ids only: the agent hands in what a person's own words ask for, and the proposal's words are not theirs.
     """
     (given, *_), words = _one(rest, "/ask ID QUESTION")
-    row = s.desk.call("proposal", proposal_id=given)
+    row = s.control_api.call("proposal", proposal_id=given)
     proposal_id = row["proposal_id"]
     about = f"run {row['run_id']}" if row.get("run_id") else f"incident {row['incident_id']}"
     return f"{' '.join(words) or 'why?'} (about {proposal_id}, {about})"
@@ -153,10 +155,10 @@ def ask(s: Setting, rest: str) -> str:
 def snooze(s: Setting, rest: str) -> list[Block]:
     """Puts a proposal out of the caller's inbox for a while."""
     (given, *_), words = _one(rest, "/snooze ID 2h")
-    row = s.desk.call("proposal", proposal_id=given)
+    row = s.control_api.call("proposal", proposal_id=given)
     proposal_id = row["proposal_id"]
     until = s.clock() + span(words[0] if words else "1h")
-    s.log.append(s.thread, "snoozed", s.caller.name, {"proposal_id": proposal_id, "until": until.isoformat()})
+    s.log.append(s.thread, "snoozed", s.user.name, {"proposal_id": proposal_id, "until": until.isoformat()})
     return [
         text(
             f"{proposal_id} is out of your inbox until {times.local(until, '%H:%M')}. It expires all the same at "
@@ -169,9 +171,9 @@ def delegate(s: Setting, rest: str) -> list[Block]:
     """Lends the caller's right to approve."""
     words = rest.split(maxsplit=2)
     if len(words) < 3:
-        raise DeskRefusal("invalid", "Lending: say /delegate NAME 8h REASON.")
+        raise ApiRejection("invalid", "Lending: say /delegate NAME 8h REASON.")
     hours = max(1, round(span(words[1]).total_seconds() / 3600))
-    lent = s.desk.call("delegate", to=words[0], hours=hours, reason=words[2])
+    lent = s.control_api.call("delegate", to=words[0], hours=hours, reason=words[2])
     return [pairs("Lent", {"from": lent["giver"], "to": lent["taker"], "until": moment(lent["until"])})]
 
 
@@ -180,14 +182,14 @@ def undo(s: Setting, rest: str) -> list[Block]:
     if not rest.strip():
         return _undoable(s)
     (proposal_id, *_), words = _one(rest, "/undo ID")
-    found = s.desk.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
+    found = s.control_api.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
     done = text(f"{found['proposal_id']}: {found['effect']} {found['reason']}".strip())
     return [done, card(s.card(found["proposal_id"]))]
 
 
 def _undoable(s: Setting) -> list[Block]:
-    levers = s.desk.call("levers")
-    rows = [row for status in INJECTED for row in s.desk.call("proposals", status=status, limit=100)]
+    levers = s.control_api.call("levers")
+    rows = [row for status in INJECTED for row in s.control_api.call("proposals", status=status, limit=100)]
     rows = [row for row in rows if row["kind"] not in TOLD]
     rows.sort(key=lambda row: str(row["filed_at"]), reverse=True)
     return [
@@ -212,12 +214,12 @@ def _undoable(s: Setting) -> list[Block]:
 
 def stop(s: Setting, rest: str) -> list[Block]:
     """Pulls the kill switch."""
-    return [text(f"stopped: {s.desk.call('stop', reason=rest)['stopped']}")]
+    return [text(f"stopped: {s.control_api.call('stop', reason=rest)['stopped']}")]
 
 
 def resume(s: Setting, rest: str) -> list[Block]:
     """Votes to start again."""
-    missing = s.desk.call("resume")["votes_missing"]
+    missing = s.control_api.call("resume")["votes_missing"]
     return [text("running again" if not missing else f"still stopped: {missing} more must ask")]
 
 
@@ -225,7 +227,7 @@ def mode(s: Setting, rest: str) -> list[Block]:
     """Tells the mode, or asks for another."""
     to, _, reason = rest.strip().partition(" ")
     if not to:
-        return [pairs("mode", {"now": s.desk.call("status")["mode"], "there are": ", ".join(MODES)})]
-    found = s.desk.call("set_mode", mode=to.lower(), reason=reason.strip())
+        return [pairs("mode", {"now": s.control_api.call("status")["mode"], "there are": ", ".join(MODES)})]
+    found = s.control_api.call("set_mode", mode=to.lower(), reason=reason.strip())
     lapsed = f"; {found['lapsed']} open proposals lapsed" if found.get("lapsed") else ""
     return [text(f"mode {found['mode']}, before it was {found['before']}{lapsed}")]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pilotage.console.render.text import joined
 from pilotage.console.session.blocks import Block, link, moment, pairs, story, table, text
-from pilotage.console.session.card_context import known_beside
+from pilotage.console.session.card_context import card_context_of
 from pilotage.console.session.changes import Change, changes_of
 from pilotage.console.session.command import Setting
 from pilotage.console.session.commands.status import run_facts, subject_of
@@ -20,7 +20,7 @@ from pilotage.console.session.resolve import (
     run_meant,
     subject_meant,
 )
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.notify.describe import action_in_words, label, readable, told
 from pilotage.telemetry.errors import PilotageError
 from pilotage.telemetry.queries import runs as runs_known
@@ -29,8 +29,8 @@ from pilotage.telemetry.queries import runs as runs_known
 def audit(s: Setting, rest: str) -> list[Block]:
     """Whether the log is whole, and its last entries."""
     most = int(rest) if rest.strip().isdecimal() and 0 < int(rest) <= 200 else 20
-    found = s.desk.call("audit_verify")
-    rows = s.desk.call("entries", after=max(0, int(found["length"]) - most), limit=most)
+    found = s.control_api.call("audit_verify")
+    rows = s.control_api.call("entries", after=max(0, int(found["length"]) - most), limit=most)
     whole = "yes" if found["ok"] else f"NO: broken at row {found.get('first_bad')}: {found.get('why')}"
     return [
         pairs("Audit", {"whole": whole, "rows": found["length"], "head": str(found.get("head") or "")[:32]}),
@@ -58,8 +58,8 @@ def why(s: Setting, rest: str) -> list[Block]:
     _subject(rest, "/why")
     subject = subject_meant(s, rest.strip())
     try:
-        steps = s.desk.call("why", subject=subject)
-    except DeskRefusal as refusal:
+        steps = s.control_api.call("why", subject=subject)
+    except ApiRejection as refusal:
         one = None if is_ours(subject) else runs_known.run(s.looks.store, subject)
         if refusal.kind != "unknown-subject" or one is None:
             raise
@@ -71,9 +71,9 @@ def why(s: Setting, rest: str) -> list[Block]:
 
 
 def _incident(s: Setting, incident_id: str) -> list[Block]:
-    """What an incident is and how it stands, when it is among those of late."""
+    """What an incident is and how it stands, when it is among those recently."""
     one = next(
-        (row for row in s.desk.call("incidents", limit=200) if row["incident_id"] == incident_id), None
+        (row for row in s.control_api.call("incidents", limit=200) if row["incident_id"] == incident_id), None
     )
     if one is None:
         return []
@@ -120,7 +120,7 @@ def _lines(values: Iterable[Any]) -> str:
 
 def evidence(s: Setting, rest: str) -> list[Block]:
     """What a proposal rests on: references, what they say, and the facts that the gate saw."""
-    row = s.desk.call("proposal", proposal_id=proposal_meant(s, _subject(rest, "/evidence")))
+    row = s.control_api.call("proposal", proposal_id=proposal_meant(s, _subject(rest, "/evidence")))
     card = s.card(row)
     return [
         pairs(
@@ -156,10 +156,10 @@ def simulate(s: Setting, rest: str) -> list[Block]:
         action = action_in(
             words, s.clock(), {"run_id": partial(run_meant, s), "deployment_id": partial(deployment_meant, s)}
         )
-    lever = s.desk.call("levers").get(action["kind"], {})
+    lever = s.control_api.call("levers").get(action["kind"], {})
     verdict = s.looks.what_if(action)
     if "error" in verdict:
-        raise DeskRefusal("refused", f"Trying {action['kind']}: {verdict['error']}")
+        raise ApiRejection("refused", f"Trying {action['kind']}: {verdict['error']}")
     changes, beside = _as_it_is_now(s, action, verdict.get("facts") or {})
     return [
         pairs(
@@ -192,7 +192,7 @@ def _as_it_is_now(
     s: Setting, action: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[list[Change], Mapping[str, Any]]:
     try:
-        beside = known_beside(s.looks.store, action, str(facts.get("deployment_id") or ""))
+        beside = card_context_of(s.looks.store, action, str(facts.get("deployment_id") or ""))
     except PilotageError:
         beside = {}
     return changes_of(action, facts, beside.get("before") or {}), beside
@@ -217,14 +217,14 @@ def policy(s: Setting, rest: str) -> list[Block]:
     """`test KIND field=value`: the verdict on an action in words."""
     word, _, action = rest.strip().partition(" ")
     if word != "test" or not action.strip():
-        raise DeskRefusal("invalid", f"Reading /policy {rest}: say /policy test KIND field=value …")
+        raise ApiRejection("invalid", f"Reading /policy {rest}: say /policy test KIND field=value …")
     return simulate(s, action)
 
 
 def _subject(rest: str, command: str) -> str:
     subject = rest.strip().split(" ")[0]
     if not subject:
-        raise DeskRefusal(
+        raise ApiRejection(
             "invalid", f"Reading {command}: give the id of a run, a proposal (p-…) or an incident (i-…)."
         )
     return subject

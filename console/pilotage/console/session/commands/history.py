@@ -10,7 +10,7 @@ from pilotage.console.session.blocks import Block, card, link, moment, pairs, ra
 from pilotage.console.session.command import Setting
 from pilotage.console.session.commands.status import model_in_words
 from pilotage.console.session.resolve import proposal_meant
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 
 
 def show(s: Setting, rest: str) -> list[Block]:
@@ -22,7 +22,7 @@ def show(s: Setting, rest: str) -> list[Block]:
         if str(event.payload.get("n")) == wanted:
             told = {key: event.payload.get(key) for key in ("tool", "seconds", "result")}
             return [raw(f"Look-up {wanted}: {told['tool']}, {told['seconds']} s", told["result"])]
-    raise DeskRefusal(
+    raise ApiRejection(
         "unknown",
         f"Looking for look-up {wanted!r}: this conversation has none. Ask something first, or /last.",
     )
@@ -138,12 +138,12 @@ def _spent(usages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def whoami(s: Setting, rest: str) -> list[Block]:
     """Who the token says the caller is."""
-    return [pairs("you", s.desk.call("whoami"))]
+    return [pairs("you", s.control_api.call("whoami"))]
 
 
 def permissions(s: Setting, rest: str) -> list[Block]:
     """What the caller and the agent may do at all; together they may only what both may."""
-    found = s.desk.call("permissions")
+    found = s.control_api.call("permissions")
     you, agent = found["you"], found["agent"]
     commands = [
         (name, _may(you["commands"][name]), _may(agent["commands"][name])) for name in you["commands"]
@@ -165,7 +165,7 @@ def permissions(s: Setting, rest: str) -> list[Block]:
             kinds,
             empty="Neither you nor the agent may propose anything.",
         ),
-        *_lent(s.desk.call("grants")),
+        *_lent(s.control_api.call("grants")),
     ]
 
 

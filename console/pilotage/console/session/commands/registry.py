@@ -1,4 +1,4 @@
-"""What can be said with a slash, as one table. Each command asks the desk, telemetry or the log and gives blocks back."""
+"""What can be said with a slash, as one table. Each command asks the API, telemetry or the log and gives blocks back."""
 
 from __future__ import annotations
 
@@ -143,4 +143,4 @@ COMMANDS: Mapping[str, Command] = {
     "clear": Command(usage="/clear", help="an empty screen; the conversation stays"),
     "exit": Command(usage="/exit", help="leave; the conversation stays"),
 }
-"""What can be said with a slash. The last two are done by the skin."""
+"""What can be said with a slash. The last two are done by the frontend."""

@@ -11,7 +11,7 @@ from pilotage.console.render.text import joined, where_of
 from pilotage.console.session.blocks import Block, chart, link, moment, pairs, table, text, timeline
 from pilotage.console.session.command import Setting
 from pilotage.console.session.resolve import run_meant
-from pilotage.flows.api.client import DeskRefusal
+from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.notify.describe import action_in_words
 from pilotage.telemetry.errors import PilotageError
 from pilotage.telemetry.facts import RunFact
@@ -31,7 +31,7 @@ def status(s: Setting, rest: str) -> list[Block]:
     if rest.strip().lstrip("-") == "legend":
         rows = [(one["group"], one["status"], one["means"]) for one in legend()]
         return [table("Statuses", ("of", "status", "which means"), rows, empty="")]
-    found = s.desk.call("status")
+    found = s.control_api.call("status")
     collector = found.get("collector") or {}
     stands = [
         (name, count, PROPOSAL.get(name, ""))
@@ -48,21 +48,25 @@ def status(s: Setting, rest: str) -> list[Block]:
                 **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
                 "policies": str(found.get("bundle") or "")[:16],
                 "model": model_in_words(s.model),
-                **_floor_in_words(s),
+                **_queues_in_words(s),
             },
         ),
         table("Proposals", ("status", "how many", "which means"), stands, empty="Nothing was proposed yet."),
     ]
 
 
-def _floor_in_words(s: Setting) -> dict[str, str]:
+def _queues_in_words(s: Setting) -> dict[str, str]:
     """What runs, waits and went wrong; when telemetry is away that is said, for the rest stands without it."""
     now = s.clock()
-    begun = [o["first_at"] for o in s.desk.call("incidents", limit=100) if o["status"] in ("open", "waiting")]
+    begun = [
+        o["first_at"]
+        for o in s.control_api.call("incidents", limit=100)
+        if o["status"] in ("open", "waiting")
+    ]
     told = {"incidents open": f"{len(begun)}, the oldest for {ago(min(begun), now)}" if begun else "none"}
     try:
         store = s.looks.store
-        queues, late = runs_known.floor(store), runs_known.waiting_runs(store, now)
+        queues, late = runs_known.queue_snapshots(store), runs_known.waiting_runs(store, now)
         failed = runs_known.failures_since(store, now - DAY)
     except PilotageError as exc:
         return {"runs": f"not known: {exc}", **told}
@@ -86,9 +90,9 @@ def model_in_words(model: Mapping[str, Any]) -> str:
 
 def inbox(s: Setting, rest: str) -> list[Block]:
     """What waits for a person, without what this person wants to see later."""
-    rows = s.desk.call("proposals", status="needs_approval", limit=100)
+    rows = s.control_api.call("proposals", status="needs_approval", limit=100)
     now = s.clock()
-    later = {} if rest.strip() == "all" else s.log.snoozed(s.caller.name)
+    later = {} if rest.strip() == "all" else s.log.snoozed(s.user.name)
     shown = [row for row in rows if later.get(row["proposal_id"], now) <= now]
     note = f"{len(rows) - len(shown)} snoozed; /inbox all shows them." if len(shown) < len(rows) else ""
     found = [
@@ -143,7 +147,7 @@ def incidents(s: Setting, rest: str) -> list[Block]:
                     if row.get("seconds_to_recovery") is not None
                     else "",
                 )
-                for row in s.desk.call("incidents", limit=ROWS)
+                for row in s.control_api.call("incidents", limit=ROWS)
             ),
             empty="No incident on record.",
         )
@@ -211,7 +215,7 @@ def run(s: Setting, rest: str) -> list[Block]:
 def _known_run(s: Setting, words: str) -> RunFact:
     run_id = run_meant(s, words)
     if (one := runs_known.run(s.looks.store, run_id)) is None:
-        raise DeskRefusal(
+        raise ApiRejection(
             "unknown-run", f"Looking for run {run_id!r}: telemetry has none. Say /runs for those it has."
         )
     return one
@@ -236,7 +240,7 @@ def run_facts(s: Setting, one: RunFact) -> Block:
     if made := last_forecast(s.looks.store, one.run_id):
         about["chance of failing"] = f"{made.p_fail:.0%}, says {made.model}"
         about["because"] = "; ".join(made.reasons) or "no single reason stands out"
-    if ui := str(s.desk.call("surroundings").get("ui") or "").rstrip("/"):
+    if ui := str(s.control_api.call("surroundings").get("ui") or "").rstrip("/"):
         about["in Prefect"] = f"{ui}/runs/flow-run/{one.run_id}"
     return pairs("Run", {name: value for name, value in about.items() if value not in ("", None)})
 
@@ -252,7 +256,7 @@ def _iso(moment: datetime | None) -> str:
 
 def queue(s: Setting, rest: str) -> list[Block]:
     """Queues with their slots, limits and waits."""
-    floor = runs_known.floor(s.looks.store)
+    queue_snapshots = runs_known.queue_snapshots(s.looks.store)
     now = s.clock()
     return [
         table(
@@ -268,7 +272,7 @@ def queue(s: Setting, rest: str) -> list[Block]:
                     ago(q.oldest_due, now) if q.oldest_due else "",
                     "paused" if q.paused else "handing out",
                 )
-                for q in floor
+                for q in queue_snapshots
             ),
             empty="No queue was seen yet.",
         ),
@@ -354,7 +358,7 @@ def kpi(s: Setting, rest: str) -> list[Block]:
         if not (0 < days <= 3650 and 0 <= minutes <= 1440):
             raise ValueError
     except ValueError as exc:
-        raise DeskRefusal(
+        raise ApiRejection(
             "invalid", f"Reading {rest!r}: say /kpi DAYS MINUTES as two numbers, such as /kpi 30 12."
         ) from exc
     found = measured(s.looks.store, s.clock() - timedelta(days=days), minutes_by_hand=minutes)

@@ -15,7 +15,7 @@ TOOL_FOR = (
     (re.compile(r"forecast|risk|expect", re.IGNORECASE), "forecast_of"),
     (re.compile(r"retry|again", re.IGNORECASE), "propose"),
     (re.compile(r"propos|decision", re.IGNORECASE), "recent_decisions"),
-    (re.compile(r"status|floor|how|what", re.IGNORECASE), "floor_status"),
+    (re.compile(r"status|floor|how|what", re.IGNORECASE), "cluster_status"),
 )
 """Which tool a question asks for: the first row whose words it contains."""
 NEEDS_RUN = frozenset({"why_run", "forecast_of", "propose"})
@@ -32,16 +32,16 @@ def demo_script(body: dict[str, Any]) -> Step:
     if last.get("role") == "tool":
         return text("Here is what the records say: " + str(last.get("content"))[:1500])
     said = str(last.get("content") or "")
-    offered = {entry["function"]["name"] for entry in body.get("tools") or []}
-    if offered:
-        return _chat(said, offered)
+    permitted_kinds = {entry["function"]["name"] for entry in body.get("tools") or []}
+    if permitted_kinds:
+        return _chat(said, permitted_kinds)
     return text(_explanation(said))
 
 
-def _chat(said: str, offered: set[str]) -> Step:
+def _chat(said: str, permitted_kinds: set[str]) -> Step:
     run = _RUN_ID.search(said.lower())
     for words, name in TOOL_FOR:
-        if name in offered and words.search(said) and (run or name not in NEEDS_RUN):
+        if name in permitted_kinds and words.search(said) and (run or name not in NEEDS_RUN):
             if run and name == "propose":
                 return tool(name, {"kind": "retry_run", "target": run.group(0)})
             return tool(name, {"run_id": run.group(0)} if run and name in NEEDS_RUN else {})

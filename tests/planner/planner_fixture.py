@@ -1,4 +1,4 @@
-"""A planner on a real store and a desk in memory, for tests."""
+"""A planner on a real store and an API in memory, for tests."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.loop.planner import Planner
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.errors import ApiError
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
 
 
-class NoDesk:
+class NoApi:
     """Offers nothing."""
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         return ()
 
 
-class TakingDesk:
+class AcceptingApi:
     """Takes whatever is handed in, with one outcome for what is filed and one for what is only considered."""
 
     def __init__(self, *, filed: str, considered: str) -> None:
         self.filed: list[Proposal] = []
         self._filed, self._considered = filed, considered
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         return ("retry_run", "cancel_run")
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
@@ -47,11 +47,11 @@ class TakingDesk:
         return {"outcome": self._considered}
 
 
-class MemoryDesk:
+class MemoryApi:
     """Keeps what is filed and answers as the real one does: the same proposal twice is filed once."""
 
-    def __init__(self, offered: tuple[ActionKind, ...] = ALL) -> None:
-        self.kinds = offered
+    def __init__(self, permitted_kinds: tuple[ActionKind, ...] = ALL) -> None:
+        self.kinds = permitted_kinds
         self.filed: dict[str, tuple[Proposal, CaseFile]] = {}
         self.calls = 0
         self.refusals = 0
@@ -61,16 +61,16 @@ class MemoryDesk:
     def refusing(self, proposal: Proposal) -> bool:
         return self.refusals > 0 and self.refuses in proposal.action.kind
 
-    def offered(self) -> tuple[ActionKind, ...]:
+    def permitted_kinds(self) -> tuple[ActionKind, ...]:
         return self.kinds
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         self.calls += 1
         if self.refusing(proposal):
             self.refusals -= 1
-            raise DeskError("Filing a proposal: found nobody. Start it.", transient=self.transient)
+            raise ApiError("Filing a proposal: found nobody. Start it.", transient=self.transient)
         if self.filed.setdefault(proposal.id, (proposal, case))[0] != proposal:
-            raise DeskError(f"Filing {proposal.id}: found another text under this id. Use another id.")
+            raise ApiError(f"Filing {proposal.id}: found another text under this id. Use another id.")
         return {"proposal_id": proposal.id, "outcome": "allow", "policy_ids": ["p"], "reasons": []}
 
     @property
@@ -95,11 +95,11 @@ class FixedForecaster:
         )
 
 
-class Rig:
+class PlannerFixture:
     def __init__(self, path: Path, now: datetime) -> None:
         self.path, self.now = path, now
         self.store = DuckDBStore(path / "telemetry.duckdb")
-        self.desk = MemoryDesk()
+        self.control_api = MemoryApi()
         self.forecaster: Any = FixedForecaster(now)
         self.model: OpenAIModel | None = None
         self.parameters = PlaybookParameters()
@@ -109,7 +109,7 @@ class Rig:
         return Planner(
             store=self.store,
             forecaster=self.forecaster,
-            desk=self.desk,
+            control_api=self.control_api,
             checkpoints=SqliteCheckpoints(self.path / "thoughts.sqlite"),
             parameters=self.parameters,
             model=self.model,

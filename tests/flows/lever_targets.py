@@ -17,9 +17,9 @@ from uuid import uuid4
 import httpx
 from tests.conftest import PrefectServer
 
-from pilotage.flows.levers.idempotency import Notes, Purpose
+from pilotage.flows.levers.idempotency import ChangeRecords, Purpose
 from pilotage.flows.levers.notify_owner import STEP
-from pilotage.flows.notify.notifier import Announcer, event_id
+from pilotage.flows.notify.notifier import Notifier, event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import (
     Action,
@@ -91,7 +91,7 @@ class Target:
 
 
 @dataclass(slots=True, kw_only=True)
-class Yard:
+class LeverTargets:
     """The pool, and what all targets in it share."""
 
     server: PrefectServer
@@ -147,11 +147,13 @@ class Yard:
             body["parent_task_run_id"] = await api.create_task_run({**link, "state": running})
         run = await api.create_run_of(of or self.deployment_id, body)
         for type_ in path:
-            mark = str(uuid4())
-            moved = await api.set_state(run.id, type_, type_.value.title(), message="", mark=mark)
+            idempotency_key = str(uuid4())
+            moved = await api.set_state(
+                run.id, type_, type_.value.title(), message="", idempotency_key=idempotency_key
+            )
             if moved.ruling != "ACCEPT":
                 # the answer to a first try was lost, and Prefect would not take the same again
-                assert (await api.run(run.id)).state.transition_id == mark, moved
+                assert (await api.run(run.id)).state.transition_id == idempotency_key, moved
         return run.id
 
     def open(self) -> None:
@@ -179,14 +181,14 @@ FAILED = (StateType.PENDING, StateType.RUNNING, StateType.FAILED)
 RUNNING = (StateType.PENDING, StateType.RUNNING)
 
 
-async def of_run(yard: Yard, api: PrefectApi, run_id: str) -> dict[str, Any]:
+async def of_run(targets: LeverTargets, api: PrefectApi, run_id: str) -> dict[str, Any]:
     """Everything about a run that a lever could have changed."""
     run = await api.run(run_id)
     # Prefect itself makes an overdue run Late when it comes to it
     names = [state.name for state in await api.history(run_id) if state.name != "Late"]
     return {
         "states": names,
-        "due": yard.offset(run.next_start),
+        "due": targets.offset(run.next_start),
         "queue": run.queue,
         "parameters": dict(run.parameters),
         "memory": run.job_variables.get("memory_mb"),
@@ -206,20 +208,20 @@ async def of_pool(api: PrefectApi) -> dict[str, Any]:
     }
 
 
-def run_look(yard: Yard, *runs: str, twins: bool = False) -> Look:
+def run_look(targets: LeverTargets, *runs: str, twins: bool = False) -> Look:
     """A look at these runs, and at the runs that were made under the mark."""
 
-    async def look(api: PrefectApi, mark: str) -> Any:
-        seen = [await of_run(yard, api, run_id) for run_id in runs]
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
+        seen = [await of_run(targets, api, run_id) for run_id in runs]
         if twins:
-            made = await api.runs_with_key(mark)
-            seen += [await of_run(yard, api, each.id) for each in made]
+            made = await api.runs_with_key(idempotency_key)
+            seen += [await of_run(targets, api, each.id) for each in made]
         return {"runs": seen, **await of_pool(api)}
 
     return look
 
 
-async def pool_look(api: PrefectApi, mark: str) -> Any:
+async def pool_look(api: PrefectApi, idempotency_key: str) -> Any:
     """A look at the pool."""
     return await of_pool(api)
 
@@ -227,95 +229,95 @@ async def pool_look(api: PrefectApi, mark: str) -> Any:
 def limit_look(name: str) -> Look:
     """A look at one limit."""
 
-    async def look(api: PrefectApi, mark: str) -> Any:
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
         limit = await api.limit(name)
         return limit and limit.limit
 
     return look
 
 
-Make = Callable[[Yard, PrefectApi], Awaitable[Target]]
+Make = Callable[[LeverTargets, PrefectApi], Awaitable[Target]]
 
 
-async def _of_run(yard: Yard, api: PrefectApi, action: Any, run_id: str, **kind: bool) -> Target:
+async def _of_run(targets: LeverTargets, api: PrefectApi, action: Any, run_id: str, **kind: bool) -> Target:
     state = (await api.run(run_id)).state
-    return Target(action=action, look=run_look(yard, run_id, **kind), expected_state_id=state.id)
+    return Target(action=action, look=run_look(targets, run_id, **kind), expected_state_id=state.id)
 
 
-async def retry(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *FAILED)
-    return await _of_run(yard, api, RetryRun(run_id=run_id, delay=2 * HOUR), run_id)
+async def retry(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *FAILED)
+    return await _of_run(targets, api, RetryRun(run_id=run_id, delay=2 * HOUR), run_id)
 
 
-async def resize(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *FAILED)
-    return await _of_run(yard, api, ResizeRun(run_id=run_id, memory_mb=192), run_id)
+async def resize(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *FAILED)
+    return await _of_run(targets, api, ResizeRun(run_id=run_id, memory_mb=192), run_id)
 
 
-async def size(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api)
-    return await _of_run(yard, api, SizeRun(run_id=run_id, memory_mb=192), run_id)
+async def size(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api)
+    return await _of_run(targets, api, SizeRun(run_id=run_id, memory_mb=192), run_id)
 
 
-async def reschedule(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api)
-    return await _of_run(yard, api, RescheduleRun(run_id=run_id, start=yard.base + HOUR), run_id)
+async def reschedule(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api)
+    return await _of_run(targets, api, RescheduleRun(run_id=run_id, start=targets.base + HOUR), run_id)
 
 
-async def reschedule_due(yard: Yard, api: PrefectApi) -> Target:
+async def reschedule_due(targets: LeverTargets, api: PrefectApi) -> Target:
     """One that is due, so that its queue is held while it is moved."""
     # a fixed distance from the yard's time, so that what a way back restores looks the same
-    run_id = await yard.run(api, due=yard.base - 7 * HOUR)
-    action = RescheduleRun(run_id=run_id, start=yard.base + HOUR)
+    run_id = await targets.run(api, due=targets.base - 7 * HOUR)
+    action = RescheduleRun(run_id=run_id, start=targets.base + HOUR)
     # no state is expected: Prefect makes it Late at any moment
-    return Target(action=action, look=run_look(yard, run_id))
+    return Target(action=action, look=run_look(targets, run_id))
 
 
-async def cancel(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api)
-    return await _of_run(yard, api, CancelRun(run_id=run_id), run_id)
+async def cancel(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api)
+    return await _of_run(targets, api, CancelRun(run_id=run_id), run_id)
 
 
-async def cancel_running(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *RUNNING)
-    return await _of_run(yard, api, CancelRun(run_id=run_id), run_id)
+async def cancel_running(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *RUNNING)
+    return await _of_run(targets, api, CancelRun(run_id=run_id), run_id)
 
 
-async def parameters(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api)
+async def parameters(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api)
     changes = (ParameterValue(name="size", value=7),)
-    return await _of_run(yard, api, ChangeParameters(run_id=run_id, changes=changes), run_id)
+    return await _of_run(targets, api, ChangeParameters(run_id=run_id, changes=changes), run_id)
 
 
-async def move(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api)
-    return await _of_run(yard, api, MoveRun(run_id=run_id, queue="b"), run_id, twins=True)
+async def move(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api)
+    return await _of_run(targets, api, MoveRun(run_id=run_id, queue="b"), run_id, twins=True)
 
 
-async def retries(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *RUNNING)
-    return await _of_run(yard, api, RaiseRetries(run_id=run_id, retries=3), run_id)
+async def retries(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *RUNNING)
+    return await _of_run(targets, api, RaiseRetries(run_id=run_id, retries=3), run_id)
 
 
-async def directive(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *RUNNING)
-    return await _of_run(yard, api, SendDirective(run_id=run_id, directive=Directive.DRAIN), run_id)
+async def directive(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *RUNNING)
+    return await _of_run(targets, api, SendDirective(run_id=run_id, directive=Directive.DRAIN), run_id)
 
 
-async def remediation(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *FAILED)
-    action = LaunchRemediation(run_id=run_id, deployment_id=yard.remedy_id)
-    return await _of_run(yard, api, action, run_id, twins=True)
+async def remediation(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *FAILED)
+    action = LaunchRemediation(run_id=run_id, deployment_id=targets.remedy_id)
+    return await _of_run(targets, api, action, run_id, twins=True)
 
 
-async def suspend(yard: Yard, api: PrefectApi) -> Target:
-    safe = await yard.deployment(api, "pilotage:suspend-safe")
-    run_id = await yard.run(api, *RUNNING, of=safe)
-    return await _of_run(yard, api, SuspendRun(run_id=run_id, hold=HOUR), run_id)
+async def suspend(targets: LeverTargets, api: PrefectApi) -> Target:
+    safe = await targets.deployment(api, "pilotage:suspend-safe")
+    run_id = await targets.run(api, *RUNNING, of=safe)
+    return await _of_run(targets, api, SuspendRun(run_id=run_id, hold=HOUR), run_id)
 
 
-async def resume(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *RUNNING)
+async def resume(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *RUNNING)
     details = {"pause_reschedule": True, "pause_timeout": (datetime.now(UTC) + HOUR).isoformat()}
     await api.set_state_if(
         run_id,
@@ -323,28 +325,28 @@ async def resume(yard: Yard, api: PrefectApi) -> Target:
         StateType.PAUSED,
         "Suspended",
         message="",
-        mark=str(uuid4()),
+        idempotency_key=str(uuid4()),
         details=details,
     )
-    return await _of_run(yard, api, ResumeRun(run_id=run_id), run_id)
+    return await _of_run(targets, api, ResumeRun(run_id=run_id), run_id)
 
 
-async def tree(yard: Yard, api: PrefectApi) -> Target:
-    root = await yard.run(api)
-    child = await yard.run(api, below=root)
-    grandchild = await yard.run(api, below=child)
+async def tree(targets: LeverTargets, api: PrefectApi) -> Target:
+    root = await targets.run(api)
+    child = await targets.run(api, below=root)
+    grandchild = await targets.run(api, below=child)
     state = (await api.run(root)).state
-    look = run_look(yard, root, child, grandchild)
+    look = run_look(targets, root, child, grandchild)
     return Target(action=CancelTree(run_id=root), look=look, expected_state_id=state.id)
 
 
-async def notify(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *FAILED)
+async def notify(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *FAILED)
     since = datetime.now(UTC)
 
-    async def look(api: PrefectApi, mark: str) -> Any:
-        told = await _event_within(api, mark, STEP, since, timedelta(seconds=12))
-        return {"event": told, **await of_run(yard, api, run_id)}
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
+        told = await _event_within(api, idempotency_key, STEP, since, timedelta(seconds=12))
+        return {"event": told, **await of_run(targets, api, run_id)}
 
     return Target(action=NotifyOwner(run_id=run_id), look=look)
 
@@ -359,28 +361,28 @@ async def _event_within(api: PrefectApi, key: str, step: str, since: datetime, w
     return True
 
 
-async def resolve(yard: Yard, api: PrefectApi) -> Target:
-    run_id, since = await yard.run(api, *FAILED), datetime.now(UTC)
+async def resolve(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id, since = await targets.run(api, *FAILED), datetime.now(UTC)
     key = str(uuid4())
-    await Announcer(api=api).event(run_id, STEP, key=key, payload={})
+    await Notifier(api=api).event(run_id, STEP, key=key, payload={})
     await _event_within(api, key, STEP, since, timedelta(seconds=60))
 
-    async def look(api: PrefectApi, mark: str) -> Any:
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
         # one event has one id, so it is there once or not at all
-        resolved = await _event_within(api, mark, "resolved", since, timedelta(seconds=12))
-        return {"resolved": resolved, **await of_run(yard, api, run_id)}
+        resolved = await _event_within(api, idempotency_key, "resolved", since, timedelta(seconds=12))
+        return {"resolved": resolved, **await of_run(targets, api, run_id)}
 
     return Target(action=ResolveAlert(run_id=run_id), look=look)
 
 
-async def override(yard: Yard, api: PrefectApi) -> Target:
-    overridable = await yard.deployment(api, "pilotage:overridable")
-    run_id = await yard.run(api, *FAILED, of=overridable)
-    return await _of_run(yard, api, OverrideResult(run_id=run_id, task="price", value=7), run_id)
+async def override(targets: LeverTargets, api: PrefectApi) -> Target:
+    overridable = await targets.deployment(api, "pilotage:overridable")
+    run_id = await targets.run(api, *FAILED, of=overridable)
+    return await _of_run(targets, api, OverrideResult(run_id=run_id, task="price", value=7), run_id)
 
 
-async def answer(yard: Yard, api: PrefectApi) -> Target:
-    run_id = await yard.run(api, *RUNNING)
+async def answer(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api, *RUNNING)
     keys = {"description": "d", "schema": "yard-schema", "response": "pilotage-yard-response"}
     await api.send_input(run_id, keys["schema"], json.dumps(SCHEMA), sender="flow")
     await api.set_state_if(
@@ -389,27 +391,27 @@ async def answer(yard: Yard, api: PrefectApi) -> Target:
         StateType.PAUSED,
         "Paused",
         message="",
-        mark=str(uuid4()),
+        idempotency_key=str(uuid4()),
         details={"pause_timeout": (datetime.now(UTC) + HOUR).isoformat(), "run_input_keyset": keys},
     )
     answers = (ParameterValue(name="size", value=7),)
-    return await _of_run(yard, api, AnswerRun(run_id=run_id, answers=answers), run_id)
+    return await _of_run(targets, api, AnswerRun(run_id=run_id, answers=answers), run_id)
 
 
-async def pause(yard: Yard, api: PrefectApi) -> Target:
-    daily = {"schedule": {"interval": 86400, "anchor_date": yard.base.isoformat()}, "active": True}
-    deployment_id = await yard.deployment(api, schedules=[daily])
+async def pause(targets: LeverTargets, api: PrefectApi) -> Target:
+    daily = {"schedule": {"interval": 86400, "anchor_date": targets.base.isoformat()}, "active": True}
+    deployment_id = await targets.deployment(api, schedules=[daily])
     await api._send("POST", f"/deployments/{deployment_id}/schedule", json={})
     where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
     # somebody has changed one of them
     await api.set_parameters((await api.runs(where))[-1].id, {"size": 5})
 
-    async def look(api: PrefectApi, mark: str) -> Any:
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
         deployment = await api.deployment(deployment_id)
         ahead = await api.all_runs(where, most=400)
         active = [each.get("active") for each in deployment.schedules]
-        # how many the scheduler has made by now is its own affair; that there are some is not
-        starts = [yard.offset(run.next_start) for run in ahead]
+        # how many the scheduler has made already is its own affair; that there are some is not
+        starts = [targets.offset(run.next_start) for run in ahead]
         return {
             "paused": deployment.paused,
             "active": active,
@@ -421,34 +423,34 @@ async def pause(yard: Yard, api: PrefectApi) -> Target:
     return Target(action=PauseDeployment(deployment_id=deployment_id, hold=HOUR), look=look)
 
 
-async def spread(yard: Yard, api: PrefectApi) -> Target:
-    deployment_id, runs = await _crowd(yard, api)
+async def spread(targets: LeverTargets, api: PrefectApi) -> Target:
+    deployment_id, runs = await _backlog(targets, api)
     action = SpreadRuns(
-        deployment_id=deployment_id, first=yard.base, wave=2, every=timedelta(minutes=30), most=100
+        deployment_id=deployment_id, first=targets.base, wave=2, every=timedelta(minutes=30), most=100
     )
-    return Target(action=action, look=run_look(yard, *runs))
+    return Target(action=action, look=run_look(targets, *runs))
 
 
-async def catch_up(yard: Yard, api: PrefectApi) -> Target:
-    deployment_id, runs = await _crowd(yard, api)
+async def catch_up(targets: LeverTargets, api: PrefectApi) -> Target:
+    deployment_id, runs = await _backlog(targets, api)
     action = CatchUp(
-        deployment_id=deployment_id, keep=2, first=yard.base, wave=1, every=timedelta(minutes=30)
+        deployment_id=deployment_id, keep=2, first=targets.base, wave=1, every=timedelta(minutes=30)
     )
-    return Target(action=action, look=run_look(yard, *runs))
+    return Target(action=action, look=run_look(targets, *runs))
 
 
-async def _crowd(yard: Yard, api: PrefectApi) -> tuple[str, list[str]]:
+async def _backlog(targets: LeverTargets, api: PrefectApi) -> tuple[str, list[str]]:
     """A deployment of which four runs are overdue."""
-    deployment_id = await yard.deployment(api)
+    deployment_id = await targets.deployment(api)
     # fixed distances from the yard's time, so that what a way back restores looks the same
-    late = [yard.base - timedelta(hours=8) - number * HOUR for number in range(4)]
-    return deployment_id, [await yard.run(api, due=due, of=deployment_id) for due in late]
+    late = [targets.base - timedelta(hours=8) - number * HOUR for number in range(4)]
+    return deployment_id, [await targets.run(api, due=due, of=deployment_id) for due in late]
 
 
 def on_pool(action: Action, look: Look = pool_look, *, paused: bool = False) -> Make:
     """A target that is the pool, a queue or a limit: always the same one, taken back each time."""
 
-    async def make(yard: Yard, api: PrefectApi) -> Target:
+    async def make(targets: LeverTargets, api: PrefectApi) -> Target:
         await tidy(api)
         if paused:
             await api.set_queue_paused(POOL, "b", True)
@@ -457,21 +459,21 @@ def on_pool(action: Action, look: Look = pool_look, *, paused: bool = False) -> 
     return make
 
 
-async def limit_of_deployment(yard: Yard, api: PrefectApi) -> Target:
-    name = f"deployment:{yard.limited_id}"
+async def limit_of_deployment(targets: LeverTargets, api: PrefectApi) -> Target:
+    name = f"deployment:{targets.limited_id}"
     await tidy(api)
     await api.set_limit(name, 4)
-    action = SetLimit(scope=LimitScope.DEPLOYMENT, name=yard.limited_id, limit=2, hold=HOUR)
+    action = SetLimit(scope=LimitScope.DEPLOYMENT, name=targets.limited_id, limit=2, hold=HOUR)
     return Target(action=action, look=limit_look(name))
 
 
 async def tidy(api: PrefectApi) -> None:
     """Nothing; pool, queues and limits are as they were at first, and no change of ours to them stands."""
-    notes = Notes(api)
+    notes = ChangeRecords(api)
     shared: tuple[Purpose, ...] = ("limit", "reserve", "priority")
     for purpose in shared:
-        for mark in await notes.of(purpose):
-            await notes.forget(purpose, mark)
+        for idempotency_key in await notes.of(purpose):
+            await notes.forget(purpose, idempotency_key)
     await api.set_pool_paused(POOL, False)
     await api.set_pool_limit(POOL, 9)
     for rank, queue in enumerate(("a", "b", "default"), start=1):

@@ -1,4 +1,4 @@
-"""A desk at which people can be played by the command line: real socket, ledger, gate and users; Prefect is not asked."""
+"""A API at which people can be played by the command line: real socket, ledger, gate and users; Prefect is not asked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from uuid import uuid4
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
-from pilotage.flows.api.admin import Governance
-from pilotage.flows.api.client import DeskClient
-from pilotage.flows.api.proposals import Operations
+from pilotage.flows.api.admin import AdminEndpoints
+from pilotage.flows.api.client import ApiClient
+from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.publishing import Publishing, begin_with
-from pilotage.flows.api.server import DeskServer
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.server import ApiServer
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.checkpoints import signer_of
 from pilotage.flows.execution.injector import Injector
 from pilotage.flows.execution.kill_switch import KillSwitch
@@ -64,10 +64,10 @@ class FailedProductionRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quay:
-    """The desk's people, and what is behind it."""
+class CliStack:
+    """The API's people, and what is behind it."""
 
-    places: Places
+    paths: StatePaths
     ledger: SqlLedger
     gate: Gate
     switch: ModeSwitch
@@ -80,9 +80,9 @@ class Quay:
 
     def say(self, who: str, *arguments: str) -> tuple[int, str]:
         """What `pilotage …` of this person exits with and prints, as one line of words."""
-        token = self.places.root / f"{who}.token"
+        token = self.paths.root / f"{who}.token"
         token.write_text(self.tokens[who])
-        here = ("--state-dir", str(self.places.root), "--token-file", str(token))
+        here = ("--state-dir", str(self.paths.root), "--token-file", str(token))
         result = CliRunner().invoke(app, [*arguments, *here])
         told = result.output if "--json" in arguments else " ".join(result.output.split())
         return result.exit_code, told
@@ -97,7 +97,7 @@ class Quay:
             expires_at=datetime.now(UTC) + timedelta(hours=1),
         )
         told = CaseFile(subject="run", failure_class="transient")
-        return DeskClient(self.places.desk_socket, self.tokens["planner"]).file(proposal, told)
+        return ApiClient(self.paths.api_socket, self.tokens["planner"]).file(proposal, told)
 
     def events(self) -> list[str]:
         """Every step of the audit log."""
@@ -105,25 +105,27 @@ class Quay:
 
 
 @contextmanager
-def quay(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[Quay]:
-    """The desk, until the end of the block."""
-    places = Places(root=root)
-    book = IdentityBook(places.users)
+def cli_stack(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[CliStack]:
+    """The API, until the end of the block."""
+    paths = StatePaths(root=root)
+    book = IdentityBook(paths.users)
     tokens = {name: book.add(name, roles=roles) for name, roles in PEOPLE.items()}
-    tokens["planner"] = book.lend(Identity(name="planner", kind="agent", roles=frozenset({"agent"})))
+    tokens["planner"] = book.issue_session_token(
+        Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
+    )
     with ExitStack() as stack:
-        store = DuckDBStore(places.telemetry)
+        store = DuckDBStore(paths.telemetry)
         stack.callback(store.close)
-        ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
+        ledger = SqlLedger(f"sqlite:///{paths.ledger}", standing=book.standing)
         stack.callback(ledger.close)
-        signer = signer_of(places)
+        signer = signer_of(paths)
         own = root / "policies"  # the shipped ones with one case: publishing runs all
         shutil.copytree(DEFAULT_BUNDLE, own)
         (own / "cases.yaml").write_text(ONE_CASE)
         begun = begin_with(ledger, signer, Bundle.load(own), policies=own, guardrails=None, now=_now())
         gate, switch = Gate(begun), ModeSwitch(ledger, mode, _now)
         switch.begin()
-        kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=lambda: 1)
+        kill_switch = KillSwitch(paths.stop_file, ledger, resume_votes=lambda: 1)
 
         async def drained(pool: str, queue: str) -> bool:
             return False
@@ -139,7 +141,7 @@ def quay(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[Quay]:
             owner="quay",
             drained=drained,
         )
-        operations = Operations(
+        operations = ProposalEndpoints(
             ledger=ledger,
             gate=gate,
             injector=injector,
@@ -150,7 +152,7 @@ def quay(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[Quay]:
             health=dict,
             wake=lambda: None,
         )
-        governance = Governance(
+        governance = AdminEndpoints(
             ledger=ledger,
             gate=gate,
             judge=injector.judge,
@@ -163,20 +165,20 @@ def quay(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[Quay]:
             ledger=ledger, gate=gate, signer=signer, standing=book.standing, mode=switch.mode, clock=_now
         )
         tables = {**operations.table(), **governance.table(), **publishing.table()}
-        stack.enter_context(_open(DeskServer(places.desk_socket, tables, book.authenticate)))
-        yield Quay(places=places, ledger=ledger, gate=gate, switch=switch, tokens=tokens)
+        stack.enter_context(_open(ApiServer(paths.api_socket, tables, book.authenticate)))
+        yield CliStack(paths=paths, ledger=ledger, gate=gate, switch=switch, tokens=tokens)
 
 
 @contextmanager
-def _open(desk: DeskServer) -> Iterator[None]:
+def _open(control_api: ApiServer) -> Iterator[None]:
     started, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def serve() -> None:
-        await desk.start()
+        await control_api.start()
         started.set()
         await stop.wait()
-        await desk.close()
+        await control_api.close()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import prefect
 from tests.flows.execution.dying_injector import AHEAD
-from tests.flows.yard import POOL, Make, Target, Yard
+from tests.flows.lever_targets import POOL, LeverTargets, Make, Target
 
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.liveness import HEARTBEAT, THIS_HOST
@@ -26,9 +26,9 @@ AS_PREFECT = {"User-Agent": f"prefect/{prefect.__version__} (API 0.8.4)"}
 """Prefect thinks others too old for leases."""
 
 
-async def zombie(yard: Yard, api: PrefectApi) -> Target:
+async def zombie(targets: LeverTargets, api: PrefectApi) -> Target:
     """A dead run that holds a slot of its deployment's limit, beside a living one."""
-    deployment_id = await yard.deployment(api, THIS_HOST, concurrency_limit=4, work_pool_name=POOL)
+    deployment_id = await targets.deployment(api, THIS_HOST, concurrency_limit=4, work_pool_name=POOL)
     dead, living = [await _running(api, deployment_id) for _ in range(2)]
     limit, now = f"deployment:{deployment_id}", datetime.now(UTC)
     beats = [(dead, HEARTBEAT, now - back) for back in (EVERY, timedelta(0))]
@@ -41,7 +41,7 @@ async def zombie(yard: Yard, api: PrefectApi) -> Target:
         assert datetime.now(UTC) < deadline, "Prefect does not tell what it was told"
         await asyncio.sleep(0.2)
 
-    async def look(api: PrefectApi, mark: str) -> Any:
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
         found = await api.limit(limit)
         return {
             "states": [[each.name for each in await api.history(one)] for one in (dead, living)],
@@ -52,12 +52,12 @@ async def zombie(yard: Yard, api: PrefectApi) -> Target:
     return Target(action=MarkCrashed(run_id=dead), look=look, expected_state_id=state.id)
 
 
-async def slot_of_tag(yard: Yard, api: PrefectApi) -> Target:
+async def slot_of_tag(targets: LeverTargets, api: PrefectApi) -> Target:
     """A tag's limit of which the task of a dead run holds a slot, and the task of a living run another."""
     tag = f"yard-{uuid4().hex[:8]}"
     name = f"tag:{tag}"
     await api._send("POST", "/v2/concurrency_limits/", json={"name": name, "limit": 4})
-    dead, living = [await _running(api, yard.deployment_id) for _ in range(2)]
+    dead, living = [await _running(api, targets.deployment_id) for _ in range(2)]
     tasks = []
     for run_id in (dead, living):
         task = await api.create_task_run(
@@ -68,22 +68,22 @@ async def slot_of_tag(yard: Yard, api: PrefectApi) -> Target:
         tasks.append(task)
     await _go(api, dead, "CRASHED")
 
-    async def look(api: PrefectApi, mark: str) -> Any:
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
         holders, limit = await api.holders_of_tag(tag), await api.limit(name)
         return {"hold": [task in holders for task in tasks], "slots": limit and limit.active_slots}
 
     return Target(action=ReleaseSlot(scope=LimitScope.TAG, name=tag), look=look)
 
 
-async def slots_of_deployment(yard: Yard, api: PrefectApi) -> Target:
+async def slots_of_deployment(targets: LeverTargets, api: PrefectApi) -> Target:
     """A deployment's limit of which a living run holds a slot, and two more are counted for nobody."""
-    deployment_id = await yard.deployment(api, concurrency_limit=5)
+    deployment_id = await targets.deployment(api, concurrency_limit=5)
     name = f"deployment:{deployment_id}"
     await _running(api, deployment_id)
     # as a restart of the server leaves them
     await api._send("POST", "/v2/concurrency_limits/increment", json={"slots": 2, "names": [name]})
 
-    async def look(api: PrefectApi, mark: str) -> Any:
+    async def look(api: PrefectApi, idempotency_key: str) -> Any:
         limit = await api.limit(name)
         return limit and limit.active_slots
 

@@ -12,18 +12,18 @@ from prefect.states import Failed, Pending, Running
 
 from pilotage.flows.execution.receipts import Check, Delivery, Judgement, Lever
 from pilotage.flows.levers import build_levers
-from pilotage.flows.notify.notifier import Announcer
+from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Floor
+    from tests.flows.conftest import PrefectProbe
 
 T = TypeVar("T")
 FAR = timedelta(hours=6)
 
 
-async def let_go(run_id: str, after: datetime) -> bool:
+async def worker_has_released(run_id: str, after: datetime) -> bool:
     """A worker that lets go at once."""
     return True
 
@@ -33,11 +33,11 @@ async def holds_on(run_id: str, after: datetime) -> bool:
     return False
 
 
-class Bench:
+class LeverBench:
     """Calls levers from a test, each time on a connection of its own, as a restarted process would."""
 
-    def __init__(self, floor: Floor) -> None:
-        self.floor = floor
+    def __init__(self, prefect_probe: PrefectProbe) -> None:
+        self.prefect_probe = prefect_probe
 
     def with_api(self, work: Callable[[PrefectApi], Awaitable[T]]) -> T:
         async def inside() -> T:
@@ -47,50 +47,61 @@ class Bench:
         return asyncio.run(inside())
 
     def lever(self, api: PrefectApi, action: Action) -> Lever:
-        return build_levers(let_go=let_go, announcer=Announcer(api=api), api=api)[action.kind]
+        return build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api)[
+            action.kind
+        ]
 
     def wait_for_worker(self, run_id: str, within: float = 60.0) -> None:
         """Nothing, once the worker has reported the end of the run's process."""
         deadline = time.monotonic() + within
-        started = self.floor.run(run_id).start_time
+        started = self.prefect_probe.run(run_id).start_time
         assert started is not None
-        while not self.with_api(lambda api: api.worker_let_go(run_id, started)):
+        while not self.with_api(lambda api: api.worker_released(run_id, started)):
             assert time.monotonic() < deadline
             time.sleep(0.3)
 
-    def execute(self, action: Action, mark: str, *, expected: str = "") -> Delivery:
+    def execute(self, action: Action, idempotency_key: str, *, expected: str = "") -> Delivery:
         async def work(api: PrefectApi) -> Delivery:
             return await self.lever(api, action).execute(
-                action, mark=mark, expected_state_id=expected, message="pilotage p-0123456789ab"
+                action,
+                idempotency_key=idempotency_key,
+                expected_state_id=expected,
+                message="pilotage p-0123456789ab",
             )
 
         return self.with_api(work)
 
-    def verify(self, action: Action, delivery: Delivery, mark: str) -> Check:
-        return self.with_api(lambda api: self.lever(api, action).verify(action, delivery, mark=mark))
+    def verify(self, action: Action, delivery: Delivery, idempotency_key: str) -> Check:
+        return self.with_api(
+            lambda api: self.lever(api, action).verify(action, delivery, idempotency_key=idempotency_key)
+        )
 
-    def undo(self, action: Action, delivery: Delivery, mark: str) -> Delivery:
-        return self.with_api(lambda api: self.lever(api, action).undo(action, delivery, mark=mark))
+    def undo(self, action: Action, delivery: Delivery, idempotency_key: str) -> Delivery:
+        return self.with_api(
+            lambda api: self.lever(api, action).undo(action, delivery, idempotency_key=idempotency_key)
+        )
 
-    def verified(self, action: Action, delivery: Delivery, mark: str, within: float = 90.0) -> Check:
+    def verified(
+        self, action: Action, delivery: Delivery, idempotency_key: str, within: float = 90.0
+    ) -> Check:
         deadline = time.monotonic() + within
-        while (check := self.verify(action, delivery, mark)).judgement is Judgement.PENDING:
+        while (check := self.verify(action, delivery, idempotency_key)).judgement is Judgement.PENDING:
             assert time.monotonic() < deadline, check
             time.sleep(0.3)
         return check
 
     def failed_run(self, name: str = "push-ledger/demo") -> str:
         """A run far in the future that has been moved to Failed, so that no worker ever had it."""
-        run_id = self.floor.start(name, at=datetime.now(UTC) + FAR)
-        self.floor.move(run_id, Pending(), Running(), Failed(message="it failed"))
+        run_id = self.prefect_probe.start(name, at=datetime.now(UTC) + FAR)
+        self.prefect_probe.move(run_id, Pending(), Running(), Failed(message="it failed"))
         return run_id
 
     def state_id(self, run_id: str) -> str:
-        state = self.floor.run(run_id).state
+        state = self.prefect_probe.run(run_id).state
         assert state is not None
         return str(state.id)
 
     def state_name(self, run_id: str) -> str:
-        state = self.floor.run(run_id).state
+        state = self.prefect_probe.run(run_id).state
         assert state is not None
         return str(state.name)

@@ -1,4 +1,4 @@
-"""A desk, a ledger, a store and the console's server, all real and all in this process; only Prefect is played."""
+"""A API, a ledger, a store and the console's server, all real and all in this process; only Prefect is played."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fastapi import FastAPI
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.follower import Watcher
 from pilotage.console.session.log import EventLog
-from pilotage.console.session.services import caller_with, crew_of
+from pilotage.console.session.services import services_for, user_with
 from pilotage.console.web.app import create_app
 from pilotage.console.web.sessions import Sessions
-from pilotage.flows.api.admin import Governance
-from pilotage.flows.api.client import DeskClient
-from pilotage.flows.api.login import Doorkeeper
-from pilotage.flows.api.proposals import Operations
-from pilotage.flows.api.queries import Readouts
-from pilotage.flows.api.server import DeskServer
+from pilotage.flows.api.admin import AdminEndpoints
+from pilotage.flows.api.client import ApiClient
+from pilotage.flows.api.login import LoginThrottle
+from pilotage.flows.api.proposals import ProposalEndpoints
+from pilotage.flows.api.queries import QueryEndpoints
+from pilotage.flows.api.server import ApiServer
 from pilotage.flows.config.credentials import PREFECT_KEYS
-from pilotage.flows.config.paths import Places
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
@@ -63,14 +63,16 @@ class PlayedLever:
     undoable: str = "always"
     executed: int = 0
 
-    async def execute(self, action: Action, *, mark: str, expected_state_id: str, message: str) -> Delivery:
+    async def execute(
+        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+    ) -> Delivery:
         self.executed += 1
         return Delivery(effect=Effect.DONE)
 
-    async def verify(self, action: Action, delivery: Delivery, *, mark: str) -> Check:
+    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         return Check(judgement=Judgement.VERIFIED, detail="it completed", final_state="COMPLETED")
 
-    async def undo(self, action: Action, delivery: Delivery, *, mark: str) -> Delivery:
+    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         return Delivery(effect=Effect.DONE)
 
 
@@ -130,10 +132,10 @@ class Web:
 
 
 @dataclass
-class Harbour:
+class ConsoleStack:
     """What a test asks for."""
 
-    places: Places
+    paths: StatePaths
     book: IdentityBook
     tokens: dict[str, str]
     ledger: SqlLedger
@@ -156,9 +158,9 @@ class Harbour:
         headers = {"Authorization": f"Bearer {self.tokens[name]}"} if name else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False, **more)
 
-    def desk(self, name: str) -> DeskClient:
-        """The desk, asked by this person."""
-        return DeskClient(self.places.desk_socket, self.tokens[name])
+    def control_api(self, name: str) -> ApiClient:
+        """The API, asked by this person."""
+        return ApiClient(self.paths.api_socket, self.tokens[name])
 
     def failed_run(self, message: str = "connection reset by peer", name: str = "brave-otter") -> str:
         """The id of a failed run with one log line, both known to telemetry."""
@@ -202,7 +204,7 @@ class Harbour:
             evidence=("state:s-1",),
         )
         told = CaseFile(**({"subject": "run", "failure_class": "transient", "p_fail": 0.12} | case))
-        return self.desk("planner").file(proposal, told)
+        return self.control_api("planner").file(proposal, told)
 
     def work(self) -> None:
         """One turn of the loop: what is allowed is injected and verified."""
@@ -218,8 +220,8 @@ class Harbour:
 
     def watch(self) -> None:
         """One look of the watcher."""
-        caller = caller_with(self.places, self.tokens["pat"])
-        watcher = Watcher(self.engine, caller, self.desk("pat"))
+        user = user_with(self.paths, self.tokens["pat"])
+        watcher = Watcher(self.engine, user, self.control_api("pat"))
 
         async def look() -> None:
             while await watcher.look():
@@ -235,23 +237,23 @@ def shipped() -> Bundle:
 
 
 @contextmanager
-def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
+def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleStack]:
     """Everything, in the directory `root`, until the end of the block."""
-    places = Places(root=root)
+    paths = StatePaths(root=root)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    book = IdentityBook(places.users)
+    book = IdentityBook(paths.users)
     tokens = {name: book.add(name, roles=roles) for name, roles in PEOPLE.items()}
-    tokens["planner"] = book.lend(AGENT)
-    places.token.touch(mode=0o600)
-    places.token.write_text(tokens["pat"])
-    store = DuckDBStore(places.telemetry)
-    ledger = SqlLedger(f"sqlite:///{places.ledger}", standing=book.standing)
-    reader = StoreServer(store, places.store_socket)
+    tokens["planner"] = book.issue_session_token(AGENT)
+    paths.token.touch(mode=0o600)
+    paths.token.write_text(tokens["pat"])
+    store = DuckDBStore(paths.telemetry)
+    ledger = SqlLedger(f"sqlite:///{paths.ledger}", standing=book.standing)
+    reader = StoreServer(store, paths.store_socket)
     lever = PlayedLever()
     gate = Gate(shipped())
     switch = ModeSwitch(ledger, mode, _now)
     switch.begin()
-    kill_switch = KillSwitch(places.stop_file, ledger, resume_votes=lambda: 1)
+    kill_switch = KillSwitch(paths.stop_file, ledger, resume_votes=lambda: 1)
 
     async def drained(pool: str, queue: str) -> bool:
         return False
@@ -273,62 +275,62 @@ def harbour(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[Harbour]:
         for kind in ("retry_run", "resize_run", "cancel_run", "notify_owner")
     }
     tables = (
-        Operations(
+        ProposalEndpoints(
             ledger=ledger, gate=gate, injector=injector, store=store, kill_switch=kill_switch, mode=switch.mode,
             clock=_now, health=lambda: {"connected": True}, wake=lambda: None,
         ),
-        Governance(
+        AdminEndpoints(
             ledger=ledger, gate=gate, judge=injector.judge, mode=switch, clock=_now, wake=lambda: None,
             standing=book.standing,
         ),
-        Readouts(
-            ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, places={"ui": UI}
+        QueryEndpoints(
+            ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, paths={"ui": UI}
         ),
     )  # fmt: skip
     operations = {name: row for table in tables for name, row in table.table().items()}
     sessions = Sessions()
     with contextlib.ExitStack() as stack:
-        keyless = stack.enter_context(pytest.MonkeyPatch.context())
+        without_credentials = stack.enter_context(pytest.MonkeyPatch.context())
         for name in PREFECT_KEYS:  # a server that other tests of the session use may be named there
-            keyless.delenv(name, raising=False)
+            without_credentials.delenv(name, raising=False)
         stack.callback(store.close)
         stack.callback(ledger.close)
         stack.callback(reader.close)
-        engine = Engine(log=EventLog(root / "console.sqlite"), crew=crew_of(places))
-        desk = DeskServer(
-            places.desk_socket, operations, book.authenticate, sign_in=Doorkeeper(book, _now).sign_in
+        engine = Engine(log=EventLog(root / "console.sqlite"), services=services_for(paths))
+        control_api = ApiServer(
+            paths.api_socket, operations, book.authenticate, sign_in=LoginThrottle(book, _now).sign_in
         )
 
         def password(name: str, given: str) -> str:
-            return str(DeskClient(places.desk_socket, "").call("sign_in", name=name, password=given)["token"])
+            return str(ApiClient(paths.api_socket, "").call("sign_in", name=name, password=given)["token"])
 
         def make() -> FastAPI:
             return create_app(
                 engine,
-                identify=lambda token: caller_with(places, token),
+                identify=lambda token: user_with(paths, token),
                 password=password,
                 sessions=sessions,
             )
 
-        port = Harbour(
-            places=places, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
+        port = ConsoleStack(
+            paths=paths, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
             injector=injector, lever=lever, sessions=sessions, web=Web(make),
         )  # fmt: skip
-        with _open(port, desk):
+        with _open(port, control_api):
             yield port
 
 
 @contextmanager
-def _open(port: Harbour, desk: DeskServer) -> Iterator[None]:
+def _open(port: ConsoleStack, control_api: ApiServer) -> Iterator[None]:
     ready, stop = threading.Event(), asyncio.Event()
 
     async def run() -> None:
-        await desk.start()
+        await control_api.start()
         ready.set()
         await stop.wait()
         await port.web.stop()
         await port.engine.close()
-        await desk.close()
+        await control_api.close()
 
     thread = threading.Thread(target=lambda: port.loop.run_until_complete(run()))
     thread.start()

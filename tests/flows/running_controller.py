@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import psutil
 
-from pilotage.flows.api.client import DeskClient
-from pilotage.flows.config.paths import Places
+from pilotage.flows.api.client import ApiClient
+from pilotage.flows.config.paths import StatePaths
 from pilotage.policies.identity.users import IdentityBook
-from pilotage.telemetry.errors import DeskError
+from pilotage.telemetry.errors import ApiError
 
 T = TypeVar("T")
 SCRIPTED_MODEL = """
@@ -47,21 +47,21 @@ def eventually(look: Callable[[], T | None], *, within: float = 60.0, what: str 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aboard:
+class RunningController:
     """A running `pilotage up` and the tokens of its people."""
 
-    places: Places
+    paths: StatePaths
     process: subprocess.Popen[bytes]
     tokens: Mapping[str, str]
     log: Path
 
-    def desk(self, name: str = "pat") -> DeskClient:
-        """The desk, asked by this person."""
-        return DeskClient(self.places.desk_socket, self.tokens[name])
+    def control_api(self, name: str = "pat") -> ApiClient:
+        """The API, asked by this person."""
+        return ApiClient(self.paths.api_socket, self.tokens[name])
 
     def proposals_on(self, run_id: str) -> list[dict[str, Any]]:
         """Proposals about a run."""
-        return [row for row in self.desk().call("proposals", limit=500) if row["run_id"] == run_id]
+        return [row for row in self.control_api().call("proposals", limit=500) if row["run_id"] == run_id]
 
     def agent_pid(self) -> int:
         """The key-less agent process."""
@@ -77,16 +77,16 @@ class Aboard:
 
 
 @contextmanager
-def aboard(
+def running_controller(
     root: Path, env: Mapping[str, str], *, mode: str | None, settings: str = "", **more: str
-) -> Iterator[Aboard]:
+) -> Iterator[RunningController]:
     """`pilotage up` in its own state directory, with people pat (operator, admin), ann (approver) and vic (viewer).
 
     Without a `mode` it is a plain `pilotage up`.
     """
-    places = Places(root=root)
+    paths = StatePaths(root=root)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    book = IdentityBook(places.users)
+    book = IdentityBook(paths.users)
     known = {identity.name for identity in book.everyone()}
     people = {"pat": ("operator", "admin"), "ann": ("approver",), "vic": ("viewer",)}
     tokens = {}
@@ -118,14 +118,14 @@ def aboard(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    ship = Aboard(places=places, process=process, tokens=tokens, log=log)
+    ship = RunningController(paths=paths, process=process, tokens=tokens, log=log)
     try:
 
         def connected() -> bool:
             assert process.poll() is None, log.read_text()
             try:
-                return bool(ship.desk().call("status")["collector"]["connected"])
-            except DeskError:
+                return bool(ship.control_api().call("status")["collector"]["connected"])
+            except ApiError:
                 return False
 
         eventually(connected, within=90, what="pilotage up")
