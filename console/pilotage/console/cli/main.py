@@ -99,7 +99,9 @@ def up(
             state_dir=state_dir,
             mode=mode,
             say=lambda text: (
-                print_json({"said": text}) if as_json else ERR.print(harmless(f"pilotage: {text}"))
+                print_json({"said": text})
+                if as_json
+                else ERR.print(harmless(f"pilotage: {text}"), soft_wrap=True)
             ),
         )
 

@@ -275,7 +275,12 @@ class Injector:
 
     async def _fail(self, entry: OutboxEntry, why: str, *, transient: bool) -> None:
         again = transient and entry.attempts < self._limits.max_attempts
-        log.log(logging.INFO if again else logging.ERROR, "delivering %s: %s", entry.proposal_id, why)
+        log.log(
+            logging.INFO if again else logging.ERROR,
+            "delivering %s: %s",
+            await self._name(entry.proposal_id),
+            why,
+        )
         await asyncio.to_thread(self._ledger.record_failure, entry.proposal_id, why, again, self._clock())
 
     def _message(self, proposal: Proposal) -> str:
