@@ -195,8 +195,13 @@ class EmbeddedPrefect:
         self.await_worker(worker, pool)
         return worker.log
 
-    def launch_worker(self, pool: str = POOL, *, name: str = "pilot-worker") -> Child:
-        """Return a worker's process, which starts by itself meanwhile; see `await_worker`."""
+    def launch_worker(
+        self, pool: str = POOL, *, name: str = "pilot-worker", settings: Mapping[str, str] | None = None
+    ) -> Child:
+        """Return a worker's process, which starts by itself meanwhile; see `await_worker`.
+
+        `settings` are more `PREFECT_*` variables for the worker and for the runs that it starts.
+        """
         return self._spawn(
             name,
             ("prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name),
@@ -206,6 +211,7 @@ class EmbeddedPrefect:
                 # without it a cancelled pending run hangs in Cancelling for 300 s
                 "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
                 "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "2",
+                **(settings or {}),
             },
         )
 
