@@ -103,8 +103,14 @@ def test_over_standard_input_and_output(port: ConsoleStack, tmp_path: Path) -> N
     assert "runs_by_state" in asyncio.run(go())
 
 
-@pytest.mark.parametrize("token", ["", "nobody's"])
-def test_nobody_is_served_who_is_not_known(port: ConsoleStack, tmp_path: Path, token: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "code", "why"),
+    [("", 1, "it is empty"), ("nobody's", 3, "nobody has it")],
+    ids=["empty", "unknown"],
+)
+def test_nobody_is_served_who_is_not_known(
+    port: ConsoleStack, tmp_path: Path, token: str, code: int, why: str
+) -> None:
     path = tmp_path / "token"
     path.write_text(token)
     ended = subprocess.run(
@@ -116,5 +122,5 @@ def test_nobody_is_served_who_is_not_known(port: ConsoleStack, tmp_path: Path, t
         timeout=60,
         check=False,
     )
-    assert ended.returncode == 3
-    assert "nobody has it" in ended.stderr
+    assert ended.returncode == code
+    assert why in " ".join(ended.stderr.split())

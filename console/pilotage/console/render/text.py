@@ -118,11 +118,14 @@ def _longest_word(text: str) -> int:
 
 def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
     """A short two-column list."""
+    rows = [(harmless(key), harmless(value)) for key, value in pairs.items()]
+    longest_key, longest_value = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    room_for_keys = max(8, OUT.width - min(longest_value, WORD) - 4)
     table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True, max_width=max(8, min(34, OUT.width - WORD - 4)))
+    table.add_column(style="bold", overflow="fold", width=min(longest_key, room_for_keys))
     table.add_column(overflow="fold")
-    for key, value in pairs.items():
-        table.add_row(harmless(key), harmless(value))
+    for row in rows:
+        table.add_row(*row)
     OUT.print(table)
 
 
