@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -14,6 +14,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Scheduled
 from tests.conftest import PrefectServer, PrefectWorker
+from tests.flows.fake_floor import a_fake_server
 from tests.flows.lever_bench import LeverBench
 
 T = TypeVar("T")
@@ -96,3 +97,17 @@ def prefect_probe(prefect_server: PrefectServer, prefect_worker: PrefectWorker) 
     """The shipped deployments, on the session's server, with its worker."""
     prefect_server.embedded.deploy_examples()
     return PrefectProbe(prefect_server)
+
+
+@pytest.fixture
+def fake_server() -> Iterator[PrefectServer]:
+    """A fake Prefect of the test's own, to which this process's settings lead meanwhile."""
+    with a_fake_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def fake_floor() -> Iterator[PrefectProbe]:
+    """The shipped deployments on a fake Prefect of the module's own, without a worker."""
+    with a_fake_server() as server:
+        yield PrefectProbe(server)

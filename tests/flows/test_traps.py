@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
-from tests.conftest import PrefectServer
 from tests.flows.execution.dying_injector import why_never
 from tests.flows.lever_targets import RUNNING, LeverTargets
 
@@ -40,7 +39,7 @@ from pilotage.telemetry.facts import StateType
 
 TESTS = Path(__file__).parents[1]
 NEVER = "flows/test_traps.py::test_what_is_never_sent_is_known"
-MATRIX = "flows/test_crashes.py::test_every_lever_is_killed_at_every_boundary"
+MATRIX = "flows/execution/test_crashes.py::test_every_lever_is_killed_at_every_boundary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,55 +53,57 @@ class Trap:
 TRAPS = (
     Trap(
         "with an SQLAlchemy or FastAPI that its metadata admits, the server makes no scheduled runs or does not start",
-        ("flows/test_pausing_and_schedules.py::test_the_scheduler_makes_runs_by_itself",),
+        ("flows/dev/test_prefect_contract.py::test_the_contract",),
     ),
     Trap(
         "new parameters replace all, are held to no schema, are taken in any state and make no event",
         (
             "flows/test_traps.py::test_parameters_that_are_not_changed_stay",
-            "flows/test_steering_levers.py::test_what_prefect_would_swallow_is_refused",
-            "flows/test_steering_levers.py::test_a_run_that_has_begun_keeps_its_parameters",
+            "flows/levers/test_steering_levers.py::test_what_prefect_would_swallow_is_refused",
+            "flows/levers/test_steering_levers.py::test_a_run_that_has_begun_keeps_its_parameters",
         ),
     ),
     Trap(
         "job variables of any name are taken, and only while a run is SCHEDULED",
-        ("flows/test_levers_on_prefect.py::test_a_resize_is_refused_where_the_pool_cannot_size_its_runs",),
+        (
+            "flows/levers/test_levers_on_prefect.py::test_a_resize_is_refused_where_the_pool_cannot_size_its_runs",
+        ),
     ),
     Trap(
         "on SQLite a server that collects garbage on its event loop stands still",
         (
-            "flows/test_loop_safe_gc.py::test_a_loop_that_collects_waits_for_a_lock_that_only_it_can_release",
-            "flows/test_loop_safe_gc.py::test_a_loop_whose_garbage_is_collected_beside_it_goes_on",
+            "flows/dev/test_threaded_gc.py::test_a_loop_that_collects_waits_for_a_lock_that_only_it_can_release",
+            "flows/dev/test_threaded_gc.py::test_a_loop_whose_garbage_is_collected_beside_it_goes_on",
         ),
     ),
     Trap(
         "on SQLite a write that reads first is answered 503 at once",
         (
-            "flows/test_prefect_api_errors.py::test_a_write_that_lost_a_race_in_the_database_is_sent_again_as_often_as_it_takes",
+            "flows/prefect/test_api_errors.py::test_a_write_that_lost_a_race_in_the_database_is_sent_again_as_often_as_it_takes",
         ),
     ),
     Trap(
         "on SQLite a server that is asked to pause the queue of a crowd stands still",
         (
-            "flows/test_crowds.py::test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back",
+            "flows/levers/test_staggered.py::test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back",
         ),
     ),
     Trap(
         "a run cannot be moved to another queue",
-        ("flows/test_steering_levers.py::test_a_waiting_run_is_moved_to_another_queue_and_back",),
+        ("flows/levers/test_steering_levers.py::test_a_waiting_run_is_moved_to_another_queue_and_back",),
     ),
     Trap(
         "ranks of queues are unique: neighbours move down, and do not move back",
         (
-            "flows/test_steering_levers.py::test_all_ranks_come_back_where_they_had_gaps",
-            "flows/test_undoing.py::test_what_a_change_of_ours_stands_on_is_not_changed_again_before_it_is_back",
+            "flows/levers/test_steering_levers.py::test_all_ranks_come_back_where_they_had_gaps",
+            "flows/levers/test_undoing.py::test_what_a_change_of_ours_stands_on_is_not_changed_again_before_it_is_back",
         ),
     ),
     Trap(
         "a deployment that is changed, limited or paused loses its future runs and what people changed in them",
         (
-            "flows/test_steering_levers.py::test_a_deployments_limit_changes_and_its_future_runs_live_on",
-            "flows/test_pausing_and_schedules.py::test_a_quarantined_deployment_has_no_runs_ahead_and_gets_them_back",
+            "flows/levers/test_steering_levers.py::test_a_deployments_limit_changes_and_its_future_runs_live_on",
+            "flows/levers/test_pausing_and_schedules.py::test_a_quarantined_deployment_has_no_runs_ahead_and_gets_them_back",
             NEVER,
         ),
     ),
@@ -110,17 +111,17 @@ TRAPS = (
         "Scheduled is accepted for a run that runs or is just being started, which is then executed twice",
         (
             "flows/test_traps.py::test_prefect_would_execute_twice_what_is_moved_while_it_runs",
-            "flows/test_levers_on_prefect.py::test_a_run_that_is_under_way_or_over_is_never_moved",
-            "flows/test_race.py::test_a_run_is_executed_once_whether_the_worker_or_the_pilot_gets_it",
-            "flows/test_race.py::test_two_hundred_runs_are_raced_for",
-            "flows/test_crowds.py::test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice",
+            "flows/levers/test_levers_on_prefect.py::test_a_run_that_is_under_way_or_over_is_never_moved",
+            "flows/execution/test_race.py::test_a_run_is_executed_once_whether_the_worker_or_the_pilot_gets_it",
+            "flows/execution/test_race.py::test_two_hundred_runs_are_raced_for",
+            "flows/levers/test_staggered_race.py::test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice",
         ),
     ),
     Trap(
         "the guard of a write and the write are two transactions, and a worker asks for runs ahead of their time",
         (
             "flows/test_traps.py::test_the_guard_reaches_further_than_a_worker",
-            "flows/test_race.py::test_two_hundred_runs_are_raced_for",
+            "flows/execution/test_race.py::test_two_hundred_runs_are_raced_for",
         ),
     ),
     Trap(
@@ -138,15 +139,15 @@ TRAPS = (
     Trap(
         "a policy of retries is replaced as a whole",
         (
-            "flows/test_progress_levers.py::test_retries_of_a_running_run_are_raised_once_used_and_lowered_again",
-            "flows/test_progress_levers.py::test_a_run_that_fails_uses_the_retries_it_was_given",
+            "flows/levers/test_progress_levers.py::test_retries_of_a_running_run_are_raised_once_used_and_lowered_again",
+            "flows/levers/test_progress_levers.py::test_a_run_that_fails_uses_the_retries_it_was_given",
         ),
     ),
     Trap(
         "a suspended flow without tasks runs on to its end and is run again from the top",
         (
-            "flows/test_progress_levers.py::test_only_what_its_owner_calls_safe_is_suspended",
-            "flows/test_progress_levers.py::test_a_suspension_holds_only_when_the_process_has_ended",
+            "flows/levers/test_progress_levers.py::test_only_what_its_owner_calls_safe_is_suspended",
+            "flows/levers/test_progress_levers.py::test_a_suspension_holds_only_when_the_process_has_ended",
         ),
     ),
     Trap("Paused from outside is accepted, and the tasks go on", (NEVER, MATRIX)),
@@ -158,13 +159,13 @@ TRAPS = (
     ),
     Trap(
         "a completed run can be set Scheduled, and is executed again",
-        ("flows/test_levers_on_prefect.py::test_a_completed_run_is_never_retried",),
+        ("flows/levers/test_levers_on_prefect.py::test_a_completed_run_is_never_retried",),
     ),
     Trap(
         "a run that is retried before its worker has let go of it can end the worker",
         (
-            "flows/test_levers_on_prefect.py::test_a_retry_waits_until_the_worker_has_let_go",
-            "telemetry/test_incidents.py::test_a_worker_has_let_go_only_after_its_event",
+            "flows/levers/test_levers_on_prefect.py::test_a_retry_waits_until_the_worker_has_let_go",
+            "telemetry/queries/test_runs.py::test_a_worker_has_let_go_only_after_its_event",
         ),
     ),
     Trap(
@@ -173,36 +174,36 @@ TRAPS = (
     ),
     Trap(
         "an idempotency key still finds its run when that has ended",
-        ("flows/test_progress_levers.py::test_a_remediation_stands_below_the_run_that_it_is_to_help",),
+        ("flows/levers/test_progress_levers.py::test_a_remediation_stands_below_the_run_that_it_is_to_help",),
     ),
     Trap(
         "an input is told again to whoever asks again",
         (
-            "flows/test_progress_levers.py::"
+            "flows/levers/test_progress_levers.py::"
             "test_a_directive_is_heard_once_and_in_order_and_a_server_that_is_gone_is_not_asked_again",
         ),
     ),
     Trap(
         "the stream of events drops silently, and loses what happened around a restart",
         (
-            "telemetry/test_prefect_collector.py::test_a_cut_connection_is_noticed_told_and_costs_nothing",
-            "telemetry/test_prefect_collector.py::test_what_happened_while_nobody_collected_is_caught_up",
+            "telemetry/prefect/test_collector.py::test_a_cut_connection_is_noticed_told_and_costs_nothing",
+            "telemetry/prefect/test_collector.py::test_what_happened_while_nobody_collected_is_caught_up",
         ),
     ),
     Trap(
         "SQLite answers 503 when two writes meet",
-        ("flows/test_prefect_api_errors.py::test_a_busy_server_is_asked_until_it_answers",),
+        ("flows/prefect/test_api_errors.py::test_a_busy_server_is_asked_until_it_answers",),
     ),
     Trap(
         "there is one credential for reading and writing",
         (
-            "flows/test_up.py::test_the_agent_holds_no_prefect_credential",
-            "flows/test_up.py::test_the_agent_refuses_to_start_with_a_credential",
+            "flows/controller/test_up.py::test_the_agent_holds_no_prefect_credential",
+            "flows/controller/test_up.py::test_the_agent_refuses_to_start_with_a_credential",
         ),
     ),
     Trap(
         "with `force` everything is accepted",
-        ("flows/test_prefect_api_errors.py::test_nothing_is_ever_forced", NEVER, MATRIX),
+        ("flows/prefect/test_api_errors.py::test_nothing_is_ever_forced", NEVER, MATRIX),
     ),
 )
 
@@ -308,15 +309,14 @@ def test_a_late_word_on_the_attempt_before_is_not_the_end_of_the_retry() -> None
 # -- on the server ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def targets(prefect_server: PrefectServer) -> LeverTargets:
-    """The pool that no worker serves."""
-    targets = LeverTargets(server=prefect_server)
+@pytest.fixture(params=["fake_server", pytest.param("prefect_server", marks=pytest.mark.prefect)])
+def targets(request: pytest.FixtureRequest) -> LeverTargets:
+    """The pool that no worker serves, on the fake and on the real server: the traps are there on both."""
+    targets = LeverTargets(server=request.getfixturevalue(request.param))
     targets.open()
     return targets
 
 
-@pytest.mark.prefect
 def test_prefect_would_execute_twice_what_is_moved_while_it_runs(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
         raw, ours = await targets.run(api, *RUNNING), await targets.run(api, *RUNNING)
@@ -340,7 +340,6 @@ def test_prefect_would_execute_twice_what_is_moved_while_it_runs(targets: LeverT
     targets.ask(work)
 
 
-@pytest.mark.prefect
 def test_a_run_is_moved_back_to_where_it_was_not_to_where_it_was_expected(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
         run_id, lever = await targets.run(api), RescheduleLever(api)
@@ -358,7 +357,6 @@ def test_a_run_is_moved_back_to_where_it_was_not_to_where_it_was_expected(target
     targets.ask(work)
 
 
-@pytest.mark.prefect
 def test_a_cancellation_that_is_called_rejected_and_is_done_counts_as_done(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
         raw, ours = await targets.run(api), await targets.run(api)
@@ -378,7 +376,6 @@ def test_a_cancellation_that_is_called_rejected_and_is_done_counts_as_done(targe
     targets.ask(work)
 
 
-@pytest.mark.prefect
 def test_parameters_that_are_not_changed_stay(targets: LeverTargets) -> None:
     async def work(api: PrefectApi) -> None:
         deployment_id = await targets.deployment(

@@ -65,6 +65,12 @@ class Pager(LeverBench):
         )
 
 
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
+
 @pytest.fixture
 def pager(prefect_probe: PrefectProbe) -> Iterator[Pager]:
     receiver = Receiver()
@@ -72,7 +78,6 @@ def pager(prefect_probe: PrefectProbe) -> Iterator[Pager]:
     receiver.close()
 
 
-@pytest.mark.prefect
 def test_what_is_told_of_a_run_is_one_alert_and_is_resolved_once(pager: Pager) -> None:
     run_id, idempotency_key = pager.failed_run(), str(uuid4())
     assert "nobody was told" in pager.resolve(run_id, idempotency_key).reason
@@ -130,7 +135,6 @@ def test_a_note_on_what_stands_stays_and_a_tombstone_goes_in_time(name: str, not
     assert useless(f"pilotage_{name}", note, NOW) is gone
 
 
-@pytest.mark.prefect
 def test_old_notes_are_taken_out_of_prefect_and_nothing_else(prefect_probe: PrefectProbe) -> None:
     old, new, foreign = str(uuid4()), str(uuid4()), f"of_pilotage_somebody_{uuid4().hex}"
     now = datetime.now(UTC)

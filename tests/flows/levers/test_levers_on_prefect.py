@@ -1,12 +1,11 @@
-"""Each lever on the real server: execute, verify, undo, a repeated mark, a target that has moved on.
+"""Each lever on the fake server: execute, verify, undo, a repeated mark, a target that has moved on.
 
-Runs are moved through their states by hand wherever a process is not the point.
+Runs are moved through their states by hand. What a worker does is in `test_levers_with_a_worker.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from prefect.states import Completed, Crashed, Failed, Pending, Running
+from tests.flows.conftest import PrefectProbe
 from tests.flows.lever_bench import FAR, holds_on, worker_has_released
 from tests.flows.lever_bench import LeverBench as LeverBench
 
@@ -38,27 +38,17 @@ from pilotage.planner.actions.types import (
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
-pytestmark = pytest.mark.prefect
+
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
 
 T = TypeVar("T")
 
 
 # -- retry ------------------------------------------------------------------------------------------------
-
-
-def test_a_crashed_run_is_retried_in_place_and_recovers(bench: LeverBench, idempotency_key: str) -> None:
-    run_id = bench.prefect_probe.start("settle-trades/demo", die_once=True)
-    assert bench.prefect_probe.ended(run_id).state_type is not None
-    bench.wait_for_worker(run_id)
-    assert bench.state_name(run_id) == "Crashed"
-    action = RetryRun(run_id=run_id)
-    delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
-    assert delivery.effect is Effect.DONE, delivery
-    check = bench.verified(action, delivery, idempotency_key)
-    assert check.judgement is Judgement.VERIFIED, check
-    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
-    assert bench.prefect_probe.run(run_id).run_count == 2
-    assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
 def test_a_repeated_retry_has_no_second_effect(bench: LeverBench, idempotency_key: str) -> None:
@@ -146,22 +136,6 @@ def test_a_run_that_no_worker_reports_is_retried_after_the_grace(
 
 
 # -- resize -----------------------------------------------------------------------------------------------
-
-
-def test_a_run_out_of_memory_is_given_more_and_recovers(bench: LeverBench, idempotency_key: str) -> None:
-    run_id = bench.prefect_probe.start("build-features/demo", needs_mb=160)
-    ended = bench.prefect_probe.ended(run_id).state
-    assert ended is not None
-    assert "MemoryError" in str(ended.message)
-    bench.wait_for_worker(run_id)
-    action = ResizeRun(run_id=run_id, memory_mb=192)
-    delivery = bench.execute(action, idempotency_key, expected=str(ended.id))
-    assert delivery.effect is Effect.DONE, delivery
-    assert (delivery.before, delivery.after["memory_mb"]) == ({"memory_mb": None}, 192)
-    check = bench.verified(action, delivery, idempotency_key)
-    assert check.judgement is Judgement.VERIFIED, check
-    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
-    assert bench.prefect_probe.run(run_id).run_count == 2
 
 
 class _DiesAt(PrefectApi):
@@ -401,20 +375,6 @@ def test_a_waiting_run_is_cancelled_and_its_schedule_restored(
     assert bench.prefect_probe.run(run_id).next_scheduled_start_time == due
     assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
     assert bench.state_name(run_id) == "Scheduled"
-
-
-def test_a_running_run_is_cancelled_by_its_worker(bench: LeverBench, idempotency_key: str) -> None:
-    run_id = bench.prefect_probe.start("long-report/demo", seconds=120)
-    deadline = time.monotonic() + 60
-    while bench.state_name(run_id) != "Running":
-        assert time.monotonic() < deadline, bench.state_name(run_id)
-        time.sleep(0.3)
-    action = CancelRun(run_id=run_id)
-    delivery = bench.execute(action, idempotency_key)
-    assert delivery.effect is Effect.DONE, delivery
-    assert bench.verified(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
-    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
-    assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
 def test_a_run_that_is_over_is_not_cancelled(bench: LeverBench, idempotency_key: str) -> None:

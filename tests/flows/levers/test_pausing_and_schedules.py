@@ -1,9 +1,8 @@
-"""A schedule makes runs with the releases we pin; a quarantine stops it and undo brings it back."""
+"""A quarantine stops a schedule and undo brings it back; on the fake server, whose scheduler the contract holds."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -25,7 +24,12 @@ from pilotage.flows.prefect.models import RunView
 from pilotage.planner.actions.types import PauseDeployment
 from pilotage.telemetry.facts import StateType
 
-pytestmark = pytest.mark.prefect
+
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
 
 T = TypeVar("T")
 
@@ -74,14 +78,6 @@ def asked(work: Callable[[PrefectApi], Awaitable[T]]) -> T:
             return await work(api)
 
     return asyncio.run(inside())
-
-
-def test_the_scheduler_makes_runs_by_itself(prefect_probe: PrefectProbe, scheduled: str) -> None:
-    # nobody asks for them: with an SQLAlchemy that Prefect's metadata admits, none ever came
-    deadline = time.monotonic() + 150
-    while not waiting(scheduled):
-        assert time.monotonic() < deadline, "the scheduler has made no run"
-        time.sleep(1)
 
 
 def test_a_quarantined_deployment_has_no_runs_ahead_and_gets_them_back(

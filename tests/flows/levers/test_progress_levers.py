@@ -1,4 +1,4 @@
-"""Levers on runs that are under way or in trouble, on the real server: retries, trees, remediations, directives,
+"""Levers on runs that are under way or in trouble, on the fake server: retries, trees, remediations, directives,
 suspension. Runs are moved through their states by hand wherever a process is not the point.
 """
 
@@ -9,13 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.states import Completed, Failed, Pending, Running
-from tests.conftest import PrefectServer
 from tests.flows.conftest import PrefectProbe
 from tests.flows.lever_bench import FAR, LeverBench
 
@@ -34,7 +32,12 @@ from pilotage.planner.actions.types import (
     SuspendRun,
 )
 
-pytestmark = pytest.mark.prefect
+
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
 
 HOUR = timedelta(hours=1)
 
@@ -270,62 +273,6 @@ def test_no_deployment_is_started_that_its_owner_did_not_offer(
 
 
 # -- directives ------------------------------------------------------------------------------------------------
-
-STEERED_FLOW = """
-import sys, time
-from prefect import flow, task
-from pilotage.flows import steered
-
-@task
-def step(number):
-    return number
-
-@flow
-def listens():
-    with steered() as pilot:
-        print("RUN", __import__("prefect.runtime", fromlist=["flow_run"]).flow_run.id, flush=True)
-        deadline = time.monotonic() + 60
-        number = 0
-        while time.monotonic() < deadline:
-            number += 1
-            step(number)
-            if "drain" in pilot.heard():
-                return number
-            time.sleep(0.2)
-    raise RuntimeError("nobody said anything")
-
-listens()
-"""
-
-
-def test_a_flow_that_listens_hears_a_directive_between_its_tasks(
-    bench: LeverBench, idempotency_key: str, prefect_server: PrefectServer, tmp_path: Path
-) -> None:
-    script = tmp_path / "listens.py"
-    script.write_text(STEERED_FLOW)
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        env=prefect_server.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        run_id = process.stdout.readline().split()[1]
-        action = SendDirective(run_id=run_id, directive=Directive.DRAIN)
-        delivery = bench.execute(action, idempotency_key)
-        assert delivery.effect is Effect.DONE, delivery
-        assert bench.verified(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
-        assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-    finally:
-        process.kill()
-        process.wait()
-    assert bench.prefect_probe.run(run_id).state_type is not None
-    assert bench.state_name(run_id) == "Completed"
-    assert bench.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
 def test_a_directive_is_sent_once_and_taken_back_once(bench: LeverBench, idempotency_key: str) -> None:

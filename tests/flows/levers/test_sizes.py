@@ -1,4 +1,4 @@
-"""A run gets its size before it starts, on the real server: once, verified, undone, and never below its deployment's."""
+"""A run gets its size before it starts, on the fake server: once, verified, undone, and never below its deployment's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.planner.actions.types import SizeRun
 
-pytestmark = pytest.mark.prefect
+
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
 
 OWN = 256
 

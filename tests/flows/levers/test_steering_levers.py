@@ -1,4 +1,4 @@
-"""The further levers on the real server: each executes, verifies, undoes, repeats without a second effect, and
+"""The further levers on the fake server: each executes, verifies, undoes, repeats without a second effect, and
 leaves a target alone that has moved on. No process is needed: runs are moved through their states by hand.
 """
 
@@ -36,13 +36,18 @@ from pilotage.planner.actions.types import (
 )
 from pilotage.telemetry.facts import StateType
 
-pytestmark = pytest.mark.prefect
+
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
 
 HOUR = timedelta(hours=1)
 POOL = "steered"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def steered_pool(prefect_probe: PrefectProbe) -> str:
     """A pool of our own that no worker serves, with the queues a, b and c."""
     prefect_probe.server.embedded.create_pool(POOL, queues=("a", "b", "c"), concurrency_limit=9)

@@ -47,8 +47,6 @@ from pilotage.planner.actions.types import (
 )
 from pilotage.telemetry.errors import OrchestratorError
 
-pytestmark = pytest.mark.prefect
-
 CHANGES = 30
 BOTH = {"type": "object", "properties": {"size": {"type": "integer"}, "more": {"type": "integer"}}}
 
@@ -248,8 +246,9 @@ async def patient(work: Callable[[], Awaitable[Delivery]]) -> Delivery:
 
 
 @pytest.fixture
-def world(prefect_server: PrefectServer) -> World:
-    targets = LeverTargets(server=prefect_server)
+def world(fake_server: PrefectServer) -> World:
+    """The fake; the long run below is on the real server."""
+    targets = LeverTargets(server=fake_server)
     targets.open()
     return World(targets=targets)
 
@@ -307,9 +306,13 @@ def test_what_a_change_of_ours_stands_on_is_not_changed_again_before_it_is_back(
     world.targets.ask(work)
 
 
+@pytest.mark.prefect
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_whatever_is_rolled_everything_is_left_as_it_was(world: World) -> None:
+def test_whatever_is_rolled_everything_is_left_as_it_was(prefect_server: PrefectServer) -> None:
+    targets = LeverTargets(server=prefect_server)
+    targets.open()
+    world = World(targets=targets)
     total = {"sequences": 0, "made": 0, "refused": 0, "waited": 0, "overlapping": 0}
     wrong: list[str] = []
     with busy(world):

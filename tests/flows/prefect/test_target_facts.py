@@ -25,6 +25,12 @@ from pilotage.policies.types import TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 
 
+@pytest.fixture(scope="module")
+def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+    """The fake: what is looked at is protocol and decision, no process."""
+    return fake_floor
+
+
 @pytest.mark.parametrize(
     ("deployment", "run", "env", "tier", "team"),
     [

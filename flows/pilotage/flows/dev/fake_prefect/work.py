@@ -1,0 +1,67 @@
+"""Which runs a worker is handed, and how the ranks of queues move."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from pilotage.flows.dev.fake_prefect.records import Json, Run
+from pilotage.flows.dev.fake_prefect.tables import Tables
+
+OCCUPYING = ("RUNNING", "PENDING")
+"""Types of state in which a run takes a place of its queue and pool."""
+
+
+def handed_out(
+    tables: Tables, pool: Json, names: Collection[str] | None, before: datetime | None, *, limit: int
+) -> list[Run]:
+    """Return the due runs that a worker of the pool may take now, first served first.
+
+    The queues are served in the order of their ranks; each gives at most its free places, the pool at most its own.
+    """
+    if pool["is_paused"]:
+        return []
+    queues = tables.queues_of(pool["name"])
+    busy: dict[str, int] = {queue["id"]: 0 for queue in queues}
+    for state_type in OCCUPYING:
+        for run in tables.by_type[state_type].values():
+            if run.work_queue_id in busy:
+                busy[run.work_queue_id] += 1
+    waiting: dict[str, list[Run]] = {queue["id"]: [] for queue in queues}
+    for run in tables.by_type["SCHEDULED"].values():
+        due = run.next_scheduled_start_time
+        # a run that retries in its own process is nobody's to start
+        anybodys = run.work_queue_id in waiting and run.policy["retry_type"] != "in_process"
+        if anybodys and (before is None or (due is not None and due <= before)):
+            waiting[run.work_queue_id or ""].append(run)
+    paths = _paths(pool["concurrency_limit"], sum(busy.values()), limit)
+    found: list[Run] = []
+    for queue in queues:
+        if queue["is_paused"] or (names is not None and queue["name"] not in names):
+            continue
+        runs = sorted(
+            waiting[queue["id"]], key=lambda run: (run.next_scheduled_start_time or run.created, run.id)
+        )
+        found += runs[: _paths(queue["concurrency_limit"], busy[queue["id"]], limit)]
+    return found[:paths]
+
+
+def _paths(limit: int | None, taken: int, most: int) -> int:
+    return most if limit is None else min(most, max(0, limit - taken))
+
+
+def reranked(queues: list[Json], queue_id: str, rank: int) -> None:
+    """Give one queue a rank. Ranks are unique: those that stand in its way move down by as little as will do.
+
+    `queues` are all of the pool. As Prefect does it: a queue whose new rank is behind all others keeps it.
+    """
+    others = sorted((each for each in queues if each["id"] != queue_id), key=lambda each: each["priority"])
+    moved = next(each for each in queues if each["id"] == queue_id)
+    moved["priority"] = rank
+    for index, each in enumerate(others):
+        if each["priority"] >= rank:
+            others.insert(index, moved)
+            break
+    last = 0
+    for each in others:
+        last = each["priority"] = max(each["priority"], last + 1)
