@@ -13,14 +13,17 @@ import httpx
 
 from pilotage.telemetry.errors import OrchestratorError
 
-TRIES = 7
-"""Askings of one request, about 13 s in all: SQLite answers 503 while it is locked."""
+WITHIN = timedelta(minutes=1)
+"""How long one request is asked again, unless told otherwise: SQLite answers 503 while it is locked."""
+LONGEST_PAUSE = 5.0
+"""Seconds between two askings, at most."""
 
 
 class Bridge:
     """A context manager around one HTTP client."""
 
-    def __init__(self, api_url: str, auth_string: str) -> None:
+    def __init__(self, api_url: str, auth_string: str, *, within: timedelta = WITHIN) -> None:
+        self._within = within.total_seconds()
         user, _, password = auth_string.partition(":")
         self._client = httpx.Client(base_url=api_url, auth=(user, password), timeout=30)
 
@@ -62,17 +65,18 @@ class Bridge:
         return found
 
     def _json(self, method: str, path: str, **more: Any) -> Any:
-        problem = ""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(0.1 * 2**attempt)
+        problem, pause, began = "", 0.1, time.monotonic()
+        while not problem or time.monotonic() - began < self._within:
+            if problem:
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             try:
                 answer = self._client.request(method, path, **more)
             except httpx.TransportError as exc:
                 problem = repr(exc)
                 continue
             if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                problem = answer.text[:300]
+                problem = answer.text[:300] or "503"
                 continue
             if answer.is_error:
                 raise OrchestratorError(
@@ -80,5 +84,5 @@ class Bridge:
                 )
             return answer.json()
         raise OrchestratorError(
-            f"Asking Prefect for {path}: no answer in {TRIES} tries ({problem}).", transient=True
+            f"Asking Prefect for {path}: no answer within {self._within:.0f} s ({problem}).", transient=True
         )

@@ -22,7 +22,7 @@ from typing import Any
 
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.paths import StatePaths
-from pilotage.flows.demo.client import Bridge
+from pilotage.flows.demo.client import WITHIN, Bridge
 from pilotage.flows.demo.fake_services import World
 from pilotage.flows.demo.patience import FIRST_RUN, HISTORY, SERVER_START, Patience
 from pilotage.flows.demo.scenarios import ACTS, Act, Observation, belongs, row_of
@@ -145,7 +145,9 @@ class DemoRunner:
     def play(self) -> list[dict[str, Any]]:
         """The rows of the result; see `acts.row_of`."""
         with (
-            Bridge(self.prefect.api_url, self.prefect.auth_string) as bridge,
+            Bridge(
+                self.prefect.api_url, self.prefect.auth_string, within=self.patience.scaled(WITHIN)
+            ) as bridge,
             self.phases.phase("tell the stories"),
         ):
             return self._play(bridge)

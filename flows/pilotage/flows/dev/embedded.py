@@ -39,8 +39,8 @@ _START_WITHIN = timedelta(seconds=240)
 _STOP_WITHIN = 8.0
 """Seconds that a process group gets between SIGTERM and SIGKILL."""
 _TAIL_LINES = 25
-_TRIES = 6
-"""Askings of a server that is busy: 0.2 s to 6.4 s apart."""
+_TRIES = 8
+"""Askings of a server that is busy: 0.2 s to 13 s apart."""
 
 
 @dataclass(slots=True, kw_only=True)
