@@ -14,7 +14,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Scheduled
 from tests.conftest import PrefectServer, PrefectWorker
-from tests.flows.fake_floor import a_fake_server
+from tests.flows.fake_server import a_fake_server
 from tests.flows.lever_bench import LeverBench
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ def fake_server() -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="module")
-def fake_floor() -> Iterator[PrefectProbe]:
+def fake_probe() -> Iterator[PrefectProbe]:
     """The shipped deployments on a fake Prefect of the module's own, without a worker."""
     with a_fake_server() as server:
         yield PrefectProbe(server)

@@ -40,9 +40,9 @@ from pilotage.telemetry.facts import StateType
 
 
 @pytest.fixture(scope="module")
-def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+def prefect_probe(fake_probe: PrefectProbe) -> PrefectProbe:
     """The fake: what is looked at is protocol and decision, no process."""
-    return fake_floor
+    return fake_probe
 
 
 T = TypeVar("T")

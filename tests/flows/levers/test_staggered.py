@@ -39,9 +39,9 @@ class Unserved(LeverBench):
 
 
 @pytest.fixture(scope="module")
-def prefect_probe(fake_floor: PrefectProbe) -> PrefectProbe:
+def prefect_probe(fake_probe: PrefectProbe) -> PrefectProbe:
     """The fake: what is looked at is protocol and decision, no process."""
-    return fake_floor
+    return fake_probe
 
 
 @pytest.fixture(scope="module")
