@@ -15,14 +15,14 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from tests.notebooks.floor_facts import PrefectProbe, write
+from tests.notebooks.queue_facts import PrefectProbe, write
 
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.paths import STORE_FILE, STORE_SOCKET, socket_path
 from pilotage.telemetry.store.socket import StoreServer
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-QUEUE_STATE = NOTEBOOKS / "01_the_floor.ipynb"
+QUEUE_STATE = NOTEBOOKS / "01_queue_state.ipynb"
 PNG = b"\x89PNG\r\n"
 CELL_TIMEOUT = 60
 """Seconds; the slowest cell, which imports matplotlib, takes three on a busy machine."""

@@ -190,7 +190,7 @@ def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: Cons
         await until(pilot, lambda: app.query_one(Inbox).row_count == 1, "the inbox")
         await pilot.press("f3", "enter")
         await until(pilot, lambda: "Over time" in seen(app, "#card"), "the run over time")
-        for key, pane in (("f4", "#floor"), ("f5", "#incidents"), ("f6", "#forecast")):
+        for key, pane in (("f4", "#queues"), ("f5", "#incidents"), ("f6", "#forecast")):
             await pilot.press(key)
             await until(pilot, partial(lambda p: bool(seen(app, p).strip()), pane), pane)
         await pilot.press("f1")

@@ -26,7 +26,7 @@ from pilotage.policies.identity.users import IdentityBook
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 PASSWORD = "a word that nobody guesses"
-VIEWS = ("chat/new", "chat/floor", "inbox", "incidents", "floor", "forecast", "kpi", "audit")
+VIEWS = ("chat/new", "chat/floor", "inbox", "incidents", "queues", "forecast", "kpi", "audit")
 REFUSED = "Failed to load resource"
 """What a browser says of every answer that is not 200; who is refused on purpose knows it."""
 
@@ -263,7 +263,7 @@ def test_what_runs_write_is_never_markup_nor_a_link(scene: Scene, ann: Page) -> 
         f"run/{run_id}",
         f"proposal/{row['proposal_id']}",
         "incidents",
-        "floor",
+        "queues",
         "inbox",
         "chat/floor",
     )

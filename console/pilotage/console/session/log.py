@@ -73,8 +73,8 @@ class EventLog:
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.execute(
-                "INSERT OR IGNORE INTO threads VALUES (?, ?, ?, ?)",
-                (ACTIVITY_FEED, "The floor", "pilotage", _now()),
+                "INSERT INTO threads VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET title = excluded.title",
+                (ACTIVITY_FEED, "Activity", "pilotage", _now()),
             )
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(

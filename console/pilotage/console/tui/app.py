@@ -33,7 +33,7 @@ WIDE = 110
 REFRESH = 3.0
 """Seconds between two looks at what is shown on the right."""
 DETECTORS: Mapping[str, tuple[str, ...]] = {
-    "floor": ("status", "queue"),
+    "queues": ("status", "queue"),
     "incidents": ("incidents",),
     "forecast": ("forecast", "kpi"),
 }
@@ -65,7 +65,7 @@ class Bridge(App[None]):
         Binding("f1", "talk", "Talk"),
         Binding("f2", "look('card')", "Card"),
         Binding("f3", "look('inbox')", "Inbox"),
-        Binding("f4", "look('floor')", "Floor"),
+        Binding("f4", "look('queues')", "Queues"),
         Binding("f5", "look('incidents')", "Inc"),
         Binding("f6", "look('forecast')", "Risk"),
         Binding("f7", "write('approve')", "Yes"),

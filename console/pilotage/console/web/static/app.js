@@ -6,13 +6,13 @@ import { button } from "./card.js";
 import { prefectAt } from "./links.js";
 import { cards, me, setMe, sleeping, snoozed } from "./state.js";
 import { follow } from "./stream.js";
-import { auditView, floorView, forecastView, inboxView, incidentsView, kpiView, storyView } from "./views.js";
+import { auditView, queuesView, forecastView, inboxView, incidentsView, kpiView, storyView } from "./views.js";
 
 const VIEWS = [
   { name: "chat", key: "c", words: "Chat", open: chatView },
   { name: "inbox", key: "i", words: "Inbox", open: inboxView },
   { name: "incidents", key: "n", words: "Incidents", open: incidentsView },
-  { name: "floor", key: "f", words: "Floor", open: floorView },
+  { name: "queues", key: "f", words: "Queues", open: queuesView },
   { name: "forecast", key: "r", words: "Forecast", open: forecastView },
   { name: "kpi", key: "k", words: "Numbers", open: kpiView },
   { name: "audit", key: "a", words: "Audit", open: auditView },

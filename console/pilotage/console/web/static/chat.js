@@ -8,8 +8,8 @@ import { markdown } from "./markdown.js";
 import { cards, me } from "./state.js";
 import { history } from "./stream.js";
 
-const FLOOR = "floor";
-const QUESTIONS = ["How is the floor?", "What failed in the last day?", "/inbox", "/forecast", "/help"];
+const ACTIVITY_FEED = "floor"; // its id in stored conversations
+const QUESTIONS = ["How are the queues?", "What failed in the last day?", "/inbox", "/forecast", "/help"];
 const NEAR = 160; // pixels from the end within which new words are scrolled into view
 
 /** The chat view of one thread, or of the newest. Returns what the page calls while it is shown. */
@@ -31,7 +31,7 @@ export async function chatView(view, thread, params) {
   let found = [];
   let current = null;
   await listThreads();
-  current = thread === "new" ? null : thread ?? found.find((each) => each.id !== FLOOR && each.by === me.name)?.id ?? null;
+  current = thread === "new" ? null : thread ?? found.find((each) => each.id !== ACTIVITY_FEED && each.by === me.name)?.id ?? null;
   let conversation = null;
   let waiting = [];
   let loading = current !== null;

@@ -1,4 +1,4 @@
-// The views beside the chat: what waits for a person, what happened, how the floor stands, what may come.
+// The views beside the chat: what waits for a person, what happened, how the queues stand, what may come.
 import { at, get, post } from "./api.js";
 import { block, story } from "./blocks.js";
 import { button, cardView, refresh } from "./card.js";
@@ -64,7 +64,7 @@ function delayed(act) {
   };
 }
 
-export const floorView = board("Floor", [["Runs by deployment", "/api/draw/runs", { offset: new Date().getTimezoneOffset() }]], ["status", "queue", "runs"],
+export const queuesView = board("Queues", [["Runs by deployment", "/api/draw/runs", { offset: new Date().getTimezoneOffset() }]], ["status", "queue", "runs"],
   { ask: { query: "hours", words: "Hours drawn", choices: [2, 1, 8, 24, 168] }, every: 10_000 }); // runs come and go without any decision
 export const forecastView = board("Forecast", [["The riskiest of the next runs", "/api/draw/forecast"]], ["forecast"], { every: 30_000 });
 export const kpiView = board("Numbers", [], ["kpi"], { ask: { command: "kpi", words: "Days", choices: [7, 1, 30, 90] } });
