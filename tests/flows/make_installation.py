@@ -27,7 +27,8 @@ from tests.flows.running_controller import RunningController, eventually, runnin
 from pilotage.console.session.log import EventLog
 from pilotage.flows.dev.embedded import EmbeddedPrefect
 from pilotage.planner.actions.types import Action, HoldQueue, RetryRun, target_of
-from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
+from pilotage.planner.llm.scripted.demo_replies import demo_script
+from pilotage.planner.llm.scripted.server import ScriptedLLM
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.ledger.protocol import Status

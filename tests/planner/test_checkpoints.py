@@ -20,7 +20,8 @@ from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.checkpoints import Checkpoints, PostgresCheckpoints, SqliteCheckpoints, checkpoints_at
 from pilotage.planner.llm.openai import OpenAIModel
-from pilotage.planner.llm.scripted.server import ScriptedLLM, text
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import text
 from pilotage.telemetry.errors import CheckpointError, ConfigError
 from pilotage.telemetry.store.duckdb import DuckDBStore
 

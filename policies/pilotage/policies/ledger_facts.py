@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from pilotage.policies.types import Identity, Mode, Vote
@@ -57,3 +58,15 @@ class LedgerFacts:
     waiting_alike: int = 0
     """Other proposals of the same kind for the same target that wait for approvals now: an agent's are counted
     against whoever's, a person's against their own, so that what an agent asked can be edited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """One action that counts against budgets."""
+
+    at: datetime
+    kind: str
+    target: str
+    run_id: str
+    deployment_id: str
+    fingerprint: str

@@ -20,7 +20,8 @@ from textual.pilot import Pilot
 from pilotage.console.tui.app import Bridge
 from pilotage.console.tui.panes import Inbox
 from pilotage.flows.config.credentials import PREFECT_KEYS
-from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
+from pilotage.planner.llm.scripted.demo_replies import demo_script
+from pilotage.planner.llm.scripted.server import ScriptedLLM
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
 THREAD = "t-story"

@@ -12,7 +12,8 @@ from pilotage.console.session.engine import Engine
 from pilotage.console.session.events import Event
 from pilotage.console.session.log import EventLog
 from pilotage.console.session.services import services_for, user_with
-from pilotage.planner.llm.scripted.server import ScriptedLLM, text, tool
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import text, tool
 
 SETTINGS = """
 [llm]

@@ -21,7 +21,8 @@ from tests.console.browser import Page, chromium, needs_browser, serving
 from tests.flows.conftest import PrefectProbe
 from tests.flows.running_controller import SCRIPTED_MODEL, RunningController, eventually, running_controller
 
-from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
+from pilotage.planner.llm.scripted.demo_replies import demo_script
+from pilotage.planner.llm.scripted.server import ScriptedLLM
 from pilotage.policies.identity.users import IdentityBook
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]

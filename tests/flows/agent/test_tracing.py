@@ -26,7 +26,8 @@ from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.llm.budget import Budget
 from pilotage.planner.llm.openai import OpenAIModel
-from pilotage.planner.llm.scripted.server import Script, ScriptedLLM, status, text, tool
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import Script, status, text, tool
 from pilotage.planner.llm.tracing import (
     FOREIGN_TRACERS,
     Send,

@@ -12,7 +12,7 @@ from tests.conftest import PrefectServer
 from tests.flows.conftest import PrefectProbe
 from tests.flows.running_controller import RunningController, eventually, running_controller
 
-from pilotage.flows.controller.state_directory import loose_paths
+from pilotage.flows.config.state_directory import loose_paths
 
 pytestmark = pytest.mark.prefect
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
-from pilotage.flows.controller.state_directory import loose_paths, prepare_state_directory
+from pilotage.flows.config.state_directory import loose_paths, prepare_state_directory
 from pilotage.telemetry.errors import ConfigError
 
 

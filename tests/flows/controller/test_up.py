@@ -24,7 +24,8 @@ from pilotage.flows.api.publishing import begin_with
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.checkpoints import signer_of
 from pilotage.planner.actions.types import RetryRun
-from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
+from pilotage.planner.llm.scripted.demo_replies import demo_script
+from pilotage.planner.llm.scripted.server import ScriptedLLM
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of

@@ -19,7 +19,8 @@ from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.demo_replies import demo_script
-from pilotage.planner.llm.scripted.server import ScriptedLLM, cut, hang, status, text, tool
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import cut, hang, status, text, tool
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.telemetry.facts import DecisionFact
 from pilotage.telemetry.queries import runs as run_queries

@@ -28,7 +28,8 @@ from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.checkpoints import SqliteCheckpoints
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.protocol import CHARS_PER_TOKEN
-from pilotage.planner.llm.scripted.server import ScriptedLLM, hang, text, tool
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import hang, text, tool
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
 SECRET = "ghp_abcdefghijklmnopqrstuvwxyz012345"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotage.planner.detect.remedy import Remedy, RemedyContext, RemedyCosts, choose, expected_costs
+from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose, expected_costs
 from pilotage.planner.findings import Cure
+from pilotage.planner.parameters import RemedyCosts
 
 AGAIN = {Remedy.RETRY_NOW, Remedy.RETRY_LATER}
 COSTS = st.builds(

@@ -21,7 +21,8 @@ from pilotage.planner.llm.budget import (
     attribute_cost,
 )
 from pilotage.planner.llm.openai import OpenAIModel
-from pilotage.planner.llm.scripted.server import ScriptedLLM, cut, status, text
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import cut, status, text
 from pilotage.telemetry.errors import ModelError
 
 CASE = "i-0123456789ab"

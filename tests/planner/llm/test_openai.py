@@ -15,17 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pilotage.planner.llm.openai import DOWN_FOR, STRUCTURED_OUTPUT_STRATEGIES, OpenAIModel
 from pilotage.planner.llm.protocol import Reply, Token
-from pilotage.planner.llm.scripted.server import (
-    ScriptedLLM,
-    Step,
-    cut,
-    hang,
-    html,
-    malformed,
-    status,
-    text,
-    tool,
-)
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import Step, cut, hang, html, malformed, status, text, tool
 from pilotage.telemetry.errors import ModelError
 
 

@@ -15,7 +15,8 @@ from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.llm.budget import Budget, LlmBudget
 from pilotage.planner.llm.openai import OpenAIModel
-from pilotage.planner.llm.scripted.server import ScriptedLLM, Step, status, text, tool
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import Step, status, text, tool
 from pilotage.planner.llm.usage import Meter, usage
 from pilotage.telemetry.store.duckdb import DuckDBStore
 

@@ -24,8 +24,8 @@ from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.llm.budget import Budget, LlmBudget
 from pilotage.planner.llm.openai import OpenAIModel
-from pilotage.planner.llm.scripted.server import (
-    ScriptedLLM,
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import (
     Step,
     cut,
     events,

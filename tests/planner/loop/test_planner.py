@@ -15,7 +15,8 @@ from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.demo_replies import demo_script
-from pilotage.planner.llm.scripted.server import ScriptedLLM, Step, status, text
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import Step, status, text
 from pilotage.telemetry.errors import StoreError
 from pilotage.telemetry.facts import DecisionFact, DeploymentFact, StateType
 from pilotage.telemetry.forecasts import Forecast

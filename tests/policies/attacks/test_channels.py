@@ -17,7 +17,8 @@ from tests.telemetry.samples import a_log, a_run
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.llm.openai import OpenAIModel
-from pilotage.planner.llm.scripted.server import ScriptedLLM, Step, text, tool
+from pilotage.planner.llm.scripted.server import ScriptedLLM
+from pilotage.planner.llm.scripted.steps import Step, text, tool
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.ledger.facts import tainted

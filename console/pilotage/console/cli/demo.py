@@ -183,7 +183,8 @@ def _language_model(llm: str | None) -> Iterator[str]:
     if llm != "scripted":
         yield llm or ""
         return
-    from pilotage.planner.llm.scripted.server import ScriptedLLM, demo_script
+    from pilotage.planner.llm.scripted.demo_replies import demo_script
+    from pilotage.planner.llm.scripted.server import ScriptedLLM
 
     with ScriptedLLM(demo_script) as scripted:
         yield scripted.base_url

@@ -24,11 +24,11 @@ from pilotage.flows.api.queries import QueryEndpoints
 from pilotage.flows.api.server import ApiServer
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
+from pilotage.flows.config.state_directory import prepare_state_directory
 from pilotage.flows.controller.checkpoints import CheckpointSigner, signer_of
 from pilotage.flows.controller.greeting import Start, greeting, read_watched
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
-from pilotage.flows.controller.state_directory import prepare_state_directory
 from pilotage.flows.controller.supervisor import keep_agent
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotage.flows.config.paths import StatePaths
-from pilotage.flows.controller.state_directory import prepare_state_directory
+from pilotage.flows.config.state_directory import prepare_state_directory
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.roles import Role
 

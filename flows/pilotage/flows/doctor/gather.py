@@ -15,7 +15,7 @@ from pilotage.flows.api.client import token_for, token_path
 from pilotage.flows.api.offline_ledger import reading_ledger
 from pilotage.flows.config.paths import StatePaths, paths, runner_of
 from pilotage.flows.config.settings import LLMSettings, Settings, load_settings
-from pilotage.flows.controller.state_directory import check_state_directory, loose_paths, permissions_of
+from pilotage.flows.config.state_directory import check_state_directory, loose_paths, permissions_of
 from pilotage.flows.doctor.checks import numbers
 from pilotage.flows.doctor.facts import (
     DeploymentFacts,

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from pilotage.planner.findings import Cure
+from pilotage.planner.parameters import RemedyCosts
 
 
 class Remedy(StrEnum):
@@ -34,31 +33,6 @@ class Remedy(StrEnum):
     """A person decides."""
     NOTHING = "nothing"
     """It has not failed."""
-
-
-class RemedyCosts(BaseModel):
-    """What being wrong costs, in minutes of somebody's attention."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    wasted_attempt: float = Field(default=4, ge=0, le=10_000)
-    """Another attempt that fails as the last one did. Default 4."""
-    retry_permanent: float = Field(default=15, ge=0, le=10_000)
-    """A permanent error tried again: a wasted attempt, a worker that may go down, an owner who hears late. Default 15."""
-    retry_alive: float = Field(default=240, ge=0, le=100_000)
-    """A second execution beside one that is still running. Default 240."""
-    retry_same_size: float = Field(default=60, ge=0, le=10_000)
-    """A run that ran out of memory tried again at its size. Default 60."""
-    delay: float = Field(default=1.5, ge=0, le=10_000)
-    """Minutes of waiting for what seconds would have cured. Default 1.5."""
-    give_up_passing: float = Field(default=12, ge=0, le=10_000)
-    """A fault that would have passed, left lying. Default 12."""
-    wake_somebody: float = Field(default=5, ge=0, le=10_000)
-    """An owner who is told. Default 5."""
-    question: float = Field(default=8, ge=0, le=10_000)
-    """A person who has to look and decide. Default 8."""
-    watch: float = Field(default=7, ge=0, le=10_000)
-    """A run that is held until its death is proven. Default 7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

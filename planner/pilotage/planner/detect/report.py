@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pilotage.planner.detect.reasoning import EXAMPLES, Diagnosis, Line, parsed_lines, reason
-from pilotage.planner.detect.remedy import Remedy, RemedyContext, RemedyCosts, choose
+from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.findings import FailureClass
+from pilotage.planner.parameters import RemedyCosts
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.facts import StateType
 from pilotage.telemetry.redaction import quoted, redact

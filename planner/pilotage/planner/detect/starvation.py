@@ -11,7 +11,6 @@ from datetime import datetime
 from pilotage.planner.detect.failures import incident_id
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.playbooks.registry import busy_queue
 from pilotage.planner.remediation import deadline_of
 from pilotage.telemetry.facts import QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
@@ -52,6 +51,15 @@ def starved_queues(
             )
         )
     return found
+
+
+def busy_queue(starved: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
+    """The queue of higher priority that holds most slots of a full pool and wants more, or None."""
+    ahead = [q for q in queues if q.pool == starved.pool and q.priority < starved.priority and not q.paused]
+    if starved.pool_limit is None or sum(q.running for q in ahead) < starved.pool_limit:
+        return None
+    wanting = [q for q in ahead if q.waiting > 0 and q.running > 0]
+    return max(wanting, key=lambda q: (q.running, -q.priority, q.queue), default=None)
 
 
 def at_risk_runs(

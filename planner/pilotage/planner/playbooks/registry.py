@@ -7,7 +7,7 @@ is an input of every play that runs something again: a retry that it calls hopel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -27,6 +27,7 @@ from pilotage.planner.detect.reasoning import DEFAULT_CURE
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.run_risks import remediate_blocked_by_hold, remediate_fragile, remediate_orphaned
 from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
+from pilotage.planner.detect.starvation import busy_queue
 from pilotage.planner.findings import Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import (
@@ -39,7 +40,6 @@ from pilotage.planner.remediation import (
     run_of,
     words_of,
 )
-from pilotage.telemetry.facts import QueueFact
 
 BOOST = timedelta(seconds=1)
 """How far before the earliest waiting run a boosted one is put; queues are served by start time."""
@@ -253,15 +253,6 @@ def remediate_starved(s: Situation) -> Remediation:
         f"one slot comes free and the runs waiting in {name} get it for {words_of(s.parameters.reserve_hold)}"
     )
     return Remediation(wishes=(DesiredAction(action=reserve, effect=effect),))
-
-
-def busy_queue(starved: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
-    """The queue of higher priority that holds most slots of a full pool and wants more, or None."""
-    ahead = [q for q in queues if q.pool == starved.pool and q.priority < starved.priority and not q.paused]
-    if starved.pool_limit is None or sum(q.running for q in ahead) < starved.pool_limit:
-        return None
-    wanting = [q for q in ahead if q.waiting > 0 and q.running > 0]
-    return max(wanting, key=lambda q: (q.running, -q.priority, q.queue), default=None)
 
 
 def remediate_late(s: Situation) -> Remediation:

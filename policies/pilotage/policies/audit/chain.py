@@ -18,8 +18,8 @@ import sqlalchemy as sa
 
 from pilotage.policies.audit.checkpoints import Checkpoint, contradiction
 from pilotage.policies.audit.merkle import MerkleTree
+from pilotage.policies.audit.table import audit
 from pilotage.policies.json_values import plain, timestamp
-from pilotage.policies.ledger.schema import audit
 
 PREFIX = b"pilotage.audit.v1\0"
 GENESIS = "0" * 64

@@ -13,7 +13,7 @@ from pilotage.policies.gate.recorded import RecordedDecision, ledger_facts_from,
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.rows import filed_from
 from pilotage.policies.ledger.schema import outbox, outcomes, proposals, verdicts
-from pilotage.policies.replay.counterfactual import Admitted
+from pilotage.policies.ledger_facts import Admitted
 
 AT_ONCE = 1000
 """Rows that are fetched together."""

@@ -11,13 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pilotage.policies.audit.table import metadata
+
 WRITING = "pilotage_writing"
 """Execution option of a connection that will write: its transaction takes the write lock at once."""
 BUSY_TIMEOUT_S = 30
 """How long a transaction waits for another process's write."""
 SCHEMA_VERSION = 3
-
-metadata = sa.MetaData()
 
 proposals = sa.Table(
     "proposals",
@@ -170,19 +170,6 @@ switches = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
-)
-audit = sa.Table(
-    "audit",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("at", sa.Text, nullable=False),
-    sa.Column("event", sa.Text, nullable=False),
-    sa.Column("proposal_id", sa.Text, nullable=False, index=True),
-    sa.Column("incident_id", sa.Text, nullable=False, index=True),
-    sa.Column("run_id", sa.Text, nullable=False, index=True),
-    sa.Column("body", sa.Text, nullable=False),
-    sa.Column("prev", sa.Text, nullable=False),
-    sa.Column("hash", sa.Text, nullable=False),
 )
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (

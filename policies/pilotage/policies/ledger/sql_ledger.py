@@ -19,6 +19,7 @@ from pilotage.planner.actions.types import target_of
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import AuditReport, Entry
 from pilotage.policies.audit.checkpoints import Checkpoint
+from pilotage.policies.audit.table import audit
 from pilotage.policies.digests import digest_of, idempotency_key_of
 from pilotage.policies.gate.gate import DemoRunner, LedgerFacts, before_deciding
 from pilotage.policies.gate.recorded import RecordedDecision
@@ -33,12 +34,12 @@ from pilotage.policies.ledger.proposals import ProposalRepository
 from pilotage.policies.ledger.protocol import OPEN, Decide, Status
 from pilotage.policies.ledger.publications import PublicationRepository
 from pilotage.policies.ledger.rows import as_text, dicts, filed_from, run_of
-from pilotage.policies.ledger.schema import WRITING, audit, opened, outbox, proposals, verdicts
+from pilotage.policies.ledger.schema import WRITING, opened, outbox, proposals, verdicts
 from pilotage.policies.ledger.steps import found, note, row_of, set_status, status_in
 from pilotage.policies.ledger.switches import SwitchRepository
 from pilotage.policies.ledger.votes import Standing, VoteRepository
+from pilotage.policies.ledger_facts import Admitted
 from pilotage.policies.refusals import refused
-from pilotage.policies.replay.counterfactual import Admitted
 from pilotage.policies.types import FiledProposal, Mode, Outcome, TargetFacts, Verdict
 from pilotage.telemetry.errors import LedgerError
 

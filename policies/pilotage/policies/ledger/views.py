@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pilotage.policies.audit.table import audit
 from pilotage.policies.json_values import moment
 from pilotage.policies.ledger.rows import NOTIFY, dicts
-from pilotage.policies.ledger.schema import audit, grants, outcomes, proposals, verdicts, votes
+from pilotage.policies.ledger.schema import grants, outcomes, proposals, verdicts, votes
 
 INCIDENT_STATUS: tuple[tuple[str, frozenset[str]], ...] = (
     ("recovered", frozenset({"verified", "undone"})),

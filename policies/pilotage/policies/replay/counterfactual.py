@@ -19,6 +19,7 @@ from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.ledger.facts import tainted
 from pilotage.policies.ledger.rows import ATTEMPTS, NOTIFY
+from pilotage.policies.ledger_facts import Admitted
 from pilotage.policies.replay.what_if import SHOWN
 from pilotage.policies.types import FiledProposal, Mode, Outcome, TargetFacts, Verdict
 
@@ -43,18 +44,6 @@ class Counterfactual:
     """What came of the same in reality: for another attempt, whether the run's next one completed."""
     waited: timedelta | None = None
     """For how much longer than proposed the run really waited for that next attempt."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """One action that counts against budgets."""
-
-    at: datetime
-    kind: str
-    target: str
-    run_id: str
-    deployment_id: str
-    fingerprint: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +121,7 @@ def judged(
 
 
 def _counted(one: Counterfactual, traffic: Sequence[Admitted], at: datetime) -> LedgerFacts:
-    """What the ledger would have counted; the same rules as `sql_counts`."""
+    """What the ledger would have counted; the same rules as `ledger/facts.py`."""
     mine = _admitted(one, at)
     day = traffic[bisect_right(traffic, at - DAY, key=_when) : bisect_right(traffic, at, key=_when)]
     hour = [each for each in day if each.at > at - HOUR]

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from pilotage.planner.llm.scripted.server import Step, text, tool
+from pilotage.planner.llm.scripted.steps import Step, text, tool
 
 TOOL_FOR = (
     (re.compile(r"\bwhy\b|\bstory\b", re.IGNORECASE), "why_run"),
