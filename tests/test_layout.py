@@ -38,6 +38,57 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
+TOP_LEVEL = {
+    "telemetry": {"errors", "facts", "forecasts", "kpis", "redaction", "times", "token_detectors"},
+    "planner": {
+        *("findings", "proposals", "parameters", "remediation"),
+        *("similar_incidents", "log_templates", "checkpoints"),
+    },
+    "policies": {
+        *("types", "refusals", "roles", "digests", "json_values", "grants"),
+        *("ledger_facts", "autonomy", "publishing"),
+    },
+    "flows": set(),
+    "console": {"__main__", "mcp"},
+}
+"""The modules that lie directly in a package; every other module lies in a sub-package."""
+
+SUB_PACKAGES = {
+    "telemetry": {"prefect", "store", "queries", "forecast"},
+    "planner": {"actions", "detect", "playbooks", "loop", "llm", "chat"},
+    "policies": {"gate", "cedar", "ledger", "audit", "identity", "testing", "replay", "bundles"},
+    "flows": {
+        *("config", "prefect", "levers", "execution", "controller", "api", "notify", "agent"),
+        *("doctor", "sdk", "replay", "dev", "demo", "examples"),
+    },
+    "console": {"cli", "session", "render", "tui", "web"},
+}
+"""The folders of a package; `docs/architecture.md` and the package's README say what is in each."""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_module_lies_in_a_sub_package_unless_the_tree_names_it(room: str) -> None:
+    package = ROOT / room / "pilotage" / room
+    assert {path.stem for path in package.glob("*.py")} - {"__init__"} == TOP_LEVEL[room]
+    folders = {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == SUB_PACKAGES[room]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_sub_package_says_what_it_is_for(room: str) -> None:
+    package = ROOT / room / "pilotage" / room
+    code = {path.parent for path in package.rglob("*.py")} - {package, package / "examples"}
+    silent = [
+        str(folder.relative_to(ROOT))
+        for folder in sorted(code)
+        if not (folder / "__init__.py").exists()
+        or not ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    ]
+    assert not silent
+    named = (ROOT / "docs" / "architecture.md").read_text() + (ROOT / room / "README.md").read_text()
+    assert [name for name in sorted(SUB_PACKAGES[room]) if f"`{name}/`" not in named] == []
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_room_is_one_portion_of_the_namespace(room: str) -> None:
     portion = ROOT / room / "pilotage"
