@@ -37,6 +37,11 @@ class PlaybookParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    # -- diagnosing
+    evidence_wait: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(minutes=10))
+    """For so long after a run's end its log rows are waited for, where its state's words leave open what is wrong: a
+    worker's rows come after the state. Default 5 s."""
+
     # -- retrying
     retry_delay: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0), le=timedelta(hours=1))
     """Before the first retry of a passing fault; doubles with every attempt. Default 10 s."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,33 @@ def test_one_broken_situation_never_stops_the_others(planner_fixture: PlannerFix
     broken = [entry for tick in results for entry in tick if "error" in entry]
     assert len(broken) == 3
     assert results[-1] == []
+
+
+def test_a_crash_waits_for_its_log_rows_and_is_then_taken_for_what_they_say(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    def crash(ago: float) -> Any:
+        return make.run(
+            state_type=StateType.CRASHED,
+            state_name="Crashed",
+            state_message="Flow run process exited with non-zero status code 1.",
+            ended=make.now - timedelta(seconds=ago),
+        )
+
+    planner_fixture.store.merge_runs([crash(1)])
+    assert planner_fixture.ticks() == [[]]
+    planner_fixture.store.add_logs([make.log("fatal: Authentication failed for 'https://git.example.com/x'")])
+    planner_fixture.store.merge_runs([replace(crash(6), updated=make.now)])
+    [[entry]] = planner_fixture.ticks()
+    assert entry["failure_class"] == "auth"
+
+
+def test_a_failure_whose_own_words_decide_waits_for_nothing(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([make.run(ended=make.now)])
+    [[entry]] = planner_fixture.ticks()
+    assert entry["failure_class"] == "transient"
 
 
 def test_a_half_done_thought_survives_in_the_file_and_is_taken_up_again(

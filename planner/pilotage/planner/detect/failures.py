@@ -13,6 +13,7 @@ from datetime import datetime
 
 from pilotage.planner.detect.reasoning import EXAMPLES, Diagnosis, Line, reason
 from pilotage.planner.detect.rulebook import Rulebook
+from pilotage.planner.detect.second_opinion import with_second_opinion
 from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.telemetry.facts import LogLine, RunFact
@@ -71,6 +72,14 @@ def diagnosis_of(
     made = reason(run.state_type, run.state_name, run.state_message, lines, book)
     loud = [line for line in ordered if line.level >= 30]
     return made, ordered[made.line] if made.line is not None else loud[-1] if loud else None
+
+
+def opinion_on(run: RunFact, logs: Sequence[LogLine]) -> Diagnosis | None:
+    """Return the classifier's diagnosis of a run that no row decides, or None when it is unsure. Takes a while at first."""
+    ordered = sorted(logs, key=lambda line: (line.at, line.log_id))[-LOGS_READ:]
+    lines = [Line(level=line.level, text=line.message) for line in ordered]
+    made = with_second_opinion(Diagnosis(failure_class=FailureClass.UNKNOWN), run.state_message, lines)
+    return made if made.by == "classifier" else None
 
 
 def diagnose_run(run: RunFact, logs: Sequence[LogLine], now: datetime, book: Rulebook = EXAMPLES) -> Finding:

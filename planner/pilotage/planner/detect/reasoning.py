@@ -39,7 +39,7 @@ ANY = OWN_END | {"weak"}
 WEAK = frozenset({"weak"})
 
 # Sentences of Prefect's that say that something failed and leave open what.
-_SAYS_NOTHING = re.compile(
+SAYS_NOTHING = re.compile(
     r"^\s*$|^\d+/\d+ states failed|exited with (?:non-zero )?status code|^Execution was (?:cancelled|aborted)|"
     r"^Finished in state|\b(?:MissingResult|UnfinishedRun|FailedRun|CrashedRun|CancelledRun|UpstreamTaskError|"
     r"CalledProcessError|SubprocessError|ExceptionGroup)\b|returned non-zero exit|return code \d|"
@@ -121,7 +121,7 @@ def reason(
         return book.first(reading, state_type, state_name, strengths=strengths)
 
     own_types = spoken_types(clipped(message))
-    open_end = _SAYS_NOTHING.search(message) is not None
+    open_end = SAYS_NOTHING.search(message) is not None
     with_trace = [] if open_end else [(i, line) for i, line in loud if _continues(own_types, line)]
 
     # 1. the run's own words, with the traceback that belongs to them

@@ -99,8 +99,10 @@ def report_on(
     book: Rulebook = EXAMPLES,
     costs: RemedyCosts | None = None,
     context: RemedyContext | None = None,
+    *,
+    second_opinion: bool = True,
 ) -> DiagnosisReport:
-    """Return the report on one failure text."""
+    """Return the report on one failure text. Without `second_opinion` only rules are asked."""
     if text.state_type not in _FAILED:
         return DiagnosisReport(
             id=text.id, failure_class="unknown", narrower_class="unknown", by="nobody", rule_id="", confidence=0.0,

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from pilotage.planner.actions.types import ActionKind
 from pilotage.planner.detect.context import circumstances_of
-from pilotage.planner.detect.failures import diagnose_run
+from pilotage.planner.detect.failures import diagnose_run, opinion_on
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.llm.budget import attribute_cost
 from pilotage.planner.llm.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
@@ -106,7 +106,7 @@ async def observe(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
 
 
 async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
-    """The finding: as given, by rule, from memory, or by the model where neither knows the fault."""
+    """The finding: as given, by rule, from memory, by the classifier, or by the model where none of them knows."""
     if state.get("finding") or not state["run"]:
         return {}
     run, logs = RUN.validate_python(state["run"]), LOGS.validate_python(state["logs"])
@@ -124,6 +124,18 @@ async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
             by="memory",
             confidence=REMEMBERED_CONFIDENCE,
             cure=None,
+            evidence=(*finding.evidence, note),
+        )
+    elif finding.failure_class is FailureClass.UNKNOWN and (
+        second := await asyncio.to_thread(opinion_on, run, logs)
+    ):
+        note = Evidence(ref=f"classifier:{second.failure_class}", note=second.because)
+        finding = replace(
+            finding,
+            failure_class=second.failure_class,
+            by="classifier",
+            confidence=second.confidence,
+            cure=second.cure,
             evidence=(*finding.evidence, note),
         )
     elif finding.failure_class is FailureClass.UNKNOWN and model is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pilotage.planner.actions.types import ActionKind, action_as_json
 from pilotage.planner.checkpoints import Checkpoints, checkpoint_fault
-from pilotage.planner.detect.failures import incident_id
+from pilotage.planner.detect.failures import diagnosis_of, incident_id
 from pilotage.planner.detect.registry import DETECTORS, DetectorSnapshot
 from pilotage.planner.findings import Finding
 from pilotage.planner.llm.protocol import LanguageModel
@@ -26,6 +26,7 @@ from pilotage.planner.llm.tracing import TurnTracer, Untraced
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import ProposalApi
 from pilotage.telemetry.errors import AdapterError
+from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.forecasts import Forecaster
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
@@ -41,6 +42,8 @@ FRESH = timedelta(minutes=10)
 """A half-done thought that is older is begun again: what it observed is stale."""
 GRAPHS_AT_ONCE = 4
 """So that one slow answer of a model does not hold up everybody's retry."""
+DECIDED = 0.87
+"""From this confidence on a state's own words decide without its logs."""
 TRIES = 3
 """How often a situation is thought about that breaks the planner or that the API refuses for good."""
 REMEMBERED = 20_000
@@ -164,10 +167,27 @@ class Planner:
                 )
             )
             and trouble.incident_id not in self._handled
+            and not self._rows_are_due(run, now)
         ]
         odds = self._odds([run.run_id for run, _ in new])
         new.sort(key=lambda pair: odds.get(pair[0].run_id, 0.5))
         return [trouble for _, trouble in new]
+
+    def _rows_are_due(self, run: RunFact, now: datetime) -> bool:
+        """Return whether log rows may still come that decide what is wrong with a run.
+
+        Where the state's own words decide, none is waited for; where they leave it open, `evidence_wait` after the end.
+        """
+        if run.ended is None or now - run.ended >= self._parameters.evidence_wait:
+            return False
+        if diagnosis_of(run, ())[0].confidence >= DECIDED:
+            return False
+        log.info(
+            "Diagnosing run %s waits for its log rows until %s after its end",
+            run.run_id,
+            self._parameters.evidence_wait,
+        )
+        return True
 
     def _odds(self, run_ids: list[str]) -> dict[str, float]:
         """The chances of failing that give the order; without a forecaster the order does not matter."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pilotage.planner.detect.signs.rule import CRASHED, FailureRule, coded, phrases, words
+from pilotage.planner.detect.signs.rule import CRASHED, FAILED, FailureRule, coded, phrases, words
 from pilotage.planner.findings import Cure
 from pilotage.planner.findings import FailureClass as F
 
@@ -63,7 +63,7 @@ MESSAGES: tuple[FailureRule, ...] = (
     R(id="block-missing-type", failure_class=F.ENVIRONMENT, because="a block or another object of Prefect's that it names does not exist",
       exceptions=words("BlockMissingCapabilities MissingProfileError ProfileSettingsValidationError ConfigurationError InvalidRepositoryURLError ObjectLimitReached ObjectUnsupported ProtectedBlockError")),
     R(id="template-wrong", failure_class=F.ENVIRONMENT, because="the pool's job template or its variables are not valid",
-      phrases=phrases("is missing required attributes at the following paths", "has incompatible values for the following attributes", "invalid job manifest template", "base job template", "job_variables", "job variables", "validation failed for field 'job_variables", "failed validation * job configuration", "job configuration * validation error", "is not a valid value for variable", "a task definition must be provided", "must be marked as essential", "an execution role arn must be set", "an `execution_role_arn` must be provided", "not compatible with launch type", "cannot be used with launch type", "network configuration cannot be inferred", "due to a network configuration error", "task definition is inactive", "container * not found in task definition", "does not appear to have any container instances", "cluster * not found. confirm", "failed to find vpc", "must provide a `vpc_id`"),
+      phrases=phrases("is missing required attributes at the following paths", "has incompatible values for the following attributes", "invalid job manifest template", "base job template", "job_variables", "job variables", "validation failed for field 'job_variables", "failed validation * job configuration", "job configuration * validation error", "is not a valid value for variable", "a task definition must be provided", "must be marked as essential", "an execution role arn must be set", "an `execution_role_arn` must be provided", "not compatible with launch type", "cannot be used with launch type", "network configuration cannot be inferred", "due to a network configuration error", "task definition is inactive", "container * not found in task definition", "does not appear to have any container instances", "no container instances were found", "cluster * not found. confirm", "failed to find vpc", "must provide a `vpc_id`"),
       unless=phrases("500 internal server error", "503 service")),
     R(id="work-pool-missing", failure_class=F.ENVIRONMENT, because="the work pool or deployment that it names does not exist",
       phrases=phrases("work pool * not found", "work pool * does not exist", "deployment * not found", "deployment * no longer exists", "no deployment found", "work queue * not found", "is paused; cannot")),
@@ -102,21 +102,25 @@ LAST: tuple[FailureRule, ...] = (
       state_types=CRASHED, phrases=phrases("could not be submitted to infrastructure", "failed to submit flow run to infrastructure", "failed to generate job configuration", "flow run bundle could not be created", "flow run process could not be started", "flow run could not start", "infrastructure could not", "infrastructure failed to", "submission failed", "failed to start process for flow run", "failed to generate")),
     R(id="not-executable", failure_class=F.ENVIRONMENT, because="the command could not be started", strength="weak",
       codes=coded("exit", "125 126 127")),
-    R(id="memory-exit-247", failure_class=F.OUT_OF_MEMORY, because="exit code 247 stands for high memory usage", strength="weak",
+    R(id="memory-exit-247", sure=0.9, failure_class=F.OUT_OF_MEMORY, because="exit code 247 stands for high memory usage", strength="weak",
       codes=coded("exit", "247")),
-    R(id="memory-likely", failure_class=F.OUT_OF_MEMORY, because="a container killed without another sign has mostly run out of memory, and Prefect says so", strength="weak",
+    R(id="memory-likely", sure=0.8, failure_class=F.OUT_OF_MEMORY, because="a container killed without another sign has mostly run out of memory, and Prefect says so", strength="weak",
       codes=coded("exit", "137"), phrases=phrases("likely due to an out-of-memory")),
-    R(id="killed", failure_class=F.CRASHED, because="the process was killed, and nothing says by whom", strength="weak",
+    R(id="command-killed", failure_class=F.OUT_OF_MEMORY, because="a program that the run started was killed, mostly for its memory", strength="weak", sure=0.75,
+      state_types=FAILED, codes=coded("exit", "-9 137") | coded("signal", "9")),
+    R(id="killed", sure=0.85, failure_class=F.CRASHED, because="the process was killed, and nothing says by whom", strength="weak",
       codes=coded("exit", "-9 137") | coded("signal", "9")),
-    R(id="terminated", failure_class=F.CRASHED, because="the process was asked to end", strength="weak",
+    R(id="terminated", sure=0.85, failure_class=F.CRASHED, because="the process was asked to end", strength="weak",
       codes=coded("exit", "-15 143 -2 130 3221225786") | coded("signal", "15 2")),
-    R(id="died-in-native-code", failure_class=F.CRASHED, because="the process died in native code", strength="weak", cure=Cure.OWNER,
+    R(id="died-in-native-code", sure=0.8, failure_class=F.CRASHED, because="the process died in native code", strength="weak", cure=Cure.OWNER,
       codes=coded("exit", "-11 139 -6 134 -7 135 -4 132 -8 136 3221225477") | coded("signal", "11 6 7 4 8")),
-    R(id="exit-of-its-own", failure_class=F.CRASHED, because="the process ended itself with an error and left no word of why", strength="weak", cure=Cure.OWNER,
+    R(id="exit-of-its-own", sure=0.7, failure_class=F.CRASHED, because="the process ended itself with an error and left no word of why", strength="weak", cure=Cure.OWNER,
       state_types=CRASHED, codes=coded("exit", "1 2 3 4 5 64 65 66 78 255 256")),
+    R(id="end-not-seen", failure_class=F.MAY_STILL_BE_RUNNING, because="status -1 is what a worker reports that did not see how the run ended", strength="weak", sure=0.8,
+      state_types=CRASHED, codes=coded("exit", "-1")),
     R(id="system-exit", failure_class=F.CRASHED, because="the code ended the process itself", strength="weak", cure=Cure.OWNER,
       phrases=phrases("aborted by python system exit call")),
-    R(id="aborted", failure_class=F.CRASHED, because="the process was asked to end", strength="weak", state_types=CRASHED,
+    R(id="aborted", sure=0.85, failure_class=F.CRASHED, because="the process was asked to end", strength="weak", state_types=CRASHED,
       phrases=phrases("aborted by a termination signal", "aborted by an interrupt signal", "cancelled by the runtime environment")),
     R(id="crashed", failure_class=F.CRASHED, because="the process ended without a word of its own code", strength="weak",
       state_types=CRASHED),

@@ -86,11 +86,13 @@ class FailureRule:
     """And none of these."""
     exclusive: frozenset[str] = frozenset()
     """Codes none of which may occur."""
+    sure: float | None = None
+    """How sure the row is, where its strength says too little or too much."""
 
     @property
     def confidence(self) -> float:
-        """How sure the row is, from the strength of its kind of sign."""
-        return CONFIDENCE[self.strength]
+        """How sure the row is: what it says itself, else by the strength of its kind of sign."""
+        return CONFIDENCE[self.strength] if self.sure is None else self.sure
 
 
 def words(text: str) -> frozenset[str]:
