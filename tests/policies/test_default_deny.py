@@ -16,6 +16,7 @@ from pilotage.policies.cedar import entities as slices
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
 from pilotage.policies.cedar.protocol import EngineRequest, Entity, PolicyNote, RawAnswer
 from pilotage.policies.gate.gate import Gate, LedgerFacts
+from pilotage.policies.gate.permitted_kinds import permitted_kinds
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts
 from pilotage.telemetry.errors import ConfigError
 
@@ -301,3 +302,15 @@ def test_every_denial_says_why_and_what_would_change_it(
     assert verdict.policy_ids == ("hands-off",)
     assert verdict.reasons == ("the deployment is tagged pilotage:hands-off",)
     assert verdict.would_change
+
+
+def test_what_the_server_cannot_carry_is_neither_offered_nor_allowed(
+    gate: Gate, filed: Make, facts_of: Make, now: datetime, pilot: Identity
+) -> None:
+    why = "Prefect 3.6.16 has no such route"
+    limited = Gate(gate.bundle, server_lacks={"retry_run": why})
+    for ledger in (JUDGE, INJECT):
+        verdict = limited.judge(filed(), facts_of(filed()), ledger, now)
+        assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!server-lacks",))
+        assert why in verdict.reasons[0]
+    assert set(permitted_kinds(gate, pilot)) - set(permitted_kinds(limited, pilot)) == {"retry_run"}

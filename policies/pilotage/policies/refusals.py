@@ -22,6 +22,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "the target has moved on since this was proposed",
         "a new proposal on its present state",
     ),
+    "!server-lacks": (
+        "this Prefect server cannot carry the action",
+        "a newer Prefect server, and `pilotage up` again",
+    ),
     "!nobody-behind": (
         "an agent proposes it for a person whom nobody knows",
         "a person of that name stands in the users file",

@@ -32,6 +32,7 @@ from pilotage.flows.doctor.gather import Request, gather_facts
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.telemetry.prefect import servers
 
 pytestmark = pytest.mark.prefect
 EXAMPLES = "pilotage"
@@ -280,10 +281,10 @@ def test_a_server_that_never_answers_is_waited_for_a_while(
 def test_an_old_server_is_named(
     root: Path, prefect_probe: PrefectProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "OLDEST_SERVER", (99, 0))
+    monkeypatch.setattr(servers, "OLDEST_SERVER", "3.99.0")
     _, rows = examine(root)
     assert rows["server"].result.level is Level.BROKEN
-    assert "too old" in rows["server"].result.found
+    assert "pilotage needs 3.99.0 or later" in rows["server"].result.found
     assert exit_code(rows.values()) == 2
 
 

@@ -452,10 +452,10 @@ def test_no_address_is_said_instead_of_starting_a_server() -> None:
 
 
 def test_an_old_server_is_told_apart(prefect_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pilotage.telemetry.prefect import http
+    from pilotage.telemetry.prefect import http, servers
 
-    monkeypatch.setattr(http, "OLDEST_SERVER", (99, 0))
-    with pytest.raises(OrchestratorError, match=r"version 3\.8\.8.*Upgrade the server to 99\.0"):
+    monkeypatch.setattr(servers, "OLDEST_SERVER", "3.99.0")
+    with pytest.raises(OrchestratorError, match=r"version 3\.\d+\.\d+, and pilotage needs 3\.99\.0 or later"):
         asyncio.run(http.check_server())
 
 

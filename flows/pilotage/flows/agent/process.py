@@ -49,8 +49,15 @@ def language_model(settings: Settings) -> LanguageModel | None:
     if not settings.llm.configured:
         return None
     from pilotage.planner.llm.budget import LlmBudget
-    from pilotage.planner.llm.openai import OpenAIModel  # start-up time: openai costs about a second
 
+    try:
+        from pilotage.planner.llm.openai import OpenAIModel  # an extra; and openai costs about a second
+    except ImportError as exc:
+        log.error(
+            "No language model, though one is configured: %s. Install it with `pip install 'pilotage[llm]'`.",
+            exc,
+        )
+        return None
     try:
         book = LlmBudget(settings.paths.model_book, settings.llm.budget)
     except ModelError as exc:

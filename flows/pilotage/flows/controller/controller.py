@@ -50,6 +50,7 @@ from pilotage.policies.types import Identity, Mode
 from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
 from pilotage.telemetry.prefect.collector import PrefectCollector
 from pilotage.telemetry.prefect.http import ServerVersion, api_address, check_server
+from pilotage.telemetry.prefect.servers import kinds_not_offered, remarks
 from pilotage.telemetry.queries.runs import queue_snapshots, worker_released
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.retention import Retention
@@ -166,7 +167,8 @@ class Controller:
         api: PrefectApi,
     ) -> None:
         settings, paths = self._settings, self._paths
-        gate = Gate(bundle)
+        gate = Gate(bundle, server_lacks=kinds_not_offered(server.version))
+        self._notices += remarks(server.version)
         kill_switch = KillSwitch(
             paths.stop_file, ledger, resume_votes=lambda: gate.bundle.guardrails.resume_votes
         )

@@ -16,7 +16,6 @@ from pilotage.flows.api.offline_ledger import reading_ledger
 from pilotage.flows.config.paths import StatePaths, paths, runner_of
 from pilotage.flows.config.settings import LLMSettings, Settings, load_settings
 from pilotage.flows.config.state_directory import check_state_directory, loose_paths, permissions_of
-from pilotage.flows.doctor.checks import numbers
 from pilotage.flows.doctor.facts import (
     DeploymentFacts,
     DoctorFacts,
@@ -36,7 +35,7 @@ from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.roles import Role
 from pilotage.telemetry.errors import PilotageError
-from pilotage.telemetry.prefect.http import OLDEST_SERVER
+from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, unfit
 from pilotage.telemetry.redaction import redact
 
 PATIENCE = 20.0
@@ -235,11 +234,10 @@ async def _server() -> tuple[str | Problem, ServerFacts | Problem, bool]:
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await reader.version()
-                if numbers(found)[: len(OLDEST_SERVER)] < OLDEST_SERVER:
-                    oldest = ".".join(map(str, OLDEST_SERVER))
+                if why := unfit(found):
                     return (
                         url,
-                        Problem(message=f"Prefect {found} is too old. Upgrade it to {oldest} or later."),
+                        Problem(message=f"{why}. Use a server from {OLDEST_SERVER} to {NEWEST_TRIED}."),
                         False,
                     )
                 return url, await reader.read(found), False

@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, USER_AGENT
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class PrefectHttpClient:
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self._first_wait = first_wait
-        sent = dict(headers or {})
+        sent = {**(headers or {}), "User-Agent": USER_AGENT}
         user, _, password = auth_string.partition(":")
         if api_key and not auth_string:
             sent["Authorization"] = f"Bearer {api_key}"
@@ -103,7 +104,7 @@ class PrefectHttpClient:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise OrchestratorError(
                 f"{method} {route}: Prefect's reply has another shape than we know ({error!r}). "
-                "Is the server a Prefect 3.8?"
+                f"Is the server a Prefect from {OLDEST_SERVER} to {NEWEST_TRIED}?"
             ) from error
 
     async def _send(
@@ -174,7 +175,10 @@ def refusal(status: int, text: str, method: str, route: str) -> OrchestratorErro
         case 404:
             advice = "It does not exist, or was deleted."
         case 422:
-            advice = "Prefect does not understand what we sent; is the server a Prefect 3.8?"
+            advice = (
+                "Prefect does not understand what we sent; is the server a Prefect "
+                f"from {OLDEST_SERVER} to {NEWEST_TRIED}?"
+            )
         case _ if status in _WORTH_ANOTHER_TRY:
             advice = "The server is busy or unwell; it will be asked again."
         case _:

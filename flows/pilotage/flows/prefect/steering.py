@@ -32,10 +32,6 @@ class SteeringRoutes(PrefectHttpClient):
         """Nothing; the run has this policy. It is replaced as a whole: change a copy of the one that was read."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json={"empirical_policy": dict(policy)})
 
-    async def create_run(self, body: Mapping[str, Any]) -> RunView:
-        """The new run, or the one that was made before with the same flow and idempotency key."""
-        return await self._read("POST", "/flow_runs/", RunView.read, json=dict(body))
-
     async def create_run_of(self, deployment_id: str, body: Mapping[str, Any]) -> RunView:
         """The new run of a deployment, or the one that was made before with the same idempotency key."""
         route = f"/deployments/{deployment_id}/create_flow_run"
@@ -67,10 +63,6 @@ class SteeringRoutes(PrefectHttpClient):
             if len(page) < _PAGE:
                 break
         return tuple(found.values())[:most]
-
-    async def resume_run(self, run_id: str) -> None:
-        """Nothing; Prefect was asked to resume the run. What it said is in the run's state."""
-        await self._send("POST", f"/flow_runs/{run_id}/resume", json={})
 
     # -- task runs ----------------------------------------------------------------------------------------
 

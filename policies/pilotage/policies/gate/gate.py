@@ -52,8 +52,16 @@ _NEEDS: Mapping[Command, frozenset[str]] = {
 class Gate:
     """Judges proposals, votes and commands under one bundle, which can be swapped while it works."""
 
-    def __init__(self, bundle: Bundle, roles: Sequence[str] = APPROVAL_ROLES) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        roles: Sequence[str] = APPROVAL_ROLES,
+        *,
+        server_lacks: Mapping[str, str] | None = None,
+    ) -> None:
+        """Judge under this bundle. `server_lacks`: kinds that the Prefect server cannot carry, each with the reason."""
         self._bundle = bundle
+        self.server_lacks = dict(server_lacks or {})
         self._roles = tuple(str(role) for role in roles)
 
     @property
@@ -70,6 +78,8 @@ class Gate:
     ) -> Verdict:
         """The verdict on a proposal; never raises."""
         bundle = self._bundle
+        if why := self.server_lacks.get(filed.proposal.action.kind):
+            return refused("!server-lacks", detail=why, bundle=bundle.hash)
         try:
             refusal = _refusal(filed, target, ledger, now, bundle)
             if refusal is not None or target is None:

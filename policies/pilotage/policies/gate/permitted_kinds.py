@@ -105,7 +105,10 @@ _SAMPLES: tuple[_Sample, ...] = (
 def permitted_kinds(gate: Gate, identity: Identity) -> tuple[ActionKind, ...]:
     """The kinds that are not denied to this caller when nothing about the target stands in the way."""
     bundle = gate.bundle
-    disposed = Gate(replace(bundle, guardrails=bundle.guardrails.model_copy(update=_WELL_DISPOSED)))
+    disposed = Gate(
+        replace(bundle, guardrails=bundle.guardrails.model_copy(update=_WELL_DISPOSED)),
+        server_lacks=gate.server_lacks,
+    )
     return tuple(sample.action.kind for sample in _SAMPLES if _open_to(disposed, identity, sample))
 
 

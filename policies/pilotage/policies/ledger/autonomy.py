@@ -48,8 +48,9 @@ class AutonomyRepository:
             ):
                 named[scope] = (json.loads(facts or "null") or {}).get("deployment_name") or ""
             pairs = {
-                *connection.execute(_measured()).tuples().all(),
-                *connection.execute(sa.select(autonomy.c.kind, autonomy.c.scope).distinct()).tuples().all(),
+                (kind, scope)
+                for query in (_measured(), sa.select(autonomy.c.kind, autonomy.c.scope).distinct())
+                for kind, scope in connection.execute(query)
             }
             told: list[dict[str, Any]] = []
             for kind, scope in sorted(pairs):

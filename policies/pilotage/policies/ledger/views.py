@@ -155,7 +155,7 @@ def _step(body: dict[str, Any]) -> dict[str, Any]:
 def count_by_status(connection: sa.Connection) -> dict[str, int]:
     """How many proposals stand where."""
     rows = connection.execute(sa.select(proposals.c.status, sa.func.count()).group_by(proposals.c.status))
-    return dict(rows.tuples().all())
+    return {str(status): int(count) for status, count in rows}
 
 
 def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

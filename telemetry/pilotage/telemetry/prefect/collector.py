@@ -266,7 +266,9 @@ class PrefectCollector:
         await self._poll_runs(reader, horizon=None, ended_since=since or now - FIRST_LOOK)
         rest = since or now - FIRST_EVENTS
         await self._copy.logs(reader, {"timestamp": {"after_": rest.isoformat()}, "level": {"ge_": 30}})
-        await self._copy.task_runs(reader, {"task_runs": {"end_time": {"after_": rest.isoformat()}}})
+        # servers before 3.6.29 cannot be asked for the task runs that ended since then
+        await self._copy.task_runs(reader, {"task_runs": {"start_time": {"after_": rest.isoformat()}}})
+        await self._copy.task_runs(reader, {"flow_runs": {"end_time": {"after_": rest.isoformat()}}})
         pages = 0
         async for events in reader.events(rest, now):
             await self._take_events(events)

@@ -7,7 +7,6 @@ never looked at here. Foreign errors become ours in `_translated` and nowhere el
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.prefect.servers import OLDEST_SERVER, USER_AGENT, unfit
 from pilotage.telemetry.redaction import redact
 
-OLDEST_SERVER = (3, 4)
-"""The first release whose events name work queues and whose runs take job variables after a failure."""
 PAGE = 200
 """Rows a page; Prefect refuses more."""
 EVENT_PAGE = 50
@@ -126,7 +124,8 @@ class PrefectReader:
                 f"Asking Prefect for {path}: not connected. Use `async with PrefectReader()`."
             )
         try:
-            response = await self._client.request(method, path, **arguments)
+            headers = {"User-Agent": USER_AGENT}
+            response = await self._client.request(method, path, headers=headers, **arguments)
             return response.json()
         except Exception as exc:
             raise _translated(f"Asking Prefect for {path}", exc) from exc
@@ -135,11 +134,10 @@ class PrefectReader:
         """Which Prefect answers. Raises OrchestratorError when there is none, it is too old or refuses us."""
         url = redact(_api_url())
         found = str(await self._ask("GET", "/admin/version"))
-        numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
-        if numbers < OLDEST_SERVER:
+        if why := unfit(found):
             raise OrchestratorError(
-                f"Connecting to Prefect at {url}: it is version {found}. "
-                f"Upgrade the server to {'.'.join(map(str, OLDEST_SERVER))} or later."
+                f"Connecting to Prefect at {url}: {why}. Use a server from {OLDEST_SERVER} up to the versions in "
+                "docs/compatibility.md."
             )
         return ServerVersion(version=found, api_url=url)
 

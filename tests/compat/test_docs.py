@@ -1,0 +1,23 @@
+"""docs/compatibility.md says what was tried, and .ci/run tries the oldest and the newest server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.compat.versions import VERSIONS
+
+from pilotage.telemetry.prefect.servers import LACKS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "compatibility.md").read_text()
+
+
+def test_the_page_says_what_older_servers_lack() -> None:
+    rows = re.findall(r"^\| (3\.\d+\.\d+) \|.*\| (.*) ?\|$", PAGE, re.MULTILINE)
+    kinds = {since: frozenset(re.findall(r"`(\w+)`", permitted_kinds)) for since, permitted_kinds in rows}
+    assert kinds == {lack.since: lack.kinds for lack in LACKS}
+
+
+def test_ci_tries_the_oldest_and_the_newest() -> None:
+    assert f'make compat VERSIONS="{VERSIONS[0]} {VERSIONS[-1]}"' in (ROOT / ".ci" / "run").read_text()
