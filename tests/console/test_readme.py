@@ -1,4 +1,4 @@
-"""What the README says can be done, can be done; what its transcript shows, the demo shows."""
+"""What the README and the pages under docs/ say can be done, can be done; what the transcript shows, the demo shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from pilotage.flows.demo.scenarios import ACTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+PAGES = "".join(
+    page.read_text() for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "architecture.md"
+)
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README + PAGES, flags=re.DOTALL)
 COMMANDS = sorted(
     {
         line.strip()
@@ -27,9 +30,10 @@ COMMANDS = sorted(
         for line in block.splitlines()
         if line.startswith(("pilotage ", "make ", "pip "))
     }
-    | set(re.findall(r"`(pilotage [^`]+)`", README))
 )
-TRANSCRIPT = README.partition("<!-- transcript begins -->")[2].partition("<!-- transcript ends -->")[0]
+MENTIONS = sorted(set(re.findall(r"`(pilotage [^`]+)`", README + PAGES)) - set(COMMANDS))
+"""Commands named within a sentence: they may leave out what the sentence says."""
+TRANSCRIPT = PAGES.partition("<!-- transcript begins -->")[2].partition("<!-- transcript ends -->")[0]
 
 
 def ci_commands(readme: Path) -> subprocess.CompletedProcess[str]:
@@ -63,14 +67,33 @@ def test_the_readme_shows_commands() -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("pilotage ")])
-def test_a_command_of_the_readme_exists_with_its_options(line: str) -> None:
+def test_a_command_of_a_page_exists_with_its_options(line: str) -> None:
+    parse(line)
+
+
+@pytest.mark.parametrize("line", MENTIONS)
+def test_a_command_named_in_a_sentence_exists(line: str) -> None:
+    try:
+        parse(line)
+    except typer.Exit:
+        pass
+    except Exception as exc:
+        if type(exc).__name__ != "MissingParameter":
+            raise
+
+
+def parse(line: str) -> None:
+    """Parse a command line as the program does. Raises on an unknown option or a missing argument."""
     words = shlex.split(line.partition("#")[0])[1:]
     command: Any = typer.main.get_command(app)
     while words and hasattr(command, "commands"):
-        found = command.commands.get(words.pop(0))
-        assert found is not None, f"README says `{line}`, there is no such command"
-        command = found
-    command.make_context(command.name, words)  # raises on an unknown option or a missing argument
+        name = words.pop(0)
+        assert name in command.commands or name.startswith("-"), f"`{line}`: there is no such command"
+        if name.startswith("-"):
+            return
+        command = command.commands[name]
+    if not hasattr(command, "commands"):
+        command.make_context(command.name, words)
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])

@@ -98,7 +98,7 @@ def test_the_state_directory_is_found_in_the_same_order(
     assert paths(tmp_path / "from-flag").root == tmp_path / "from-flag"
 
 
-def test_every_setting_has_a_row_in_the_readme() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    missing = [name for name in Settings.model_fields if f"`{name}" not in readme]
+def test_every_setting_has_a_row_in_the_configuration_page() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+    missing = [name for name in Settings.model_fields if f"`{name}" not in page]
     assert not missing

@@ -1,1 +1,1 @@
-"""Settings, paths of the state directory, and the names of credentials."""
+"""Settings, paths and credentials of an installation."""
