@@ -42,9 +42,9 @@ class PrefectWorker:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A real server. Prefect clients in this process and in its threads use it too."""
+    """A real server, whose worker forks flow runs. Prefect clients in this process and in its threads use it too."""
     with (
-        EmbeddedPrefect(tmp_path_factory.mktemp("prefect")) as embedded,
+        EmbeddedPrefect(tmp_path_factory.mktemp("prefect"), preload=True) as embedded,
         pytest.MonkeyPatch.context() as patch,
     ):
         for key in [key for key in os.environ if key.startswith("PREFECT_")]:
