@@ -8,6 +8,8 @@ TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 # it mostly waits, so it runs beside both
 DEMO_TEST := tests/flows/demo/test_demo.py
 FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flows/%,$(TESTS)))
+# the tests that took longest are named at the end of each
+SLOWEST := --durations=20
 
 .PHONY: .venv compat compat-data beside demo test test-flows test-rooms test-demo check fix bench docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
@@ -18,13 +20,13 @@ test: .venv ## pass the tests: two halves and the demo, side by side
 	$(MAKE) --no-print-directory -j3 test-flows test-rooms test-demo
 
 test-flows: .venv
-	$(BIN)/python -m pytest $(FLOWS) $(PYTEST)
+	$(BIN)/python -m pytest $(FLOWS) $(SLOWEST) $(PYTEST)
 
 test-rooms: .venv
-	$(BIN)/python -m pytest $(filter-out $(DEMO_TEST) $(FLOWS),$(TESTS)) $(PYTEST)
+	$(BIN)/python -m pytest $(filter-out $(DEMO_TEST) $(FLOWS),$(TESTS)) $(SLOWEST) $(PYTEST)
 
 test-demo: .venv
-	$(BIN)/python -m pytest $(DEMO_TEST) $(PYTEST)
+	$(BIN)/python -m pytest $(DEMO_TEST) $(SLOWEST) $(PYTEST)
 
 check: .venv ## style, types and architecture
 	$(BIN)/ruff check .

@@ -18,6 +18,10 @@ os.environ["TZ"] = "UTC"  # words with times in them are the same on every machi
 time.tzset()
 
 
+PRELOADED_FOR_TESTS = ("pilotage.console.cli.main", "pilotage.flows.controller.run")
+"""What `pilotage up` imports, beside Prefect."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefectServer:
     """The server of the session."""
@@ -44,7 +48,9 @@ class PrefectWorker:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A real server, whose worker forks flow runs. Prefect clients in this process and in its threads use it too."""
     with (
-        EmbeddedPrefect(tmp_path_factory.mktemp("prefect"), preload=True) as embedded,
+        EmbeddedPrefect(
+            tmp_path_factory.mktemp("prefect"), preload=True, preloaded=PRELOADED_FOR_TESTS
+        ) as embedded,
         pytest.MonkeyPatch.context() as patch,
     ):
         for key in [key for key in os.environ if key.startswith("PREFECT_")]:

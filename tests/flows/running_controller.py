@@ -18,6 +18,7 @@ import psutil
 
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.paths import StatePaths
+from pilotage.flows.dev.embedded import EmbeddedPrefect
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.telemetry.errors import ApiError
 
@@ -63,11 +64,16 @@ class RunningController:
         """Proposals about a run."""
         return [row for row in self.control_api().call("proposals", limit=500) if row["run_id"] == run_id]
 
+    @property
+    def pid(self) -> int:
+        """The process that runs the loop, which is not `process` where that was forked."""
+        return int(self.paths.lock.read_text())
+
     def agent_pid(self) -> int:
         """The key-less agent process."""
 
         def look() -> int | None:
-            for child in psutil.Process(self.process.pid).children():
+            for child in psutil.Process(self.pid).children():
                 with contextlib.suppress(psutil.Error):  # it may be ending just now
                     if "pilotage.flows.agent.process" in child.cmdline():
                         return child.pid
@@ -78,11 +84,18 @@ class RunningController:
 
 @contextmanager
 def running_controller(
-    root: Path, env: Mapping[str, str], *, mode: str | None, settings: str = "", **more: str
+    root: Path,
+    env: Mapping[str, str],
+    *,
+    mode: str | None,
+    settings: str = "",
+    forked: EmbeddedPrefect | None = None,
+    **more: str,
 ) -> Iterator[RunningController]:
     """`pilotage up` in its own state directory, with people pat (operator, admin), ann (approver) and vic (viewer).
 
-    Without a `mode` it is a plain `pilotage up`.
+    Without a `mode` it is a plain `pilotage up`. Where its own process is not what is tested, it is `forked` by the
+    server's fork server, which is quicker.
     """
     paths = StatePaths(root=root)
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,17 +113,11 @@ def running_controller(
         settings or '[loop]\ntick = "PT0.3S"\n[planner]\nretry_delay = "PT0S"\n'
     )
     log = root / "up.log"
+    up = ("pilotage.console", "up", *(("--mode", mode) if mode else ()))
+    tethered = (sys.executable, "-m", "pilotage.flows.dev.supervised_child", str(os.getpid()), *up)
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pilotage.flows.dev.supervised_child",
-                str(os.getpid()),
-                "pilotage.console",
-                "up",
-                *(("--mode", mode) if mode else ()),
-            ],
+            forked.command(*up) if forked else tethered,
             env={**env, "PILOTAGE_STATE_DIR": str(root), **more},
             cwd=root,
             stdin=subprocess.DEVNULL,

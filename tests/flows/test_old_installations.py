@@ -176,7 +176,9 @@ def test_what_was_open_is_approved_undone_and_explained(
     prefect_server.embedded.create_pool(POOL, queues=QUEUES)
     receipt = _receipt(old.root, made["verified"])
     asyncio.run(_as_it_was_left(receipt))
-    with running_controller(old.root, prefect_server.env, mode="approve") as ship:
+    with running_controller(
+        old.root, prefect_server.env, mode="approve", forked=prefect_server.embedded
+    ) as ship:
         pat, ann = ship.control_api(), ship.control_api("ann")
         assert pat.call("audit_verify")["ok"]
         seen = pat.call("proposal", proposal_id=made["open"])

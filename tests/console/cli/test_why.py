@@ -55,7 +55,11 @@ def test_from_a_question_to_a_verified_change(
     with (
         ScriptedLLM(demo_script) as llm,
         running_controller(
-            root, prefect_server.env, mode="approve", settings=SCRIPTED_MODEL.format(url=llm.base_url)
+            root,
+            prefect_server.env,
+            mode="approve",
+            settings=SCRIPTED_MODEL.format(url=llm.base_url),
+            forked=prefect_server.embedded,
         ) as ship,
     ):
         run_id = prefect_probe.start("build-features/demo", needs_mb=160)

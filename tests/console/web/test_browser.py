@@ -85,7 +85,11 @@ def scene(
     with (
         ScriptedLLM(demo_script) as llm,
         running_controller(
-            root, prefect_server.env, mode="approve", settings=SCRIPTED_MODEL.format(url=llm.base_url)
+            root,
+            prefect_server.env,
+            mode="approve",
+            settings=SCRIPTED_MODEL.format(url=llm.base_url),
+            forked=prefect_server.embedded,
         ) as ship,
     ):
         book = IdentityBook(ship.paths.users)

@@ -34,7 +34,7 @@ def test_a_start_is_ten_lines_a_restart_keeps_the_mode_and_every_file_is_its_own
     prefect_probe: PrefectProbe, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     root = tmp_path / "state"
-    with running_controller(root, prefect_server.env, mode="auto") as ship:
+    with running_controller(root, prefect_server.env, mode="auto", forked=prefect_server.embedded) as ship:
         lines = beginning(ship)
         assert len(lines) <= 10
         text = "\n".join(lines)
@@ -62,11 +62,11 @@ def test_a_start_is_ten_lines_a_restart_keeps_the_mode_and_every_file_is_its_own
         ship.agent_pid()
         assert loose_paths(root) == ()
         read = len(ship.log.read_text())
-    with running_controller(root, prefect_server.env, mode=None) as ship:
+    with running_controller(root, prefect_server.env, mode=None, forked=prefect_server.embedded) as ship:
         text = "\n".join(beginning(ship, read))
         assert "mode auto" in text
         assert "kept from the last start" in text
         ship.control_api().call("set_mode", mode="approve", reason="quarter end")
         read = len(ship.log.read_text())
-    with running_controller(root, prefect_server.env, mode=None) as ship:
+    with running_controller(root, prefect_server.env, mode=None, forked=prefect_server.embedded) as ship:
         assert "mode approve" in "\n".join(beginning(ship, read))

@@ -371,7 +371,9 @@ def test_two_admins_put_other_policies_in_force_while_it_runs(
     assert f"policies {first['bundle']} are in force now" in ship.log.read_text()
 
 
-def test_policies_that_were_never_published_are_not_started_with(tmp_path: Path) -> None:
+def test_policies_that_were_never_published_are_not_started_with(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
     """Once something was done, a bundle on the disk is worth what people voted for: nothing."""
     signer = signer_of(StatePaths(root=tmp_path))
     now = datetime.now(UTC)
@@ -383,7 +385,7 @@ def test_policies_that_were_never_published_are_not_started_with(tmp_path: Path)
     ledger.close()
     (tmp_path / "lax.yaml").write_text("max_actions_per_hour: 100000\n")
     ran = subprocess.run(
-        [sys.executable, "-m", "pilotage.console", "up", "--mode", "auto"],
+        prefect_server.embedded.command("pilotage.console", "up", "--mode", "auto"),
         env={
             "PATH": "/usr/bin:/bin",
             "PREFECT_API_URL": "http://127.0.0.1:9/api",
@@ -426,7 +428,9 @@ def test_an_unknown_id_is_a_clear_error(
 def test_shadow_judges_and_sends_prefect_nothing(
     prefect_server: PrefectServer, prefect_probe: PrefectProbe, tmp_path: Path
 ) -> None:
-    with running_controller(tmp_path / "shadow", prefect_server.env, mode="shadow") as shadow:
+    with running_controller(
+        tmp_path / "shadow", prefect_server.env, mode="shadow", forked=prefect_server.embedded
+    ) as shadow:
         run_id = fail(
             prefect_probe,
             "fetch-quotes/demo",
@@ -452,7 +456,7 @@ def test_at_rest_the_files_answer_and_the_stop_file_holds(
     prefect_server: PrefectServer, prefect_probe: PrefectProbe, tmp_path: Path
 ) -> None:
     root = tmp_path / "rest"
-    with running_controller(root, prefect_server.env, mode="shadow") as ship:
+    with running_controller(root, prefect_server.env, mode="shadow", forked=prefect_server.embedded) as ship:
         run_id = fail(prefect_probe, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
         eventually(lambda: ship.proposals_on(run_id), what="a proposal")
     assert run_id in pilotage(ship, "why", run_id).stdout
@@ -465,7 +469,7 @@ def test_at_rest_the_files_answer_and_the_stop_file_holds(
     assert "needs_approval" in strange.stderr
     refused = pilotage(ship, "approve", "p-000000000000")
     assert refused.returncode != 0
-    with running_controller(root, prefect_server.env, mode="auto") as ship:
+    with running_controller(root, prefect_server.env, mode="auto", forked=prefect_server.embedded) as ship:
         late = fail(prefect_probe, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
         eventually(
             lambda: [row for row in ship.proposals_on(late) if row["status"] == "held"],
@@ -536,11 +540,13 @@ def damage_guardrails(root: Path) -> dict[str, str]:
     ],
     ids=["telemetry", "ledger", "users", "policies", "guardrails"],
 )
-def test_what_is_damaged_is_named_and_left_alone(damage: Any, code: int, said: str, tmp_path: Path) -> None:
+def test_what_is_damaged_is_named_and_left_alone(
+    damage: Any, code: int, said: str, prefect_server: PrefectServer, tmp_path: Path
+) -> None:
     change = damage(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     ran = subprocess.run(
-        [sys.executable, "-m", "pilotage.console", "up"],
+        prefect_server.embedded.command("pilotage.console", "up"),
         env={
             "PATH": "/usr/bin:/bin",
             "PREFECT_API_URL": "http://127.0.0.1:9/api",
@@ -564,7 +570,7 @@ def test_up_says_when_the_server_cannot_be_reached(prefect_server: PrefectServer
         ({"PREFECT_API_AUTH_STRING": "pilotage:wrong"}, "PREFECT_API_AUTH_STRING"),
     ):
         ran = subprocess.run(
-            [sys.executable, "-m", "pilotage.console", "up"],
+            prefect_server.embedded.command("pilotage.console", "up"),
             env={**prefect_server.env, **change, "PILOTAGE_STATE_DIR": str(tmp_path)},
             capture_output=True,
             text=True,

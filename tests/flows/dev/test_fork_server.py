@@ -32,6 +32,8 @@ elif what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 elif what == "exit":
     sys.exit(7)
+elif what == "loaded":
+    print("wsgiref.validate" in sys.modules)
 elif what == "raise":
     raise ValueError("no such thing")
 """
@@ -42,7 +44,12 @@ def socket_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("f") / "fork.sock"
     (path.parent / "preloaded_probe.py").write_text(MODULE)
     server = subprocess.Popen(
-        [sys.executable, "-m", "pilotage.flows.dev.fork_server", str(os.getpid()), str(path)],
+        [
+            *(sys.executable, "-m", "pilotage.flows.dev.fork_server"),
+            str(os.getpid()),
+            str(path),
+            "wsgiref.validate",
+        ],
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
@@ -78,6 +85,11 @@ def test_the_client_ends_as_the_fork_does(socket_path: Path, what: str, code: in
     ), "arguments, directory and Prefect's settings are the client's"
     assert ("ValueError: no such thing" in errors) == (what == "raise")
     assert ("from the thread" in output) == (what == "thread")
+
+
+def test_what_else_was_to_be_imported_is_there(socket_path: Path) -> None:
+    with started(socket_path, "loaded") as client:
+        assert client.communicate(timeout=60)[0].splitlines()[1] == "True"
 
 
 def sleeping(client: subprocess.Popen[str]) -> psutil.Process:

@@ -61,7 +61,8 @@ class EmbeddedPrefect:
 
     `home` is the directory for its database, logs and profiles; `ui` serves Prefect's UI as well, and
     `settings` are more `PREFECT_*` variables for the server and everything that talks to it. With `preload`
-    flow runs of the pools and modules that are run here are forked from a process that has imported Prefect.
+    flow runs of the pools and modules that are run here are forked from a process that has imported Prefect,
+    and the modules `preloaded` as well.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class EmbeddedPrefect:
         ui: bool = False,
         settings: Mapping[str, str] | None = None,
         preload: bool = False,
+        preloaded: Sequence[str] = (),
     ) -> None:
         self.home = home
         self.log_directory = home / "logs"
         self._ui = ui
         self._fork_socket = home / "fork.sock"
         self._preload = preload and fork_server.available(self._fork_socket)
+        self._preloaded = tuple(preloaded)
         self._settings = dict(settings or {})
         self._auth = f"pilotage:{secrets.token_urlsafe(24)}"
         self._children: list[Child] = []
@@ -154,7 +157,7 @@ class EmbeddedPrefect:
         if self._preload:
             # no thread may run where forks are made: it looks after its starter itself
             watched = ("pilotage.flows.dev.fork_server", str(os.getpid()), str(self._fork_socket))
-            self._spawn("fork-server", watched, {}, tethered=False)
+            self._spawn("fork-server", (*watched, *self._preloaded), {}, tethered=False)
         deadline = time.monotonic() + _START_WITHIN.total_seconds()
         while not self._answers():
             if server.process.poll() is not None:
@@ -236,6 +239,12 @@ class EmbeddedPrefect:
         """What `prefect ARGUMENTS…` printed. Raises OrchestratorError with that text when it fails."""
         return self.run_module("prefect", *arguments, cwd=cwd, within=within)
 
+    def command(self, module: str, *arguments: str) -> list[str]:
+        """Return the command that runs a module: in a fork of what has Prefect imported, where there is such."""
+        if self._preload:
+            return fork_server.command(self._fork_socket, module, *arguments)
+        return [sys.executable, "-m", module, *arguments]
+
     def run_module(
         self,
         module: str,
@@ -248,14 +257,9 @@ class EmbeddedPrefect:
 
         `env` holds variables beside those with which every process here talks to the server.
         """
-        command = (
-            fork_server.command(self._fork_socket, module, *arguments)
-            if self._preload
-            else [sys.executable, "-m", module, *arguments]
-        )
         try:
             ran = subprocess.run(
-                command,
+                self.command(module, *arguments),
                 cwd=cwd or self.home,
                 env={**self.env, **(env or {})},
                 stdin=subprocess.DEVNULL,

@@ -5,8 +5,8 @@ starts `fork_client.py` instead, which asks this server to fork; what runs in th
 environment, the working directory and the output of the client, as if it had been started there. The fork lives no
 longer than its client, and the server no longer than whoever started it.
 
-Run as `python -m pilotage.flows.dev.fork_server PARENT SOCKET`, as the leader of a process group; PARENT is the
-process id of the starter.
+Run as `python -m pilotage.flows.dev.fork_server PARENT SOCKET [MODULE…]`, as the leader of a process group; PARENT
+is the process id of the starter, and each MODULE is imported too before the first fork.
 """
 
 from __future__ import annotations
@@ -239,8 +239,8 @@ def _read_settings_again() -> None:
 
 def main() -> None:
     """Preload, then listen at the path in the second argument."""
-    parent, path = int(sys.argv[1]), Path(sys.argv[2])
-    for name in PRELOADED:
+    parent, path, *more = int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+    for name in (*PRELOADED, *more):
         with contextlib.suppress(ImportError):  # another version of Prefect may have no such module: no harm
             importlib.import_module(name)
     if threading.active_count() != 1:
