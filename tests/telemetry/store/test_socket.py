@@ -284,3 +284,11 @@ def test_a_long_state_directory_gets_a_short_private_socket(short_tmp: Path) -> 
     path.parent.chmod(0o755)
     with pytest.raises(ConfigError, match="only this user can enter"):
         socket_path(long, "store")
+
+
+def test_a_closed_reader_refuses_instead_of_opening_another_connection(served: Path) -> None:
+    store = SocketStore(served)
+    store.ping()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.ping()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from pilotage.console.session.ports import Services, User
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.credentials import drop_keys
 from pilotage.flows.config.paths import StatePaths
+from pilotage.telemetry.errors import StoreError
 
 if TYPE_CHECKING:
     from pilotage.flows.agent.tracing import Traces
@@ -36,6 +38,10 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
     toolboxes: dict[str, Toolbox] = {}
     models: list[dict[str, object]] = []
     traces: list[Traces] = []
+    closed = threading.Event()
+    one_at_a_time = (
+        threading.RLock()
+    )  # look-ups run in threads: two of them must not open two readers for one person
 
     def control_api(user: User) -> ApiClient:
         return ApiClient(where.api_socket, user.token)
@@ -43,27 +49,31 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
     def looks(user: User) -> Toolbox:
         from pilotage.flows.agent.chat import toolbox  # start-up time: the planner
 
-        if user.token not in toolboxes:
-            toolboxes[user.token] = toolbox(where, control_api(user))
-        return toolboxes[user.token]
+        with one_at_a_time:
+            if closed.is_set():
+                raise StoreError("Looking at telemetry: this console is closing.")
+            if user.token not in toolboxes:
+                toolboxes[user.token] = toolbox(where, control_api(user))
+            return toolboxes[user.token]
 
     def agent(user: User) -> ChatAgent:
         from pilotage.flows.agent.chat import chat_agent
         from pilotage.flows.agent.tracing import Traces  # start-up time: the planner
         from pilotage.flows.config.settings import load_settings
 
-        if not traces:  # one for the process, whoever it works for
-            traces.append(Traces(load_settings(config=config, state_dir=where.root)))
-        if user.token not in agents:
-            agents[user.token] = chat_agent(
-                where,
-                control_api(user),
-                person=user.name,
-                config=config,
-                tools=looks(user),
-                traces=traces[0],
-            )
-        return agents[user.token]
+        with one_at_a_time:
+            if not traces:  # one for the process, whoever it works for
+                traces.append(Traces(load_settings(config=config, state_dir=where.root)))
+            if user.token not in agents:
+                agents[user.token] = chat_agent(
+                    where,
+                    control_api(user),
+                    person=user.name,
+                    config=config,
+                    tools=looks(user),
+                    traces=traces[0],
+                )
+            return agents[user.token]
 
     def model() -> dict[str, object]:
         from pilotage.flows.config.settings import load_settings  # start-up time: pydantic-settings
@@ -75,10 +85,12 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
         return models[0]
 
     def close() -> None:
-        for each_trace in traces:
-            each_trace.stop()
-        for each in toolboxes.values():
-            each.store.close()
+        with one_at_a_time:
+            closed.set()
+            for each_trace in traces:
+                each_trace.stop()
+            for each in toolboxes.values():
+                each.store.close()
 
     return Services(control_api=control_api, looks=looks, agent=agent, model=model, close=close)
 

@@ -196,6 +196,7 @@ class SocketStore:
         self._token = token
         self._timeout = timeout
         self._connection: socket.socket | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def ping(self) -> None:
@@ -213,6 +214,8 @@ class SocketStore:
     def _answer(self, request: Mapping[str, Any]) -> tuple[pa.Table, bool]:
         message = json.dumps({**request, "token": self._token}).encode()
         with self._lock:
+            if self._closed:  # a thread that was still at work when the process began to end
+                raise StoreError(f"Asking the telemetry store at {self.path}: this reader was closed.")
             try:
                 status, body = self._ask(message)
             except OSError:
@@ -256,8 +259,9 @@ class SocketStore:
         return rows_of(self.query(sql, parameters))
 
     def close(self) -> None:
-        """Hangs up; harmless when called twice."""
+        """Hang up for good: a later question raises StoreError. Harmless when called twice."""
         with self._lock:
+            self._closed = True
             self._hang_up()
 
     def _hang_up(self) -> None:
