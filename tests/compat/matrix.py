@@ -144,9 +144,13 @@ def table_of(trials: Sequence[Trial]) -> str:
     outcomes = {(trial.action, trial.version): trial.outcome for trial in trials}
     lines = ["| action | " + " | ".join(versions) + " |", "|---" * (len(versions) + 1) + "|"]
     for action in dict.fromkeys(trial.action for trial in trials):
-        cells = [outcomes.get((action, version), "not offered") for version in versions]
-        lines.append(f"| {action} | " + " | ".join(cells) + " |")
+        cells = [outcomes.get((action, version)) or _absent(action, version) for version in versions]
+        lines.append(f"| {action} | " + " | ".join(" ".join(cell.split()) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _absent(action: str, version: str) -> str:
+    return "not offered" if action.partition(",")[0] in kinds_not_offered(version) else "not tried"
 
 
 def main(wanted: Sequence[str]) -> int:
@@ -155,7 +159,10 @@ def main(wanted: Sequence[str]) -> int:
     for version in wanted or VERSIONS:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="pilotage-compat-") as home:
-            trials += trials_on(version, list(TARGETS), Path(home))
+            try:
+                trials += trials_on(version, list(TARGETS), Path(home))
+            except OrchestratorError as error:
+                trials.append(Trial(version=version, action="start", outcome=str(error)))
         failed = [trial for trial in trials if trial.version == version and trial.outcome != "done"]
         sys.stderr.write(f"Prefect {version}: {len(failed)} failed, {time.monotonic() - begun:.0f} s\n")
         sys.stderr.writelines(f"  {trial.action}: {trial.outcome}\n" for trial in failed)
