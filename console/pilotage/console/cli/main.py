@@ -11,7 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotage.console.cli import audit, bundles, chat, diagnose, doctor, governance, policy, publish, users
+from pilotage.console.cli import (
+    audit,
+    bundles,
+    chat,
+    diagnose,
+    doctor,
+    forecast,
+    governance,
+    policy,
+    publish,
+    users,
+)
 from pilotage.console.cli.client import Asker, asker
 from pilotage.console.cli.options import (
     EXIT_ERROR,
@@ -52,6 +63,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(users.app, name="users")
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(policy.app, name="policy")
+app.add_typer(forecast.app, name="forecast")
 publish.join(policy.app)
 bundles.join(policy.app)
 chat.join(app)
