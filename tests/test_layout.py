@@ -39,7 +39,16 @@ def imports_of(path: Path) -> set[str]:
 
 
 TOP_LEVEL = {
-    "telemetry": {"errors", "facts", "forecasts", "kpis", "redaction", "times", "token_detectors"},
+    "telemetry": {
+        "errors",
+        "facts",
+        "forecasts",
+        "kpis",
+        "pool_memory",
+        "redaction",
+        "times",
+        "token_detectors",
+    },
     "planner": {
         *("findings", "proposals", "parameters", "remediation"),
         *("similar_incidents", "log_templates", "checkpoints"),

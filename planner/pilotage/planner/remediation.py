@@ -64,7 +64,9 @@ class Circumstances:
     """Of these, how many in the window carry the finding's fingerprint without a break."""
     deployment_paused: bool = False
     memory_mb: int | None = None
-    """What the run has now, from its own job variables or its deployment's."""
+    """What the run has now in MiB, from its own job variables or its deployment's."""
+    memory_sizes: tuple[int, ...] = ()
+    """The only sizes in MiB that its infrastructure takes, smallest first; empty when any will do."""
     earliest_waiting: datetime | None = None
     """The start time of the first of the other runs that wait in the same queue."""
     queues: tuple[QueueFact, ...] = ()

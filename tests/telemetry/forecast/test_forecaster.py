@@ -152,22 +152,6 @@ def test_the_queue_counts_as_it_was_then(store: DuckDBStore) -> None:
     assert features.next_attempts(store, ["d-1-next"], at(450))["d-1-next"].queue_depth == 7
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ('{"memory_mb": 64}', 64.0),
-        ('{"memory_mb": "128"}', 128.0),
-        ('{"memory_mb": "much"}', 0.0),
-        ("{}", 0.0),
-        (None, 0.0),
-        ('{"memory_mb": -1}', 0.0),
-        ('{"memory_mb": [1]}', 0.0),
-    ],
-)
-def test_the_memory_of_a_run_is_a_number_or_nothing(variables: str | None, expected: float) -> None:
-    assert features.memory_of(variables) == expected
-
-
 def random_attempts(seed: int, count: int) -> list[Attempt]:
     dice = random.Random(seed)
     attempts = []

@@ -10,6 +10,7 @@ from enum import IntEnum
 from pilotage.flows.doctor.facts import DoctorFacts, ModeFacts, PoolFacts, Problem, ServerFacts
 from pilotage.flows.doctor.tags import KINDS, missing_tags
 from pilotage.policies.types import Mode
+from pilotage.telemetry.pool_memory import ADAPTERS
 
 
 class Level(IntEnum):
@@ -46,17 +47,7 @@ class Row:
 
 HEARTBEATS_SINCE = (3, 6, 22)
 """The first Prefect whose flow runs send heartbeats unless told otherwise."""
-MEMORY_VARIABLES = {
-    "kubernetes": ("memory_limit", "memory_request"),
-    "ecs": ("memory",),
-    "docker": ("mem_limit",),
-    "cloud-run": ("memory",),
-    "cloud-run-v2": ("memory",),
-    "vertex-ai": ("machine_type",),
-    "azure-container-instance": ("memory",),
-    "spcs": ("memory_limit", "memory_request"),
-    "process": ("memory_mb",),
-}
+MEMORY_VARIABLES = {kind: adapter.reads for kind, adapter in ADAPTERS.items()}
 """The job variable that sets a run's memory, by type of work pool without `:push`."""
 _NAMED = 3
 """Examples that a row names."""

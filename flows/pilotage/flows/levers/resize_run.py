@@ -8,7 +8,6 @@ label of the run before anything else is touched, and parking and letting go hav
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import marked, refused, step_key, wrong_lever
@@ -23,8 +22,8 @@ from pilotage.flows.levers.retry_run import (
     wait_for_worker,
     why_not_retry,
 )
+from pilotage.flows.levers.run_memory import RunMemory, is_set, not_set
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.flows.prefect.models import RunView
 from pilotage.planner.actions.types import Action, ResizeRun
 from pilotage.telemetry.facts import StateType
 
@@ -32,13 +31,10 @@ PARKED_FOR = timedelta(minutes=5)
 """Long enough for a crashed delivery to be repeated before a worker takes the run as it was."""
 _MIN_LEFT = timedelta(seconds=30)
 """A parked run is let go only while it is at least this far from being picked up by itself."""
-VARIABLE = "memory_mb"
-_UNSET = 0
-"""The label's value for a run that had no size of its own."""
 
 
 class ResizeLever:
-    """Retries a FAILED or CRASHED run in place with another `memory_mb`."""
+    """Retry a FAILED or CRASHED run in place with another size, in the job variables of its type of work pool."""
 
     kind = "resize_run"
     window = timedelta(minutes=15)
@@ -56,20 +52,23 @@ class ResizeLever:
             wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         run = await self._api.run(action.run_id)
+        memory = await RunMemory.read(self._api, run, _label(idempotency_key))
         if marked(history, idempotency_key):
             return Delivery(
                 effect=Effect.ALREADY,
-                before=_before(run, idempotency_key),
-                after={VARIABLE: action.memory_mb},
+                before=memory.before(run),
+                after={"memory_mb": action.memory_mb},
             )
+        change = memory.change(run, action.memory_mb)
         parked = step_key(idempotency_key, "park")
         if marked(history, parked) is None:
-            if reason := why_not_retry(run, expected_state_id) or await self._why_not_resize(run):
+            if reason := why_not_retry(run, expected_state_id):
                 return refused(reason)
+            if isinstance(change, str):
+                return refused(change)
             await wait_for_worker(self._worker_has_released, run, history)
-            await self._api.add_labels(
-                run.id, {_label(idempotency_key): run.job_variables.get(VARIABLE, _UNSET)}
-            )
+            if not memory.keeps(run):
+                await self._api.add_labels(run.id, {_label(idempotency_key): memory.to_keep(run, change)})
             ruling = await self._api.set_state_if(
                 run.id,
                 RETRYABLE,
@@ -85,7 +84,9 @@ class ResizeLever:
             run = await self._api.run(run.id)
         if run.state.transition_id != parked:
             return refused(f"the run was taken up while it was parked: it is {run.state.name}")
-        await self._api.set_job_variables(run.id, {**run.job_variables, VARIABLE: action.memory_mb})
+        if isinstance(change, str):  # the pool was changed since the run was parked
+            return refused(change)
+        await self._api.set_job_variables(run.id, {**run.job_variables, **change.variables})
         ruling = await self._api.set_state_if(
             run.id,
             (StateType.SCHEDULED,),
@@ -101,20 +102,21 @@ class ResizeLever:
             return done
         run = await self._api.run(run.id)
         tasks = await tasks_in_words(self._api, run.id)
-        after: dict[str, Any] = {**done.after, VARIABLE: run.job_variables.get(VARIABLE), "tasks": tasks}
-        return Delivery(effect=done.effect, before=_before(run, idempotency_key), after=after)
+        after = {**done.after, **memory.after(run, change), "tasks": tasks}
+        return Delivery(effect=done.effect, before=memory.before(run), after=after)
 
     async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run was started again with the new size, and how that ended."""
         if not isinstance(action, ResizeRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        size = run.job_variables.get(VARIABLE)
-        if size != action.memory_mb:
-            detail = f"the run has {VARIABLE}={size}, not {action.memory_mb}"
+        memory = await RunMemory.read(self._api, run, _label(idempotency_key))
+        change = memory.change(run, action.memory_mb)
+        if isinstance(change, str) or not is_set(run, change):
+            detail = change if isinstance(change, str) else not_set(memory, run, change)
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=run.state.name)
         check = judge_retry(await self._api.history(action.run_id), idempotency_key)
-        detail = f"{check.detail}, with {action.memory_mb} MiB"
+        detail = f"{check.detail}, with {change.memory_mb} MiB"
         return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
 
     async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
@@ -123,27 +125,11 @@ class ResizeLever:
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         if run.state.transition_id == idempotency_key and run.state.type is StateType.SCHEDULED:
-            old = run.labels.get(_label(idempotency_key), _UNSET)
-            variables = {key: value for key, value in run.job_variables.items() if key != VARIABLE}
-            if old != _UNSET:
-                variables[VARIABLE] = old
-            await self._api.set_job_variables(run.id, variables)
+            memory = await RunMemory.read(self._api, run, _label(idempotency_key))
+            await self._api.set_job_variables(run.id, memory.original(run))
         return await cancel_waiting(self._api, action.run_id, idempotency_key)
-
-    async def _why_not_resize(self, run: RunView) -> str:
-        if not run.pool:
-            return "the run has no work pool, so nothing reads its job variables"
-        pool = await self._api.pool(run.pool)
-        if VARIABLE not in pool.variables:
-            return f"the job template of work pool {run.pool!r} has no variable {VARIABLE!r}"
-        return ""
 
 
 def _label(idempotency_key: str) -> str:
     # one label for each resize, so that a later one does not overwrite what an earlier one restores
     return f"pilotage.memory_mb.before.{idempotency_key[:8]}"
-
-
-def _before(run: RunView, idempotency_key: str) -> dict[str, Any]:
-    old = run.labels.get(_label(idempotency_key), _UNSET)
-    return {VARIABLE: old if old != _UNSET else None}

@@ -12,18 +12,15 @@ from typing import Any
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import refused, untouched, wrong_lever
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE
-from pilotage.flows.levers.resize_run import VARIABLE
+from pilotage.flows.levers.run_memory import RunMemory, is_set, not_set
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
 from pilotage.planner.actions.types import Action, SizeRun
 from pilotage.telemetry.facts import StateType
 
-_UNSET = 0
-"""The label's value for a run that had no size of its own."""
-
 
 class SizeLever:
-    """Sets `memory_mb` of a SCHEDULED run."""
+    """Set the size of a SCHEDULED run, in the job variables of its type of work pool."""
 
     kind = "size_run"
     window = timedelta(minutes=2)
@@ -39,37 +36,48 @@ class SizeLever:
         if not isinstance(action, SizeRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        if _label(idempotency_key) in run.labels and (
-            _undone(run, idempotency_key) or run.job_variables.get(VARIABLE) == action.memory_mb
-        ):
-            return Delivery(
-                effect=Effect.ALREADY,
-                before=_before(run, idempotency_key),
-                after=_after(run, idempotency_key),
-            )
-        if reason := await self._why_not(run, action, expected_state_id):
+        memory = await RunMemory.read(self._api, run, _label(idempotency_key))
+        change = memory.change(run, action.memory_mb)
+        if memory.keeps(run):
+            if _undone(run, idempotency_key):
+                return Delivery(
+                    effect=Effect.ALREADY, before=memory.before(run), after=_at(run, idempotency_key)
+                )
+            if not isinstance(change, str) and is_set(run, change):
+                after = memory.after(run, change) | _at(run, idempotency_key)
+                return Delivery(effect=Effect.ALREADY, before=memory.before(run), after=after)
+        if reason := await self._why_not(run, expected_state_id):
             return refused(reason)
-        if _label(idempotency_key) not in run.labels:
-            old = run.job_variables.get(VARIABLE, _UNSET)
+        if isinstance(change, str):
+            return refused(change)
+        own = memory.of_deployment()
+        if own is not None and change.memory_mb < own:
+            return refused(f"its deployment gives {own} MiB, and nothing goes below that")
+        if not memory.keeps(run):
             now = datetime.now(UTC).isoformat()
             await self._api.add_labels(
-                run.id, {_label(idempotency_key): old, f"{_label(idempotency_key)}.at": now}
+                run.id,
+                {
+                    _label(idempotency_key): memory.to_keep(run, change),
+                    f"{_label(idempotency_key)}.at": now,
+                },
             )
-        await self._api.set_job_variables(run.id, {**run.job_variables, VARIABLE: action.memory_mb})
+        await self._api.set_job_variables(run.id, {**run.job_variables, **change.variables})
         await self._api.add_labels(run.id, {"pilotage.size": message[:200]})
         run = await self._api.run(run.id)
-        return Delivery(
-            effect=Effect.DONE, before=_before(run, idempotency_key), after=_after(run, idempotency_key)
-        )
+        after = memory.after(run, change) | _at(run, idempotency_key)
+        return Delivery(effect=Effect.DONE, before=memory.before(run), after=after)
 
     async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the size, and had not begun when it got it."""
         if not isinstance(action, SizeRun):
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
-        state, size = run.state.name, run.job_variables.get(VARIABLE)
-        if size != action.memory_mb:
-            detail = f"the run has {VARIABLE}={size}, not {action.memory_mb}"
+        state = run.state.name
+        memory = await RunMemory.read(self._api, run, _label(idempotency_key))
+        change = memory.change(run, action.memory_mb)
+        if isinstance(change, str) or not is_set(run, change):
+            detail = change if isinstance(change, str) else not_set(memory, run, change)
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=state)
         since = moment(str(delivery.after["at"]))
         history = await self._api.history(run.id)
@@ -77,7 +85,9 @@ class SizeLever:
             detail = "a worker had taken the run before it got its size"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=state)
         return Check(
-            judgement=Judgement.VERIFIED, detail=f"the run starts with {size} MiB", final_state=state
+            judgement=Judgement.VERIFIED,
+            detail=f"the run starts with {change.memory_mb} MiB",
+            final_state=state,
         )
 
     async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
@@ -91,17 +101,16 @@ class SizeLever:
             return Delivery(effect=Effect.ALREADY)
         if run.state.type is not StateType.SCHEDULED:
             return refused(f"the run is {run.state.name} already; it has its size")
-        variables = {key: value for key, value in run.job_variables.items() if key != VARIABLE}
-        old = run.labels[_label(idempotency_key)]
-        if old != _UNSET:
-            variables[VARIABLE] = old
-        if run.job_variables.get(VARIABLE) not in (action.memory_mb, variables.get(VARIABLE)):
+        memory = await RunMemory.read(self._api, run, _label(idempotency_key))
+        change, original = memory.change(run, action.memory_mb), memory.original(run)
+        ours = not isinstance(change, str) and is_set(run, change)
+        if not ours and run.job_variables != original:
             return refused("somebody gave it another size since; it stays")
-        await self._api.set_job_variables(run.id, variables)
+        await self._api.set_job_variables(run.id, original)
         await self._api.add_labels(run.id, {f"{_label(idempotency_key)}.undone": True})
-        return Delivery(effect=Effect.DONE, after={VARIABLE: variables.get(VARIABLE)})
+        return Delivery(effect=Effect.DONE, after=memory.before(run))
 
-    async def _why_not(self, run: RunView, action: SizeRun, expected_state_id: str) -> str:
+    async def _why_not(self, run: RunView, expected_state_id: str) -> str:
         if run.state.type is not StateType.SCHEDULED:
             return f"the run is {run.state.name}; its process has its size"
         if not untouched(run, await self._api.history(run.id), expected_state_id):
@@ -110,11 +119,6 @@ class SizeLever:
             return "the run is about to start; a worker may have read its size"
         if not run.pool or not run.deployment_id:
             return "the run has no work pool or deployment, so nothing reads its job variables"
-        if VARIABLE not in (await self._api.pool(run.pool)).variables:
-            return f"the job template of work pool {run.pool!r} has no variable {VARIABLE!r}"
-        own = (await self._api.deployment(run.deployment_id)).job_variables.get(VARIABLE)
-        if isinstance(own, int) and action.memory_mb < own:
-            return f"its deployment gives {own} MiB, and nothing goes below that"
         return ""
 
 
@@ -126,10 +130,5 @@ def _undone(run: RunView, idempotency_key: str) -> bool:
     return bool(run.labels.get(f"{_label(idempotency_key)}.undone"))
 
 
-def _before(run: RunView, idempotency_key: str) -> dict[str, Any]:
-    old = run.labels.get(_label(idempotency_key), _UNSET)
-    return {VARIABLE: old if old != _UNSET else None}
-
-
-def _after(run: RunView, idempotency_key: str) -> dict[str, Any]:
-    return {VARIABLE: run.job_variables.get(VARIABLE), "at": run.labels.get(f"{_label(idempotency_key)}.at")}
+def _at(run: RunView, idempotency_key: str) -> dict[str, Any]:
+    return {"at": run.labels.get(f"{_label(idempotency_key)}.at")}

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pilotage.telemetry.facts import TERMINAL, StateType
+from pilotage.telemetry.pool_memory import placeholders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +187,10 @@ class PoolView:
     limit: int | None
     variables: Mapping[str, Any]
     """The properties of its job template's variables, each with its `default` where it has one."""
+    type: str = ""
+    """As `kubernetes` or `ecs:push`."""
+    used: frozenset[str] = frozenset()
+    """The variables that its job template's configuration uses."""
     paused: bool = False
 
     @classmethod
@@ -196,6 +201,8 @@ class PoolView:
             name=reply["name"],
             limit=reply.get("concurrency_limit"),
             variables=dict((template.get("variables") or {}).get("properties") or {}),
+            type=reply.get("type") or "",
+            used=placeholders(template.get("job_configuration")),
             paused=bool(reply.get("is_paused")),
         )
 

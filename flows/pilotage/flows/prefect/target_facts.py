@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pilotage.flows.prefect.api import PAGE, PrefectApi
 from pilotage.flows.prefect.liveness import process_here, proof_of, signs_of
-from pilotage.flows.prefect.models import DeploymentView, RunView
+from pilotage.flows.prefect.models import DeploymentView, PoolView, RunView
 from pilotage.planner.actions.types import (
     Action,
     LimitScope,
@@ -27,10 +26,10 @@ from pilotage.planner.actions.types import (
 from pilotage.policies.types import Liveness, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
+from pilotage.telemetry.pool_memory import effective, memory_of
 
 PRODUCTION = "prod"
 _UNLABELLED_TIER = 1
-MEMORY = "memory_mb"
 LATELY = 50
 """Completed runs of a deployment among which the largest size counts as proven."""
 
@@ -56,7 +55,8 @@ class PrefectFacts:
 
     async def _run(self, action: Action, run_id: str) -> TargetFacts:
         run = await self._api().run(run_id)
-        deployment, of_pool = await asyncio.gather(self._deployment_of(run), self._memory_of_pool(run))
+        deployment, pool = await asyncio.gather(self._deployment_of(run), self._pool_of(run.pool))
+        of_deployment = deployment.job_variables if deployment else {}
         now = datetime.now(UTC)
         tags = deployment.tags if deployment else ()
         return TargetFacts(
@@ -70,10 +70,8 @@ class PrefectFacts:
             run_count=run.run_count,
             deployment_id=run.deployment_id,
             deployment_name=await self._full_name(deployment),
-            memory_mb=_size(run.job_variables)
-            or _size(deployment.job_variables if deployment else {})
-            or of_pool,
-            **(await self._sizes(run, deployment) if isinstance(action, SizeRun) else {}),
+            memory_mb=_memory(pool, of_deployment, run.job_variables),
+            **(await self._sizes(pool, deployment) if isinstance(action, SizeRun) else {}),
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
             **labelled(tags, run.tags),
@@ -98,7 +96,7 @@ class PrefectFacts:
             read_at=datetime.now(UTC),
             deployment_id=deployment.id,
             deployment_name=await self._full_name(deployment),
-            memory_mb=_size(deployment.job_variables) or 0,
+            memory_mb=_memory(await self._pool_of(deployment.pool), deployment.job_variables, {}),
             paused=deployment.paused,
             **labelled(deployment.tags, ()),
         )
@@ -136,21 +134,17 @@ class PrefectFacts:
     async def _deployment_of(self, run: RunView) -> DeploymentView | None:
         return await self._api().deployment(run.deployment_id) if run.deployment_id else None
 
-    async def _sizes(self, run: RunView, deployment: DeploymentView | None) -> dict[str, Any]:
-        """What the run would have without a size of its own, and what its like completed with lately."""
+    async def _pool_of(self, name: str) -> PoolView | None:
+        return await self._api().pool(name) if name else None
+
+    async def _sizes(self, pool: PoolView | None, deployment: DeploymentView | None) -> dict[str, Any]:
+        """Return what the run would have without a size of its own, and what its like completed with lately."""
         if deployment is None:
             return {}
-        given = _size(deployment.job_variables)
-        default = given or await self._memory_of_pool(replace(run, job_variables={}))
+        default = _memory(pool, deployment.job_variables, {})
         done = await self._api().completed_runs(deployment.id, LATELY)
-        sizes = [_size(each.job_variables) or default for each in done]
+        sizes = [_memory(pool, deployment.job_variables, run.job_variables) for run in done]
         return {"default_memory_mb": default, "proven_memory_mb": max(sizes, default=0)}
-
-    async def _memory_of_pool(self, run: RunView) -> int:
-        if _size(run.job_variables) or not run.pool:
-            return 0
-        variable: Mapping[str, Any] = (await self._api().pool(run.pool)).variables.get(MEMORY) or {}
-        return _size({MEMORY: variable.get("default")}) or 0
 
     def _api(self) -> PrefectApi:
         if self._given is None:
@@ -195,6 +189,8 @@ def _said(label: str, tags: Iterable[str]) -> list[str]:
     return [tag.removeprefix(f"{label}:") for tag in tags if tag.startswith(f"{label}:")]
 
 
-def _size(variables: Mapping[str, Any]) -> int | None:
-    value = variables.get(MEMORY)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _memory(pool: PoolView | None, deployment: Mapping[str, Any], run: Mapping[str, Any]) -> int:
+    """Return the MiB that a worker of the pool gives such a run, or 0 where nobody says."""
+    if pool is None:
+        return memory_of({**deployment, **run}) or 0
+    return memory_of(effective(pool.variables, deployment, run), pool.type) or 0

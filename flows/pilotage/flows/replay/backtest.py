@@ -25,12 +25,11 @@ from pilotage.planner.actions.types import (
 from pilotage.planner.detect.context import (
     ENDED_RUNS_READ,
     failures_in_row,
-    memory_of,
+    job_variables_of,
     remedies_offered,
     same_fault_in_row,
 )
 from pilotage.planner.detect.failures import diagnose_run, incident_id
-from pilotage.planner.detect.memory_sizing import size_in
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
@@ -41,6 +40,7 @@ from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.replay.counterfactual import Counterfactual, compared
 from pilotage.policies.types import FiledProposal, Identity, TargetFacts
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
+from pilotage.telemetry.pool_memory import allowed_sizes, memory_of
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries.history import (
     HistoricalFailure,
@@ -124,7 +124,8 @@ def _situation(
         around=Circumstances(
             failures_in_row=failures_in_row(ended),
             same_fault_in_row=same_fault_in_row(run, ended, at, parameters),
-            memory_mb=memory_of(run, deployment),
+            memory_mb=memory_of(job_variables_of(run, deployment)),
+            memory_sizes=allowed_sizes(job_variables_of(run, deployment)),
             remedies=remedies_offered(deployment, list(deployments.values())),
         ),
         now=at,
@@ -178,7 +179,9 @@ def facts_then(
     deployment = deployments.get(deployment_of(action))
     if deployment is None:
         return None
-    return _facts_of_deployment(action, deployment, episode.at, memory_of(episode.run, deployment) or 0)
+    return _facts_of_deployment(
+        action, deployment, episode.at, memory_of(job_variables_of(episode.run, deployment)) or 0
+    )
 
 
 def queue_facts_of(
@@ -198,7 +201,7 @@ def queue_facts_of(
     deployment = deployments.get(deployment_of(action))
     if deployment is None:
         return None
-    return _facts_of_deployment(action, deployment, situation.now, size_in(deployment.job_variables) or 0)
+    return _facts_of_deployment(action, deployment, situation.now, memory_of(deployment.job_variables) or 0)
 
 
 def _facts_of_deployment(
@@ -231,7 +234,7 @@ def _facts_of_run(
         run_count=run.run_count,
         deployment_id=run.deployment_id or "",
         deployment_name=f"{deployment.flow_name}/{deployment.name}" if deployment else "",
-        memory_mb=memory_of(run, deployment) or 0,
+        memory_mb=memory_of(job_variables_of(run, deployment)) or 0,
         paused=deployment.paused if deployment else False,
         **labelled(tags, run.tags),
     )

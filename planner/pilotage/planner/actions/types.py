@@ -93,7 +93,7 @@ class RetryRun(_Action):
 
 
 class ResizeRun(_Action):
-    """Raise the job variable `memory_mb` of a FAILED or CRASHED run, then retry it in place."""
+    """Give a FAILED or CRASHED run more memory, as its type of work pool is told, then retry it in place."""
 
     kind: Literal["resize_run"] = "resize_run"
     run_id: PrefectId
@@ -102,7 +102,7 @@ class ResizeRun(_Action):
 
 
 class SizeRun(_Action):
-    """Set the job variable `memory_mb` of a SCHEDULED run: what its like needed lately, or one step less."""
+    """Set the memory of a SCHEDULED run, as its type of work pool is told: what its like needed, or one step less."""
 
     kind: Literal["size_run"] = "size_run"
     run_id: PrefectId

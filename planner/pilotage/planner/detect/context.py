@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from pilotage.planner.detect.backlog import backlog_of
 from pilotage.planner.detect.failures import diagnose_run, fingerprint_of
-from pilotage.planner.detect.memory_sizing import rung_of, size_in, sized
+from pilotage.planner.detect.memory_sizing import rung_of, sized
 from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import SAFE_TO_REPEAT, Backlog, Circumstances, Remedy
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
+from pilotage.telemetry.pool_memory import allowed_sizes, memory_of
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.queries.retry_impact import retry_impact_of
@@ -42,9 +44,10 @@ def circumstances_of(
             witness=_witness(finding, store, now, parameters) if finding else "",
         )
     deployment = run_queries.deployment_of(store, run.run_id)
+    job_variables = job_variables_of(run, deployment)
     missized = kind is FailureClass.MISSIZED
     ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
-    default = size_in(deployment.job_variables) if deployment else None
+    default = memory_of(deployment.job_variables) if deployment else None
     return Circumstances(
         rung=rung_of(sized(ended, default), default, parameters) if default and missized else None,
         default_mb=default,
@@ -52,7 +55,8 @@ def circumstances_of(
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
         deployment_paused=bool(deployment and deployment.paused),
         safe_to_repeat=safe_to_repeat(deployment, parameters),
-        memory_mb=memory_of(run, deployment),
+        memory_mb=memory_of(job_variables),
+        memory_sizes=allowed_sizes(job_variables),
         earliest_waiting=earliest_waiting(run, run_queries.waiting_runs(store, now))
         if kind is FailureClass.LATE
         else None,
@@ -134,9 +138,9 @@ def same_fault_in_row(
     return row
 
 
-def memory_of(run: RunFact, deployment: DeploymentFact | None) -> int | None:
-    """The run's `memory_mb` in MiB: its own, or its deployment's; None when neither says a whole number."""
-    return size_in(run.job_variables) or (size_in(deployment.job_variables) if deployment else None)
+def job_variables_of(run: RunFact, deployment: DeploymentFact | None) -> dict[str, Any]:
+    """Return a run's job variables: its deployment's, and before them its own."""
+    return {**(deployment.job_variables if deployment else {}), **run.job_variables}
 
 
 def safe_to_repeat(deployment: DeploymentFact | None, parameters: PlaybookParameters) -> bool:

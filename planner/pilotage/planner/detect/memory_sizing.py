@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from pilotage.planner.actions.types import SizeRun
 from pilotage.planner.detect.failures import diagnose_run
@@ -22,6 +21,7 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import DesiredAction, Remediation, Rung, Situation, run_of
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.pool_memory import memory_of
 
 MOST_PATIENCE = 8
 """How many times the usual number of good runs are asked for at most, after tries that failed."""
@@ -166,17 +166,5 @@ def _doubtful(forecast: Forecast | None, parameters: PlaybookParameters) -> bool
     return forecast is not None and forecast.p_fail >= parameters.cautious_below
 
 
-def size_in(variables: Mapping[str, Any]) -> int | None:
-    """The `memory_mb` among job variables, in MiB; None when it is no whole number above 0."""
-    value = variables.get("memory_mb")
-    if isinstance(value, int | str | float) and not isinstance(value, bool):
-        try:
-            size = int(value)
-        except ValueError:
-            return None
-        return size if size > 0 else None
-    return None
-
-
 def _own(run: RunFact) -> int | None:
-    return size_in(run.job_variables)
+    return memory_of(run.job_variables)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from pilotage.planner.detect.backlog import blocked, overdue
 from pilotage.planner.detect.context import ENDED_RUNS_READ
-from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, rung_of, size_in, sized
+from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, rung_of, sized
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
 from pilotage.planner.detect.run_risks import fragile_runs, orphaned, runs_blocked_by_hold
@@ -30,6 +30,7 @@ from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast, Forecaster
+from pilotage.telemetry.pool_memory import memory_of
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
@@ -154,7 +155,7 @@ def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, t
     known = {d.deployment_id: d for d in fleet.deployments(at.store)} if concerned else {}
     past = {}
     for deployment_id in sorted(str(one) for one in concerned):
-        own = size_in(known[deployment_id].job_variables) if deployment_id in known else None
+        own = memory_of(known[deployment_id].job_variables) if deployment_id in known else None
         if own is not None:
             past[deployment_id] = (fleet.last_ended(at.store, deployment_id, ENDED_RUNS_READ), own)
     return past

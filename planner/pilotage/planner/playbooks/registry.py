@@ -7,7 +7,7 @@ is an input of every play that runs something again: a retry that it calls hopel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -184,10 +184,10 @@ def remediate_out_of_memory(s: Situation) -> Remediation:
     if not has or has < 1:
         return Remediation(
             wishes=notify(s),
-            alternatives=("resize_run: nobody says how much memory it has (job variable memory_mb)",
+            alternatives=("resize_run: nobody says how much memory it has (a job variable of it or of its deployment)",
                           "retry_run: the same size would run out again"),
         )  # fmt: skip
-    size = next_size(has, s.parameters)
+    size = next_size(has, s.parameters, s.around.memory_sizes)
     if size <= has:
         return Remediation(
             wishes=notify(s),
@@ -204,11 +204,17 @@ def remediate_out_of_memory(s: Situation) -> Remediation:
     )  # fmt: skip
 
 
-def next_size(has_mb: int, parameters: PlaybookParameters) -> int:
-    """One memory step up from `has_mb`, rounded up, never over the cap, in MiB."""
+def next_size(has_mb: int, parameters: PlaybookParameters, allowed: Sequence[int] = ()) -> int:
+    """Return one memory step up from `has_mb`, rounded up, never over the cap, in MiB.
+
+    Where only some sizes are allowed it is the first of them that is large enough, or `has_mb` when none is.
+    """
     grain = parameters.memory_rounding_mb
     wanted = math.ceil(has_mb * parameters.memory_step / grain) * grain
-    return min(wanted, parameters.memory_cap_mb)
+    if not allowed:
+        return min(wanted, parameters.memory_cap_mb)
+    enough = (size for size in allowed if wanted <= size <= parameters.memory_cap_mb)
+    return next(enough, max((size for size in allowed if size <= parameters.memory_cap_mb), default=has_mb))
 
 
 def remediate_at_risk(s: Situation) -> Remediation:

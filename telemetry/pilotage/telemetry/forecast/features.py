@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 
 from pilotage.telemetry.forecast import baseline
+from pilotage.telemetry.pool_memory import memory_of
 from pilotage.telemetry.store.protocol import Store
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -245,7 +245,7 @@ def ended_attempts(store: Store, now: datetime) -> list[Attempt]:
             failed=row["failed"],
             earlier=row["earlier"],
             # the size of an attempt that was followed by another is not known: it may have been changed
-            memory_mb=memory_of(row["job_variables"]),
+            memory_mb=float(memory_of(json.loads(row["job_variables"] or "{}")) or 0),
             queue_depth=row["depth"],
         )
         for row in store.rows(_ENDED_ATTEMPTS, [now - LOOK_BACK, now, MOST_ATTEMPTS])
@@ -268,18 +268,8 @@ def next_attempts(store: Store, run_ids: Sequence[str], now: datetime) -> dict[s
             start=now.timestamp(),
             ended=math.inf,
             earlier=row["run_count"] or 0,
-            memory_mb=memory_of(row["job_variables"]),
+            memory_mb=float(memory_of(json.loads(row["job_variables"] or "{}")) or 0),
             queue_depth=row["depth"],
         )
         for row in store.rows(_OPEN_RUNS, [now, list(run_ids)])
     }
-
-
-def memory_of(job_variables: str | None) -> float:
-    """The MiB that the job variables ask for, or 0 when they do not say."""
-    found: Any = json.loads(job_variables or "{}").get("memory_mb")
-    try:
-        memory = float(found or 0)
-    except (TypeError, ValueError):
-        return 0.0
-    return memory if math.isfinite(memory) and memory > 0 else 0.0

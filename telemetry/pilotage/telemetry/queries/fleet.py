@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pilotage.telemetry.facts import DeploymentFact, RunFact, TaskRunFact
+from pilotage.telemetry.pool_memory import VARIABLES
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.store.schema import facts_from_rows
 
@@ -83,10 +84,11 @@ def completed_since(store: Store, deployment_ids: Sequence[str], moment: datetim
 
 
 def with_sizes_of_their_own(store: Store) -> set[str]:
-    """The deployments of which an ended run had a `memory_mb` of its own."""
+    """Return the deployments of which an ended run had a size of its own."""
+    has_size = " OR ".join(f"json_extract(job_variables, '$.{name}') IS NOT NULL" for name in VARIABLES)
     sql = (
         f"SELECT DISTINCT deployment_id FROM runs WHERE {_ENDED} AND deployment_id IS NOT NULL "  # noqa: S608
-        "AND json_extract(job_variables, '$.memory_mb') IS NOT NULL"
+        f"AND ({has_size})"
     )
     return {str(row["deployment_id"]) for row in store.rows(sql)}
 
