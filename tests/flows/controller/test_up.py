@@ -117,6 +117,33 @@ def artifacts_of(prefect_probe: PrefectProbe, run_id: str) -> list[Any]:
     return prefect_probe.do(read)
 
 
+def test_shadow_judges_and_sends_prefect_nothing(
+    prefect_server: PrefectServer, prefect_probe: PrefectProbe, tmp_path: Path
+) -> None:
+    """Before the loop of this module is started: its proposal about the run would have the same id, and be carried out."""
+    with running_controller(
+        tmp_path / "shadow", prefect_server.env, mode="shadow", forked=prefect_server.embedded
+    ) as shadow:
+        run_id = fail(
+            prefect_probe,
+            "fetch-quotes/demo",
+            Failed(message="Flow run encountered an exception: ConnectError: connection refused"),
+        )
+        row = eventually(lambda: next(iter(shadow.proposals_on(run_id)), None), what="a proposal")
+        eventually(
+            lambda: shadow.control_api().call("proposal", proposal_id=row["proposal_id"])["verdict"],
+            what="a verdict",
+        )
+        before = [(state.id, state.name) for state in prefect_probe.history(run_id)]
+        mine = {shadow_row["proposal_id"] for shadow_row in shadow.proposals_on(run_id)}
+    assert all(
+        proposal_id not in str(state.message)
+        for proposal_id in mine
+        for state in prefect_probe.history(run_id)
+    )
+    assert before
+
+
 def test_a_killed_run_is_retried_in_place_verified_and_told_in_prefect(
     ship: RunningController, prefect_probe: PrefectProbe
 ) -> None:
@@ -423,33 +450,6 @@ def test_an_unknown_id_is_a_clear_error(
     ran = pilotage(ship, *arguments)
     assert ran.returncode == code
     assert said in " ".join(ran.stderr.split())
-
-
-def test_shadow_judges_and_sends_prefect_nothing(
-    prefect_server: PrefectServer, prefect_probe: PrefectProbe, tmp_path: Path
-) -> None:
-    with running_controller(
-        tmp_path / "shadow", prefect_server.env, mode="shadow", forked=prefect_server.embedded
-    ) as shadow:
-        run_id = fail(
-            prefect_probe,
-            "fetch-quotes/demo",
-            Failed(message="Flow run encountered an exception: ConnectError: connection refused"),
-        )
-        row = eventually(lambda: next(iter(shadow.proposals_on(run_id)), None), what="a proposal")
-        eventually(
-            lambda: shadow.control_api().call("proposal", proposal_id=row["proposal_id"])["verdict"],
-            what="a verdict",
-        )
-        before = [(state.id, state.name) for state in prefect_probe.history(run_id)]
-        mine = {shadow_row["proposal_id"] for shadow_row in shadow.proposals_on(run_id)}
-    # whatever else watches this server, nothing on the run speaks of the shadow's proposals
-    assert all(
-        proposal_id not in str(state.message)
-        for proposal_id in mine
-        for state in prefect_probe.history(run_id)
-    )
-    assert before
 
 
 def test_at_rest_the_files_answer_and_the_stop_file_holds(
