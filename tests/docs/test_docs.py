@@ -56,6 +56,15 @@ def test_the_policy_of_the_page_is_sound(tmp_path: Path) -> None:
     assert checked.exit_code == 0, checked.output
 
 
+def test_the_failure_rule_of_the_page_is_sound_and_decides(tmp_path: Path) -> None:
+    [rules] = blocks("failure-rules.md", "yaml")
+    file = tmp_path / "failure_rules.yaml"
+    file.write_text(rules)
+    for command in (["check"], ["test"]):
+        ran = CliRunner().invoke(app, ["rules", *command, str(file)])
+        assert ran.exit_code == 0, ran.output
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_systemd_takes_the_unit() -> None:
     unit = PAGES / "systemd" / "pilotage.service"
