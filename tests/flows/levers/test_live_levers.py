@@ -266,6 +266,7 @@ def test_a_run_that_waits_is_answered_once_and_goes_on(
     assert targets.undo(action, delivery, idempotency_key).effect is Effect.REFUSED
 
 
+@pytest.mark.usefixtures("nothing_starts")
 def test_a_run_that_was_suspended_for_an_answer_is_resumed_with_one_only(
     targets: LeverTargets, idempotency_key: str
 ) -> None:
