@@ -240,7 +240,11 @@ class Prefect:
             case "GET", ["flows", _]:
                 return _json(world.flow)
             case "GET", ["work_pools", name]:
-                return _json({"name": name})
+                template = {
+                    "variables": {"properties": {"memory_mb": {"type": "integer"}}},
+                    "job_configuration": {"memory": "{{ memory_mb }}"},
+                }
+                return _json({"name": name, "type": "process", "base_job_template": template})
             case "POST", ["work_pools", _, "queues", "filter"]:
                 return _json([{"name": name, "priority": 1} for name in ("a", "b")])
             case "POST", ["deployments", "filter"]:
