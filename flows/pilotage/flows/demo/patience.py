@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-SERVER_START = 8.0
+SERVER_START = 11.0
 """Seconds that a Prefect server needs to start on two idle cores."""
-HISTORY = 6.0
+HISTORY = 15.0
 """Seconds that the runs of the history need there."""
-FIRST_RUN = 4.0
+FIRST_RUN = 5.0
 """Seconds from the start of the first incidents to the first end of one of their runs there."""
 UNCHANGED = timedelta(seconds=75)
 """The demo gives up when nothing has changed for so long; no deliberate wait of it is longer than half of this."""
