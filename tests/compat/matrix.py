@@ -130,10 +130,8 @@ def trials_on(version: str, names: Sequence[str], home: Path) -> list[Trial]:
             )
         )
         targets.open()
-        permitted_kinds = [name for name in names if name.partition(",")[0] not in withheld]
-        told = [
-            Trial(version=version, action=name, outcome=_turned(targets, name)) for name in permitted_kinds
-        ]
+        offered = [name for name in names if name.partition(",")[0] not in withheld]
+        told = [Trial(version=version, action=name, outcome=_turned(targets, name)) for name in offered]
         told.append(Trial(version=version, action="collect", outcome=asyncio.run(_collected(home))))
     return told
 

@@ -29,7 +29,7 @@ def test_the_page_has_the_table_of_the_versions_that_are_tried() -> None:
 
 def test_the_page_says_what_older_servers_lack() -> None:
     rows = re.findall(r"^\| (3\.\d+\.\d+) \|.*\| (.*) ?\|$", PAGE, re.MULTILINE)
-    kinds = {since: frozenset(re.findall(r"`(\w+)`", permitted_kinds)) for since, permitted_kinds in rows}
+    kinds = {since: frozenset(re.findall(r"`(\w+)`", cell)) for since, cell in rows}
     assert kinds == {lack.since: lack.kinds for lack in LACKS}
 
 

@@ -55,9 +55,7 @@ HEALTHY = DoctorFacts(
     mode=ModeFacts(mode=Mode.APPROVE, source="in force"),
     policies=PolicyFacts(configured="a" * 64, in_force="a" * 64),
     webhook=WebhookFacts(configured=True),
-    model=ModelFacts(
-        configured=True, endpoint="http://127.0.0.1:8080/v1", name="small", permitted_kinds=("small",)
-    ),
+    model=ModelFacts(configured=True, endpoint="http://127.0.0.1:8080/v1", name="small", models=("small",)),
     api_url="http://127.0.0.1:4200/api",
     server=SERVER,
 )
@@ -144,7 +142,7 @@ BREAKAGES: dict[str, tuple[dict[str, Any], str, Level, str, str]] = {
         "llm.base_url",
     ),
     "a model of another name": (
-        {"model": replace(HEALTHY.model, permitted_kinds=("big",))},
+        {"model": replace(HEALTHY.model, models=("big",))},
         "model",
         Level.WARNING,
         "does not list small",

@@ -361,10 +361,10 @@ def model(facts: DoctorFacts) -> Result:
             f"{found.endpoint}: {found.problem}; rules answer instead",
             "Correct `llm.base_url` and `llm.api_key`, or start the endpoint.",
         )
-    if found.permitted_kinds and found.name not in found.permitted_kinds:
+    if found.models and found.name not in found.models:
         return _warning(
             f"{found.endpoint} does not list {found.name}",
-            f"Set `llm.model` to one of {_some(found.permitted_kinds)}.",
+            f"Set `llm.model` to one of {_some(found.models)}.",
         )
     return _ok(f"{found.name} at {found.endpoint}")
 

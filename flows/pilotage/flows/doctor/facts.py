@@ -115,7 +115,7 @@ class ModelFacts:
     endpoint: str = ""
     name: str = ""
     problem: str = ""
-    permitted_kinds: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     """The models that the endpoint lists; empty when it lists none."""
 
 

@@ -202,7 +202,7 @@ async def _model(llm: LLMSettings) -> ModelFacts:
     key = llm.api_key.get_secret_value()
     shown = redact(endpoint)
     problem = ""
-    permitted_kinds: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     try:
         async with httpx.AsyncClient(timeout=10) as client:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -212,14 +212,12 @@ async def _model(llm: LLMSettings) -> ModelFacts:
         elif answer.status_code >= 500:
             problem = f"it answers HTTP {answer.status_code}"
         elif answer.is_success:
-            permitted_kinds = tuple(str(each["id"]) for each in answer.json()["data"])
+            models = tuple(str(each["id"]) for each in answer.json()["data"])
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         problem = f"no answer ({type(exc).__name__})"
     except (ValueError, KeyError, TypeError):
-        permitted_kinds = ()  # it answers, and lists its models in a way of its own or not at all
-    return ModelFacts(
-        configured=True, endpoint=shown, name=llm.model, problem=problem, permitted_kinds=permitted_kinds
-    )
+        models = ()  # it answers, and lists its models in a way of its own or not at all
+    return ModelFacts(configured=True, endpoint=shown, name=llm.model, problem=problem, models=models)
 
 
 async def _server() -> tuple[str | Problem, ServerFacts | Problem, bool]:

@@ -68,8 +68,8 @@ async def next_step(
 
     Without tools only the last word is asked for.
     """
-    permitted_kinds = "\n".join(f"- {tool.name}: {tool.description}" for tool in tools)
-    system = [SystemMessage(CALLING + permitted_kinds)] if tools else []
+    described = "\n".join(f"- {tool.name}: {tool.description}" for tool in tools)
+    system = [SystemMessage(CALLING + described)] if tools else []
     turns = [*system, *(_flat(message) for message in messages)]
     match made := (await model.ask_typed(step_with(tools), turns)).step:
         case Call():

@@ -101,18 +101,18 @@ class IdentityBook:
 
         Every known token is compared, in constant time each, so the time taken tells nothing.
         """
-        permitted_kinds = _sha256(token)
+        presented = _sha256(token)
         with self._lock:
             found: Identity | None = None
             for digest, identity in self._lent.items():
-                if hmac.compare_digest(digest, permitted_kinds):
+                if hmac.compare_digest(digest, presented):
                     found = identity
             if found is not None:
                 return found
             self._refresh()
             keys = [key for known in self._known.values() for key in known.keys] + list(self._earned.values())
             for key in keys:
-                if hmac.compare_digest(key.token_sha256, permitted_kinds):
+                if hmac.compare_digest(key.token_sha256, presented):
                     found = self._narrowed(key)
             return found
 

@@ -32,16 +32,16 @@ def demo_script(body: dict[str, Any]) -> Step:
     if last.get("role") == "tool":
         return text("Here is what the records say: " + str(last.get("content"))[:1500])
     said = str(last.get("content") or "")
-    permitted_kinds = {entry["function"]["name"] for entry in body.get("tools") or []}
-    if permitted_kinds:
-        return _chat(said, permitted_kinds)
+    tool_names = {entry["function"]["name"] for entry in body.get("tools") or []}
+    if tool_names:
+        return _chat(said, tool_names)
     return text(_explanation(said))
 
 
-def _chat(said: str, permitted_kinds: set[str]) -> Step:
+def _chat(said: str, tool_names: set[str]) -> Step:
     run = _RUN_ID.search(said.lower())
     for words, name in TOOL_FOR:
-        if name in permitted_kinds and words.search(said) and (run or name not in NEEDS_RUN):
+        if name in tool_names and words.search(said) and (run or name not in NEEDS_RUN):
             if run and name == "propose":
                 return tool(name, {"kind": "retry_run", "target": run.group(0)})
             return tool(name, {"run_id": run.group(0)} if run and name in NEEDS_RUN else {})
