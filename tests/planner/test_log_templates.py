@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.bench.bench_log_templates import grouping_accuracy, groups_of
 from tests.planner.conftest import NOW
 
-from pilotage.planner.log_templates import mined
+from pilotage.planner.log_templates import masked, mined
 from pilotage.telemetry.facts import LogLine
 
 
@@ -58,3 +60,55 @@ def test_a_thousand_lines_take_no_time_to_speak_of(make: Any) -> None:
     began = time.process_time()
     mined(said)
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("line", "template"),
+    [
+        ("HTTP 429 Too Many Requests after 3 tries", "HTTP 429 Too Many Requests after <n> tries"),
+        ("exit code 137", "exit code 137"),
+        ("[Errno 111] Connection refused", "[Errno 111] Connection refused"),
+        ("read 12 rows from s3://lake/a.parquet", "read <n> rows from <url>"),
+        ("connection to db.prod.internal:5432 refused", "connection to <host> refused"),
+        ("10.0.0.7:50010 is slow", "<host> is slow"),
+        ('File "/usr/lib/python3.12/site.py", line 12', 'File "<path>", line <n>'),
+        (r"C:\Windows\core.dll loaded", "<path> loaded"),
+        ("deleting blk_-38865049064139660 0xdeadbeef", "deleting <id> <hex>"),
+        ("asked to delete blk_1 blk_2 blk_3", "asked to delete <id>"),
+        ("5.2 KB of 93 bytes", "<n> of <n>"),
+        ("lookup of () failed", "lookup of <text> failed"),
+    ],
+)
+def test_what_is_a_value_is_masked_and_what_says_what_happened_is_not(line: str, template: str) -> None:
+    assert " ".join(masked(line)) == template
+
+
+def test_a_value_is_told_by_its_place_and_an_action_is_not() -> None:
+    users = [f"session opened for user {name}" for name in ("ann", "bob")]
+    verbs = [f"[id 1] VM {verb} (event)" for verb in ("Started", "Paused", "Resumed", "Stopped")]
+    asked = [f"took 3 seconds to {verb} it" for verb in ("build", "destroy")]
+    assert len(set(groups_of(users))) == 1
+    assert len(set(groups_of(verbs))) == 4
+    assert len(set(groups_of(asked))) == 2
+
+
+def test_lines_of_a_service_are_grouped_as_their_author_wrote_them() -> None:
+    """What each line was printed with is known here, so the accuracy is exact."""
+    names = ["orders", "stock", "users", "carts", "bills"]
+    said = [
+        *((f"Created task run '{n}-{i}' for task '{n}'", "created") for i, n in enumerate(names)),
+        *((f"Loaded {i * 37} rows into table {n} in {i}.{i} s", "loaded") for i, n in enumerate(names)),
+        *((f"GET https://api.example/{n}/{i} answered 200", "answered") for i, n in enumerate(names)),
+        *(
+            (f"Retrying {n}.internal:80{i}0: HTTP 503 Service Unavailable", "unavailable")
+            for i, n in enumerate(names)
+        ),
+        *(
+            (f"Retrying {n}.internal:80{i}0: HTTP 429 Too Many Requests", "limited")
+            for i, n in enumerate(names)
+        ),
+        *((f"worker {i} wrote /data/{n}/part-{i:05}.parquet", "wrote") for i, n in enumerate(names)),
+        ("Worker is ready", "ready"),
+        ("Worker is stopping", "stopping"),
+    ]
+    assert grouping_accuracy([label for _, label in said], groups_of([line for line, _ in said])) == 1.0
