@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import os
 import sys
@@ -44,12 +45,10 @@ def groups_of(lines: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _rows(path: Path) -> tuple[list[str], list[str]]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        rows = [
-            {key.lower().replace("_", ""): value for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    read = csv.DictReader(io.StringIO(text, newline=""))
+    rows = [{key.lower().replace("_", ""): value for key, value in row.items()} for row in read]
     return [row["content"] for row in rows], [row["eventid"] for row in rows]
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pilotage.planner.detect.signs.rule import words as words_of
 from pilotage.telemetry.facts import LogLine
 
 ANY = "<*>"
@@ -30,58 +31,13 @@ AFTER_PREPOSITION = 3
 ROUNDS = 3
 """How many places of one line can turn out to be for values, one after the other."""
 
-_NAMED = frozenset(
-    [
-        "user",
-        "host",
-        "hostname",
-        "node",
-        "table",
-        "task",
-        "flow",
-        "run",
-        "file",
-        "class",
-        "method",
-        "package",
-        "name",
-        "column",
-        "topic",
-        "bucket",
-        "database",
-        "schema",
-        "service",
-        "server",
-        "client",
-        "module",
-        "queue",
-        "pool",
-        "worker",
-        "deployment",
-        "container",
-        "pod",
-        "image",
-        "model",
-        "job",
-        "block",
-        "path",
-        "key",
-        "field",
-        "attribute",
-        "parameter",
-        "variable",
-        "thread",
-        "process",
-        "session",
-        "device",
-        "interface",
-        "package",
-    ]
+_NAMED = words_of(
+    "user host hostname node table task flow run file class method package name column topic bucket database schema "
+    "service server client module queue pool worker deployment container pod image model job block path key field "
+    "attribute parameter variable thread process session device interface"
 )
 """Nouns that a name follows."""
-_PREPOSITIONS = frozenset(
-    ["for", "from", "to", "at", "by", "in", "on", "of", "with", "via", "into", "about", "as"]
-)
+_PREPOSITIONS = words_of("for from to at by in on of with via into about as")
 
 _STATUS = re.compile(
     r"(?i)\b(?:https?(?:/\d(?:\.\d)?)?|status code|errno|exit(?:ed)?(?: with)?(?: code| status)?|signal)"
@@ -104,7 +60,8 @@ _VALUES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>"),
         (
             r"\b\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?|"
-            rf"\b(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\w*,? )?{_MONTH}\w* +\d{{1,2}} \d\d:\d\d:\d\d(?: [A-Z]{{3,4}})?(?: \d{{4}})?|"
+            rf"\b(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\w*,? )?{_MONTH}\w* +\d{{1,2}} \d\d:\d\d:\d\d"
+            r"(?: [A-Z]{3,4})?(?: \d{4})?|"
             r"\b\d\d?:\d\d:\d\d(?:[.,]\d+)?\b",
             "<time>",
         ),
@@ -205,11 +162,11 @@ def _merged(kinds: set[tuple[str, ...]]) -> Mapping[tuple[str, ...], tuple[str, 
         for place in range(1, length):
             siblings: dict[tuple[str, ...], set[str]] = defaultdict(set)
             for kind in set(group.values()):
-                siblings[kind[:place] + (ANY,) + kind[place + 1 :]].add(kind[place])
+                siblings[(*kind[:place], ANY, *kind[place + 1 :])].add(kind[place])
             for wider, words in siblings.items():
                 values = _values(wider[place - 1], words)
                 if len(values) > 1:
-                    gone = {wider[:place] + (word,) + wider[place + 1 :] for word in values}
+                    gone = {(*wider[:place], word, *wider[place + 1 :]) for word in values}
                     group = {kind: wider if own in gone else own for kind, own in group.items()}
         if set(group.values()) == before:
             break
