@@ -302,8 +302,8 @@ def test_a_late_word_on_the_attempt_before_is_not_the_end_of_the_retry() -> None
 
     retried = state(StateType.SCHEDULED, SETTLING, idempotency_key)
     soon, late = state(StateType.CRASHED, timedelta(seconds=1)), state(StateType.CRASHED, 2 * SETTLING)
-    assert judge_retry([retried, soon], idempotency_key).judgement is Judgement.PENDING
-    assert judge_retry([retried, late], idempotency_key).judgement is Judgement.FAILED
+    assert judge_retry([retried, soon], idempotency_key, now=now).judgement is Judgement.PENDING
+    assert judge_retry([retried, late], idempotency_key, now=now).judgement is Judgement.FAILED
 
 
 # -- on the server ---------------------------------------------------------------------------------------------

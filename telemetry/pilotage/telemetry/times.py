@@ -9,6 +9,11 @@ UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 """Units of a span that are longer than a second, with their seconds, longest first."""
 
 
+def utc_now() -> datetime:
+    """Return the time of this machine, aware, in UTC."""
+    return datetime.now(UTC)
+
+
 def parsed(moment: Any) -> datetime | None:
     """Return the aware datetime that a datetime or an ISO 8601 text stands for, or None when it stands for none.
 

@@ -169,7 +169,7 @@ def test_what_policy_allows_is_delivered_once_and_verified(bench: LeverBench) ->
 
 def look_at_deferred(bench: LeverBench, tmp_path: Path) -> None:
     switch = KillSwitch(tmp_path / "stop", bench.ledger, resume_votes=lambda: 2)
-    asyncio.run(judge_deferred(bench.injector, bench.ledger, switch))
+    asyncio.run(judge_deferred(bench.injector, bench.ledger, switch, now=datetime.now(UTC)))
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["Prefect is silent", "it was deleted"])

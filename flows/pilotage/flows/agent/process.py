@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.protocol import Store
+from pilotage.telemetry.times import utc_now
 
 log = logging.getLogger("pilotage.agent")
 
@@ -74,8 +75,20 @@ def language_model(settings: Settings) -> LanguageModel | None:
     )
 
 
-async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asyncio.Event) -> None:
-    """Plans until `stop` is set. Faults of the store, the API or the model wait for the next turn."""
+async def run(
+    settings: Settings,
+    *,
+    token: str,
+    watch_from: datetime,
+    stop: asyncio.Event,
+    clock: Callable[[], datetime] = utc_now,
+    store: Store | None = None,
+    control_api: ApiClient | None = None,
+) -> None:
+    """Plans until `stop` is set. Faults of the store, the API or the model wait for the next turn.
+
+    `store` and `control_api` are those of the state directory's sockets, unless they are given.
+    """
     from pilotage.planner.checkpoints import checkpoints_at
     from pilotage.planner.loop.planner import Planner
     from pilotage.telemetry import connect
@@ -83,10 +96,11 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
     from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
 
     where = settings.paths
-    store = connect(where.root)
-    control_api = ApiClient(where.api_socket, token)
+    given = store
+    store = given or connect(where.root)
+    control_api = control_api or ApiClient(where.api_socket, token)
     traces = Traces(settings)
-    forecaster = ChampionForecaster(store)
+    forecaster = ChampionForecaster(store, clock=clock)
     async with Planner(
         store=store,
         forecaster=forecaster,
@@ -96,12 +110,13 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
         checkpoints=checkpoints_at(settings.agent_memory.get_secret_value(), where.checkpoints),
         since=watch_from,
         traces=traces.of_planner(control_api),
+        clock=clock,
     ) as planner:
         trained_at = datetime.min.replace(tzinfo=UTC)
         ended_then = -1
         said: dict[str, float] = {}
         while not stop.is_set():
-            now = datetime.now(UTC)
+            now = clock()
             try:
                 ended = await asyncio.to_thread(_ended_runs, store)
                 if ended != ended_then or now - trained_at > settings.loop.train_interval:
@@ -125,7 +140,8 @@ async def run(settings: Settings, *, token: str, watch_from: datetime, stop: asy
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
     await asyncio.to_thread(traces.stop)
-    store.close()
+    if given is None:
+        store.close()
 
 
 def in_words(happened: Mapping[str, Any]) -> str:

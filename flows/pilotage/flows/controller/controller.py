@@ -12,7 +12,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from pilotage.flows.config.settings import Settings
 from pilotage.flows.config.state_directory import prepare_state_directory
 from pilotage.flows.controller.checkpoints import CheckpointSigner, signer_of
 from pilotage.flows.controller.greeting import Start, greeting, read_watched
+from pilotage.flows.controller.outside import AgentStart, Outside
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
-from pilotage.flows.controller.supervisor import keep_agent
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
@@ -91,8 +91,16 @@ def only_one(paths: StatePaths) -> Iterator[tuple[Path, ...]]:
 class Controller:
     """Everything that runs in `pilotage up`."""
 
-    def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        say: Callable[[str], None] = lambda text: None,
+        outside: Outside | None = None,
+    ) -> None:
         self._settings = settings
+        self._outside = outside or Outside()
+        self._clock = self._outside.clock
         self._paths = settings.paths
         self._say = say
         self._notices: list[str] = []
@@ -123,7 +131,7 @@ class Controller:
                 configured,
                 policies=settings.policies,
                 guardrails=settings.guardrails,
-                now=_now(),
+                now=self._clock(),
             )
             if bundle.hash != configured.hash:
                 self._notices.append(
@@ -137,7 +145,7 @@ class Controller:
                 )
             self._say(f"starting in {paths.root}, asking Prefect at {api_address()}")
             try:
-                server = await unless_stopped(stop, check_server())
+                server = await unless_stopped(stop, check_server(self._outside.reader))
             except AdapterError:
                 for notice in self._notices:
                     self._say(notice)
@@ -147,7 +155,7 @@ class Controller:
                 return
             reader = StoreServer(store, paths.store_socket)
             stack.callback(reader.close)
-            api = PrefectApi.from_prefect_settings()
+            api = self._outside.open_prefect()
             try:
                 await self._run(
                     stop, server=server, bundle=bundle, book=book, store=store, ledger=ledger, api=api
@@ -172,11 +180,14 @@ class Controller:
         kill_switch = KillSwitch(
             paths.stop_file, ledger, resume_votes=lambda: gate.bundle.guardrails.resume_votes
         )
-        switch = ModeSwitch(ledger, settings.mode, _now)
+        switch = ModeSwitch(ledger, settings.mode, self._clock)
         collector = PrefectCollector(
             store,
             interval=settings.loop.queue_interval,
             on_change=lambda runs: self._wake.set(),
+            clock=self._clock,
+            reader=self._outside.reader,
+            events=self._outside.events,
         )
 
         async def worker_has_released(run_id: str, after: datetime) -> bool:
@@ -192,6 +203,7 @@ class Controller:
             routing_key=settings.webhook_routing_key.get_secret_value(),
             ui_url=ui_url,
             api=api,
+            transport=self._outside.webhook,
         )
         levers = build_levers(worker_has_released=worker_has_released, notifier=notifier, api=api)
         injector = Injector(
@@ -201,12 +213,14 @@ class Controller:
             levers=levers,
             mode=switch.mode,
             stopped=kill_switch.stopped,
-            clock=_now,
+            clock=self._clock,
             owner=f"up-{os.getpid()}",
             drained=drained,
             limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
         )
-        chronicle = AuditProjector(ledger=ledger, store=store, notifier=notifier, mode=switch.mode)
+        chronicle = AuditProjector(
+            ledger=ledger, store=store, notifier=notifier, mode=switch.mode, clock=self._clock
+        )
         operations = ProposalEndpoints(
             ledger=ledger,
             gate=gate,
@@ -214,7 +228,7 @@ class Controller:
             store=store,
             kill_switch=kill_switch,
             mode=switch.mode,
-            clock=_now,
+            clock=self._clock,
             health=lambda: {
                 "connected": collector.connected,
                 "last_event": collector.last_event.isoformat() if collector.last_event else "",
@@ -227,7 +241,7 @@ class Controller:
             gate=gate,
             judge=injector.judge,
             mode=switch,
-            clock=_now,
+            clock=self._clock,
             wake=self._wake.set,
             standing=book.standing,
         )
@@ -237,7 +251,7 @@ class Controller:
             signer=signer_of(paths),
             standing=book.standing,
             mode=switch.mode,
-            clock=_now,
+            clock=self._clock,
             swapped=lambda now: self._say(f"policies {now.hash} are in force now"),
         )
         readouts = QueryEndpoints(
@@ -245,7 +259,7 @@ class Controller:
             gate=gate,
             agent=AGENT,
             mode=switch.mode,
-            clock=_now,
+            clock=self._clock,
             levers=in_words(levers),
             paths={"ui": ui_url},
         )
@@ -253,10 +267,10 @@ class Controller:
             paths.api_socket,
             {**operations.table(), **governance.table(), **publishing.table(), **readouts.table()},
             book.authenticate,
-            sign_in=LoginThrottle(book, _now).sign_in,
+            sign_in=LoginThrottle(book, self._clock).sign_in,
         )
         await control_api.start()
-        watch_from = _watch_from(store)
+        watch_from = _watch_from(store, self._clock())
         lapsed = switch.begin()
         if lapsed:
             self._notices.append(f"{lapsed} open proposal(s) were made for another mode and have lapsed")
@@ -279,36 +293,45 @@ class Controller:
             policies=bundle.hash,
             root=paths.root,
             token_file=paths.token,
-            watched=await unless_stopped(stop, read_watched()),
+            watched=await unless_stopped(stop, read_watched(api)),
             notices=self._notices,
         )
         for line in greeting(start):
             self._say(line)
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
-            "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, _now()),
-            "judging again": lambda: judge_deferred(injector, ledger, kill_switch),
+            "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, self._clock()),
+            "judging again": lambda: judge_deferred(injector, ledger, kill_switch, now=self._clock()),
             "admitting": lambda: _admit_all(injector, ledger, switch.mode()),
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
             "undoing": injector.undo_due,
-            "housekeeping": PeriodicMaintenance(ledger=ledger, gate=gate, clock=_now).keep,
+            "housekeeping": PeriodicMaintenance(ledger=ledger, gate=gate, clock=self._clock).keep,
             "tidying": RecordCleanup(
-                api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=_now
+                api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=self._clock
             ).keep,
-            "expiring": lambda: asyncio.to_thread(ledger.expire, _now()),
-            "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, _now()),
+            "expiring": lambda: asyncio.to_thread(ledger.expire, self._clock()),
+            "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, self._clock()),
         }
         if settings.checkpoints is not None:
             steps["vouching"] = CheckpointSigner(
-                ledger=ledger, paths=paths, directory=settings.checkpoints, clock=_now
+                ledger=ledger, paths=paths, directory=settings.checkpoints, clock=self._clock
             ).sign_checkpoint
+        agent = AgentStart(
+            paths=paths,
+            token=token,
+            watch_from=watch_from,
+            stop=stop,
+            say=self._say,
+            api=control_api,
+            store=store,
+        )
         # apart from the loop: a slow pager must not hold up a delivery
         telling = {"writing the chronicle": chronicle.catch_up}
         tasks = [
             asyncio.create_task(collector.run(stop), name="collector"),
             asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),
             asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
-            asyncio.create_task(keep_agent(paths, token, watch_from, stop, self._say), name="agent"),
+            asyncio.create_task(_run_agent(self._outside, agent), name="agent"),
             asyncio.create_task(self._retain(store, stop), name="retention"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
@@ -345,7 +368,9 @@ class Controller:
         while not stop.is_set():
             try:
                 await asyncio.to_thread(
-                    store.retain, _now(), Retention(events=timedelta(days=self._settings.retention_days))
+                    store.retain,
+                    self._clock(),
+                    Retention(events=timedelta(days=self._settings.retention_days)),
                 )
             except AdapterError as exc:
                 log.warning("forgetting old telemetry: %s", exc)
@@ -357,20 +382,22 @@ _BEING_JUDGED = timedelta(seconds=30)
 """So long after it was filed a proposal may be with the gate."""
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+async def _run_agent(outside: Outside, start: AgentStart) -> None:
+    await outside.agent(start)
 
 
-def _watch_from(store: DuckDBStore) -> datetime:
+def _watch_from(store: DuckDBStore, now: datetime) -> datetime:
     """From when on failures are taken up: the first start of this installation, at most a day ago."""
     first = store.watermark("watch_from")
     if first is None:
-        first = _now()
+        first = now
         store.set_watermark("watch_from", first)
-    return max(first, _now() - LOOK_BACK)
+    return max(first, now - LOOK_BACK)
 
 
-async def judge_deferred(injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch) -> None:
+async def judge_deferred(
+    injector: Injector, ledger: SqlLedger, kill_switch: KillSwitch, *, now: datetime
+) -> None:
     """Judges what only the kill switch or Prefect's silence had denied, once that is over.
 
     Besides, what a process that died had filed and not judged.
@@ -380,7 +407,7 @@ async def judge_deferred(injector: Injector, ledger: SqlLedger, kill_switch: Kil
     for status in ("held", "filed"):
         for row in await asyncio.to_thread(ledger.proposals, status, 100):
             filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
-            if filed is None or (status == "filed" and _now() - filed.filed_at < _BEING_JUDGED):
+            if filed is None or (status == "filed" and now - filed.filed_at < _BEING_JUDGED):
                 continue
             if await injector.judge_again(filed) is None:
                 return  # nobody answers: the others are asked about next time

@@ -10,6 +10,7 @@ from pathlib import Path
 from pilotage.flows.doctor.facts import DeploymentFacts
 from pilotage.flows.doctor.server import ServerReader
 from pilotage.flows.doctor.tags import has_tag
+from pilotage.flows.prefect.http import PrefectHttpClient
 from pilotage.policies.types import Mode
 from pilotage.telemetry.errors import AdapterError
 
@@ -117,10 +118,11 @@ def _fitting(notices: Iterable[str], room: int) -> tuple[str, ...]:
     return each if len(each) <= room else (*each[: room - 1], "; ".join(each[room - 1 :]))
 
 
-async def read_watched() -> Watched | None:
-    """Return what the server of the active profile has, or None when it does not say so soon."""
+async def read_watched(api: PrefectHttpClient) -> Watched | None:
+    """Return what this server has, or None when it does not say so soon."""
     try:
-        async with asyncio.timeout(WATCHED_WITHIN), ServerReader.from_prefect_settings().opened() as reader:
+        async with asyncio.timeout(WATCHED_WITHIN):
+            reader = ServerReader.sharing(api)
             deployments, pools = await asyncio.gather(reader.deployments(), reader.pool_count())
     except (AdapterError, TimeoutError):
         return None

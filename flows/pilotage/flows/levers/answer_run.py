@@ -8,7 +8,7 @@ looks at, which Prefect takes once, and the run is let go on under our mark.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.change_parameters import why_not_take
@@ -60,7 +60,7 @@ class AnswerLever:
             RESUMING if run.state.reschedules else "Running",
             message=message,
             idempotency_key=idempotency_key,
-            scheduled_for=datetime.now(UTC) if run.state.reschedules else None,
+            scheduled_for=self._api.now() if run.state.reschedules else None,
         )
         return await settled(self._api, run, idempotency_key, ruling, before={})
 

@@ -8,7 +8,7 @@ still waiting. What undo restores is kept in Prefect; the values may be secrets,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
@@ -21,7 +21,6 @@ from pilotage.flows.levers.idempotency import (
     ChangeRecords,
     fits_a_record,
     refused,
-    tombstone,
     untouched,
     wrong_lever,
 )
@@ -65,7 +64,7 @@ class ParametersLever:
             return refused(reason)
         if note is None:
             note = {
-                "at": datetime.now(UTC).isoformat(),
+                "at": self._api.now().isoformat(),
                 "old": {name: run.parameters[name] for name in wanted if name in run.parameters},
             }
             if not fits_a_record(note):
@@ -116,7 +115,7 @@ class ParametersLever:
         if not _has(run.parameters, wanted) and run.parameters != {**kept, **old}:
             return refused("somebody changed the same parameters since; they stay")
         await self._api.set_parameters(run.id, {**kept, **old})
-        await self._records.write("parameters", idempotency_key, tombstone(note))
+        await self._records.write("parameters", idempotency_key, self._records.tombstone(note))
         return Delivery(effect=Effect.DONE, after=_names(wanted))
 
 
@@ -136,7 +135,7 @@ async def give(
         return reason
     if note is None:
         old = {name: run.parameters[name] for name in wanted if name in run.parameters}
-        note = {"at": datetime.now(UTC).isoformat(), "old": old}
+        note = {"at": api.now().isoformat(), "old": old}
         if not fits_a_record(note):
             return "the old values are too long to be remembered, so they could not be restored"
         await notes.write("parameters", idempotency_key, note)
@@ -158,7 +157,7 @@ async def take_back(
     if _has(run.parameters, wanted) and (run.state.ended or run.state.type is StateType.SCHEDULED):
         kept = {name: value for name, value in run.parameters.items() if name not in wanted}
         await api.set_parameters(run.id, {**kept, **note["old"]})
-    await notes.write("parameters", idempotency_key, tombstone(note))
+    await notes.write("parameters", idempotency_key, notes.tombstone(note))
 
 
 def why_not_take(schema: Mapping[str, Any], wanted: Mapping[str, Any], merged: Mapping[str, Any]) -> str:

@@ -6,11 +6,11 @@ Held runs become Late in Prefect; that is what it calls waiting, and it passes w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, tombstone, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, HoldQueue, ReleaseQueue
 from pilotage.telemetry.errors import OrchestratorError
@@ -96,7 +96,7 @@ class _Switch:
                 by = await self._ours(pool, queue, paused) or "somebody else"
                 return refused(f"{_named(pool, queue)} is {_word(paused)} already, by {by}")
             note = {
-                "at": datetime.now(UTC).isoformat(),
+                "at": self._api.now().isoformat(),
                 "paused": paused,
                 "about": _named(pool, queue),
                 "by": message.partition(":")[0][:60],
@@ -120,17 +120,17 @@ class _Switch:
             if by := await self._ours(pool, queue, not self._paused):
                 # not buried: it is taken back once what lies on top of it is; a repeated delivery does nothing
                 await self._records.write(
-                    "queue", idempotency_key, {**note, "done": datetime.now(UTC).isoformat()}
+                    "queue", idempotency_key, {**note, "done": self._api.now().isoformat()}
                 )
                 return refused(
                     f"{by} has {_word(not self._paused)} {_named(pool, queue)}; take that back first"
                 )
             why = f"somebody has {_word(not self._paused)} {_named(pool, queue)} already"
-            await self._records.write("queue", idempotency_key, tombstone(note, why))
+            await self._records.write("queue", idempotency_key, self._records.tombstone(note, why))
             return refused(why)
         await self._records.write("queue", idempotency_key, {**note, "restoring": True})
         await self._set(pool, queue, not self._paused)
-        await self._records.write("queue", idempotency_key, tombstone(note))
+        await self._records.write("queue", idempotency_key, self._records.tombstone(note))
         return Delivery(effect=Effect.DONE, after={"paused": not self._paused})
 
     async def _ours(self, pool: str, queue: str, paused: bool) -> str:

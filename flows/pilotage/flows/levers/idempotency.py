@@ -94,9 +94,23 @@ class ChangeRecords:
         """
         for purpose in purposes:
             for note in (await self.of(purpose)).values():
-                if note.get("about") == about and not note.get("undone") and _until(note) > datetime.now(UTC):
+                if note.get("about") == about and not note.get("undone") and _until(note) > self._api.now():
                     return f"a change of ours to {about} stands already; it has to be taken back first"
         return ""
+
+    def tombstone(self, note: Mapping[str, Any], refused: str = "") -> dict[str, Any]:
+        """Return what is left of the note on a change that was taken back, or stays as it is: then with the reason.
+
+        It is kept so that a delivery which is repeated after this does not make the change again.
+        """
+        kept = {"at": note["at"]} if "at" in note else {}
+        undone = self._api.now().isoformat()
+        return {**kept, "undone": undone, **({"refused": refused} if refused else {})}
+
+    def held_record(self, about: str, hold: timedelta) -> dict[str, Any]:
+        """Return the beginning of a note on a change that ends by itself: what it is about, and until when."""
+        now = self._api.now()
+        return {"at": now.isoformat(), "about": about, "until": (now + hold + _LATE).isoformat()}
 
 
 def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str) -> bool:
@@ -133,24 +147,9 @@ def fits_a_record(value: Mapping[str, Any]) -> bool:
     return len(repr(value)) <= _ROOM
 
 
-def tombstone(note: Mapping[str, Any], refused: str = "") -> dict[str, Any]:
-    """What is left of the note on a change that was taken back, or that stays as it is: then with the reason.
-
-    It is kept so that a delivery which is repeated after this does not make the change again.
-    """
-    kept = {"at": note["at"]} if "at" in note else {}
-    return {**kept, "undone": datetime.now(UTC).isoformat(), **({"refused": refused} if refused else {})}
-
-
 def as_before(buried: Mapping[str, Any]) -> Delivery:
     """What an undo says that is asked again of a tombstone: the same as the first time."""
     return refused(buried["refused"]) if buried.get("refused") else Delivery(effect=Effect.ALREADY)
-
-
-def held_record(about: str, hold: timedelta) -> dict[str, Any]:
-    """The beginning of a note on a change that is taken back by itself: what it is about, and until when."""
-    now = datetime.now(UTC)
-    return {"at": now.isoformat(), "about": about, "until": (now + hold + _LATE).isoformat()}
 
 
 def _until(note: Mapping[str, Any]) -> datetime:

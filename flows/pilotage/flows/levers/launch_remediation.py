@@ -7,7 +7,7 @@ making stands in the run in trouble, for as long as it takes to start the remedi
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
@@ -59,7 +59,10 @@ class RemediationLever:
         link = await self._api.create_task_run(_link(cause, idempotency_key))
         if not found:
             made = await self._api.create_run_of(
-                remedy.id, _remedy(remedy, cause, link, idempotency_key, message, action.attempt)
+                remedy.id,
+                _remedy(
+                    remedy, cause, link, idempotency_key, message, attempt=action.attempt, now=self._api.now()
+                ),
             )
         await self._api.end_task_run(link, message=message)
         child = found[0] if found else made
@@ -106,7 +109,14 @@ def _link(cause: RunView, idempotency_key: str) -> dict[str, Any]:
 
 
 def _remedy(
-    remedy: DeploymentView, cause: RunView, link: str, idempotency_key: str, message: str, attempt: int
+    remedy: DeploymentView,
+    cause: RunView,
+    link: str,
+    idempotency_key: str,
+    message: str,
+    *,
+    attempt: int,
+    now: datetime,
 ) -> dict[str, Any]:
     takes_cause = CAUSE in (remedy.schema.get("properties") or {})
     return {
@@ -119,6 +129,6 @@ def _remedy(
             "type": "SCHEDULED",
             "name": "Scheduled",
             "message": message,
-            "state_details": {"scheduled_time": datetime.now(UTC).isoformat()},
+            "state_details": {"scheduled_time": now.isoformat()},
         },
     }

@@ -9,7 +9,7 @@ takes a slot from whoever has one instead; that is looked at first, and waited o
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Judgement
 from pilotage.flows.levers.idempotency import marked, refused, still_running, wrong_lever
@@ -32,10 +32,6 @@ _KEPT_NAMES = ("AwaitingRetry", "Paused")
 _MOST = 1000
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class MarkCrashedLever:
     """Marks a dead run Crashed."""
 
@@ -44,11 +40,11 @@ class MarkCrashedLever:
     undoable = "What is marked stays marked; a run that was dead has nothing to go back to. Retry it instead."
 
     def __init__(
-        self, api: PrefectApi, *, probe: Probe = process_here, clock: Callable[[], datetime] = _now
+        self, api: PrefectApi, *, probe: Probe = process_here, clock: Callable[[], datetime] | None = None
     ) -> None:
         self._api = api
         self._probe = probe
-        self._clock = clock
+        self._clock = clock or api.now
 
     async def execute(
         self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str

@@ -7,7 +7,7 @@ two and not none: a repetition finds both by their marks. Labels and tags link t
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
@@ -91,9 +91,10 @@ class MoveLever:
         return None
 
     async def _move(self, run: RunView, queue: str, *, idempotency_key: str, message: str) -> Delivery:
-        due = run.next_start or datetime.now(UTC)
+        due = run.next_start or self._api.now()
         new = await self._api.create_run_of(
-            run.deployment_id, _twin(run, queue, due, idempotency_key, message)
+            run.deployment_id,
+            _twin(run, queue, due, idempotency_key, message, parked_until=self._api.now() + PARKED_FOR),
         )
         ruling = await self._api.set_state_if(
             run.id,
@@ -125,7 +126,7 @@ class MoveLever:
             message=message,
             idempotency_key=step,
             scheduled_for=start,
-            due_after=datetime.now(UTC) + timedelta(days=1),
+            due_after=self._api.now() + timedelta(days=1),
         )
         came = await settled(self._api, new, step, ruling, before={})
         if came.effect is Effect.REFUSED:
@@ -153,7 +154,9 @@ class MoveLever:
         return ""
 
 
-def _twin(run: RunView, queue: str, due: datetime, idempotency_key: str, message: str) -> dict[str, Any]:
+def _twin(
+    run: RunView, queue: str, due: datetime, idempotency_key: str, message: str, *, parked_until: datetime
+) -> dict[str, Any]:
     """What a run that takes the place of another is made from."""
     return {
         "name": run.name,
@@ -169,7 +172,7 @@ def _twin(run: RunView, queue: str, due: datetime, idempotency_key: str, message
             "type": "SCHEDULED",
             "name": "Scheduled",
             "message": message,
-            "state_details": {"scheduled_time": (datetime.now(UTC) + PARKED_FOR).isoformat()},
+            "state_details": {"scheduled_time": parked_until.isoformat()},
         },
     }
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, tombstone, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, wrong_lever
 from pilotage.flows.levers.scheduled_edits import EditedRuns
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView, moment
@@ -92,13 +92,13 @@ class PauseLever:
                 why += (
                     f"; what had been changed in its runs is lost: {', '.join(one['name'] for one in lost)}"
                 )
-            await self._records.write("pause", idempotency_key, tombstone(note, why))
+            await self._records.write("pause", idempotency_key, self._records.tombstone(note, why))
             return refused(why)
         await self._records.write("pause", idempotency_key, {**note, "resuming": True})
         await self._api.resume_deployment(action.deployment_id)
         restored, missing = await self._restored(action.deployment_id, note.get("starts") or ())
         edits = await self._edited.restore(action.deployment_id, edited, idempotency_key)
-        await self._records.write("pause", idempotency_key, tombstone(note))
+        await self._records.write("pause", idempotency_key, self._records.tombstone(note))
         after: dict[str, Any] = {"paused": False, "restored": restored, "missing": missing}
         told = [f"{missing} of its scheduled runs have not been made again"] if missing else []
         if edits:
@@ -113,9 +113,9 @@ class PauseLever:
 
     async def _restored(self, deployment_id: str, starts: Sequence[str]) -> tuple[int, int]:
         """How many of the runs that Prefect deleted it has made again, and how many it has not in time."""
-        deadline = datetime.now(UTC) + _RESTORE_WITHIN
+        deadline = self._api.now() + _RESTORE_WITHIN
         while True:
-            now = datetime.now(UTC)
+            now = self._api.now()
             wanted = {start for start in map(moment, starts) if start > now + _NEAR}
             there = {run.expected for run in await self._future(deployment_id)}
             if wanted <= there or now > deadline:
@@ -123,7 +123,7 @@ class PauseLever:
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _future(self, deployment_id: str) -> list[RunView]:
-        now = datetime.now(UTC)
+        now = self._api.now()
         waiting = await self._waiting(deployment_id)
         return [run for run in waiting if run.next_start and run.next_start > now]
 
@@ -138,7 +138,7 @@ class PauseLever:
         return sorted(waiting, key=lambda run: (run.next_start or run.state.at, run.id))
 
     async def _snapshot(self, deployment: DeploymentView, idempotency_key: str) -> dict[str, Any]:
-        now = datetime.now(UTC)
+        now = self._api.now()
         waiting = await self._waiting(deployment.id)
         # what was only put before its schedule's time is made again as well
         future = [run for run in waiting if max(run.next_start or now, run.expected or now) > now]

@@ -16,7 +16,7 @@ still lost, and knows that the rest was its own doing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
@@ -103,10 +103,10 @@ class ReleaseSlotLever:
         given = sorted(earlier.union(lost))
         if not given:
             return refused(count.why)
-        note = {"at": datetime.now(UTC).isoformat(), "given_back": given, "slots": len(given)}
+        note = {"at": self._api.now().isoformat(), "given_back": given, "slots": len(given)}
         await self._records.write("slots", idempotency_key, note)
         await self._give_back(action, lost)
-        note = {**note, "done": datetime.now(UTC).isoformat()}
+        note = {**note, "done": self._api.now().isoformat()}
         await self._records.write("slots", idempotency_key, note)
         return Delivery(effect=Effect.DONE, after=note)
 
@@ -161,7 +161,7 @@ class ReleaseSlotLever:
             return ""
         beats = await self._api.events_about(run_id, began, names=["prefect.flow-run.heartbeat"], most=MISSED)
         heard = max([*(beat.at for beat in beats), run.state.at])
-        silent = datetime.now(UTC) - heard
+        silent = self._api.now() - heard
         if silent > MISSED * interval(beats) and self._probe(run_id, run.pid) != "alive":
             return ""
         return f"run {run_id} is {run.state.name}, but nobody has reported the end of its process yet"
@@ -187,7 +187,7 @@ class ReleaseSlotLever:
         return _Count(lost=frozenset() if why else slots, taken=slots, why=why)
 
     def _why_not_yet(self, limit: LimitView, lost: int) -> str:
-        still = datetime.now(UTC) - limit.updated if limit.updated else timedelta(0)
+        still = self._api.now() - limit.updated if limit.updated else timedelta(0)
         if still > self._lapse:
             return ""
         return (

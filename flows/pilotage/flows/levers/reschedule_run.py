@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import after, marked, refused, step_key, untouched, wrong_lever
@@ -102,7 +102,7 @@ class RescheduleLever:
         before: dict[str, object] = {"start": run.next_start.isoformat() if run.next_start else None}
         # a retry that waits must stay one, or Prefect counts it as a first attempt
         name = AWAITING_RETRY if run.state.name == AWAITING_RETRY else "Scheduled"
-        now = datetime.now(UTC)
+        now = self._api.now()
         far = run.next_start is not None and run.next_start > now + SAFE_DISTANCE
         if far or not run.queue:
             ruling = await self._api.set_state_if(
@@ -136,8 +136,8 @@ class RescheduleLever:
             await self._holds.release(idempotency_key)
 
     async def _stays_scheduled(self, run: RunView) -> bool:
-        deadline = datetime.now(UTC) + self._settle
-        while datetime.now(UTC) < deadline:
+        deadline = self._api.now() + self._settle
+        while self._api.now() < deadline:
             await asyncio.sleep(_LOOK_EVERY)
             if (await self._api.run(run.id)).state.type is not StateType.SCHEDULED:
                 return False

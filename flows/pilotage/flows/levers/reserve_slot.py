@@ -14,9 +14,7 @@ from pilotage.flows.levers.idempotency import (
     ChangeRecords,
     as_before,
     fits_a_record,
-    held_record,
     refused,
-    tombstone,
     wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
@@ -57,7 +55,7 @@ class ReserveLever:
             if reason := await self._records.standing(about, "limit", "reserve"):
                 return refused(reason)
             note = {
-                **held_record(about, action.hold),
+                **self._records.held_record(about, action.hold),
                 "limit": _named(queues, action.busy_queue).limit,
                 "queues": [[queue.name, queue.priority, queue.limit] for queue in queues],
             }
@@ -105,10 +103,10 @@ class ReserveLever:
         old = note["limit"]
         if limit not in (action.limit, old):
             why = f"somebody set the limit of queue {action.busy_queue!r} to {limit} since; it stays"
-            await self._records.write("reserve", idempotency_key, tombstone(note, why))
+            await self._records.write("reserve", idempotency_key, self._records.tombstone(note, why))
             return refused(why)
         await self._api.set_queue_limit(action.pool, action.busy_queue, old)
-        await self._records.write("reserve", idempotency_key, tombstone(note))
+        await self._records.write("reserve", idempotency_key, self._records.tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": limit}, after={"limit": old})
 
 

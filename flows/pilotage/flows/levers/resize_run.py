@@ -7,7 +7,7 @@ label of the run before anything else is touched, and parking and letting go hav
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import marked, refused, step_key, wrong_lever
@@ -66,7 +66,7 @@ class ResizeLever:
                 return refused(reason)
             if isinstance(change, str):
                 return refused(change)
-            await wait_for_worker(self._worker_has_released, run, history)
+            await wait_for_worker(self._worker_has_released, run, history, now=self._api.now())
             if not memory.keeps(run):
                 await self._api.add_labels(run.id, {_label(idempotency_key): memory.to_keep(run, change)})
             ruling = await self._api.set_state_if(
@@ -76,7 +76,7 @@ class ResizeLever:
                 AWAITING_RETRY,
                 message=f"{message} (waiting for its new size)",
                 idempotency_key=parked,
-                scheduled_for=datetime.now(UTC) + PARKED_FOR,
+                scheduled_for=self._api.now() + PARKED_FOR,
             )
             stood = await settled(self._api, run, parked, ruling, before={})
             if stood.effect is Effect.REFUSED:
@@ -94,8 +94,8 @@ class ResizeLever:
             AWAITING_RETRY,
             message=message,
             idempotency_key=idempotency_key,
-            scheduled_for=datetime.now(UTC),
-            due_after=datetime.now(UTC) + _MIN_LEFT,
+            scheduled_for=self._api.now(),
+            due_after=self._api.now() + _MIN_LEFT,
         )
         done = await settled(self._api, run, idempotency_key, ruling, before={})
         if done.effect is Effect.REFUSED:
@@ -115,7 +115,7 @@ class ResizeLever:
         if isinstance(change, str) or not is_set(run, change):
             detail = change if isinstance(change, str) else not_set(memory, run, change)
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=run.state.name)
-        check = judge_retry(await self._api.history(action.run_id), idempotency_key)
+        check = judge_retry(await self._api.history(action.run_id), idempotency_key, now=self._api.now())
         detail = f"{check.detail}, with {change.memory_mb} MiB"
         return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
 

@@ -6,7 +6,7 @@ trigger adds to it, one resolve ends it, and a trigger after that begins another
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect
 from pilotage.flows.levers.idempotency import ChangeRecords, refused, wrong_lever
@@ -46,12 +46,12 @@ class ResolveLever:
         if expected_state_id and run.state.id != expected_state_id:
             return refused("the run has moved on since this was proposed")
         said = await self._api.events_about(
-            run.id, datetime.now(UTC) - _EVER, names=[f"pilotage.{TOLD}", f"pilotage.{STEP}"], most=1
+            run.id, self._api.now() - _EVER, names=[f"pilotage.{TOLD}", f"pilotage.{STEP}"], most=1
         )
         if not said:
             return refused("nobody was told about this run, so there is nothing to resolve")
         # a delivery that died before its note had told Prefect already: it is finished, not refused
-        begun = await self._api.event_exists(event_id(idempotency_key, STEP), datetime.now(UTC) - _EVER)
+        begun = await self._api.event_exists(event_id(idempotency_key, STEP), self._api.now() - _EVER)
         if said[0].name == f"pilotage.{STEP}" and not begun:
             return refused("it was resolved since its owner was told last")
         # the pager first: once the event is there, a repeated delivery takes the alert for resolved
@@ -73,7 +73,7 @@ class ResolveLever:
                 f"Resolving the alert about run {run.id}: {problem}. It will be tried again.", transient=True
             )
         after = {
-            "at": datetime.now(UTC).isoformat(),
+            "at": self._api.now().isoformat(),
             "since": run.state.at.isoformat(),
             "webhook": paged.problem or "sent",
         }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.change_parameters import give, take_back
@@ -66,7 +66,7 @@ class RetryLever:
         if reason := why_not_retry(run, expected_state_id):
             await take_back(self._api, run.id, action.changes, idempotency_key)
             return refused(reason)
-        await wait_for_worker(self._worker_has_released, run, history)
+        await wait_for_worker(self._worker_has_released, run, history, now=self._api.now())
         if action.changes and (
             reason := await give(self._api, run, action.changes, idempotency_key, message)
         ):
@@ -79,7 +79,7 @@ class RetryLever:
             AWAITING_RETRY,
             message=message,
             idempotency_key=idempotency_key,
-            scheduled_for=datetime.now(UTC) + action.delay,
+            scheduled_for=self._api.now() + action.delay,
         )
         stood = await settled(self._api, run, idempotency_key, ruling, before=_before(run))
         if stood.effect is Effect.REFUSED:
@@ -91,7 +91,7 @@ class RetryLever:
         """Whether the run was started again and how that ended."""
         if not isinstance(action, RetryRun):
             wrong_lever(self.kind, action)
-        return judge_retry(await self._api.history(action.run_id), idempotency_key)
+        return judge_retry(await self._api.history(action.run_id), idempotency_key, now=self._api.now())
 
     async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the cancellation, while the run still waits."""
@@ -120,7 +120,7 @@ def why_not_retry(run: RunView, expected_state_id: str) -> str:
 
 
 async def wait_for_worker(
-    worker_has_released: WorkerReleased, run: RunView, history: Sequence[StateView]
+    worker_has_released: WorkerReleased, run: RunView, history: Sequence[StateView], *, now: datetime
 ) -> None:
     """Nothing, once the worker has let go. Raises a transient OrchestratorError until then."""
     begun = max(
@@ -130,7 +130,7 @@ async def wait_for_worker(
     by_worker = any(state.name == SUBMITTING for state in attempt)
     grace = WORKER_GRACE if by_worker else RELEASE_GRACE
     since = attempt[0].at if attempt else run.state.at
-    if datetime.now(UTC) - run.state.at > grace or await worker_has_released(run.id, since):
+    if now - run.state.at > grace or await worker_has_released(run.id, since):
         return
     raise OrchestratorError(
         f"Retrying run {run.id}: its worker has not reported the end of the last attempt. "
@@ -157,8 +157,8 @@ async def settled(
             return refused(f"Prefect said {ruling.ruling}: {ruling.reason or 'without a reason'}")
 
 
-def judge_retry(history: Sequence[StateView], idempotency_key: str) -> Check:
-    """Whether the attempt that began under this mark ran, and how it ended."""
+def judge_retry(history: Sequence[StateView], idempotency_key: str, *, now: datetime) -> Check:
+    """Whether the attempt that began under this mark ran by `now`, and how it ended."""
     ours = marked(history, idempotency_key)
     if ours is None:
         return Check(judgement=Judgement.FAILED, detail="our retry is not in the run's history")
@@ -172,7 +172,7 @@ def judge_retry(history: Sequence[StateView], idempotency_key: str) -> Check:
         seconds = (last.at - ours.at).total_seconds()
         detail = f"completed {seconds:.0f} s after the retry"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=last.name)
-    if last.type is StateType.CRASHED and not ran and datetime.now(UTC) - last.at < SETTLING:
+    if last.type is StateType.CRASHED and not ran and now - last.at < SETTLING:
         detail = "crashed before it ran; it may be the worker's late word on the attempt before"
         return Check(judgement=Judgement.PENDING, detail=detail, final_state=last.name)
     detail = "it ended without having run" if not ran else f"it ended {last.type.value} again"

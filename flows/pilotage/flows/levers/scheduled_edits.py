@@ -8,11 +8,11 @@ that is made for it where that time has passed and its own has not. Nothing that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Effect
-from pilotage.flows.levers.idempotency import ChangeRecords, fits_a_record, step_key, tombstone
+from pilotage.flows.levers.idempotency import ChangeRecords, fits_a_record, step_key
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
@@ -60,10 +60,10 @@ class EditedRuns:
         found = [(run, changed) for run in runs if (changed := changed_in(run, deployment))]
         for number, (run, changed) in enumerate(found):
             kept = {
-                "at": datetime.now(UTC).isoformat(),
+                "at": self._api.now().isoformat(),
                 "name": run.name,
                 "schedule": run.made_by,
-                "expected": (run.expected or run.next_start or datetime.now(UTC)).isoformat(),
+                "expected": (run.expected or run.next_start or self._api.now()).isoformat(),
                 "changed": changed,
             }
             if not fits_a_record(kept):
@@ -84,7 +84,7 @@ class EditedRuns:
                 continue
             if not note.get("undone"):
                 done = await self._put_back(deployment_id, note, key)
-                note = {**tombstone(note), "told": {"name": str(note["name"]), **done}}
+                note = {**self._records.tombstone(note), "told": {"name": str(note["name"]), **done}}
                 await self._records.write("edit", key, note)
             told.append(dict(note["told"]))
         return told
@@ -97,7 +97,7 @@ class EditedRuns:
             if note is not None:
                 lost = note.get("told") or {"name": str(note["name"]), "lost": why}
                 await self._records.write(
-                    "edit", _key(idempotency_key, number), {**tombstone(note), "told": lost}
+                    "edit", _key(idempotency_key, number), {**self._records.tombstone(note), "told": lost}
                 )
                 told.append(dict(lost))
         return told
@@ -111,10 +111,10 @@ class EditedRuns:
         try:
             run = await self._made_anew(deployment_id, expected, str(note["schedule"]))
             if run is None:
-                if expected > datetime.now(UTC):
+                if expected > self._api.now():
                     # made here it would be there twice once the schedule makes its own
                     return {"lost": f"its schedule has made no run again for {times.local(expected)}"}
-                if due <= datetime.now(UTC) + _NEAR:
+                if due <= self._api.now() + _NEAR:
                     return {"lost": f"it was due at {times.local(due)}, which has passed"}
                 run = await self._made_for_it(deployment_id, due, changed, str(note["name"]), key)
             if run.state.type is not StateType.SCHEDULED:
@@ -150,7 +150,7 @@ class EditedRuns:
 
     async def _moved(self, run: RunView, due: datetime, key: str) -> str:
         """Why the run keeps the time of its schedule, or an empty text when it has its own again."""
-        now = datetime.now(UTC)
+        now = self._api.now()
         if due <= now + _NEAR:
             return "it has passed"
         if run.next_start is not None and run.next_start <= now + SAFE_DISTANCE:

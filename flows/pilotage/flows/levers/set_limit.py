@@ -13,9 +13,7 @@ from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import (
     ChangeRecords,
     as_before,
-    held_record,
     refused,
-    tombstone,
     wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
@@ -51,7 +49,7 @@ class LimitLever:
                 return refused(f"{_named(action)} is limited to {present} already")
             if reason := await self._records.standing(_about(action), "limit", "reserve"):
                 return refused(reason)
-            note = {**held_record(_about(action), action.hold), "limit": present}
+            note = {**self._records.held_record(_about(action), action.hold), "limit": present}
             await self._records.write("limit", idempotency_key, note)
         await self._set(action, action.limit)
         return Delivery(effect=Effect.DONE, before=note, after=after)
@@ -79,10 +77,10 @@ class LimitLever:
         old = note["limit"]
         if present not in (action.limit, old):
             why = f"somebody set the limit of {_named(action)} to {present} since; it stays"
-            await self._records.write("limit", idempotency_key, tombstone(note, why))
+            await self._records.write("limit", idempotency_key, self._records.tombstone(note, why))
             return refused(why)
         await self._set(action, old)
-        await self._records.write("limit", idempotency_key, tombstone(note))
+        await self._records.write("limit", idempotency_key, self._records.tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": present}, after={"limit": old})
 
     async def _present(self, action: SetLimit) -> tuple[bool, int | None]:

@@ -15,9 +15,7 @@ from pilotage.flows.levers.idempotency import (
     ChangeRecords,
     as_before,
     fits_a_record,
-    held_record,
     refused,
-    tombstone,
     wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
@@ -57,7 +55,7 @@ class PriorityLever:
             if reason := await self._records.standing(about, "priority"):
                 return refused(reason)
             note = {
-                **held_record(about, action.hold),
+                **self._records.held_record(about, action.hold),
                 "ranks": ranks,
                 "then": ranks_after(ranks, action.queue, action.priority),
             }
@@ -92,7 +90,7 @@ class PriorityLever:
         old: dict[str, int] = dict(note["ranks"])
         if present not in (dict(note["then"]), old) and not note.get("restoring"):
             why = f"somebody moved queues of pool {action.pool!r} since; their ranks stay"
-            await self._records.write("priority", idempotency_key, tombstone(note, why))
+            await self._records.write("priority", idempotency_key, self._records.tombstone(note, why))
             return refused(why)
         await self._records.write("priority", idempotency_key, {**note, "restoring": True})
         # in their order: each finds the ranks above it settled, and pushes only those that come later
@@ -105,7 +103,7 @@ class PriorityLever:
                 "It will be tried again.",
                 transient=True,
             )
-        await self._records.write("priority", idempotency_key, tombstone(note))
+        await self._records.write("priority", idempotency_key, self._records.tombstone(note))
         return Delivery(effect=Effect.DONE, before={"ranks": present}, after={"ranks": old})
 
 

@@ -6,7 +6,7 @@ The old size is kept as a label of the run before it is replaced.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
@@ -54,7 +54,7 @@ class SizeLever:
         if own is not None and change.memory_mb < own:
             return refused(f"its deployment gives {own} MiB, and nothing goes below that")
         if not memory.keeps(run):
-            now = datetime.now(UTC).isoformat()
+            now = self._api.now().isoformat()
             await self._api.add_labels(
                 run.id,
                 {
@@ -115,7 +115,7 @@ class SizeLever:
             return f"the run is {run.state.name}; its process has its size"
         if not untouched(run, await self._api.history(run.id), expected_state_id):
             return "the run has moved on since this was proposed"
-        if run.next_start is None or run.next_start <= datetime.now(UTC) + SAFE_DISTANCE:
+        if run.next_start is None or run.next_start <= self._api.now() + SAFE_DISTANCE:
             return "the run is about to start; a worker may have read its size"
         if not run.pool or not run.deployment_id:
             return "the run has no work pool or deployment, so nothing reads its job variables"

@@ -15,12 +15,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import ChangeRecords, as_before, marked, refused, step_key, tombstone
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, marked, refused, step_key
 from pilotage.flows.levers.queue_pause import TemporaryQueuePause
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, SETTLE
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
@@ -84,7 +84,7 @@ class WaitingRuns:
         if note is not None and (note.get("done") or note.get("undone")):
             return Delivery(effect=Effect.ALREADY, after=note.get("told") or {})
         if note is None:
-            cutoff = datetime.now(UTC)
+            cutoff = self._api.now()
             if not await self._waiting(deployment_id, cutoff, waves, idempotency_key):
                 return refused("no run of the deployment is waiting")
             note = {"at": cutoff.isoformat()}
@@ -110,7 +110,7 @@ class WaitingRuns:
         await self._release_left(idempotency_key)
         told = tally.told(len(todo) + len(ours))
         await self._records.write(
-            "waves", idempotency_key, {**note, "done": datetime.now(UTC).isoformat(), "told": told}
+            "waves", idempotency_key, {**note, "done": self._api.now().isoformat(), "told": told}
         )
         return Delivery(effect=Effect.DONE, after=told)
 
@@ -148,7 +148,7 @@ class WaitingRuns:
             old = next(
                 (state.scheduled_for for state in reversed(history) if own and state.at < own.at), None
             )
-            if run.next_start is None or run.next_start <= datetime.now(UTC) + SAFE_DISTANCE or old is None:
+            if run.next_start is None or run.next_start <= self._api.now() + SAFE_DISTANCE or old is None:
                 tally.refused[run.id] = "it is about to start"
                 continue
             await self._write(
@@ -159,7 +159,7 @@ class WaitingRuns:
                 message="pilotage took its waves back",
             )
         why = "" if tally.moved else "none of the runs waits in its wave any more"
-        await self._records.write("waves", idempotency_key, tombstone(note, why))
+        await self._records.write("waves", idempotency_key, self._records.tombstone(note, why))
         if why:
             return refused(why)
         return Delivery(effect=Effect.DONE, after=tally.told(tally.moved))
@@ -197,11 +197,11 @@ class WaitingRuns:
         Whoever had been handed runs before their queue was held has proposed them by then; beside a crowd that takes
         a server a while.
         """
-        over = datetime.now(UTC) + PATIENCE
+        over = self._api.now() + PATIENCE
         before: set[tuple[str, str]] | None = None
         while True:
             now = {_proposed(run) for run in await self._scheduled(deployment_id)}
-            if now == before or datetime.now(UTC) > over:
+            if now == before or self._api.now() > over:
                 return
             before = now
             await asyncio.sleep(self._settle.total_seconds())
@@ -215,7 +215,7 @@ class WaitingRuns:
         idempotency_key: str,
         message: str,
     ) -> None:
-        near = datetime.now(UTC) + SAFE_DISTANCE
+        near = self._api.now() + SAFE_DISTANCE
         queues = {(run.pool, run.queue) for run, _ in work if run.queue and (run.next_start or near) <= near}
         held: list[str] = []
         keys = {where: _hold_key(idempotency_key, *where) for where in sorted(queues)}

@@ -9,7 +9,7 @@ tasks runs on to its end, unseen, and does everything again. So an owner says wh
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import (
@@ -73,7 +73,7 @@ class SuspendLever:
             details={
                 "pause_reschedule": True,
                 "pause_key": idempotency_key,
-                "pause_timeout": (datetime.now(UTC) + action.hold + _GRACE).isoformat(),
+                "pause_timeout": (self._api.now() + action.hold + _GRACE).isoformat(),
             },
         )
         return await settled(self._api, run, idempotency_key, ruling, before={})
@@ -174,6 +174,6 @@ async def _resume(api: PrefectApi, run: RunView, idempotency_key: str, message: 
         RESUMING,
         message=message,
         idempotency_key=idempotency_key,
-        scheduled_for=datetime.now(UTC),
+        scheduled_for=api.now(),
     )
     return await settled(api, run, idempotency_key, ruling, before={})

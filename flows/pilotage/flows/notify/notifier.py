@@ -7,9 +7,9 @@ The webhook speaks PagerDuty's Events API v2, which Opsgenie, Grafana OnCall and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
@@ -48,12 +48,15 @@ class Notifier:
         ui_url: str = "",
         api: PrefectApi | None = None,
         first_wait: float = _FIRST_WAIT,
+        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
     ) -> None:
+        """`transport` makes what carries a call to the webhook; None for the network."""
         self._webhook_url = webhook_url
         self._routing_key = routing_key
         self._ui_url = ui_url.rstrip("/")
         self._given = api
         self._first_wait = first_wait
+        self._transport = transport
 
     async def event(
         self,
@@ -67,7 +70,7 @@ class Notifier:
         """What became of the event `pilotage.<step>` on the run. The same key and step are one event."""
         event = {
             "id": event_id(key, step),
-            "occurred": (occurred or datetime.now(UTC)).isoformat(),
+            "occurred": (occurred or self._api().now()).isoformat(),
             "event": f"pilotage.{step}",
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
             "payload": dict(payload),
@@ -118,7 +121,9 @@ class Notifier:
             body["client_url"] = link
             body["links"] = [{"href": link, "text": "Flow run in Prefect"}]
         problem = ""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(
+            timeout=10, transport=self._transport() if self._transport else None
+        ) as client:
             for attempt in range(TRIES):
                 if attempt:
                     await asyncio.sleep(self._first_wait * 2 ** (attempt - 1))

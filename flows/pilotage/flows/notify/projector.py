@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.flows.notify.describe import as_markdown, label, proposal_for_log, told
@@ -20,6 +20,7 @@ from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.types import Mode
 from pilotage.telemetry.facts import DecisionFact
 from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.times import utc_now
 
 log = logging.getLogger("pilotage.chronicle")
 
@@ -45,12 +46,19 @@ class AuditProjector:
     """Carries audit entries to the store and the announcer, each once."""
 
     def __init__(
-        self, *, ledger: Ledger, store: DuckDBStore, notifier: Notifier, mode: Callable[[], Mode]
+        self,
+        *,
+        ledger: Ledger,
+        store: DuckDBStore,
+        notifier: Notifier,
+        mode: Callable[[], Mode],
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._notifier = notifier
         self._mode = mode
+        self._clock = clock
 
     async def catch_up(self) -> int:
         """How many entries were told."""
@@ -83,7 +91,7 @@ class AuditProjector:
     async def _notify(self, entry: Mapping[str, Any]) -> None:
         if self._mode() in (Mode.OBSERVE, Mode.SHADOW) or entry["step"] in SILENT:
             return
-        if datetime.now(UTC) - datetime.fromisoformat(str(entry["at"])) > NEWS:
+        if self._clock() - datetime.fromisoformat(str(entry["at"])) > NEWS:
             return
         run_id = str(entry["run_id"])
         if run_id:

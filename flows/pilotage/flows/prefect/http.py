@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ import httpx
 
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, USER_AGENT
+from pilotage.telemetry.times import utc_now
 
 T = TypeVar("T")
 
@@ -43,9 +45,13 @@ class PrefectHttpClient:
         verify: Any = True,
         transport: httpx.AsyncBaseTransport | None = None,
         first_wait: float = FIRST_WAIT,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`clock` says the time to everything that steers Prefect through this connection."""
         self.api_url = api_url.rstrip("/")
         self._first_wait = first_wait
+        self.now = clock
+        """The time, aware, in UTC: what is due, and how long ago something was, is reckoned by it."""
         sent = {**(headers or {}), "User-Agent": USER_AGENT}
         user, _, password = auth_string.partition(":")
         if api_key and not auth_string:
@@ -61,7 +67,7 @@ class PrefectHttpClient:
         )
 
     @classmethod
-    def from_prefect_settings(cls) -> Self:
+    def from_prefect_settings(cls, *, clock: Callable[[], datetime] = utc_now) -> Self:
         """The API of the active Prefect profile and environment. Raises OrchestratorError without one."""
         from prefect.settings import get_current_settings  # takes two seconds to import
 
@@ -78,7 +84,15 @@ class PrefectHttpClient:
             api_key=key.get_secret_value() if key else "",
             headers=settings.client.custom_headers,
             verify=not settings.api.tls_insecure_skip_verify,
+            clock=clock,
         )
+
+    @classmethod
+    def sharing(cls, other: PrefectHttpClient) -> Self:
+        """Return these routes over the connection of another client, which closes it."""
+        made = cls.__new__(cls)
+        made.__dict__.update(other.__dict__)
+        return made
 
     async def close(self) -> None:
         """Nothing; the connections are closed."""

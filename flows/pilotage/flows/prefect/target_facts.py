@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pilotage.flows.prefect.api import PAGE, PrefectApi
@@ -45,7 +45,7 @@ class PrefectFacts:
         """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
         match action:
             case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
-                return TargetFacts(target=target_of(action), read_at=datetime.now(UTC), **strictest([]))
+                return TargetFacts(target=target_of(action), read_at=self._api().now(), **strictest([]))
             case _ if queue := queue_of(action):
                 return await self._queue(action, *queue)
             case _ if deployment_id := deployment_of(action):
@@ -57,7 +57,7 @@ class PrefectFacts:
         run = await self._api().run(run_id)
         deployment, pool = await asyncio.gather(self._deployment_of(run), self._pool_of(run.pool))
         of_deployment = deployment.job_variables if deployment else {}
-        now = datetime.now(UTC)
+        now = self._api().now()
         tags = deployment.tags if deployment else ()
         return TargetFacts(
             target=target_of(action),
@@ -93,7 +93,7 @@ class PrefectFacts:
         deployment = await self._api().deployment(deployment_id)
         return TargetFacts(
             target=target_of(action),
-            read_at=datetime.now(UTC),
+            read_at=self._api().now(),
             deployment_id=deployment.id,
             deployment_name=await self._full_name(deployment),
             memory_mb=_memory(await self._pool_of(deployment.pool), deployment.job_variables, {}),
@@ -118,7 +118,7 @@ class PrefectFacts:
         users = await self._api().deployments_of_queue(pool, queue)
         return TargetFacts(
             target=target_of(action),
-            read_at=datetime.now(UTC),
+            read_at=self._api().now(),
             paused=paused,
             **strictest([user.tags for user in users] if len(users) < PAGE else []),
         )

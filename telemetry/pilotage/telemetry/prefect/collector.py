@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.telemetry.errors import AdapterError, OrchestratorError
@@ -22,6 +22,7 @@ from pilotage.telemetry.prefect.models import event_fact, moment
 from pilotage.telemetry.prefect.sync import RunSync
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.schema import facts_from_rows
+from pilotage.telemetry.times import utc_now
 
 logger = logging.getLogger("pilotage.telemetry")
 
@@ -56,10 +57,18 @@ class PrefectCollector:
         on_change: OnChange | None = None,
         poll: timedelta = timedelta(seconds=2),
         interval: timedelta = timedelta(seconds=5),
+        clock: Callable[[], datetime] = utc_now,
+        reader: Callable[[], PrefectReader] = PrefectReader,
+        events: Callable[[Callable[[], None]], AsyncIterator[dict[str, Any]]] = events_as_they_happen,
     ) -> None:
-        """`on_change` gets the ids of runs whose state or logs are new; `poll` and `interval` are pauses."""
+        """`on_change` gets the ids of runs whose state or logs are new; `poll` and `interval` are pauses.
+
+        `reader` opens Prefect and `events` is its event stream, by default those of the active profile.
+        """
         self._store = store
-        self._copy = RunSync(store)
+        self._clock = clock
+        self._reader, self._events = reader, events
+        self._copy = RunSync(store, clock=clock)
         self._on_change = on_change
         self._poll = poll
         self._interval = interval
@@ -68,7 +77,7 @@ class PrefectCollector:
         self._seen: dict[str, tuple[datetime, str]] = {}
         self._live: dict[str, RunFact] = {}
         self._later: set[asyncio.Task[None]] = set()
-        self._ended_since = datetime.now(UTC)
+        self._ended_since = self._clock()
         self.connected = False
         """Whether the event stream stands."""
         self.last_event: datetime | None = None
@@ -84,7 +93,7 @@ class PrefectCollector:
         await self._first_contact(stop)
         if stop.is_set():
             return
-        async with PrefectReader() as reader:
+        async with self._reader() as reader:
             loops = [
                 asyncio.create_task(loop, name=f"collector-{name}")
                 for name, loop in (
@@ -117,7 +126,7 @@ class PrefectCollector:
         await self._once(since)
 
     async def _once(self, since: datetime | None) -> None:
-        async with PrefectReader() as reader:
+        async with self._reader() as reader:
             await self._copy.deployments(reader)
             await self._reconcile(reader, since)
             await self._copy.queues(reader, tuple(self._live.values()))
@@ -126,7 +135,7 @@ class PrefectCollector:
         attempt = 0
         while not stop.is_set():
             try:
-                async with PrefectReader() as reader:
+                async with self._reader() as reader:
                     found = await reader.version()
                 logger.info("Collecting from Prefect %s at %s", found.version, found.api_url)
                 return
@@ -187,7 +196,7 @@ class PrefectCollector:
 
         writer = asyncio.create_task(write())
         try:
-            async for event in events_as_they_happen(connected):
+            async for event in self._events(connected):
                 batch.append(event)
                 wake.set()
                 if writer.done():
@@ -260,7 +269,7 @@ class PrefectCollector:
 
     async def _reconcile(self, reader: PrefectReader, since: datetime | None) -> None:
         """Runs first, events last: the events are many, and the watermark moves along with them."""
-        now = datetime.now(UTC)
+        now = self._clock()
         if not self._live:
             await self._remember_live()
         await self._poll_runs(reader, horizon=None, ended_since=since or now - FIRST_LOOK)
@@ -284,7 +293,7 @@ class PrefectCollector:
         self, reader: PrefectReader, *, horizon: timedelta | None, ended_since: datetime | None = None
     ) -> None:
         """Reads the runs that have not ended, those that just did, and those that have gone from the list."""
-        now = datetime.now(UTC)
+        now = self._clock()
         near = {"next_scheduled_start_time": {"before_": (now + horizon).isoformat()}} if horizon else {}
         since = (ended_since or self._ended_since) - timedelta(seconds=15)
         before = set(self._live)
@@ -326,7 +335,7 @@ class PrefectCollector:
         if not new:
             return
         await asyncio.to_thread(self._store.merge_runs, new)
-        now = datetime.now(UTC)
+        now = self._clock()
         ended = {fact.run_id: fact.ended or now for fact in new if fact.state_type in TERMINAL}
         fresh = [run_id for run_id, at in ended.items() if at > now - LOG_LOOK]
         for run_id in fresh:

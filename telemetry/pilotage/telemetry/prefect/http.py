@@ -100,11 +100,16 @@ def api_address() -> str:
 class PrefectReader:
     """Prefect's API for reading, as an async context manager. Every failure is an OrchestratorError."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        """`client` asks instead of one to the active profile's server. It must raise for replies that are errors."""
+        self._given = client
         self._stack = AsyncExitStack()
-        self._client: PrefectClient | None = None
+        self._client: PrefectClient | httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
+        if self._given is not None:
+            self._client = await self._stack.enter_async_context(self._given)
+            return self
         doing = f"Connecting to Prefect at {redact(_api_url())}"
         try:
             self._client = await self._stack.enter_async_context(get_client())
@@ -132,7 +137,7 @@ class PrefectReader:
 
     async def version(self) -> ServerVersion:
         """Which Prefect answers. Raises OrchestratorError when there is none, it is too old or refuses us."""
-        url = redact(_api_url())
+        url = redact(str(self._given.base_url) if self._given else _api_url())
         found = str(await self._ask("GET", "/admin/version"))
         if why := unfit(found):
             raise OrchestratorError(
@@ -207,11 +212,11 @@ async def events_as_they_happen(connected: Callable[[], None]) -> AsyncIterator[
         raise _translated("Listening to Prefect's event stream", exc) from exc
 
 
-async def check_server() -> ServerVersion:
-    """Which Prefect the active profile leads to.
+async def check_server(reader: Callable[[], PrefectReader] = PrefectReader) -> ServerVersion:
+    """Return which Prefect this leads to, by default that of the active profile.
 
     Raises OrchestratorError, in words for a person, when it is unreachable
     (transient), too old, or refuses the key.
     """
-    async with PrefectReader() as reader:
-        return await reader.version()
+    async with reader() as asked:
+        return await asked.version()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from pilotage.telemetry.facts import RunFact
 from pilotage.telemetry.prefect.http import PrefectReader
 from pilotage.telemetry.prefect.models import deployment_fact, log_line, queue_facts, run_fact, task_run_fact
 from pilotage.telemetry.store.duckdb import DuckDBStore
+from pilotage.telemetry.times import utc_now
 
 LAST_LINES = 50
 """Lines of any level that are kept from the end of a run, beside all warnings and worse."""
@@ -19,8 +20,9 @@ LAST_LINES = 50
 class RunSync:
     """Writes into one store. Remembers the names of flows and deployments, which runs only refer to by id."""
 
-    def __init__(self, store: DuckDBStore) -> None:
+    def __init__(self, store: DuckDBStore, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._store = store
+        self._clock = clock
         self._flows: dict[str, str] = {}
         self._deployments: dict[str, str] = {}
 
@@ -82,7 +84,7 @@ class RunSync:
 
     async def queues(self, reader: PrefectReader, live: Iterable[RunFact]) -> None:
         """Stores how every queue stands now, counted from the runs that have not ended."""
-        now = datetime.now(UTC)
+        now = self._clock()
         for pool in await reader.every("/work_pools/filter", {}):
             queues = await reader.every(f"/work_pools/{pool['name']}/queues/filter", {})
             await asyncio.to_thread(self._store.add_queues, queue_facts(pool, queues, live, now))
