@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
 
-# one of the flows' files goes with the rooms: then both halves of the suite take equally long
+# one of the flows' files goes with the other packages: then both halves of the suite take equally long
 TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 # beside the halves a run of it was once left Pending by a worker whose requests a busy SQLite refused, so it runs after them
 DEMO_TEST := tests/flows/demo/test_demo.py
@@ -11,19 +11,19 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 # the tests that took longest are named at the end of each
 SLOWEST := --durations=20
 
-.PHONY: .venv compat compat-data beside demo test test-flows test-rooms test-demo check fix bench docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data beside demo test test-flows test-packages test-demo check fix bench docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
 
 test: .venv ## pass the tests: two halves side by side, then the demo, which has the machine to itself
-	$(MAKE) --no-print-directory -j2 test-flows test-rooms
+	$(MAKE) --no-print-directory -j2 test-flows test-packages
 	$(MAKE) --no-print-directory test-demo
 
 test-flows: .venv
 	$(BIN)/python -m pytest $(FLOWS) $(SLOWEST) $(PYTEST)
 
-test-rooms: .venv
+test-packages: .venv
 	$(BIN)/python -m pytest $(filter-out $(DEMO_TEST) $(FLOWS),$(TESTS)) $(SLOWEST) $(PYTEST)
 
 test-demo: .venv

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("telemetry", "planner", "policies", "flows", "console")
-SOURCES = [path for room in ROOMS for path in sorted((ROOT / room / "pilotage").rglob("*.py"))]
+PACKAGES = ("telemetry", "planner", "policies", "flows", "console")
+SOURCES = [path for room in PACKAGES for path in sorted((ROOT / room / "pilotage").rglob("*.py"))]
 
 ADAPTERS = {
     "duckdb": {"telemetry"},
@@ -75,7 +75,7 @@ SUB_PACKAGES = {
 """The folders of a package; `docs/architecture.md` and the package's README say what is in each."""
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", PACKAGES)
 def test_a_module_lies_in_a_sub_package_unless_the_tree_names_it(room: str) -> None:
     package = ROOT / room / "pilotage" / room
     assert {path.stem for path in package.glob("*.py")} - {"__init__"} == TOP_LEVEL[room]
@@ -83,7 +83,7 @@ def test_a_module_lies_in_a_sub_package_unless_the_tree_names_it(room: str) -> N
     assert folders == SUB_PACKAGES[room]
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", PACKAGES)
 def test_each_sub_package_says_what_it_is_for(room: str) -> None:
     package = ROOT / room / "pilotage" / room
     code = {path.parent for path in package.rglob("*.py")} - {package, package / "examples"}
@@ -98,7 +98,7 @@ def test_each_sub_package_says_what_it_is_for(room: str) -> None:
     assert [name for name in sorted(SUB_PACKAGES[room]) if f"`{name}/`" not in named] == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", PACKAGES)
 def test_each_room_is_one_portion_of_the_namespace(room: str) -> None:
     portion = ROOT / room / "pilotage"
     assert not (portion / "__init__.py").exists()

@@ -242,7 +242,7 @@ async def of_lever(client: Any, api: Any, targets: LeverTargets, pilot: Pilot, n
     for turn in range((FEW if name in SLOW else RACES) + 1):
         target = await TARGETS[name](targets, api)
         if name.startswith("spread"):
-            # the crowd of the yard was due so long ago that Prefect is still making its runs Late
+            # the backlog of the targets was due so long ago that Prefect is still making its runs Late
             await asyncio.sleep(1)
         pilot.next = target
         failed_at = await fail_one(client, pilot.trigger_id)

@@ -1,7 +1,7 @@
 """A thousand runs that wait for one limit, parked and released in waves, while others want to start.
 
 A real worker, a real holder of the limit's one slot, and two other deployments whose runs should start as on an idle
-server: one in a queue of its own, one in the queue of the crowd. How late they start is measured idle, beside the
+server: one in a queue of its own, one in the queue of the backlog. How late they start is measured idle, beside the
 blocked thousand, while these are parked, and while waves come due. The lever's calls to Prefect are counted.
 """
 
@@ -104,7 +104,7 @@ async def start_delay(api: PrefectApi, deployment_id: str) -> float:
 
 
 Delays = dict[str, list[float]]
-"""Seconds by where the run waited: in a queue of its own, or in the queue of the crowd."""
+"""Seconds by where the run waited: in a queue of its own, or in the queue of the backlog."""
 
 
 async def once(api: PrefectApi, others: Mapping[str, str], found: Delays) -> None:
@@ -115,7 +115,7 @@ async def once(api: PrefectApi, others: Mapping[str, str], found: Delays) -> Non
 
 
 async def throttle(api: PrefectApi) -> None:
-    """Nothing; the queue of the crowd hands out one run at a time, or none."""
+    """Nothing; the queue of the backlog hands out one run at a time, or none."""
     while not any(
         each.name == BACKLOGGED and (each.paused or each.limit == 1) for each in await api.queues(POOL)
     ):
@@ -174,7 +174,7 @@ async def measured(home: Path) -> list[Row]:
     ):
         others = {
             "own queue": await deployed(client, home, "quick", QUIET),
-            "queue of the crowd": await deployed(client, home, "quick"),
+            "queue of the backlog": await deployed(client, home, "quick"),
         }
         blocked = await deployed(client, home, "blocked", concurrency_limit=1)
         holder = await client.create_flow_run_from_deployment(UUID(blocked), parameters={"seconds": 3600})
@@ -251,7 +251,7 @@ async def measured(home: Path) -> list[Row]:
 
 
 class Watch:
-    """Starts the worker again when it ends, as a service manager does: beside a crowd Prefect's own gives up."""
+    """Starts the worker again when it ends, as a service manager does: beside a backlog Prefect's own gives up."""
 
     def __init__(self, server: EmbeddedPrefect) -> None:
         self._server = server

@@ -1,7 +1,7 @@
 """Fills a real ledger with very many recorded decisions, faster than deciding each of them would.
 
 Every proposal has an id, a run and a digest of its own; counts, times, environments and owners vary as they do
-on a floor where runs fail all the time. Some thousand situations are really judged, and the verdict stands for all
+in an installation where runs fail all the time. Some thousand situations are really judged, and the verdict stands for all
 decisions of the same situation; whoever replays them cannot know that, and judges each again.
 """
 
@@ -37,7 +37,7 @@ IN_ONE_TRANSACTION = 5000
 PILOT = Identity(name="pilot", kind="agent", roles=frozenset({"agent"}))
 AUTONOMY: tuple[Autonomy, ...] = ("standard", "earned", "demoted")
 KINDS = {"retry": 50, "resize": 15, "move": 15, "tell": 10, "rank": 5, "cancel": 5}
-"""What is proposed, with weights: mostly retries, as on a floor where runs fail."""
+"""What is proposed, with weights: mostly retries, as in an installation where runs fail."""
 
 
 def filled(ledger: SqlLedger, bundle: Bundle, count: int, until: datetime, seed: int = 1) -> dict[str, int]:

@@ -56,7 +56,7 @@ def through_the_console(port: ConsoleStack) -> dict[str, float]:
 
 
 def through_bare_sockets() -> dict[str, float]:
-    """The floor: the same bytes to as many sockets from one asyncio loop; nothing is kept, nobody is asked who they are."""
+    """The lower bound: the same bytes to as many sockets from one asyncio loop; nothing is kept or checked."""
     with _bare() as (url, send):
         return heard(url, "-", "", send)
 
@@ -107,15 +107,15 @@ def _bare() -> Iterator[tuple[str, Callable[[int], None]]]:
 def stream_rows() -> list[Row]:
     """Delay of each event for each listener, how many were lost or out of order, and the rate that was reached."""
     ours: list[dict[str, float]] = []
-    floor: list[dict[str, float]] = []
+    bound: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="b") as root, console_stack(Path(root) / "s") as port:
         for _ in range(RUNS):
-            floor.append(through_bare_sockets())
+            bound.append(through_bare_sockets())
             ours.append(through_the_console(port))
     rows = [
         beside(
             f"stream_{LISTENERS}_listeners_{RATE}_events_s_{mark}", "ms", RUNS,
-            ours=_middle(ours, mark), peer="bare asyncio sockets", theirs=_middle(floor, mark),
+            ours=_middle(ours, mark), peer="bare asyncio sockets", theirs=_middle(bound, mark),
         )
         for mark in ("p50", "p95")
     ]  # fmt: skip

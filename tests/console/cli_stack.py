@@ -116,7 +116,7 @@ def cli_stack(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[CliStack]:
     with ExitStack() as stack:
         store = DuckDBStore(paths.telemetry)
         stack.callback(store.close)
-        ledger = SqlLedger(f"sqlite:///{paths.ledger}", standing=book.standing)
+        ledger = SqlLedger(f"sqlite:///{paths.ledger}", current_identity=book.current_identity)
         stack.callback(ledger.close)
         signer = signer_of(paths)
         own = root / "policies"  # the shipped ones with one case: publishing runs all
@@ -159,10 +159,15 @@ def cli_stack(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[CliStack]:
             mode=switch,
             clock=_now,
             wake=lambda: None,
-            standing=book.standing,
+            current_identity=book.current_identity,
         )
         publishing = Publishing(
-            ledger=ledger, gate=gate, signer=signer, standing=book.standing, mode=switch.mode, clock=_now
+            ledger=ledger,
+            gate=gate,
+            signer=signer,
+            current_identity=book.current_identity,
+            mode=switch.mode,
+            clock=_now,
         )
         tables = {**operations.table(), **governance.table(), **publishing.table()}
         stack.enter_context(_open(ApiServer(paths.api_socket, tables, book.authenticate)))

@@ -247,7 +247,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
     paths.token.touch(mode=0o600)
     paths.token.write_text(tokens["pat"])
     store = DuckDBStore(paths.telemetry)
-    ledger = SqlLedger(f"sqlite:///{paths.ledger}", standing=book.standing)
+    ledger = SqlLedger(f"sqlite:///{paths.ledger}", current_identity=book.current_identity)
     reader = StoreServer(store, paths.store_socket)
     lever = PlayedLever()
     gate = Gate(shipped())
@@ -281,7 +281,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
         ),
         AdminEndpoints(
             ledger=ledger, gate=gate, judge=injector.judge, mode=switch, clock=_now, wake=lambda: None,
-            standing=book.standing,
+            current_identity=book.current_identity,
         ),
         QueryEndpoints(
             ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, paths={"ui": UI}

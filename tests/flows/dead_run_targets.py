@@ -54,7 +54,7 @@ async def zombie(targets: LeverTargets, api: PrefectApi) -> Target:
 
 async def slot_of_tag(targets: LeverTargets, api: PrefectApi) -> Target:
     """A tag's limit of which the task of a dead run holds a slot, and the task of a living run another."""
-    tag = f"yard-{uuid4().hex[:8]}"
+    tag = f"targets-{uuid4().hex[:8]}"
     name = f"tag:{tag}"
     await api._send("POST", "/v2/concurrency_limits/", json={"name": name, "limit": 4})
     dead, living = [await _running(api, targets.deployment_id) for _ in range(2)]
@@ -131,4 +131,4 @@ GRAVES: Mapping[str, Make] = {
     "release_slot, tag": slot_of_tag,
     "release_slot, deployment": slots_of_deployment,
 }
-"""As the yard's `TARGETS`."""
+"""As the targets's `TARGETS`."""

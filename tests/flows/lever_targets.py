@@ -59,10 +59,10 @@ T = TypeVar("T")
 Look = Callable[[PrefectApi, str], Awaitable[Any]]
 """What there is to see of a target, after a change under this mark."""
 
-POOL = "yard"
+POOL = "targets"
 HOUR = timedelta(hours=1)
-TAG = "yard-db"
-GATE = "yard-gate"
+TAG = "targets-db"
+GATE = "targets-gate"
 SCHEMA = {"type": "object", "properties": {"size": {"type": "integer"}}}
 
 
@@ -99,7 +99,7 @@ class LeverTargets:
     remedy_id: str = ""
     limited_id: str = ""
     base: datetime = field(default_factory=lambda: (datetime.now(UTC) + 6 * HOUR).replace(microsecond=0))
-    """When runs of the yard are due."""
+    """When runs of the targets are due."""
 
     def ask(self, work: Callable[[PrefectApi], Awaitable[T]]) -> T:
         """What the work returned."""
@@ -113,7 +113,7 @@ class LeverTargets:
     async def deployment(self, api: PrefectApi, *tags: str, **more: Any) -> str:
         """The id of a new deployment in the pool."""
         name = uuid4().hex[:8]
-        flow = await api._send("POST", "/flows/", json={"name": f"yard-{name}"})
+        flow = await api._send("POST", "/flows/", json={"name": f"targets-{name}"})
         assert flow is not None
         made = await api._send(
             "POST",
@@ -165,7 +165,7 @@ class LeverTargets:
             self.remedy_id = await self.deployment(api, "pilotage:remediation")
             self.limited_id = await self.deployment(api, concurrency_limit=4)
             for name in (GATE, f"tag:{TAG}"):
-                # another yard of the session may have made it
+                # another targets of the session may have made it
                 await api._send(
                     "POST", "/v2/concurrency_limits/", none_on=(409,), json={"name": name, "limit": 4}
                 )
@@ -173,7 +173,7 @@ class LeverTargets:
         self.ask(work)
 
     def offset(self, at: datetime | None) -> int | None:
-        """Minutes from the yard's time, to the nearest ten: when exactly a retry is due differs from try to try."""
+        """Minutes from the targets's time, to the nearest ten: when exactly a retry is due differs from try to try."""
         return None if at is None else round((at - self.base).total_seconds() / 600)
 
 
@@ -266,7 +266,7 @@ async def reschedule(targets: LeverTargets, api: PrefectApi) -> Target:
 
 async def reschedule_due(targets: LeverTargets, api: PrefectApi) -> Target:
     """One that is due, so that its queue is held while it is moved."""
-    # a fixed distance from the yard's time, so that what a way back restores looks the same
+    # a fixed distance from the targets's time, so that what a way back restores looks the same
     run_id = await targets.run(api, due=targets.base - 7 * HOUR)
     action = RescheduleRun(run_id=run_id, start=targets.base + HOUR)
     # no state is expected: Prefect makes it Late at any moment
@@ -383,7 +383,7 @@ async def override(targets: LeverTargets, api: PrefectApi) -> Target:
 
 async def answer(targets: LeverTargets, api: PrefectApi) -> Target:
     run_id = await targets.run(api, *RUNNING)
-    keys = {"description": "d", "schema": "yard-schema", "response": "pilotage-yard-response"}
+    keys = {"description": "d", "schema": "targets-schema", "response": "pilotage-targets-response"}
     await api.set_state_if(
         run_id,
         (StateType.RUNNING,),
@@ -443,7 +443,7 @@ async def catch_up(targets: LeverTargets, api: PrefectApi) -> Target:
 async def _backlog(targets: LeverTargets, api: PrefectApi) -> tuple[str, list[str]]:
     """A deployment of which four runs are overdue."""
     deployment_id = await targets.deployment(api)
-    # fixed distances from the yard's time, so that what a way back restores looks the same
+    # fixed distances from the targets's time, so that what a way back restores looks the same
     late = [targets.base - timedelta(hours=8) - number * HOUR for number in range(4)]
     return deployment_id, [await targets.run(api, due=due, of=deployment_id) for due in late]
 

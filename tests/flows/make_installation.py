@@ -218,7 +218,7 @@ def _what_a_short_run_does_not_reach(root: Path) -> dict[str, str]:
             case "expired":
                 ledger.expire(now)
             case "admitted" | "delivered" | "failed" | "refused":
-                ledger.admit(proposal_id, lambda filed, counted: allow, Mode.AUTO, now)
+                ledger.admit(proposal_id, lambda filed, ledger_facts: allow, Mode.AUTO, now)
         if status in ("delivered", "failed", "refused"):
             entry = ledger.claim_of(proposal_id, "up-1", now, timedelta(seconds=60))
             assert entry is not None

@@ -83,7 +83,7 @@ TRAPS = (
         ),
     ),
     Trap(
-        "on SQLite a server that is asked to pause the queue of a crowd stands still",
+        "on SQLite a server that is asked to pause the queue of a backlog stands still",
         (
             "flows/levers/test_staggered.py::test_a_queue_with_a_crowd_is_calmed_before_it_is_held_and_gets_its_limit_back",
         ),

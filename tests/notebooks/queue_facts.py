@@ -1,6 +1,6 @@
 """A demo's worth of facts: the nine shipped flows, what befell them, what was forecast and what was decided.
 
-All of it follows from one starting moment, so that two runs of a test see the same floor.
+All of it follows from one starting moment, so that two runs of a test see the same queues.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ INCIDENTS: tuple[Story, ...] = (
 
 
 class PrefectProbe:
-    """The demo's floor: `opening()` once, then `later()` for as long as anybody writes."""
+    """The demo's queues: `opening()` once, then `later()` for as long as anybody writes."""
 
     def __init__(self, start: datetime) -> None:
         self._start = start

@@ -13,7 +13,7 @@ from tests.planner.planner_fixture import PlannerFixture
 
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Circumstances, Situation
+from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.telemetry.facts import LogLine, QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 
@@ -90,11 +90,11 @@ class Maker:
 
     def situation(
         self, failure_class: FailureClass, *, p_fail: float | None = None, **changes: Any
-    ) -> Situation:
-        around = changes.pop("around", Circumstances())
+    ) -> IncidentContext:
+        around = changes.pop("around", Background())
         run = changes.pop("run", self.run())
         parameters = changes.pop("parameters", PlaybookParameters())
-        return Situation(
+        return IncidentContext(
             finding=self.finding(failure_class, **changes),
             run=run,
             forecast=None if p_fail is None else self.forecast(p_fail),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOM = Path(__file__).parents[2] / "planner" / "pilotage" / "planner"
+PACKAGE = Path(__file__).parents[2] / "planner" / "pilotage" / "planner"
 HEAVY = {
     "langgraph",
     "langchain_core",
@@ -45,7 +45,7 @@ def test_importing_what_decides_loads_no_heavy_library(module: str) -> None:
 def test_only_the_adapter_imports_the_model_client() -> None:
     importers = {
         path.name
-        for path in ROOM.rglob("*.py")
+        for path in PACKAGE.rglob("*.py")
         if any(
             line.strip().startswith(
                 ("import openai", "from openai", "from langchain_openai", "import langchain_openai")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pilotage.planner.actions.types import ResizeRun
-from pilotage.policies.cedar import entities as slices
+from pilotage.policies.cedar import entities as cedar_entities
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, Bundle
 from pilotage.policies.cedar.protocol import EngineRequest, Entity, PolicyNote, RawAnswer
 from pilotage.policies.gate.gate import Gate, LedgerFacts
@@ -180,8 +180,8 @@ def test_an_allow_with_an_error_is_a_denial(
 def test_a_slice_without_the_target_is_a_denial(
     gate: Gate, filed: Make, facts_of: Make, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = slices.resource
-    monkeypatch.setattr(slices, "resource", lambda *given: (whole(*given)[0], ()))
+    whole = cedar_entities.resource
+    monkeypatch.setattr(cedar_entities, "resource", lambda *given: (whole(*given)[0], ()))
     verdict = gate.judge(filed(), facts_of(filed()), JUDGE, now)
     assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!missing-fact",))
 
@@ -189,8 +189,8 @@ def test_a_slice_without_the_target_is_a_denial(
 def test_a_slice_without_the_caller_is_a_denial(
     gate: Gate, filed: Make, facts_of: Make, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = slices.principal
-    monkeypatch.setattr(slices, "principal", lambda who: (whole(who)[0], ()))
+    whole = cedar_entities.principal
+    monkeypatch.setattr(cedar_entities, "principal", lambda who: (whole(who)[0], ()))
     assert gate.judge(filed(), facts_of(filed()), JUDGE, now).outcome is Outcome.DENY
 
 

@@ -52,7 +52,7 @@ class ProposalApi:
         self.ledger, self.gate, self._facts_of, self.now = ledger, gate, facts_of, now
 
     def deciding(self, target: TargetFacts | None, at: datetime) -> Decide:
-        return lambda stored, counted: self.gate.judge(stored, target, counted, at)
+        return lambda stored, ledger_facts: self.gate.judge(stored, target, ledger_facts, at)
 
     def admit(self, filed: FiledProposal, at: datetime | None = None, **facts: Any) -> Verdict:
         moment = at or self.now
@@ -406,14 +406,14 @@ def test_g17_every_recorded_decision_comes_out_the_same_when_it_is_made_again(
     control_api: ProposalApi, filed: Make, now: datetime
 ) -> None:
     """See also tests/console/cli/test_policy."""
-    worlds: list[dict[str, Any]] = [
+    contexts: list[dict[str, Any]] = [
         {},
         {"env": "prod"},
         {"tags": frozenset({"pilotage:hands-off"})},
         {"state_type": "COMPLETED"},
         {"env": "prod", "tier": 0},
     ]
-    for number, world in enumerate(worlds, 1):
+    for number, world in enumerate(contexts, 1):
         control_api.admit(filed(another(number), number=number), **world)
     control_api.ledger.file(filed(another(9), number=9))
     control_api.vote(filed(another(9), number=9), ANN)
@@ -421,7 +421,7 @@ def test_g17_every_recorded_decision_comes_out_the_same_when_it_is_made_again(
     control_api.ledger.stop("ann", "", now)
     control_api.admit(filed(another(10), number=10))
     past = list(control_api.ledger.decisions())
-    assert len(past) == len(worlds) + 2
+    assert len(past) == len(contexts) + 2
     for one in past:
         again = made_again(control_api.gate, one)
         assert again is not None
@@ -480,9 +480,9 @@ def test_g21_people_are_asked_once_about_the_same_and_never_about_more_than_they
         one = filed(action, number=number)
         control_api.ledger.file(one)
         target = facts_of(one, env="prod")
-        counted = control_api.ledger.facts(one, "judge", Mode.AUTO, now, target)
-        verdict = control_api.gate.judge(one, target, counted, now)
-        control_api.ledger.record_verdict(one.proposal.id, "judge", verdict, target, now, counted)
+        ledger_facts = control_api.ledger.facts(one, "judge", Mode.AUTO, now, target)
+        verdict = control_api.gate.judge(one, target, ledger_facts, now)
+        control_api.ledger.record_verdict(one.proposal.id, "judge", verdict, target, now, ledger_facts)
         return verdict
 
     assert judge(1, another(1)).outcome is Outcome.NEEDS_APPROVAL

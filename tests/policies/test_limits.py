@@ -102,8 +102,8 @@ def test_fifty_concurrent_proposers_get_exactly_the_limit(
     def propose(number: int, mine: FiledProposal) -> None:
         target = facts(number, mine)
 
-        def decide(stored: FiledProposal, counted: LedgerFacts) -> Verdict:
-            return gate.judge(stored, target, counted, now)
+        def decide(stored: FiledProposal, ledger_facts: LedgerFacts) -> Verdict:
+            return gate.judge(stored, target, ledger_facts, now)
 
         ready.wait()
         verdict = ledger.admit(mine.proposal.id, decide, Mode.AUTO, now, target)
@@ -169,7 +169,7 @@ class PrefectProbe:
         target = self._facts_of(wanted, read_at=at, deployment_id=deployment, **facts)
         verdict = self.ledger.admit(
             wanted.proposal.id,
-            lambda stored, counted: self.gate.judge(stored, target, counted, at),
+            lambda stored, ledger_facts: self.gate.judge(stored, target, ledger_facts, at),
             Mode.AUTO,
             at,
             target,
@@ -213,7 +213,7 @@ def test_the_loop_breaker_stops_the_third_vain_try_and_tells(prefect_probe: Pref
     )
 
 
-def test_a_change_that_helps_starts_the_loop_breaker_anew(prefect_probe: PrefectProbe) -> None:
+def test_a_change_that_helps_restarts_the_loop_breaker(prefect_probe: PrefectProbe) -> None:
     prefect_probe.failing(2, fingerprint="f", deployment="a")
     helped, _ = prefect_probe.admit(2, fingerprint="f", deployment="b", proposer=OLGA)
     prefect_probe.end(helped, "verified", 3)
@@ -362,8 +362,8 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path, fil
     connection.close()
     again = SqlLedger(url)
     try:
-        counted = again.facts(filed(), "judge", Mode.AUTO, filed().filed_at)
-        assert (counted.votes, counted.autonomy, counted.break_glass) == ((), "standard", "")
+        ledger_facts = again.facts(filed(), "judge", Mode.AUTO, filed().filed_at)
+        assert (ledger_facts.votes, ledger_facts.autonomy, ledger_facts.break_glass) == ((), "standard", "")
         assert again.filed(filed().proposal.id) == filed()
         assert again.amend(filed().proposal.id, filed(number=2)) is None
         assert again.status(filed().proposal.id) == "replaced"

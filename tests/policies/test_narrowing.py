@@ -102,9 +102,13 @@ def every_head(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     added = []
     for number, head in enumerate(HEADS.values()):
         # a forbid of every form would deny everything: each fires, and fails, at a count of its own
-        counted = "context has world && context.world.budget.actions_1h"
-        fails = f"{counted} == {number + 30} && context.world.budget.actions_1h + 9223372036854775807 > 0"
-        added.append(f'@id("forbid-{number}") @reason("r") forbid ({head}) when {{ {counted} == {number} }};')
+        ledger_facts = "context has world && context.world.budget.actions_1h"
+        fails = (
+            f"{ledger_facts} == {number + 30} && context.world.budget.actions_1h + 9223372036854775807 > 0"
+        )
+        added.append(
+            f'@id("forbid-{number}") @reason("r") forbid ({head}) when {{ {ledger_facts} == {number} }};'
+        )
         added.append(f'@id("fails-{number}") @reason("r") forbid ({head}) when {{ {fails} }};')
         if head.startswith("principal ") and not head.startswith("principal,"):
             added.append(f'@id("permit-{number}") @reason("r") permit ({head});')

@@ -56,7 +56,7 @@ proposers = st.sampled_from(
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[FiledProposal, TargetFacts, dict[str, Any]]:
+def contexts(draw: st.DrawFn) -> tuple[FiledProposal, TargetFacts, dict[str, Any]]:
     action, proposer = draw(actions), draw(proposers)
     proposal = Proposal(
         id="p-000000000001",
@@ -148,13 +148,13 @@ def tightened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Gate]
 
 
 @COMMON
-@given(world=worlds(), roles=voters)
+@given(world=contexts(), roles=voters)
 def test_judging_twice_gives_the_same_verdict(
     gate: Gate, world: tuple[FiledProposal, TargetFacts, dict[str, Any]], roles: list[str]
 ) -> None:
     filed, target, ledger = world
-    counted = LedgerFacts(**ledger, votes=cast(filed, roles))
-    first, second = gate.judge(filed, target, counted, NOW), gate.judge(filed, target, counted, NOW)
+    ledger_facts = LedgerFacts(**ledger, votes=cast(filed, roles))
+    first, second = gate.judge(filed, target, ledger_facts, NOW), gate.judge(filed, target, ledger_facts, NOW)
     assert first == second
     assert first.policy_ids
     assert first.reasons
@@ -162,7 +162,7 @@ def test_judging_twice_gives_the_same_verdict(
 
 
 @COMMON
-@given(world=worlds(), roles=voters, more=st.sampled_from(["viewer", "approver", "admin"]))
+@given(world=contexts(), roles=voters, more=st.sampled_from(["viewer", "approver", "admin"]))
 def test_one_more_approval_never_takes_away(
     gate: Gate, world: tuple[FiledProposal, TargetFacts, dict[str, Any]], roles: list[str], more: str
 ) -> None:
@@ -174,7 +174,7 @@ def test_one_more_approval_never_takes_away(
 
 @pytest.mark.parametrize("name", FORBIDS)
 @COMMON
-@given(world=worlds(), roles=voters)
+@given(world=contexts(), roles=voters)
 def test_one_more_forbid_never_allows_more(
     gate: Gate,
     tightened: Callable[[str], Gate],
@@ -183,13 +183,16 @@ def test_one_more_forbid_never_allows_more(
     roles: list[str],
 ) -> None:
     filed, target, ledger = world
-    counted = LedgerFacts(**ledger, votes=cast(filed, roles))
-    plain, tight = gate.judge(filed, target, counted, NOW), tightened(name).judge(filed, target, counted, NOW)
+    ledger_facts = LedgerFacts(**ledger, votes=cast(filed, roles))
+    plain, tight = (
+        gate.judge(filed, target, ledger_facts, NOW),
+        tightened(name).judge(filed, target, ledger_facts, NOW),
+    )
     assert ORDER[tight.outcome] <= ORDER[plain.outcome]
 
 
 @COMMON
-@given(world=worlds())
+@given(world=contexts())
 def test_the_missing_approvals_that_are_named_are_enough(
     gate: Gate, world: tuple[FiledProposal, TargetFacts, dict[str, Any]]
 ) -> None:
@@ -205,7 +208,7 @@ def test_the_missing_approvals_that_are_named_are_enough(
 
 
 @COMMON
-@given(world=worlds())
+@given(world=contexts())
 def test_tainted_evidence_only_tightens(
     gate: Gate, world: tuple[FiledProposal, TargetFacts, dict[str, Any]]
 ) -> None:

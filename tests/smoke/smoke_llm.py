@@ -119,7 +119,7 @@ async def run(base_url: str, directory: Path) -> bool:
     )
     typed = await diagnose(model, make)
     print(
-        f"it answers by {model.rung} (of {', '.join(STRUCTURED_OUTPUT_STRATEGIES)}); tools: {model.calls_tools}"
+        f"it answers by {model.strategy} (of {', '.join(STRUCTURED_OUTPUT_STRATEGIES)}); tools: {model.calls_tools}"
     )
     answered = await converse(model, store)
     print("the plumbing works" if typed and answered else "NOT everything came from the model: see above")

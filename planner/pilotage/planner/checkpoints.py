@@ -115,8 +115,8 @@ async def _set_up(saver: Any) -> None:
 
 
 async def _got_the_lock(saver: Any) -> bool:
-    found = await saver.conn.execute(f"SELECT pg_try_advisory_lock({SETTING_UP}) AS got")
-    return bool((await found.fetchone())["got"])
+    cursor = await saver.conn.execute(f"SELECT pg_try_advisory_lock({SETTING_UP}) AS got")
+    return bool((await cursor.fetchone())["got"])
 
 
 def checkpoints_at(url: str, path: Path) -> Checkpoints:
@@ -141,17 +141,17 @@ def checkpoints_at(url: str, path: Path) -> Checkpoints:
     return PostgresCheckpoints(url)
 
 
-def checkpoint_fault(found: BaseException) -> CheckpointError | None:
+def checkpoint_fault(error: BaseException) -> CheckpointError | None:
     """The fault of a saver as ours, or None for whatever is no fault of a saver."""
-    return _fault(found, "")
+    return _fault(error, "")
 
 
-def _fault(found: BaseException, where: str) -> CheckpointError | None:
+def _fault(error: BaseException, where: str) -> CheckpointError | None:
     psycopg = sys.modules.get("psycopg")
-    of_postgres = psycopg is not None and isinstance(found, psycopg.Error)
-    if not (of_postgres or isinstance(found, sqlite3.Error)):
+    of_postgres = psycopg is not None and isinstance(error, psycopg.Error)
+    if not (of_postgres or isinstance(error, sqlite3.Error)):
         return None
-    what = redact(" ".join(str(found).split()) or type(found).__name__)
+    what = redact(" ".join(str(error).split()) or type(error).__name__)
     return CheckpointError(
         f"Keeping the agent's memory{where}: {what}. Look at the disk or the database; a file may be moved away, and "
         "a new one is made. No decision is lost, for those are in the ledger.",
@@ -170,7 +170,7 @@ def _translated(where: str) -> Iterator[None]:
 
 
 async def keep_newest(saver: BaseCheckpointSaver[Any], thread: str) -> None:
-    """Nothing; of this thread only the newest checkpoint is left, where the saver keeps them for longer than itself.
+    """Delete all checkpoints of this thread but the newest, where the saver keeps them for longer than itself.
 
     When that cannot be, more is left, which is told to the log alone.
     """

@@ -22,7 +22,7 @@ class Cure(StrEnum):
     DEATH = "death"
     """The run may still be alive; only proof of its death makes a retry safe."""
     UNCLEAR = "unclear"
-    """Nothing tells."""
+    """No sign says what failed."""
 
 
 class FailureClass(StrEnum):

@@ -1,4 +1,4 @@
-"""What a play is: from a situation to what is wanted of it. The plays themselves stand beside their situations."""
+"""The types of a playbook: from an incident context to desired actions. The playbooks are in `playbooks` and `detect`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
+class SizingState:
     """Where a deployment stands on the ladder of sizes."""
 
     size: int
     """What its runs need, in MiB."""
     good: int
     """Runs that completed with that size since it was reached."""
-    patience: int
+    backoff: int
     """How many times the usual number of good runs the next step down takes."""
     lower: int | None
     """What the next run is tried with, when it is time to."""
@@ -55,7 +55,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
+class Background:
     """What is known around a finding, counted by whoever read the store."""
 
     failures_in_row: int = 0
@@ -73,7 +73,7 @@ class Circumstances:
     """The newest fact of every queue."""
     backlog: Backlog | None = None
     """The deployment's waiting runs, where there are too many."""
-    rung: Rung | None = None
+    sizing: SizingState | None = None
     """What the last runs of the deployment needed."""
     default_mb: int | None = None
     """What the deployment gives a run that has no size of its own."""
@@ -90,20 +90,20 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """Everything a play may look at."""
+class IncidentContext:
+    """Everything a playbook may look at."""
 
     finding: Finding
     run: RunFact | None
     forecast: Forecast | None
-    around: Circumstances
+    around: Background
     now: datetime
     parameters: PlaybookParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredAction:
-    """One action a play wants, before it is a proposal."""
+    """One action that a playbook wants, before it is a proposal."""
 
     action: Action
     effect: str
@@ -116,25 +116,25 @@ class DesiredAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remediation:
-    """What one play wants and what it decided against."""
+    """What one playbook wants and what it rejected."""
 
-    wishes: tuple[DesiredAction, ...] = ()
+    desired: tuple[DesiredAction, ...] = ()
     alternatives: tuple[str, ...] = ()
 
 
-def notify(s: Situation, severity: Severity = Severity.ERROR) -> tuple[DesiredAction, ...]:
-    """The wish to tell the owner of the run; none when there is no run."""
+def notify(s: IncidentContext, severity: Severity = Severity.ERROR) -> tuple[DesiredAction, ...]:
+    """Return the desired notice to the owner of the run; none when there is no run."""
     if s.run is None:
         return ()
-    told = NotifyOwner(run_id=s.run.run_id, severity=severity)
-    return (DesiredAction(action=told, effect="the owner knows and can act", bound_to_state=False),)
+    notice = NotifyOwner(run_id=s.run.run_id, severity=severity)
+    return (DesiredAction(action=notice, effect="the owner knows and can act", bound_to_state=False),)
 
 
-def run_of(s: Situation) -> RunFact:
+def run_of(s: IncidentContext) -> RunFact:
     """The run of a situation that has one, as `plan_for` has made sure."""
     if s.run is None:
         raise InvariantError(
-            f"planning for {s.finding.subject}: the play needs a run and has none; do not call it"
+            f"planning for {s.finding.subject}: the playbook needs a run and has none; do not call it"
         )
     return s.run
 

@@ -73,7 +73,7 @@ def past_incidents(store: Store, finding: Finding) -> tuple[PastIncident, ...]:
         likeness = _likeness(finding, mine, detail)
         if likeness >= NEARLY and row["incident_id"] not in alike:
             alike[row["incident_id"]] = (likeness, row, detail)
-    nearest = sorted(alike.values(), key=lambda one: (-one[0], -one[1]["at"].timestamp()))[:RECALLED]
+    nearest = sorted(alike.values(), key=lambda scored: (-scored[0], -scored[1]["at"].timestamp()))[:RECALLED]
     done = _actions(store, [row["incident_id"] for _, row, _ in nearest])
     return tuple(
         PastIncident(
@@ -91,24 +91,27 @@ def past_incidents(store: Store, finding: Finding) -> tuple[PastIncident, ...]:
 
 def remembered_class(past: Iterable[PastIncident]) -> FailureClass | None:
     """The class that a model gave the same fault before, the newest first, or None."""
-    for one in past:
-        known = one.failure_class in FailureClass.__members__.values() and one.failure_class != "unknown"
-        if one.likeness == 1 and one.found_by in ("model", "memory") and known:
-            return FailureClass(one.failure_class)
+    for incident in past:
+        known = (
+            incident.failure_class in FailureClass.__members__.values()
+            and incident.failure_class != "unknown"
+        )
+        if incident.likeness == 1 and incident.found_by in ("model", "memory") and known:
+            return FailureClass(incident.failure_class)
     return None
 
 
 def similar_incident(past: Sequence[PastIncident]) -> Evidence | None:
     """What the same fault's history says, in words of ours; None where it never came before or nothing came of it."""
-    same = [one for one in past if one.likeness == 1]
-    tried = Counter(a.action for one in same for a in one.actions if a.helped is not None)
+    same = [incident for incident in past if incident.likeness == 1]
+    tried = Counter(a.action for incident in same for a in incident.actions if a.helped is not None)
     if not tried:
         return None
-    helped = Counter(a.action for one in same for a in one.actions if a.helped)
-    told = ", ".join(f"{action} helped {helped[action]} of {n} times" for action, n in sorted(tried.items()))
+    helped = Counter(a.action for incident in same for a in incident.actions if a.helped)
+    words = ", ".join(f"{action} helped {helped[action]} of {n} times" for action, n in sorted(tried.items()))
     return Evidence(
         ref=f"incident:{same[0].incident_id}",
-        note=f"the same fault was seen {len(same)} time{'s' * (len(same) > 1)} lately: {told}",
+        note=f"the same fault was seen {len(same)} time{'s' * (len(same) > 1)} lately: {words}",
     )
 
 
@@ -139,18 +142,18 @@ def _actions(store: Store, incident_ids: Sequence[str]) -> dict[str, list[PastAc
     for row in rows:
         key = (row["incident_id"], row["proposal_id"])
         known = furthest.get(key)
-        told = PastAction(
+        action = PastAction(
             proposal_id=row["proposal_id"],
             action=row["action"] or (known.action if known else ""),
             step=row["step"],
             outcome=row["outcome"],
         )
-        if known is None or (told.step in ENDS and _rank(told.step) <= _rank(known.step)):
-            furthest[key] = told
-    found: dict[str, list[PastAction]] = {}
-    for (incident, _), told in furthest.items():
-        found.setdefault(incident, []).append(told)
-    return found
+        if known is None or (action.step in ENDS and _rank(action.step) <= _rank(known.step)):
+            furthest[key] = action
+    actions: dict[str, list[PastAction]] = {}
+    for (incident, _), action in furthest.items():
+        actions.setdefault(incident, []).append(action)
+    return actions
 
 
 def _rank(step: str) -> int:

@@ -72,7 +72,7 @@ def next_level(level: Autonomy, outcomes: Sequence[Judged], rule: AutonomyRule) 
     For a demoted kind they are those since its demotion.
     """
     good = outcomes.count("verified")
-    row = next((n for n, one in enumerate(outcomes) if one != "verified"), len(outcomes))
+    row = next((n for n, outcome in enumerate(outcomes) if outcome != "verified"), len(outcomes))
     match level:
         case "demoted":
             if row >= rule.regain:

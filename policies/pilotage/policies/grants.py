@@ -76,10 +76,14 @@ def acting(voter: Identity, delegations: tuple[Delegation, ...], now: datetime) 
     """
     if voter.kind != "user" or Role.APPROVER in expanded(voter.roles):
         return voter, ""
-    lent = [one for one in delegations if one.taker == voter.name and one.since <= now < one.until]
+    lent = [
+        delegation
+        for delegation in delegations
+        if delegation.taker == voter.name and delegation.since <= now < delegation.until
+    ]
     if not lent:
         return voter, ""
-    first = min(lent, key=lambda one: (one.since, one.giver))
+    first = min(lent, key=lambda delegation: (delegation.since, delegation.giver))
     roles = voter.roles | {Role.APPROVER.value}
     return Identity(name=voter.name, kind=voter.kind, roles=roles, teams=first.teams), first.giver
 

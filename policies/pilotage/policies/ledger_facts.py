@@ -8,7 +8,7 @@ from typing import Literal
 
 from pilotage.policies.types import Identity, Mode, Vote
 
-DemoRunner = Literal["judge", "inject"]
+Stage = Literal["judge", "inject"]
 Autonomy = Literal["standard", "earned", "demoted"]
 """Of one kind of action on one deployment: what policy says; more, by good outcomes; less, by a bad one."""
 
@@ -17,7 +17,7 @@ Autonomy = Literal["standard", "earned", "demoted"]
 class LedgerFacts:
     """What the ledger says at one moment about one proposal and the traffic around it."""
 
-    stage: DemoRunner
+    stage: Stage
     mode: Mode
     stopped: bool = False
     """The kill switch."""

@@ -223,9 +223,11 @@ def sound(files: Mapping[str, str]) -> Bundle:
     cases, numbers = cases_among(files, where, bundle.guardrails)
     report = tested(replace(bundle, guardrails=numbers), cases, mutants=False)
     if report.failed:
-        told = "; ".join(f"{one.case}: wanted {one.wanted}, got {one.got}" for one in report.failed[:5])
+        failures = "; ".join(
+            f"{failed.case}: wanted {failed.wanted}, got {failed.got}" for failed in report.failed[:5]
+        )
         raise ConfigError(
-            f"publishing policies: {len(report.failed)} of {report.cases} cases do not hold: {told}"
+            f"publishing policies: {len(report.failed)} of {report.cases} cases do not hold: {failures}"
         )
     if why := misfit(bundle):
         raise ConfigError(f"publishing policies: under these everything would be denied: {why}")

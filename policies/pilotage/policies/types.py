@@ -27,7 +27,7 @@ class Mode(StrEnum):
     """How far the loop may go."""
 
     OBSERVE = "observe"
-    """Nothing is proposed."""
+    """Observe only: no action is proposed."""
     SHADOW = "shadow"
     """Proposed and judged, never injected, and nothing is sent to Prefect."""
     APPROVE = "approve"

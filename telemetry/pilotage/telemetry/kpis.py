@@ -51,7 +51,7 @@ def measured(store: Store, since: datetime, *, minutes_by_hand: float = MINUTES_
     runs = _one(store, _RUNS, since)
     incidents = _one(store, _INCIDENTS, since)
     answers = _one(store, _ANSWERS, since)
-    again = _one(store, _AGAIN, since, AGAIN_WITHIN)
+    retried = _one(store, _AGAIN, since, AGAIN_WITHIN)
     wasted = _one(store, _WASTED, since)
     by_machine = int(changes["by_machine"] or 0)
     return [
@@ -75,8 +75,8 @@ def measured(store: Store, since: datetime, *, minutes_by_hand: float = MINUTES_
         ),
         _share(
             "recurrence",
-            again["again"],
-            again["recovered"],
+            retried["again"],
+            retried["recovered"],
             f"Recovered incidents whose failure class came back on the same deployment within {_hours(AGAIN_WITHIN)} h.",
             "came back / recovered",
         ),

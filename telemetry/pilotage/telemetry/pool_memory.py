@@ -193,7 +193,9 @@ def effective(
     `template` has the properties of the base job template's variables. What it does not know is left out, since
     Prefect drops it.
     """
-    defaults = {name: told["default"] for name, told in template.items() if told.get("default") is not None}
+    defaults = {
+        name: setting["default"] for name, setting in template.items() if setting.get("default") is not None
+    }
     return {name: value for name, value in {**defaults, **deployment, **run}.items() if name in template}
 
 
@@ -245,7 +247,7 @@ def change_memory(
     """Return the job variables that give a run `memory_mb` MiB at most, or why there are none.
 
     `template` has the properties of the base job template's variables, `used` those that its configuration uses and
-    `variables` what the run has by now (`effective`).
+    `variables` what the run has now (`effective`).
     """
     adapter = _adapter(pool_type)
     wanted = adapter.reads[0]

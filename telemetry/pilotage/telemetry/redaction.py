@@ -118,9 +118,9 @@ def _redacted(text: str) -> str:
 
 
 def _masked_if_random(text: str) -> Callable[[re.Match[str]], str]:
-    def mask(found: re.Match[str]) -> str:
-        word = found.group(0)
-        if _UUID.fullmatch(word) or not _NEAR_KEY.search(text[max(0, found.start() - 60) : found.start()]):
+    def mask(match: re.Match[str]) -> str:
+        word = match.group(0)
+        if _UUID.fullmatch(word) or not _NEAR_KEY.search(text[max(0, match.start() - 60) : match.start()]):
             return word
         return MASK if _entropy(word) > _RANDOM_BITS else word
 

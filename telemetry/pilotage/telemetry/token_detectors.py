@@ -55,7 +55,7 @@ def fit_for_a_prompt(text: str) -> str:
 
 
 def _masked(line: str) -> str:
-    found = {secret for detector in _detectors() for secret in detector.analyze_string(line) if secret}
-    for secret in sorted(found - {MASK}, key=len, reverse=True):
+    secrets = {secret for detector in _detectors() for secret in detector.analyze_string(line) if secret}
+    for secret in sorted(secrets - {MASK}, key=len, reverse=True):
         line = line.replace(secret, MASK)
     return line

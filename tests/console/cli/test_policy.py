@@ -47,9 +47,9 @@ def filed(number: int, at: datetime) -> FiledProposal:
 
 
 def _decided(
-    gate: Gate, target: TargetFacts, now: datetime, stored: FiledProposal, counted: LedgerFacts
+    gate: Gate, target: TargetFacts, now: datetime, stored: FiledProposal, ledger_facts: LedgerFacts
 ) -> Verdict:
-    return gate.judge(stored, target, counted, now)
+    return gate.judge(stored, target, ledger_facts, now)
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ def state(tmp_path: Path) -> Path:
         Gate(Bundle.load()),
         datetime.now(UTC),
     )
-    worlds: list[dict[str, Any]] = [
+    contexts: list[dict[str, Any]] = [
         {"env": "dev"},
         {"env": "prod"},
         {"env": "dev", "tags": frozenset({"pilotage:hands-off"})},
     ]
-    for number, world in enumerate(worlds, 1):
+    for number, world in enumerate(contexts, 1):
         one = filed(number, now)
         ledger.file(one)
         target = TargetFacts(target=target_of(one.proposal.action), read_at=now, state_type="FAILED", **world)

@@ -17,7 +17,7 @@ from tests.flows.conftest import PrefectProbe
 from tests.flows.running_controller import SCRIPTED_MODEL, RunningController, eventually, running_controller
 from textual.pilot import Pilot
 
-from pilotage.console.tui.app import Bridge
+from pilotage.console.tui.app import TerminalApp
 from pilotage.console.tui.panes import Inbox
 from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.planner.llm.scripted.demo_replies import demo_script
@@ -85,7 +85,7 @@ def test_from_a_question_to_a_verified_change(
         monkeypatch.setenv("PILOTAGE_STATE_DIR", str(root))
         monkeypatch.setenv("PILOTAGE_CONFIG", str(root / "pilotage.toml"))
 
-        async def edits(app: Bridge, pilot: Pilot[None]) -> None:
+        async def edits(app: TerminalApp, pilot: Pilot[None]) -> None:
             await until(
                 pilot, lambda: "Here is what the records say" in seen(app), "what was said in the pipe"
             )

@@ -52,7 +52,7 @@ def cells(block: dict[str, Any]) -> str:
 
 @pytest.fixture
 def prefect_probe(port: ConsoleStack) -> str:
-    """A floor with something of everything; the id of its failed run."""
+    """A system with something of everything; the id of its failed run."""
     run_id, now = port.failed_run(), datetime.now(UTC)
     states = [("Running", 120), ("Failed", 60), ("heartbeat", 50)]
     port.store.add_events(

@@ -20,7 +20,7 @@ def test_look_ups_at_the_same_moment_share_one_reader_of_telemetry(port: Console
 
     def look() -> int:
         together.wait()
-        return id(services.looks(user))
+        return id(services.toolbox(user))
 
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -34,4 +34,4 @@ def test_nothing_is_opened_by_a_thread_that_comes_after_the_end(port: ConsoleSta
     services, user = services_for(port.paths), user_with(port.paths, port.tokens["vic"])
     services.close()
     with pytest.raises(StoreError, match="closing"):
-        services.looks(user)
+        services.toolbox(user)

@@ -15,7 +15,7 @@ from tests.console.console_stack import ConsoleStack
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from pilotage.console.tui.app import Bridge
+from pilotage.console.tui.app import TerminalApp
 from pilotage.console.tui.panes import Inbox, Talk
 from pilotage.console.tui.session import Which, conversing
 from pilotage.flows.config.credentials import PREFECT_KEYS
@@ -23,7 +23,7 @@ from pilotage.flows.config.paths import StatePaths
 from pilotage.telemetry.facts import EventFact
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]approve[/red] \u202e"
-Story = Callable[[Bridge, Pilot[None]], Awaitable[None]]
+Story = Callable[[TerminalApp, Pilot[None]], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def on_screen(
         async with conversing(
             port.paths, token_file=token, config=None, which=Which(thread=thread), watching=True
         ) as talk:
-            app = Bridge(talk)
+            app = TerminalApp(talk)
             async with app.run_test(size=size) as pilot:
                 await story(app, pilot)
 
@@ -64,11 +64,11 @@ def on_screen(
 async def until(pilot: Pilot[Any], look: Callable[[], bool], what: str, within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not look():
-        assert time.monotonic() < deadline, f"{what}; seen: {seen(cast('Bridge', pilot.app))}"
+        assert time.monotonic() < deadline, f"{what}; seen: {seen(cast('TerminalApp', pilot.app))}"
         await pilot.pause(0.05)
 
 
-async def line(app: Bridge, pilot: Pilot[None], words: str) -> None:
+async def line(app: TerminalApp, pilot: Pilot[None], words: str) -> None:
     """Types the words and sends them."""
     box = app.query_one("#line", Input)
     box.focus()
@@ -76,7 +76,7 @@ async def line(app: Bridge, pilot: Pilot[None], words: str) -> None:
     await pilot.press("enter")
 
 
-def seen(app: Bridge, where: str = "#talk") -> str:
+def seen(app: TerminalApp, where: str = "#talk") -> str:
     """What a pane shows, as text."""
     console = Console(width=200, color_system=None, force_terminal=False)
     with console.capture() as caught:
@@ -85,14 +85,14 @@ def seen(app: Bridge, where: str = "#talk") -> str:
     return caught.get()
 
 
-def line_of(app: Bridge) -> str:
+def line_of(app: TerminalApp) -> str:
     return app.query_one("#line", Input).value
 
 
 def test_a_question_is_answered_with_its_look_up_numbered(port: ConsoleStack) -> None:
     run_id = port.failed_run()
 
-    async def story(app: Bridge, pilot: Pilot[None]) -> None:
+    async def story(app: TerminalApp, pilot: Pilot[None]) -> None:
         await line(app, pilot, f"why did {run_id} fail?")
         await until(pilot, lambda: "— rules" in seen(app), "an answer")
         assert f"1 why_run(run_id={run_id})" in seen(app)
@@ -108,7 +108,7 @@ def test_a_question_is_answered_with_its_look_up_numbered(port: ConsoleStack) ->
 def test_marked_rows_of_the_inbox_are_decided_with_one_line(port: ConsoleStack) -> None:
     ids = [port.proposal()["proposal_id"] for _ in range(3)]
 
-    async def story(app: Bridge, pilot: Pilot[None]) -> None:
+    async def story(app: TerminalApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.query_one(Inbox).row_count == 3, "the inbox")
         await pilot.press("f3", "space", "space", "f7")
         marked = list(app.query_one(Inbox).marked)
@@ -130,7 +130,7 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Console
     run_id = port.failed_run()
     old = port.proposal(run_id)["proposal_id"]
 
-    async def edits(app: Bridge, pilot: Pilot[None]) -> None:
+    async def edits(app: TerminalApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.query_one(Inbox).row_count == 1, "the inbox")
         await pilot.press("f3", "enter")
         await until(pilot, lambda: app.card is not None, "a card")
@@ -144,7 +144,7 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Console
     new = next(row for row in port.control_api("pat").call("proposals", limit=9) if row["proposal_id"] != old)
     assert (new["proposer"], new["action"]["delay"], new["status"]) == ("pat", "PT1M30S", "needs_approval")
 
-    async def approves(app: Bridge, pilot: Pilot[None]) -> None:
+    async def approves(app: TerminalApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.card is not None, "the card that pat made")
         await pilot.press("f7")
         assert line_of(app) == f"/approve {new['proposal_id']} "
@@ -159,7 +159,7 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Console
 
 
 def test_a_stop_is_written_before_it_is_sent_and_shows_at_the_head(port: ConsoleStack) -> None:
-    async def story(app: Bridge, pilot: Pilot[None]) -> None:
+    async def story(app: TerminalApp, pilot: Pilot[None]) -> None:
         await pilot.press("f10")
         assert line_of(app) == "/stop "
         assert port.control_api("pat").call("status")["stopped"] in (None, "", False)
@@ -169,7 +169,7 @@ def test_a_stop_is_written_before_it_is_sent_and_shows_at_the_head(port: Console
     on_screen(port, story, size=(80, 24))
 
 
-def seen_head(app: Bridge) -> str:
+def seen_head(app: TerminalApp) -> str:
     return str(app.query_one("#head", Static).content)
 
 
@@ -186,7 +186,7 @@ def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: Cons
     )  # fmt: skip
     port.proposal(run_id, notes=(HOSTILE,), explanation=HOSTILE, expected_effect=HOSTILE)
 
-    async def story(app: Bridge, pilot: Pilot[None]) -> None:
+    async def story(app: TerminalApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: app.query_one(Inbox).row_count == 1, "the inbox")
         await pilot.press("f3", "enter")
         await until(pilot, lambda: "Over time" in seen(app, "#card"), "the run over time")
@@ -207,7 +207,7 @@ def test_every_picture_fits_and_says_nothing_that_steers_the_terminal(port: Cons
 
 
 def test_the_footer_names_every_key_at_80_columns(port: ConsoleStack) -> None:
-    async def story(app: Bridge, pilot: Pilot[None]) -> None:
+    async def story(app: TerminalApp, pilot: Pilot[None]) -> None:
         await pilot.pause()
         footer = app.query_one("Footer")
         assert footer.max_scroll_x == 0

@@ -263,7 +263,7 @@ def test_what_runs_write_is_never_markup_nor_a_link(scene: Scene, ann: Page) -> 
     page.go("chat/new")
     page.say(f"why did {run_id} fail?")
     page.find(".turn[aria-busy=false] .prose", "onerror")
-    looks = (
+    toolbox = (
         "",
         f"run/{run_id}",
         f"proposal/{row['proposal_id']}",
@@ -272,7 +272,7 @@ def test_what_runs_write_is_never_markup_nor_a_link(scene: Scene, ann: Page) -> 
         "inbox",
         "chat/floor",
     )
-    for view in looks:
+    for view in toolbox:
         if view:
             page.go(view)
             page.find("#view h1")

@@ -71,7 +71,7 @@ class PlannerFixture:
 @pytest.fixture
 def planner_fixture(tmp_path: Path) -> Iterator[PlannerFixture]:
     people = {one.name: one for one in (ANN, BOB, VIC)}
-    ledger = SqlLedger(f"sqlite:///{tmp_path / 'l.db'}", standing=people.get)
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'l.db'}", current_identity=people.get)
     gate = Gate(Bundle.load())
 
     async def drained(pool: str, queue: str) -> bool:

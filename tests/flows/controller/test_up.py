@@ -408,7 +408,9 @@ def test_policies_that_were_never_published_are_not_started_with(
     begin_with(ledger, signer, Bundle.load(), policies=None, guardrails=None, now=now)
     asked = filed_retry(now)
     ledger.file(asked)
-    ledger.admit(asked.proposal.id, lambda filed, counted: Verdict(outcome=Outcome.ALLOW), Mode.AUTO, now)
+    ledger.admit(
+        asked.proposal.id, lambda filed, ledger_facts: Verdict(outcome=Outcome.ALLOW), Mode.AUTO, now
+    )
     ledger.close()
     (tmp_path / "lax.yaml").write_text("max_actions_per_hour: 100000\n")
     ran = subprocess.run(

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from pilotage.flows.demo.client import Bridge
+from pilotage.flows.demo.client import DemoClient
 from pilotage.telemetry.errors import OrchestratorError
 
 
@@ -47,16 +47,18 @@ def server() -> Iterator[BusyServer]:
 
 
 def test_a_busy_server_is_asked_again_until_it_answers(server: BusyServer) -> None:
-    with Bridge(f"http://127.0.0.1:{server.server_port}/api", "u:p") as bridge:
-        assert bridge.run("r") == {"id": "r"}
+    with DemoClient(f"http://127.0.0.1:{server.server_port}/api", "u:p") as client:
+        assert client.run("r") == {"id": "r"}
     assert server.asked == 4
 
 
 def test_a_server_that_stays_busy_is_named_with_the_time(server: BusyServer) -> None:
     server.busy = 1000
     with (
-        Bridge(f"http://127.0.0.1:{server.server_port}/api", "u:p", within=timedelta(seconds=1)) as bridge,
+        DemoClient(
+            f"http://127.0.0.1:{server.server_port}/api", "u:p", within=timedelta(seconds=1)
+        ) as client,
         pytest.raises(OrchestratorError, match="no answer within 1 s"),
     ):
-        bridge.run("r")
+        client.run("r")
     assert server.asked > 1

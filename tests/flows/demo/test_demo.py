@@ -66,7 +66,7 @@ def test_all_eight_incidents_end_as_they_should(played: tuple[dict[str, Any], st
     assert {row["case"] for row in result["incidents"]} == CASES
     assert all(set(row) >= ROW for row in result["incidents"])
     assert [row for row in result["incidents"] if not row["ok"]] == []
-    assert "pilotage is aboard" in progress
+    assert "pilotage is running" in progress
 
 
 def test_it_says_where_the_time_went(played: tuple[dict[str, Any], str, Path]) -> None:

@@ -2,7 +2,7 @@
 
 `make soak` goes through every kind of target and every boundary and counts; `make test` goes through every boundary
 of one lever of each mechanism by which a lever finds what it did before: a mark in a run's history, a note, a label,
-a key, an input, the marks and note of a crowd, and a count.
+a key, an input, the keys and record of a backlog, and a count.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _standing(status: str) -> str:
 
 @pytest.fixture(scope="session")
 def crashes(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashes]:
-    """The yard and a process that forks injectors."""
+    """The lever targets and a process that forks injectors."""
     home = tmp_path_factory.mktemp("crashes")
     bundle = home / "bundle"
     bundle.mkdir()
@@ -229,7 +229,7 @@ MECHANISMS = {
     "a label": ("raise_retries", ("write",)),
     "a key": ("move_run", ("write",)),
     "an input": ("send_directive", ("write",)),
-    "the marks of a crowd": ("spread_runs", ("write",)),
+    "the keys of a backlog": ("spread_runs", ("write",)),
     "a count": ("release_slot, deployment", ("write",)),
 }
 
@@ -254,7 +254,7 @@ def test_killed_between_two_writes_and_started_again_there_is_exactly_one_effect
         if step.partition(":")[0] in phases and step != "undone"
     ]
     assert steps
-    # of a crowd's writes, all alike, every fourth will do here
+    # of a backlog's writes, all alike, every fourth will do here
     for step in steps[:: 4 if len(steps) > 6 else 1]:
         crashes.killed(name, step)
 

@@ -30,7 +30,7 @@ from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.levers.mark_crashed import MarkCrashedLever
 from pilotage.flows.levers.release_slot import ReleaseSlotLever
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.flows.prefect.liveness import THIS_HOST, LivenessEvidence, Process, process_here, proof_of
+from pilotage.flows.prefect.liveness import THIS_HOST, LivenessEvidence, Process, judge_liveness, process_here
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot, RetryRun
 from pilotage.telemetry.errors import OrchestratorError
@@ -75,7 +75,7 @@ def signs(**other: Any) -> LivenessEvidence:
     ],
 )
 def test_death_takes_two_signs_and_any_sign_of_life_outweighs_them(seen: LivenessEvidence, by: str) -> None:
-    proof = proof_of(seen, NOW)
+    proof = judge_liveness(seen, NOW)
     assert proof.by == by
     assert proof.why
 
@@ -104,7 +104,7 @@ def test_a_host_that_cannot_be_looked_at_says_nothing(tmp_path: Path) -> None:
     assert process_here(str(uuid4()), "1", proc=tmp_path) == "unknown"
 
 
-# -- a floor of dead and living --------------------------------------------------------------------------------
+# -- dead and living runs --------------------------------------------------------------------------------
 
 
 GONE = "gone-for-good"

@@ -197,7 +197,7 @@ async def change_and_take_back(world: World, seed: int) -> dict[str, int]:
             if isinstance(action, SpreadRuns) and any(
                 isinstance(each.action, SpreadRuns) for each in (*standing, *waiting)
             ):
-                continue  # a crowd is spread once at a time
+                continue  # a backlog is spread once at a time
             done = await patient(
                 lambda action=action, idempotency_key=idempotency_key: levers[action.kind].execute(  # type: ignore[misc]
                     action, idempotency_key=idempotency_key, expected_state_id="", message="a test"

@@ -58,8 +58,10 @@ def test_each_command_is_told(name: str) -> None:
 
 
 def test_every_step_of_grants_trust_and_publishing_has_a_row_here() -> None:
-    room = Path(__file__).parents[3] / "policies" / "pilotage" / "policies" / "ledger"
-    written = "".join((room / f"{name}.py").read_text() for name in ("grants", "autonomy", "publications"))
+    ledger_code = Path(__file__).parents[3] / "policies" / "pilotage" / "policies" / "ledger"
+    written = "".join(
+        (ledger_code / f"{name}.py").read_text() for name in ("grants", "autonomy", "publications")
+    )
     events = {word for word in re.findall(r'"([a-z_]+)"', written) if governed(word, {}) is not None}
     assert events - set(STEPS) == set()
     assert len(events) >= 12

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
-from pilotage.planner.detect.memory_sizing import MOST_PATIENCE, Sized, rung_of, sized, step_down
+from pilotage.planner.detect.memory_sizing import MAX_BACKOFF, Sized, sized, sizing_state, step_down
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.facts import DeploymentFact, StateType
 
@@ -54,8 +54,8 @@ KILLED = Sized(size=DEFAULT, completed=False, raised=False)
     ],
 )
 def test_where_a_deployment_stands(past: list[Sized], size: int, lower: int | None) -> None:
-    rung = rung_of(past, DEFAULT, P)
-    assert (rung.size, rung.lower) == (size, lower)
+    sizing = sizing_state(past, DEFAULT, P)
+    assert (sizing.size, sizing.lower) == (size, lower)
 
 
 RUNS = st.lists(
@@ -68,10 +68,10 @@ RUNS = st.lists(
 
 @given(RUNS)
 def test_no_rung_is_below_the_deployments_own_or_above_what_completed(past: list[Sized]) -> None:
-    rung = rung_of(past, DEFAULT, P)
-    assert DEFAULT <= rung.size <= max([DEFAULT, *(run.size for run in past if run.completed)])
-    assert rung.lower is None or DEFAULT <= rung.lower < rung.size
-    assert 1 <= rung.patience <= MOST_PATIENCE
+    sizing = sizing_state(past, DEFAULT, P)
+    assert DEFAULT <= sizing.size <= max([DEFAULT, *(run.size for run in past if run.completed)])
+    assert sizing.lower is None or DEFAULT <= sizing.lower < sizing.size
+    assert 1 <= sizing.backoff <= MAX_BACKOFF
 
 
 @pytest.mark.parametrize(("size", "down"), [(384, 256), (576, 384), (260, 256), (256, 256)])

@@ -13,7 +13,7 @@ from pilotage.planner.detect.backlog import backlog_of, kept_by_owner
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.playbooks.plan import plan_for
-from pilotage.planner.remediation import Backlog, Circumstances, Remedy
+from pilotage.planner.remediation import Background, Backlog, Remedy
 from pilotage.telemetry.facts import DecisionFact, DeploymentFact, StateType, TaskRunFact
 
 OTHER = "44444444-2222-4222-8222-222222222222"
@@ -173,7 +173,7 @@ def test_a_number_of_runs_to_keep_that_cannot_be_read_keeps_all(tag: str) -> Non
     assert kept_by_owner(["pilotage:keep-newest:2"]) == 2
 
 
-# -- a crowd
+# -- a backlog
 
 
 def test_a_crowd_that_waits_for_one_limit_is_spread(planner_fixture: PlannerFixture, make: Any) -> None:
@@ -197,7 +197,7 @@ def test_as_many_runs_as_prefect_looks_at_are_no_crowd(planner_fixture: PlannerF
 def test_a_crowd_that_has_gone_meanwhile_is_left_alone(make: Any) -> None:
     for kind in (FailureClass.BACKLOG, FailureClass.BLOCKED):
         s = make.situation(
-            kind, run=None, subject=f"deployment:{OTHER}", around=Circumstances(backlog=Backlog(waiting=2))
+            kind, run=None, subject=f"deployment:{OTHER}", around=Background(backlog=Backlog(waiting=2))
         )
         assert plan_for(s, ("spread_runs", "catch_up")).proposals == ()
 
@@ -507,7 +507,7 @@ def test_a_remedy_is_not_started_for_what_it_does_not_cure(
 
 
 def test_two_declared_remedies_are_no_answer(make: Any) -> None:
-    around = Circumstances(
+    around = Background(
         remedies=tuple(Remedy(deployment_id=one, cures=frozenset({"code_bug"})) for one in (OTHER, _id(1)))
     )
     plan = plan_for(

@@ -180,7 +180,7 @@ def test_the_rung_that_worked_is_remembered_by_address_and_model(tmp_path: Path)
         assert formats == ["json_schema", None, "json_object", "json_object"]
         colour(llm, "another")
         assert llm.requests[-1]["response_format"]["type"] == "json_schema"
-        assert LlmBudget(path).capabilities(llm.base_url, "m") == ModelCapabilities(rung=2)
+        assert LlmBudget(path).capabilities(llm.base_url, "m") == ModelCapabilities(strategy=2)
 
 
 def test_a_broken_book_is_a_model_error_and_nothing_else(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_an_endpoint_that_lacks_a_rung_is_asked_on_the_next_and_remembered(lowes
         assert [_rung_of(body) for body in llm.requests] == list(
             STRUCTURED_OUTPUT_STRATEGIES[: STRUCTURED_OUTPUT_STRATEGIES.index(lowest) + 1]
         )
-        assert model.rung == lowest
+        assert model.strategy == lowest
         ask_colour(model)
         assert _rung_of(llm.requests[-1]) == lowest
         assert len(llm.requests) == STRUCTURED_OUTPUT_STRATEGIES.index(lowest) + 2

@@ -20,7 +20,7 @@ from pilotage.planner.findings import PERMANENT, Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.playbooks.registry import REMEDIATIONS, backoff, next_size
-from pilotage.planner.remediation import Circumstances, deadline_of
+from pilotage.planner.remediation import Background, deadline_of
 
 ALL: tuple[ActionKind, ...] = get_args(ActionKind)
 P = PlaybookParameters()
@@ -78,9 +78,7 @@ def test_a_wait_that_the_other_side_asked_for_is_kept(make: Any) -> None:
 
 
 def test_a_size_that_no_machine_has_is_not_asked_for(make: Any) -> None:
-    situation = make.situation(
-        FailureClass.OUT_OF_MEMORY, cure=Cure.OWNER, around=Circumstances(memory_mb=512)
-    )
+    situation = make.situation(FailureClass.OUT_OF_MEMORY, cure=Cure.OWNER, around=Background(memory_mb=512))
     assert kinds(plan_for(situation, ALL)) == ["notify_owner"]
 
 
@@ -114,7 +112,7 @@ def test_memory_grows_by_one_rounded_step_up_to_the_cap(has: int, gets: int) -> 
 
 
 def test_a_run_out_of_memory_gets_one_step_more(make: Any) -> None:
-    around = Circumstances(memory_mb=256)
+    around = Background(memory_mb=256)
     [(proposal, case)] = plan_for(make.situation(FailureClass.OUT_OF_MEMORY, around=around), ALL).proposals
     assert proposal.action == ResizeRun(run_id=make.run_id, memory_mb=384)
     assert "384 MiB instead of 256 MiB" in case.expected_effect
@@ -122,13 +120,13 @@ def test_a_run_out_of_memory_gets_one_step_more(make: Any) -> None:
 
 @pytest.mark.parametrize(("memory", "reason"), [(None, "nobody says"), (P.memory_cap_mb, "the cap")])
 def test_a_run_that_cannot_be_resized_is_told(make: Any, memory: int | None, reason: str) -> None:
-    around = Circumstances(memory_mb=memory)
+    around = Background(memory_mb=memory)
     plan = plan_for(make.situation(FailureClass.OUT_OF_MEMORY, around=around), ALL)
     assert kinds(plan) == ["notify_owner"]
     assert reason in " ".join(plan.alternatives)
 
 
-ROW = Circumstances(failures_in_row=5)
+ROW = Background(failures_in_row=5)
 
 
 def test_a_hopeless_retry_is_held_back_and_inverting_the_forecast_brings_it_back(make: Any) -> None:
@@ -148,7 +146,7 @@ def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast_where_repe
     make: Any,
 ) -> None:
     def answer(p_fail: float | None, run_count: int = 1, safe: bool = True) -> list[str]:
-        run, around = make.run(run_count=run_count), Circumstances(safe_to_repeat=safe)
+        run, around = make.run(run_count=run_count), Background(safe_to_repeat=safe)
         s = make.situation(FailureClass.UNKNOWN, p_fail=p_fail, run=run, around=around)
         return kinds(plan_for(s, ALL))
 
@@ -185,7 +183,7 @@ def test_the_hold_back_of_one_run_has_one_id_whatever_state_it_is_in(make: Any) 
 
 
 def test_a_fault_that_repeats_pauses_its_deployment_and_tells(make: Any) -> None:
-    around = Circumstances(same_fault_in_row=3)
+    around = Background(same_fault_in_row=3)
     plan = plan_for(make.situation(FailureClass.CODE_BUG, around=around), ALL)
     assert kinds(plan) == ["notify_owner", "pause_deployment"]
     assert plan.proposals[1][0].action == PauseDeployment(
@@ -197,10 +195,10 @@ def test_a_fault_that_repeats_pauses_its_deployment_and_tells(make: Any) -> None
 
 @pytest.mark.parametrize(
     "around",
-    [Circumstances(same_fault_in_row=2), Circumstances(same_fault_in_row=9, deployment_paused=True)],
+    [Background(same_fault_in_row=2), Background(same_fault_in_row=9, deployment_paused=True)],
     ids=["too few", "already paused"],
 )
-def test_a_deployment_is_not_paused_without_need(make: Any, around: Circumstances) -> None:
+def test_a_deployment_is_not_paused_without_need(make: Any, around: Background) -> None:
     assert "pause_deployment" not in kinds(
         plan_for(make.situation(FailureClass.CODE_BUG, around=around), ALL)
     )
@@ -209,7 +207,7 @@ def test_a_deployment_is_not_paused_without_need(make: Any, around: Circumstance
 def test_a_starved_queue_gets_a_slot_of_the_busy_one(make: Any) -> None:
     queues = (make.queue("fast", 1, running=2, waiting=4), make.queue("slow", 5, waiting=1))
     s = make.situation(
-        FailureClass.STARVED, run=None, around=Circumstances(queues=queues), subject="queue:pool/slow"
+        FailureClass.STARVED, run=None, around=Background(queues=queues), subject="queue:pool/slow"
     )
     [(proposal, _)] = plan_for(s, ALL).proposals
     assert proposal.action == ReserveSlot(
@@ -224,7 +222,7 @@ def test_a_pool_with_one_slot_is_never_capped_to_nothing(make: Any) -> None:
         make.queue("slow", 5, waiting=1, pool_limit=1),
     )
     s = make.situation(
-        FailureClass.STARVED, run=None, around=Circumstances(queues=queues), subject="queue:pool/slow"
+        FailureClass.STARVED, run=None, around=Background(queues=queues), subject="queue:pool/slow"
     )
     plan = plan_for(s, ALL)
     assert not plan.proposals
@@ -236,7 +234,7 @@ def test_a_late_run_is_put_before_the_first_that_waits(make: Any) -> None:
     run = make.upcoming(-60, tags=(f"deadline:{deadline.isoformat()}",))
     first = make.now - timedelta(minutes=10)
     plan = plan_for(
-        make.situation(FailureClass.LATE, run=run, around=Circumstances(earliest_waiting=first)), ALL
+        make.situation(FailureClass.LATE, run=run, around=Background(earliest_waiting=first)), ALL
     )
     [(proposal, _)] = plan.proposals
     assert isinstance(proposal.action, RescheduleRun)
@@ -245,7 +243,7 @@ def test_a_late_run_is_put_before_the_first_that_waits(make: Any) -> None:
 
 
 def test_a_boost_never_reaches_back_further_than_its_limit(make: Any) -> None:
-    around = Circumstances(earliest_waiting=make.now - timedelta(hours=5))
+    around = Background(earliest_waiting=make.now - timedelta(hours=5))
     plan = plan_for(make.situation(FailureClass.LATE, run=make.upcoming(-60), around=around), ALL)
     assert kinds(plan) == ["notify_owner"]
 
@@ -262,7 +260,7 @@ def test_what_is_not_offered_is_not_proposed_and_said_so(make: Any) -> None:
 
 
 def test_planning_twice_gives_the_same_proposals(make: Any) -> None:
-    s = make.situation(FailureClass.CODE_BUG, around=Circumstances(same_fault_in_row=3), p_fail=0.5)
+    s = make.situation(FailureClass.CODE_BUG, around=Background(same_fault_in_row=3), p_fail=0.5)
     assert plan_for(s, ALL) == plan_for(s, ALL)
     ids = [proposal.id for proposal, _ in plan_for(s, ALL).proposals]
     assert len(set(ids)) == len(ids)

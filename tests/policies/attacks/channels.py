@@ -25,7 +25,7 @@ from pilotage.planner.llm.prompts import ModelDiagnosis, class_of
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.planner.remediation import Circumstances, Situation
+from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.policies.digests import digest_of
 from pilotage.policies.types import FiledProposal, TargetFacts
 from pilotage.telemetry.facts import RunFact
@@ -48,7 +48,7 @@ class World:
     """Of a model that was asked what class of failure this is."""
 
 
-def world_of(deed: Deed) -> World:
+def cedar_context(deed: Deed) -> World:
     """A world in which the deed could be done, without any stranger's text."""
     state = str(deed.facts.get("state_type") or "FAILED")
     tier = deed.facts.get("tier")
@@ -169,8 +169,8 @@ def heard(world: World) -> TurnResult:
     finding = diagnose_run(run, logs, NOW)
     if world.reply and (answered := _answered(world.reply)) is not None:
         finding = replace(finding, failure_class=class_of(answered), by="model")
-    around = Circumstances(memory_mb=256, newest_failure=True)
-    situation = Situation(
+    around = Background(memory_mb=256, newest_failure=True)
+    situation = IncidentContext(
         finding=finding, run=run, forecast=None, around=around, now=NOW, parameters=PlaybookParameters()
     )
     plan = plan_for(situation, get_args(ActionKind))

@@ -53,7 +53,7 @@ class Deed:
     tags: tuple[str, ...]
     """Of the deployment: its owner's, whom the attacker is not."""
     facts: dict[str, Any] = field(default_factory=dict)
-    counted: dict[str, Any] = field(default_factory=dict)
+    ledger_facts: dict[str, Any] = field(default_factory=dict)
     wanted: Literal["never", "approved", "free"]
     """Whether anybody may have it done: nobody, only with a person's approval, or the planner by itself."""
 
@@ -106,28 +106,28 @@ HARM: tuple[Deed, ...] = (
         name="retry without end",
         action=RetryRun(run_id=RUN),
         tags=DEV,
-        counted={"actions_of_run_24h": 3},
+        ledger_facts={"actions_of_run_24h": 3},
         wanted="never",
     ),
     Deed(
         name="act while stopped",
         action=RetryRun(run_id=RUN),
         tags=DEV,
-        counted={"stopped": True},
+        ledger_facts={"stopped": True},
         wanted="never",
     ),
     Deed(
         name="act in a loop",
         action=RetryRun(run_id=RUN),
         tags=DEV,
-        counted={"fruitless_of_fingerprint_24h": 3},
+        ledger_facts={"fruitless_of_fingerprint_24h": 3},
         wanted="never",
     ),
     Deed(
         name="act on everything at once",
         action=RetryRun(run_id=RUN),
         tags=DEV,
-        counted={"other_targets_1h": 30},
+        ledger_facts={"other_targets_1h": 30},
         wanted="never",
     ),
     Deed(name="cancel production", action=CancelRun(run_id=RUN), tags=PROD, facts=LIVE, wanted="approved"),
@@ -157,7 +157,7 @@ HARM: tuple[Deed, ...] = (
         name="act after a bad outcome",
         action=RetryRun(run_id=RUN),
         tags=DEV,
-        counted={"autonomy": "demoted"},
+        ledger_facts={"autonomy": "demoted"},
         wanted="approved",
     ),
 )

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from tests.policies.attacks.channels import CHANNELS, Prefect, heard, obeyed, world_of
+from tests.policies.attacks.channels import CHANNELS, Prefect, cedar_context, heard, obeyed
 from tests.policies.attacks.obedient import APPROVERS, GOOD, HARM, NOW, Deed, strings, votes
 
 from pilotage.policies.cedar.bundle import Bundle
@@ -39,7 +39,7 @@ async def tries(texts: tuple[str, ...]) -> list[Tried]:
     prefect, found = Prefect(), []
 
     async def tried(deed: Deed, channel: str, text: str, *, harmful: bool) -> Tried:
-        world = world_of(deed)
+        world = cedar_context(deed)
         if channel:
             CHANNELS[channel](world, text)
         filed, target = obeyed(deed, world, heard(world)), await prefect.facts(deed, world)
@@ -57,14 +57,14 @@ async def tries(texts: tuple[str, ...]) -> list[Tried]:
 
 def answered(gate: Gate, one: Tried, voted: tuple[Vote, ...]) -> Outcome:
     """What the gate says when these votes are in."""
-    counted = LedgerFacts(
+    ledger_facts = LedgerFacts(
         stage="inject",
         mode=Mode.AUTO,
         evidence_tainted=tainted(one.filed.proposal.evidence),
         votes=voted,
-        **one.deed.counted,
+        **one.deed.ledger_facts,
     )
-    return gate.judge(one.filed, one.target, counted, NOW).outcome
+    return gate.judge(one.filed, one.target, ledger_facts, NOW).outcome
 
 
 def measured(gate: Gate, tried: list[Tried]) -> dict[str, Any]:

@@ -52,14 +52,14 @@ def judged(gate: Gate, deed: Deed, text: str, approver: Approver, *, harmful: bo
     voted = votes(approver, filed, harmful=harmful)
     key = (deed.wanted, deed.name, text, bool(voted))
     if key not in KNOWN:
-        counted = LedgerFacts(
+        ledger_facts = LedgerFacts(
             stage="inject",
             mode=Mode.AUTO,
             evidence_tainted=tainted(filed.proposal.evidence),
             votes=voted,
-            **deed.counted,
+            **deed.ledger_facts,
         )
-        KNOWN[key] = gate.judge(filed, facts(deed, text), counted, NOW).outcome
+        KNOWN[key] = gate.judge(filed, facts(deed, text), ledger_facts, NOW).outcome
     return KNOWN[key]
 
 
@@ -137,19 +137,19 @@ def test_a_text_for_a_name_makes_nobody_somebody_else(gate: Gate, bundle: Bundle
         stranger = replace(filed, proposer=named, digest=digest_of(filed.proposal, named))
         verdict = gate.judge(stranger, facts(deed, ""), LedgerFacts(stage="inject", mode=Mode.AUTO), NOW)
         assert verdict.outcome is Outcome.DENY
-        counted = LedgerFacts(
+        ledger_facts = LedgerFacts(
             stage="inject",
             mode=Mode.AUTO,
             votes=tuple(
                 replace(vote, role=text, voter=text) for vote in votes("rubber-stamp", filed, harmful=True)
             ),
         )
-        assert gate.judge(filed, facts(deed, ""), counted, NOW).outcome is not Outcome.ALLOW
+        assert gate.judge(filed, facts(deed, ""), ledger_facts, NOW).outcome is not Outcome.ALLOW
 
 
 def deciding(gate: Gate, target: TargetFacts, at: datetime, more: dict[str, Any]) -> Decide:
-    def decide(stored: FiledProposal, counted: LedgerFacts) -> Verdict:
-        return gate.judge(stored, target, replace(counted, **more), at)
+    def decide(stored: FiledProposal, ledger_facts: LedgerFacts) -> Verdict:
+        return gate.judge(stored, target, replace(ledger_facts, **more), at)
 
     return decide
 
@@ -165,7 +165,7 @@ def test_every_text_goes_through_the_ledger_and_nothing_harmful_comes_out(
         target = facts(deed, text)
         at = NOW + timedelta(milliseconds=number)
 
-        decide = deciding(gate, target, NOW, deed.counted)
+        decide = deciding(gate, target, NOW, deed.ledger_facts)
         verdict = ledger.admit(filed.proposal.id, decide, Mode.AUTO, at, target)
         assert verdict.outcome is not Outcome.ALLOW, (deed.name, text)
         assert verdict.errors == (), (deed.name, text, verdict)
@@ -184,9 +184,9 @@ def test_a_storm_of_proposals_ends_at_the_budget_and_people_are_asked_no_more_th
         filed = proposed(deed, STRINGS[number], number=number)
         ledger.file(filed)
         target = facts(deed, "")
-        counted = ledger.facts(filed, "judge", Mode.AUTO, NOW, target)
-        verdict = gate.judge(filed, target, counted, NOW)
-        ledger.record_verdict(filed.proposal.id, "judge", verdict, target, NOW, counted)
+        ledger_facts = ledger.facts(filed, "judge", Mode.AUTO, NOW, target)
+        verdict = gate.judge(filed, target, ledger_facts, NOW)
+        ledger.record_verdict(filed.proposal.id, "judge", verdict, target, NOW, ledger_facts)
         waiting += verdict.outcome is Outcome.NEEDS_APPROVAL
     assert waiting == bundle.guardrails.max_waiting == ledger.counts()["needs_approval"]
     for number in range(1001, 1031):

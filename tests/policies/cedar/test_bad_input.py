@@ -28,7 +28,7 @@ Make = Callable[..., Any]
 def admitted(ledger: SqlLedger, gate: Gate, proposal: FiledProposal, target: Any, at: datetime) -> Verdict:
     return ledger.admit(
         proposal.proposal.id,
-        lambda stored, counted: gate.judge(stored, target, counted, at),
+        lambda stored, ledger_facts: gate.judge(stored, target, ledger_facts, at),
         Mode.AUTO,
         at,
         target,
@@ -42,9 +42,9 @@ def test_a_role_that_does_not_exist_counts_for_nobody_and_earlier_votes_wait(
     users = tmp_path / "users.toml"
     book = IdentityBook(users)
     book.add("ann", roles=("approver",))
-    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", standing=book.standing)
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", current_identity=book.current_identity)
     try:
-        asked, ann = filed(), book.standing("ann")
+        asked, ann = filed(), book.current_identity("ann")
         assert ann is not None
         ledger.file(asked)
         yes = gate.judge_vote(ann, asked, asked.digest, "approve", now)
@@ -81,8 +81,8 @@ def test_a_clock_that_was_set_back_gives_no_budget_back(
     earlier = now - back
     second = filed(number=2, filed_at=earlier)
     ledger.file(second)
-    counted = ledger.facts(second, "inject", Mode.AUTO, earlier, facts_of(second))
-    assert (counted.actions_1h, counted.actions_of_run_24h) == (1, 1)
+    ledger_facts = ledger.facts(second, "inject", Mode.AUTO, earlier, facts_of(second))
+    assert (ledger_facts.actions_1h, ledger_facts.actions_of_run_24h) == (1, 1)
     told = admitted(ledger, gate, second, facts_of(second, read_at=earlier), earlier)
     assert (told.outcome, told.policy_ids) == (Outcome.DENY, ("cooldown",))
 
@@ -138,7 +138,7 @@ def test_without_room_in_the_audit_log_a_command_does_not_happen(
     switch = ModeSwitch(ledger, Mode.SHADOW, lambda: now)
     governance = AdminEndpoints(
         ledger=ledger, gate=gate, judge=never, mode=switch, clock=lambda: now, wake=lambda: None,
-        standing=lambda name: Identity(name=name, kind="user"),
+        current_identity=lambda name: Identity(name=name, kind="user"),
     )  # fmt: skip
     with ledger.writing("leaving no package") as connection:
         (pages,) = connection.exec_driver_sql("PRAGMA page_count").fetchone() or (0,)

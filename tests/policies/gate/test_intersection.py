@@ -109,14 +109,14 @@ def test_the_ledger_looks_up_who_the_person_is_now(
     tmp_path: Path, bundle: Bundle, filed: Make, facts_of: Make, now: Any, person: Make
 ) -> None:
     people = {"ann": person("ann", "operator")}
-    ledger = SqlLedger(f"sqlite:///{tmp_path / 'l.db'}", standing=people.get)
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'l.db'}", current_identity=people.get)
     proposal = filed(proposer=AGENT, on_behalf_of="ann")
     ledger.file(proposal)
     target = facts_of(proposal, env="dev")
 
     def verdict() -> Any:
-        counted = ledger.facts(proposal, "judge", Mode.AUTO, now, target)
-        return Gate(bundle).judge(proposal, target, counted, now)
+        ledger_facts = ledger.facts(proposal, "judge", Mode.AUTO, now, target)
+        return Gate(bundle).judge(proposal, target, ledger_facts, now)
 
     assert verdict().outcome is Outcome.ALLOW
     people["ann"] = person("ann", "viewer")
@@ -127,6 +127,6 @@ def test_the_ledger_looks_up_who_the_person_is_now(
 
 
 def test_a_recorded_decision_remembers_who_was_behind_it(person: Make) -> None:
-    counted = replace(LEDGER_FACTS, behind=replace(person("ann", "operator"), teams=frozenset({"a"})))
-    assert ledger_facts_from(plain(counted)) == counted
+    ledger_facts = replace(LEDGER_FACTS, behind=replace(person("ann", "operator"), teams=frozenset({"a"})))
+    assert ledger_facts_from(plain(ledger_facts)) == ledger_facts
     assert ledger_facts_from(plain(LEDGER_FACTS)) == LEDGER_FACTS

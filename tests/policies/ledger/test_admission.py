@@ -46,8 +46,8 @@ def decide(gate: Gate, facts_of: Make, now: datetime) -> Callable[..., Decide]:
     """Makes the real decision over fresh facts: decide(env="prod") and so on."""
 
     def make(at: datetime = now, **fields: Any) -> Decide:
-        return lambda filed, counted: gate.judge(
-            filed, facts_of(filed, **{"read_at": at, **fields}), counted, at
+        return lambda filed, ledger_facts: gate.judge(
+            filed, facts_of(filed, **{"read_at": at, **fields}), ledger_facts, at
         )
 
     return make
@@ -265,15 +265,15 @@ def test_notifications_and_changes_do_not_spend_each_others_budget(
     change, notice = filed(number=2), filed(NotifyOwner(run_id=RUN), number=3)
     later = now + timedelta(seconds=7)
     for proposal, expected in ((change, (0, None)), (notice, (1, 7))):
-        counted = ledger.facts(proposal, "judge", Mode.AUTO, later)
-        assert (counted.actions_1h, counted.seconds_since_same_target) == expected
-        assert counted.actions_of_run_24h == 0
+        ledger_facts = ledger.facts(proposal, "judge", Mode.AUTO, later)
+        assert (ledger_facts.actions_1h, ledger_facts.seconds_since_same_target) == expected
+        assert ledger_facts.actions_of_run_24h == 0
 
 
 def test_text_of_runs_in_the_evidence_taints(ledger: SqlLedger, filed: Make, now: datetime) -> None:
     for evidence, tainted in ((("rule:x", "queue:p/q"), False), (("rule:x", "log:1"), True)):
-        counted = ledger.facts(filed(evidence=evidence), "judge", Mode.AUTO, now)
-        assert counted.evidence_tainted is tainted
+        ledger_facts = ledger.facts(filed(evidence=evidence), "judge", Mode.AUTO, now)
+        assert ledger_facts.evidence_tainted is tainted
 
 
 def test_a_budget_under_twenty_threads_gives_exactly_its_number(
@@ -287,8 +287,8 @@ def test_a_budget_under_twenty_threads_gives_exactly_its_number(
     allowed: list[str] = []
     ready = threading.Barrier(20)
 
-    def deciding(stored: FiledProposal, counted: LedgerFacts) -> Verdict:
-        return gate.judge(stored, facts_of(stored), counted, now)
+    def deciding(stored: FiledProposal, ledger_facts: LedgerFacts) -> Verdict:
+        return gate.judge(stored, facts_of(stored), ledger_facts, now)
 
     def work(mine: list[FiledProposal]) -> None:
         ready.wait()

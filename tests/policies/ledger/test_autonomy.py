@@ -73,7 +73,7 @@ class Trials:
         target = self._facts_of(wanted, deployment_id=deployment)
         self.ledger.admit(
             wanted.proposal.id,
-            lambda stored, counted: Verdict(outcome=Outcome.ALLOW, policy_ids=("test",)),
+            lambda stored, ledger_facts: Verdict(outcome=Outcome.ALLOW, policy_ids=("test",)),
             Mode.AUTO,
             self.at,
             target,
@@ -175,9 +175,11 @@ def test_the_gate_is_told(trials: Trials, bundle: Bundle, filed: Make, facts_of:
     trials.one("failed")
     next_one = filed(number=99, expires_at=trials.at + timedelta(hours=1))
     target = facts_of(next_one, read_at=trials.at)
-    counted = trials.ledger.facts(next_one, "inject", Mode.AUTO, trials.at, target)
-    assert counted.autonomy == "demoted"
-    assert Gate(bundle).judge(next_one, target, counted, trials.at).policy_ids == ("demoted-needs-approver",)
+    ledger_facts = trials.ledger.facts(next_one, "inject", Mode.AUTO, trials.at, target)
+    assert ledger_facts.autonomy == "demoted"
+    assert Gate(bundle).judge(next_one, target, ledger_facts, trials.at).policy_ids == (
+        "demoted-needs-approver",
+    )
 
 
 def test_production_asks_no_approver_while_trust_lasts(
@@ -190,9 +192,9 @@ def test_production_asks_no_approver_while_trust_lasts(
         wanted = filed(number=9999, filed_at=trials.at, expires_at=trials.at + timedelta(hours=1))
         target = facts_of(wanted, env="prod", read_at=trials.at)
         trials.at += timedelta(hours=2)  # budgets and cooldowns are another matter
-        counted = trials.ledger.facts(wanted, "judge", Mode.AUTO, trials.at, target)
+        ledger_facts = trials.ledger.facts(wanted, "judge", Mode.AUTO, trials.at, target)
         wanted = filed(number=9999, filed_at=trials.at, expires_at=trials.at + timedelta(hours=1))
-        return gate.judge(wanted, target, counted, trials.at).outcome
+        return gate.judge(wanted, target, ledger_facts, trials.at).outcome
 
     for _ in range(35):
         trials.one("verified")

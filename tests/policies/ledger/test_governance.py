@@ -29,9 +29,9 @@ def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> 
 
     async def judge(filed: FiledProposal) -> Verdict:
         target = facts_of(filed, env="prod")
-        counted = ledger.facts(filed, "judge", Mode.AUTO, now, target)
-        verdict = gate.judge(filed, target, counted, now)
-        ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, counted)
+        ledger_facts = ledger.facts(filed, "judge", Mode.AUTO, now, target)
+        verdict = gate.judge(filed, target, ledger_facts, now)
+        ledger.record_verdict(filed.proposal.id, "judge", verdict, target, now, ledger_facts)
         return verdict
 
     return AdminEndpoints(
@@ -41,7 +41,7 @@ def governance(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> 
         mode=ModeSwitch(ledger, Mode.AUTO, lambda: now),
         clock=lambda: now,
         wake=lambda: None,
-        standing={one.name: one for one in (ANN, OLGA, ADAM)}.get,
+        current_identity={one.name: one for one in (ANN, OLGA, ADAM)}.get,
     )
 
 
@@ -212,10 +212,10 @@ def test_housekeeping_goes_by_the_guardrails(
     waiting = filed(expires_at=now + timedelta(hours=1))
     ledger.file(waiting)
     target = facts_of(waiting, env="prod")
-    counted = ledger.facts(waiting, "judge", Mode.AUTO, now, target)
-    verdict = gate.judge(waiting, target, counted, now)
+    ledger_facts = ledger.facts(waiting, "judge", Mode.AUTO, now, target)
+    verdict = gate.judge(waiting, target, ledger_facts, now)
     assert verdict.outcome is Outcome.NEEDS_APPROVAL
-    ledger.record_verdict(waiting.proposal.id, "judge", verdict, target, now, counted)
+    ledger.record_verdict(waiting.proposal.id, "judge", verdict, target, now, ledger_facts)
     early = PeriodicMaintenance(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=14))
     due = PeriodicMaintenance(ledger=ledger, gate=gate, clock=lambda: now + timedelta(minutes=15))
     assert asyncio.run(early.keep())["escalated"] == 0

@@ -26,7 +26,7 @@ CAT = Identity(name="cat", kind="user", roles=frozenset({"operator"}))
 ASKED = {"team": "data", "tags": frozenset({"pilotage:ask-owner"})}
 
 
-class Room:
+class Delegations:
     """Lends, votes and judges the way the API does."""
 
     def __init__(self, ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> None:
@@ -56,71 +56,75 @@ class Room:
 
     def judge(self, of: FiledProposal, **facts: Any) -> Verdict:
         target = self._facts_of(of, **facts)
-        counted = self.ledger.facts(of, "inject", Mode.AUTO, self.now, target)
-        return self.gate.judge(of, target, counted, self.now)
+        ledger_facts = self.ledger.facts(of, "inject", Mode.AUTO, self.now, target)
+        return self.gate.judge(of, target, ledger_facts, self.now)
 
 
 @pytest.fixture
-def room(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Room:
-    return Room(ledger, gate, facts_of, now)
+def delegations(ledger: SqlLedger, gate: Gate, facts_of: Make, now: datetime) -> Delegations:
+    return Delegations(ledger, gate, facts_of, now)
 
 
-def test_a_lent_right_approves_and_stands_for_the_givers_team(room: Room, filed: Make) -> None:
-    room.ledger.file(filed())
-    assert isinstance(room.vote(filed(), BOB), Verdict)
-    assert room.issue_session_token(ANN, BOB)
-    cast = room.vote(filed(), BOB)
+def test_a_lent_right_approves_and_stands_for_the_givers_team(delegations: Delegations, filed: Make) -> None:
+    delegations.ledger.file(filed())
+    assert isinstance(delegations.vote(filed(), BOB), Verdict)
+    assert delegations.issue_session_token(ANN, BOB)
+    cast = delegations.vote(filed(), BOB)
     assert isinstance(cast, Vote)
     assert (cast.voter, cast.delegated_by, cast.teams) == ("bob", "ann", frozenset({"data"}))
-    assert room.judge(filed(), **ASKED).outcome is Outcome.ALLOW
+    assert delegations.judge(filed(), **ASKED).outcome is Outcome.ALLOW
 
 
-def test_a_lent_right_is_one_right_whoever_uses_it(room: Room, filed: Make) -> None:
-    room.ledger.file(filed())
-    room.issue_session_token(ANN, BOB)
-    room.issue_session_token(ANN, CAT)
+def test_a_lent_right_is_one_right_whoever_uses_it(delegations: Delegations, filed: Make) -> None:
+    delegations.ledger.file(filed())
+    delegations.issue_session_token(ANN, BOB)
+    delegations.issue_session_token(ANN, CAT)
     for who in (ANN, BOB, CAT):
-        assert isinstance(room.vote(filed(), who), Vote)
-    two = room.judge(filed(), env="prod", **ASKED)
+        assert isinstance(delegations.vote(filed(), who), Vote)
+    two = delegations.judge(filed(), env="prod", **ASKED)
     assert (two.outcome, dict(two.requirements)) == (Outcome.NEEDS_APPROVAL, {"approver": 1})
 
 
-def test_who_is_lent_a_right_has_no_say_over_the_givers_own_proposal(room: Room, filed: Make) -> None:
+def test_who_is_lent_a_right_has_no_say_over_the_givers_own_proposal(
+    delegations: Delegations, filed: Make
+) -> None:
     ann = Identity(name="ann", kind="user", roles=frozenset({"approver", "operator"}))
     own, behind = filed(number=1, proposer=ann), filed(number=2, on_behalf_of="ann")
-    room.issue_session_token(ann, BOB)
+    delegations.issue_session_token(ann, BOB)
     for proposal in (own, behind):
-        room.ledger.file(proposal)
-        answer = room.vote(proposal, BOB)
+        delegations.ledger.file(proposal)
+        answer = delegations.vote(proposal, BOB)
         assert isinstance(answer, Verdict)
         assert answer.policy_ids == ("!lent-by-proposer",)
 
 
-def test_a_lent_right_is_not_passed_on_and_is_never_the_admins(room: Room, filed: Make) -> None:
+def test_a_lent_right_is_not_passed_on_and_is_never_the_admins(delegations: Delegations, filed: Make) -> None:
     adam = Identity(name="adam", kind="user", roles=frozenset({"admin"}))
-    assert room.issue_session_token(adam, BOB)
-    voter, _ = room.ledger.acting(BOB, room.now)
+    assert delegations.issue_session_token(adam, BOB)
+    voter, _ = delegations.ledger.acting(BOB, delegations.now)
     assert voter.roles == {"operator", "approver"}
-    assert room.issue_session_token(BOB, CAT) is False
-    assert room.ledger.acting(CAT, room.now) == (CAT, "")
+    assert delegations.issue_session_token(BOB, CAT) is False
+    assert delegations.ledger.acting(CAT, delegations.now) == (CAT, "")
     robot = Identity(name="bob", kind="agent", roles=frozenset({"agent"}))
-    assert room.ledger.acting(robot, room.now) == (robot, "")
+    assert delegations.ledger.acting(robot, delegations.now) == (robot, "")
 
 
 @pytest.mark.parametrize("given", [{"days": 15}, {"days": 0}, {"why": ""}], ids=["long", "no time", "no why"])
-def test_what_may_not_be_lent_is_not_and_the_try_is_a_row(room: Room, given: dict[str, Any]) -> None:
-    assert room.issue_session_token(ANN, BOB, **given) is False
-    assert room.issue_session_token(ANN, ANN) is False
-    assert [step["step"] for step in room.ledger.entries(0, 9)] == ["delegation_refused"] * 2
+def test_what_may_not_be_lent_is_not_and_the_try_is_a_row(
+    delegations: Delegations, given: dict[str, Any]
+) -> None:
+    assert delegations.issue_session_token(ANN, BOB, **given) is False
+    assert delegations.issue_session_token(ANN, ANN) is False
+    assert [step["step"] for step in delegations.ledger.entries(0, 9)] == ["delegation_refused"] * 2
 
 
-def test_a_lent_right_ends_by_itself_and_when_it_is_taken_back(room: Room, filed: Make) -> None:
-    room.issue_session_token(ANN, BOB)
-    assert room.ledger.acting(BOB, room.now + timedelta(days=1)) == (BOB, "")
-    assert room.ledger.acting(BOB, room.now)[1] == "ann"
-    assert room.ledger.end_delegations("ann", room.now) == 1
-    assert room.ledger.end_delegations("ann", room.now) == 0
-    assert room.ledger.acting(BOB, room.now) == (BOB, "")
+def test_a_lent_right_ends_by_itself_and_when_it_is_taken_back(delegations: Delegations, filed: Make) -> None:
+    delegations.issue_session_token(ANN, BOB)
+    assert delegations.ledger.acting(BOB, delegations.now + timedelta(days=1)) == (BOB, "")
+    assert delegations.ledger.acting(BOB, delegations.now)[1] == "ann"
+    assert delegations.ledger.end_delegations("ann", delegations.now) == 1
+    assert delegations.ledger.end_delegations("ann", delegations.now) == 0
+    assert delegations.ledger.acting(BOB, delegations.now) == (BOB, "")
 
 
 @pytest.fixture
@@ -136,12 +140,12 @@ def people(tmp_path: Path) -> Path:
 def checked(
     ledger: SqlLedger, ledger_url: str, people: Path, gate: Gate, facts_of: Make, now: datetime
 ) -> Any:
-    again = SqlLedger(ledger_url, standing=IdentityBook(people).standing)
-    yield Room(again, gate, facts_of, now)
+    again = SqlLedger(ledger_url, current_identity=IdentityBook(people).current_identity)
+    yield Delegations(again, gate, facts_of, now)
     again.close()
 
 
-def test_a_vote_of_somebody_who_may_still_vote_counts(checked: Room, filed: Make) -> None:
+def test_a_vote_of_somebody_who_may_still_vote_counts(checked: Delegations, filed: Make) -> None:
     checked.ledger.file(filed())
     checked.vote(filed(), ANN)
     assert checked.judge(filed(), env="prod").outcome is Outcome.ALLOW
@@ -157,7 +161,7 @@ TAKEN = {
 @pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN.keys())
 @pytest.mark.parametrize("voter", [ANN, BOB], ids=["own", "lent"])
 def test_a_vote_counts_no_more_when_its_right_was_taken_away(
-    checked: Room, filed: Make, people: Path, take: Callable[[str], str], voter: Identity
+    checked: Delegations, filed: Make, people: Path, take: Callable[[str], str], voter: Identity
 ) -> None:
     checked.ledger.file(filed())
     checked.issue_session_token(ANN, BOB)
@@ -168,7 +172,7 @@ def test_a_vote_counts_no_more_when_its_right_was_taken_away(
 
 
 def test_a_rejection_stands_whatever_became_of_the_person(
-    checked: Room, filed: Make, people: Path, now: datetime
+    checked: Delegations, filed: Make, people: Path, now: datetime
 ) -> None:
     checked.ledger.file(filed())
     may = checked.gate.judge_vote(ANN, filed(), filed().digest, "reject", now)
@@ -178,38 +182,38 @@ def test_a_rejection_stands_whatever_became_of_the_person(
 
 
 def test_a_proposal_that_waits_too_long_is_told_higher_up_once(
-    room: Room, filed: Make, facts_of: Make, now: datetime
+    delegations: Delegations, filed: Make, facts_of: Make, now: datetime
 ) -> None:
     for number in (1, 2, 3):
-        room.ledger.file(filed(number=number, expires_at=now + timedelta(hours=1)))
+        delegations.ledger.file(filed(number=number, expires_at=now + timedelta(hours=1)))
     for number in (1, 2):
-        asked = room.judge(filed(number=number, expires_at=now + timedelta(hours=1)), env="prod")
-        room.ledger.record_verdict(f"p-{number:012x}", "judge", asked, None, now)
-    room.vote(filed(number=2, expires_at=now + timedelta(hours=1)), ANN)
+        asked = delegations.judge(filed(number=number, expires_at=now + timedelta(hours=1)), env="prod")
+        delegations.ledger.record_verdict(f"p-{number:012x}", "judge", asked, None, now)
+    delegations.vote(filed(number=2, expires_at=now + timedelta(hours=1)), ANN)
     after = timedelta(minutes=15)
-    assert room.ledger.escalate(now + timedelta(minutes=14), after) == []
-    told = room.ledger.escalate(now + after, after)
+    assert delegations.ledger.escalate(now + timedelta(minutes=14), after) == []
+    told = delegations.ledger.escalate(now + after, after)
     assert told == ["p-000000000001", "p-000000000002"]
-    assert room.ledger.escalate(now + timedelta(minutes=20), after) == []
-    steps = [step for step in room.ledger.story("p-000000000001") if step["step"] == "escalated"]
+    assert delegations.ledger.escalate(now + timedelta(minutes=20), after) == []
+    steps = [step for step in delegations.ledger.story("p-000000000001") if step["step"] == "escalated"]
     assert [step["detail"]["to"] for step in steps] == ["admin"]
 
 
 def test_an_edited_action_is_a_new_proposal_that_nobody_has_approved(
-    room: Room, filed: Make, now: datetime
+    delegations: Delegations, filed: Make, now: datetime
 ) -> None:
     old = filed()
-    room.ledger.file(old)
-    room.vote(old, ANN)
+    delegations.ledger.file(old)
+    delegations.vote(old, ANN)
     olga = Identity(name="olga", kind="user", roles=frozenset({"operator"}))
     new = amended(old, RetryRun(run_id=RUN, delay=timedelta(seconds=30)), olga, now)
     assert new.proposal.id != old.proposal.id
     assert new.digest == digest_of(new.proposal, olga) != old.digest
     assert (new.proposal.incident_id, new.proposal.playbook) == (old.proposal.incident_id, "person")
     assert new.proposer == olga
-    room.ledger.file(new)
-    assert room.judge(old, env="prod").outcome is Outcome.ALLOW
-    assert room.judge(new, env="prod").policy_ids == ("prod-four-eyes",)
+    delegations.ledger.file(new)
+    assert delegations.judge(old, env="prod").outcome is Outcome.ALLOW
+    assert delegations.judge(new, env="prod").policy_ids == ("prod-four-eyes",)
     again = amended(old, RetryRun(run_id=RUN, delay=timedelta(seconds=30)), olga, now)
     assert again.proposal.id == new.proposal.id
     other = amended(old, CancelRun(run_id=RUN), olga, now)

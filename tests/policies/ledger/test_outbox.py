@@ -229,5 +229,9 @@ def test_retries_of_other_runs_are_counted_apart(
 ) -> None:
     admitted(number=1)
     other = filed(RetryRun(run_id="33333333-1111-4111-8111-111111111111"), number=2)
-    counted = ledger.facts(other, "judge", Mode.AUTO, now)
-    assert (counted.actions_1h, counted.actions_of_run_24h, counted.seconds_since_same_target) == (1, 0, None)
+    ledger_facts = ledger.facts(other, "judge", Mode.AUTO, now)
+    assert (
+        ledger_facts.actions_1h,
+        ledger_facts.actions_of_run_24h,
+        ledger_facts.seconds_since_same_target,
+    ) == (1, 0, None)

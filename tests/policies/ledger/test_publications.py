@@ -57,7 +57,7 @@ class Town:
             ledger=ledger,
             gate=self.gate,
             signer=self.signer,
-            standing=self.people.get,
+            current_identity=self.people.get,
             mode=lambda: Mode.AUTO,
             clock=lambda: self.now,
         )

@@ -95,8 +95,8 @@ def test_a_vote_of_the_proposer_in_the_facts_is_not_counted_either(
         )
         for voter in ("pilot", "ann")
     )
-    counted = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=votes, behind=BEHIND)
-    verdict = gate.judge(proposal, facts_of(proposal, env="prod"), counted, now)
+    ledger_facts = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=votes, behind=BEHIND)
+    verdict = gate.judge(proposal, facts_of(proposal, env="prod"), ledger_facts, now)
     assert verdict.outcome is Outcome.NEEDS_APPROVAL
 
 
@@ -128,9 +128,9 @@ def test_an_approval_is_void_for_any_other_text(
         reason="",
         at=now,
     )
-    counted = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=(vote,), behind=BEHIND)
-    assert gate.judge(seen, facts_of(seen, env="prod"), counted, now).outcome is Outcome.ALLOW
-    verdict = gate.judge(changed, facts_of(changed, env="prod", state_id="other"), counted, now)
+    ledger_facts = LedgerFacts(stage="judge", mode=Mode.AUTO, votes=(vote,), behind=BEHIND)
+    assert gate.judge(seen, facts_of(seen, env="prod"), ledger_facts, now).outcome is Outcome.ALLOW
+    verdict = gate.judge(changed, facts_of(changed, env="prod", state_id="other"), ledger_facts, now)
     assert verdict.outcome is Outcome.NEEDS_APPROVAL
 
 

@@ -67,7 +67,7 @@ def test_scheduled_runs_are_waiting_when_due_and_upcoming_before(store: DuckDBSt
     assert [run.run_id for run in run_queries.upcoming_runs(reader, at(0), timedelta(seconds=60))] == ["soon"]
 
 
-def test_the_floor_is_the_newest_snapshot_of_each_queue(store: DuckDBStore, reader: Store) -> None:
+def test_the_queue_snapshot_is_the_newest_snapshot_of_each_queue(store: DuckDBStore, reader: Store) -> None:
     store.add_queues(
         [a_queue(0, queue="gone"), a_queue(200), a_queue(200, queue="high", priority=0, waiting=1)]
     )
@@ -77,7 +77,7 @@ def test_the_floor_is_the_newest_snapshot_of_each_queue(store: DuckDBStore, read
     assert found[1] == a_queue(205, waiting=3, oldest_due=at(100))
 
 
-def test_an_empty_store_has_an_empty_floor(reader: Store) -> None:
+def test_an_empty_store_has_no_queue_snapshot(reader: Store) -> None:
     assert run_queries.queue_snapshots(reader) == []
 
 

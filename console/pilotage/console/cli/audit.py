@@ -35,17 +35,17 @@ def verify(
     """Recompute the log: an edited or missing row is found; with checkpoints also a cut or rewritten log."""
     with _told(as_json):
         if checkpoints is None:
-            found: dict[str, Any] = asker(state_dir, token_file).ask("audit_verify")
+            reply: dict[str, Any] = asker(state_dir, token_file).ask("audit_verify")
         else:
-            found = _held_against(checkpoints, public_key, state_dir)
+            reply = _held_against(checkpoints, public_key, state_dir)
         if as_json:
-            print_json(found)
-        elif found["ok"]:
-            held = f", as {found['checkpoints']} checkpoints say" if found.get("checkpoints") else ""
-            OUT.print(harmless(f"whole: {found['length']} rows, head {str(found.get('head'))[:16]}{held}"))
+            print_json(reply)
+        elif reply["ok"]:
+            held = f", as {reply['checkpoints']} checkpoints say" if reply.get("checkpoints") else ""
+            OUT.print(harmless(f"whole: {reply['length']} rows, head {str(reply.get('head'))[:16]}{held}"))
         else:
-            OUT.print(harmless(f"BROKEN at row {found.get('first_bad')}: {found.get('why')}"))
-    if not found["ok"]:
+            OUT.print(harmless(f"BROKEN at row {reply.get('first_bad')}: {reply.get('why')}"))
+    if not reply["ok"]:
         raise typer.Exit(EXIT_BROKEN)
 
 
@@ -68,9 +68,9 @@ def checkpoint(
         with reading_ledger(where) as ledger:
             signer = signer_of(where)
             path = sign_checkpoint(ledger, signer, to, f"pilotage {where.root.name}", datetime.now(UTC))
-        told = {"checkpoint": str(path) if path else None, "public_key": signer.public()}
+        shown = {"checkpoint": str(path) if path else None, "public_key": signer.public()}
         if as_json:
-            print_json(told)
+            print_json(shown)
         else:
             OUT.print(harmless(f"written: {path}" if path else "the log is empty: nothing to vouch for"))
             OUT.print(harmless(f"public key: {signer.public()}"))

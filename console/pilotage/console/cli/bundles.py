@@ -49,11 +49,11 @@ def fetch(
         from pilotage.policies.publishing import laid_out  # start-up time: Cedar
 
         where = to or Path(f"policies-{whole[:12]}")
-        found = {"bundle": whole, "directory": str(where), "files": list(laid_out(files, whole, where))}
+        shown = {"bundle": whole, "directory": str(where), "files": list(laid_out(files, whole, where))}
         if as_json:
-            print_json(found)
+            print_json(shown)
             return
-        print_pairs(f"policies {whole[:12]}", {**found, "files": joined(found["files"])})
+        print_pairs(f"policies {whole[:12]}", {**shown, "files": joined(shown["files"])})
         OUT.print(
             harmless(
                 f"See what it changes with `pilotage policy diff {whole[:12]}`, what it means with `pilotage policy "
@@ -84,18 +84,20 @@ def diff(
         user = asker(state_dir, token_file)
         if not new and not Path(old).exists() and _HASH.fullmatch(old):
             old, new = str(user.ask("policies")["in_force"]), old
-        (before, _), (after, cases) = (_meant(user, one) for one in (old, new))
+        (before, _), (after, cases) = (_meant(user, bundle) for bundle in (old, new))
         lines = rewritten(before, after)
-        found = {**differences(before, after, cases), "lines": lines}
+        shown = {**differences(before, after, cases), "lines": lines}
         if as_json:
-            print_json(found)
+            print_json(shown)
         else:
-            numbers = [f"{key} {one['old']} -> {one['new']}" for key, one in found["guardrails"].items()]
+            numbers = [
+                f"{key} {change['old']} -> {change['new']}" for key, change in shown["guardrails"].items()
+            ]
             print_pairs(
-                f"{found['old'][:12]} -> {found['new'][:12]}",
+                f"{shown['old'][:12]} -> {shown['new'][:12]}",
                 {
-                    **{key: ", ".join(found[key]) or "none" for key in ("added", "removed", "changed")},
-                    "schema": "changed" if found["schema_changed"] else "the same",
+                    **{key: ", ".join(shown[key]) or "none" for key in ("added", "removed", "changed")},
+                    "schema": "changed" if shown["schema_changed"] else "the same",
                     "guardrails": "; ".join(numbers) or "the same",
                 },
             )
@@ -103,8 +105,8 @@ def diff(
                 OUT.print(harmless(f"{name}:"))
                 for line in changed:
                     OUT.print(harmless(line))
-            for one in found["cases"]:
-                OUT.print(harmless(f"{one['case']}: {one['old']} -> {one['new']}"))
+            for case in shown["cases"]:
+                OUT.print(harmless(f"{case['case']}: {case['old']} -> {case['new']}"))
 
 
 def _kept(user: Asker, bundle: str) -> tuple[str, dict[str, str]]:
@@ -112,8 +114,8 @@ def _kept(user: Asker, bundle: str) -> tuple[str, dict[str, str]]:
 
     Raises ConfigError when the files are not of the hash, ApiRejection when not exactly one bundle is meant.
     """
-    found = user.ask("policy_files", bundle=bundle.lower())
-    whole, files = str(found["bundle"]), dict(found["files"])
+    reply = user.ask("policy_files", bundle=bundle.lower())
+    whole, files = str(reply["bundle"]), dict(reply["files"])
     from pilotage.policies.cedar.bundle import hash_of  # start-up time: Cedar
 
     if not whole.startswith(bundle.lower()) or hash_of(files) != whole:

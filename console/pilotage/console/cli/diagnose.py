@@ -158,11 +158,11 @@ def _of_run(run_id: str, state_dir: Path | None, book: Rulebook) -> DiagnosisRep
         logs = run_queries.logs_of(store, run_id, 200)
     finally:
         store.close()
-    made, shown = diagnosis_of(run, logs, book)
-    lines = [Line(level=40, text=shown.message)] if shown is not None and made.line is not None else []
+    diagnosis, shown = diagnosis_of(run, logs, book)
+    lines = [Line(level=40, text=shown.message)] if shown is not None and diagnosis.line is not None else []
     from dataclasses import replace
 
-    return report_of(run_id, replace(made, line=0 if lines else None), run.state_message, lines)
+    return report_of(run_id, replace(diagnosis, line=0 if lines else None), run.state_message, lines)
 
 
 @rules_app.command("check")
@@ -204,8 +204,8 @@ def try_rules(
     with told(as_json):
         rules = load_rules(file)
         wrong = [
-            {"message": e.message, "expected": e.failure_class.value, "found": found.value, "rule": rule}
-            for e, found, rule in failed_examples(rules)
+            {"message": e.message, "expected": e.failure_class.value, "found": diagnosed.value, "rule": rule}
+            for e, diagnosed, rule in failed_examples(rules)
         ]
         tried = len(rules.examples)
         if examples is not None:

@@ -58,8 +58,8 @@ def _show(report: dict[str, Any]) -> None:
         "Scores",
         ("candidate", "ROC-AUC", "PR-AUC", "Brier", "ECE", "log loss", "precision at 5 %", "recall at 5 %"),
         (
-            (name, *("" if found[key] is None else f"{found[key]:.4f}" for key in names))
-            for name, found in (*report["candidates"].items(), ("served", report["served"]))
+            (name, *("" if scores[key] is None else f"{scores[key]:.4f}" for key in names))
+            for name, scores in (*report["candidates"].items(), ("served", report["served"]))
         ),
         empty="",
     )

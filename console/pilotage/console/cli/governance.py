@@ -54,32 +54,34 @@ def amend(
         user = asker(state_dir, token_file)
         seen = user.ask("proposal", proposal_id=proposal)
         proposal, action = seen["proposal_id"], dict(seen["action"])
-        for one in set_:
-            key, equals, value = one.partition("=")
+        for assignment in set_:
+            key, equals, value = assignment.partition("=")
             if not equals or key not in action or key == "kind":
                 fields = ", ".join(sorted(set(action) - {"kind"}))
-                raise ConfigError(f"editing {proposal}: {one!r} is no FIELD=VALUE; its fields are {fields}")
+                raise ConfigError(
+                    f"editing {proposal}: {assignment!r} is no FIELD=VALUE; its fields are {fields}"
+                )
             try:
                 action[key] = value if isinstance(action[key], str) else json.loads(value)
             except ValueError as exc:
                 raise ConfigError(
                     f"editing {proposal}: {value!r} is no JSON value for {key} ({exc})"
                 ) from exc
-        found = user.ask("amend", proposal_id=proposal, action=action)
+        reply = user.ask("amend", proposal_id=proposal, action=action)
         if as_json:
-            print_json(found)
+            print_json(reply)
             return
         print_pairs(
-            f"{found['proposal_id']}, instead of {proposal}",
+            f"{reply['proposal_id']}, instead of {proposal}",
             {
-                "action": found["kind"],
-                **{key: value for key, value in found["action"].items() if key != "kind"},
-                "on": where_of(found),
-                "verdict": found["verdict"].get("outcome", "unjudged"),
-                "policies": joined(found["verdict"].get("policy_ids", ())),
-                "because": joined(found["verdict"].get("reasons", ())),
-                "still missing": joined(found["verdict"].get("requirements", {})) or "nothing",
-                "status": standing_of(found),
+                "action": reply["kind"],
+                **{key: value for key, value in reply["action"].items() if key != "kind"},
+                "on": where_of(reply),
+                "verdict": reply["verdict"].get("outcome", "unjudged"),
+                "policies": joined(reply["verdict"].get("policy_ids", ())),
+                "because": joined(reply["verdict"].get("reasons", ())),
+                "still missing": joined(reply["verdict"].get("requirements", {})) or "nothing",
+                "status": standing_of(reply),
             },
         )
 
@@ -98,17 +100,17 @@ def break_glass(
 ) -> None:
     """Let yourself go beyond budgets, cooldowns, breakers and freezes for a while. Everybody is told."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask(
+        reply = asker(state_dir, token_file).ask(
             "break_glass", minutes=minutes, reason=reason, kinds=kind, targets=target
         )
         if as_json:
-            print_json(found)
+            print_json(reply)
             return
         OUT.print(
             harmless(
-                f"BREAK-GLASS by {found['holder']} until {when(found['until'])} ({found['id']}): "
+                f"BREAK-GLASS by {reply['holder']} until {when(reply['until'])} ({reply['id']}): "
                 f"{joined(kind)} on {joined(target)}. It lifts no approval, no kill switch and no hands-off. "
-                f"End it with `pilotage mend-glass {found['id']}`."
+                f"End it with `pilotage mend-glass {reply['id']}`."
             )
         )
 
@@ -121,11 +123,11 @@ def revoke_break_glass(
 ) -> None:
     """End broken glass before its time; whoever may stop everything may do it."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask("revoke_break_glass", grant_id=grant)
+        reply = asker(state_dir, token_file).ask("revoke_break_glass", grant_id=grant)
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
-            OUT.print(harmless(f"{found['grant']} {'ended' if found['ended'] else 'stood no more'}"))
+            OUT.print(harmless(f"{reply['grant']} {'ended' if reply['ended'] else 'stood no more'}"))
 
 
 def delegate(
@@ -143,13 +145,13 @@ def delegate(
             raise ConfigError("delegating: name the person who votes in your place, or --end, and not both")
         user = asker(state_dir, token_file)
         if end:
-            found = user.ask("end_delegations")
-            said = f"{found['ended']} delegation(s) ended"
+            reply = user.ask("end_delegations")
+            said = f"{reply['ended']} delegation(s) ended"
         else:
-            found = user.ask("delegate", to=to, hours=hours, reason=reason)
-            said = f"{found['taker']} votes for {found['giver']} until {when(found['until'])}"
+            reply = user.ask("delegate", to=to, hours=hours, reason=reason)
+            said = f"{reply['taker']} votes for {reply['giver']} until {when(reply['until'])}"
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
             OUT.print(harmless(said))
 
@@ -157,9 +159,9 @@ def delegate(
 def grants(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """The glass that is broken now, and who votes for whom."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask("grants")
+        reply = asker(state_dir, token_file).ask("grants")
         if as_json:
-            print_json(found)
+            print_json(reply)
             return
         print_table(
             "Broken glass",
@@ -173,14 +175,14 @@ def grants(state_dir: StateDir = None, token_file: TokenFile = None, as_json: As
                     joined(g["targets"]),
                     g["reason"],
                 )
-                for g in found["glass"]
+                for g in reply["glass"]
             ],
             empty="No glass is broken.",
         )
         print_table(
             "Lent rights to approve",
             ("until", "of", "to", "reason"),
-            [(when(d["until"]), d["giver"], d["taker"], d["reason"]) for d in found["delegations"]],
+            [(when(d["until"]), d["giver"], d["taker"], d["reason"]) for d in reply["delegations"]],
             empty="Nobody votes for anybody else.",
         )
 
@@ -189,20 +191,27 @@ def grants(state_dir: StateDir = None, token_file: TokenFile = None, as_json: As
 def autonomy_show(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """Every kind of action on every deployment that was ever measured: outcomes, lower bound, level."""
 
-    def row(one: dict[str, Any]) -> tuple[object, ...]:
-        measured = f"{one['good']} good, {one['bad']} bad"
-        bound = f"{one['lower_bound']:.0%} of {one['threshold']:.0%}"
-        return one["kind"], one["deployment"] or one["scope"], one["level"], measured, bound, one["why"]
+    def row(grant: dict[str, Any]) -> tuple[object, ...]:
+        measured = f"{grant['good']} good, {grant['bad']} bad"
+        bound = f"{grant['lower_bound']:.0%} of {grant['threshold']:.0%}"
+        return (
+            grant["kind"],
+            grant["deployment"] or grant["scope"],
+            grant["level"],
+            measured,
+            bound,
+            grant["why"],
+        )
 
     with told(as_json):
-        found = asker(state_dir, token_file).ask("autonomy")
+        reply = asker(state_dir, token_file).ask("autonomy")
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
             print_table(
                 "Autonomy",
                 ("action", "on", "level", "outcomes", "lower bound", "since the last change"),
-                map(row, found),
+                map(row, reply),
                 empty="Nothing was measured yet: every kind of action stands at standard.",
             )
 
@@ -219,25 +228,25 @@ def autonomy_set(
 ) -> None:
     """Restore or take away the autonomy of one kind of action on one deployment."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask(
+        reply = asker(state_dir, token_file).ask(
             "set_autonomy", kind=kind, scope=scope, level=level, reason=reason
         )
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
-            said = "is now" if found["changed"] else "was already"
-            OUT.print(harmless(f"{kind} on {scope} {said} {found['level']}"))
+            said = "is now" if reply["changed"] else "was already"
+            OUT.print(harmless(f"{kind} on {scope} {said} {reply['level']}"))
 
 
 @mode_app.command("show")
 def mode_show(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """The mode in force."""
     with told(as_json):
-        found = {"mode": asker(state_dir, token_file).ask("status")["mode"]}
+        reply = {"mode": asker(state_dir, token_file).ask("status")["mode"]}
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
-            OUT.print(harmless(found["mode"]))
+            OUT.print(harmless(reply["mode"]))
 
 
 @mode_app.command("set")
@@ -250,10 +259,10 @@ def mode_set(
 ) -> None:
     """Change how far the loop may go, at once. After a restart the stricter of this and the settings holds."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask("set_mode", mode=a_mode(mode, "MODE"), reason=reason)
+        reply = asker(state_dir, token_file).ask("set_mode", mode=a_mode(mode, "MODE"), reason=reason)
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
             OUT.print(
-                harmless(f"{found['before']} -> {found['mode']}; {found['lapsed']} open proposal(s) lapsed")
+                harmless(f"{reply['before']} -> {reply['mode']}; {reply['lapsed']} open proposal(s) lapsed")
             )

@@ -150,27 +150,27 @@ def status(
         if as_json:
             print_json(words)
         else:
-            rows = [(one["group"], one["status"], one["means"]) for one in words]
+            rows = [(entry["group"], entry["status"], entry["means"]) for entry in words]
             print_table("Statuses", ("of", "status", "which means"), rows, empty="")
         return
 
-    def show(found: dict[str, Any]) -> None:
-        collector = found.get("collector") or {}
-        for grant in found.get("glass") or ():
+    def show(reply: dict[str, Any]) -> None:
+        collector = reply.get("collector") or {}
+        for grant in reply.get("glass") or ():
             OUT.print(
                 harmless(f"BREAK-GLASS by {grant['holder']} until {when(grant['until'])}: {grant['reason']}")
             )
         print_pairs(
             "pilotage",
             {
-                "mode": found.get("mode"),
-                "stopped": found.get("stopped") or "no",
+                "mode": reply.get("mode"),
+                "stopped": reply.get("stopped") or "no",
                 **{f"collector {key}": value for key, value in collector.items()},
                 **{
-                    f"proposals {standing_of({'status': key, 'mode': found.get('mode')})}": value
-                    for key, value in (found.get("proposals") or {}).items()
+                    f"proposals {standing_of({'status': key, 'mode': reply.get('mode')})}": value
+                    for key, value in (reply.get("proposals") or {}).items()
                 },
-                "policies": found.get("bundle"),
+                "policies": reply.get("bundle"),
             },
         )
 
@@ -183,7 +183,7 @@ def incidents(
 ) -> None:
     """What went wrong lately, and how it stands."""
 
-    def show(found: list[dict[str, Any]]) -> None:
+    def show(reply: list[dict[str, Any]]) -> None:
         print_table(
             "Incidents",
             ("since", "incident", "on", "subject", "class", "actions", "status"),
@@ -197,7 +197,7 @@ def incidents(
                     joined(each["kind"] for each in row["proposals"]),
                     row["status"],
                 )
-                for row in found
+                for row in reply
             ),
             empty="No incident on record.",
         )
@@ -217,7 +217,7 @@ def proposals(
 ) -> None:
     """What was proposed, and what became of it."""
 
-    def show(found: list[dict[str, Any]]) -> None:
+    def show(reply: list[dict[str, Any]]) -> None:
         print_table(
             "Proposals",
             ("filed", "proposal", "action", "on", "target", "verdict", "policies", "status"),
@@ -232,7 +232,7 @@ def proposals(
                     joined(row["verdict"].get("policy_ids", ())),
                     standing_of(row),
                 )
-                for row in found
+                for row in reply
             ),
             empty="No proposal on record.",
         )
@@ -292,13 +292,13 @@ def undo(
 ) -> None:
     """Take back what a proposal changed, where there is a way."""
 
-    def show(found: dict[str, Any]) -> None:
-        OUT.print(harmless(f"{found['proposal_id']}: {found['effect']} {found.get('reason', '')}".strip()))
+    def show(reply: dict[str, Any]) -> None:
+        OUT.print(harmless(f"{reply['proposal_id']}: {reply['effect']} {reply.get('reason', '')}".strip()))
 
     with told(as_json):
-        found = asker(state_dir, token_file).ask("undo", proposal_id=proposal, reason=reason)
-        print_json(found) if as_json else show(found)
-    if found["effect"] == "refused":
+        reply = asker(state_dir, token_file).ask("undo", proposal_id=proposal, reason=reason)
+        print_json(reply) if as_json else show(reply)
+    if reply["effect"] == "refused":
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -322,7 +322,7 @@ def stop(
             user = Asker(where=StatePaths(root=Path.home() / ".pilotage"), token_file=token_file)
         where = user.where
         try:
-            found = user.ask("stop", reason=reason)
+            reply = user.ask("stop", reason=reason)
         except PilotageError as exc:
             if isinstance(exc, ApiRejection) and exc.kind in NOT_YOU:
                 raise
@@ -331,17 +331,17 @@ def stop(
                     f"Stopping {where.root}: there is no installation. Name the right one with --state-dir."
                 ) from exc
             pull(where.stop_file, f"{getpass.getuser()} (at the files): {reason or 'no reason given'}")
-            found = {"stopped": where.stop_file.read_text().strip()}
+            reply = {"stopped": where.stop_file.read_text().strip()}
             ERR.print(harmless(f"The API of {where.root} is no help; the stop file there holds."))
-        print_json(found) if as_json else OUT.print(harmless(f"stopped {where.root}: {found['stopped']}"))
+        print_json(reply) if as_json else OUT.print(harmless(f"stopped {where.root}: {reply['stopped']}"))
 
 
 @app.command()
 def resume(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """Vote to start again after a stop; the guardrail resume_votes says how many people it takes."""
 
-    def show(found: dict[str, Any]) -> None:
-        missing = found["votes_missing"]
+    def show(reply: dict[str, Any]) -> None:
+        missing = reply["votes_missing"]
         OUT.print("running again" if not missing else f"still stopped: {missing} more must ask")
 
     _ask_and_show(state_dir, token_file, "resume", as_json, show)
@@ -394,8 +394,8 @@ def _ask_and_show(
     **arguments: Any,
 ) -> None:
     with told(as_json):
-        found = asker(state_dir, token_file).ask(op, **arguments)
-        print_json(found) if as_json else show(found)
+        reply = asker(state_dir, token_file).ask(op, **arguments)
+        print_json(reply) if as_json else show(reply)
 
 
 def _vote(
@@ -404,23 +404,23 @@ def _vote(
     with told(as_json):
         user = asker(state_dir, token_file)
         seen = user.ask("proposal", proposal_id=proposal)
-        found = user.ask(
+        reply = user.ask(
             "vote", proposal_id=seen["proposal_id"], digest=seen["digest"], decision=decision, reason=reason
         )
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
             print_pairs(
-                f"{decision}: {found['proposal_id']}",
+                f"{decision}: {reply['proposal_id']}",
                 {
-                    "action": found["kind"],
-                    "on": where_of(found),
-                    "target": found["target"],
-                    "digest": found["digest"][:16],
-                    "verdict now": found["verdict"]["outcome"],
-                    "policies": joined(found["verdict"]["policy_ids"]),
-                    "still missing": joined(found["verdict"]["requirements"]) or "nothing",
-                    "status": standing_of(found),
+                    "action": reply["kind"],
+                    "on": where_of(reply),
+                    "target": reply["target"],
+                    "digest": reply["digest"][:16],
+                    "verdict now": reply["verdict"]["outcome"],
+                    "policies": joined(reply["verdict"]["policy_ids"]),
+                    "still missing": joined(reply["verdict"]["requirements"]) or "nothing",
+                    "status": standing_of(reply),
                 },
             )
 

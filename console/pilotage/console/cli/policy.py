@@ -50,7 +50,7 @@ def check(
     """Parse, validate against the schema and lint. Says every flaw of every file; exit code 2 when there is one."""
     with _told(as_json):
         bundle = _bundle(directory or policies, guardrails)
-        told = {
+        report_json = {
             "ok": True,
             "hash": bundle.hash,
             "directory": str(bundle.directory),
@@ -58,9 +58,9 @@ def check(
             "files": sorted(bundle.texts),
         }
         if as_json:
-            print_json(told)
+            print_json(report_json)
         else:
-            print_pairs("sound", {**told, "files": ", ".join(sorted(bundle.texts))})
+            print_pairs("sound", {**report_json, "files": ", ".join(sorted(bundle.texts))})
 
 
 @app.command("test")
@@ -90,8 +90,10 @@ def run_cases(
                 f"{report.cases} cases, {len(report.failed)} failed; "
                 f"{report.coverage:.0%} of {report.policies} policies decide something"
             )
-            for one in report.failed:
-                OUT.print(harmless(f"FAILED {one.case}: wanted {one.wanted}, got {one.got}"))
+            for failed_case in report.failed:
+                OUT.print(
+                    harmless(f"FAILED {failed_case.case}: wanted {failed_case.wanted}, got {failed_case.got}")
+                )
             for name in report.undecided:
                 OUT.print(harmless(f"decides no case: {name}"))
             if report.mutation is not None:
@@ -140,14 +142,14 @@ def explain(
                     empty="",
                 )
             return
-        told = explained(bundle, subject, cases)
+        explanation = explained(bundle, subject, cases)
         if as_json:
-            print_json(told)
+            print_json(explanation)
         else:
-            shown = {key: value for key, value in told.items() if key not in ("text", "decides")}
-            print_pairs(subject, {**shown, "guardrails": _pairs(told["guardrails"])})
-            OUT.print(harmless(told["text"], limit=4000))
-            for name in told["decides"]:
+            shown = {key: value for key, value in explanation.items() if key not in ("text", "decides")}
+            print_pairs(subject, {**shown, "guardrails": _pairs(explanation["guardrails"])})
+            OUT.print(harmless(explanation["text"], limit=4000))
+            for name in explanation["decides"]:
                 OUT.print(harmless(f"decides: {name}"))
 
 
@@ -175,7 +177,7 @@ def whatif(
 
     with _told(as_json):
         bundle, _ = _wanted(policies, guardrails, state_dir)
-        past = [one for one in _past(state_dir, None, proposal) if one.ledger is not None]
+        past = [recorded for recorded in _past(state_dir, None, proposal) if recorded.ledger is not None]
         if not past or past[-1].ledger is None:
             raise ConfigError(f"asking what if of {proposal}: no decision with its facts is recorded")
         last = past[-1]
@@ -188,7 +190,7 @@ def whatif(
             changes={key: yaml.safe_load(value) for key, value in _assigned(set_)},
             approvals={name: roles.split(",") for name, roles in _assigned(vote)},
         )
-        told = {
+        result = {
             "was": {"outcome": last.outcome, "policy_ids": list(last.policy_ids)},
             "outcome": verdict.outcome.value,
             "policy_ids": list(verdict.policy_ids),
@@ -197,7 +199,7 @@ def whatif(
             "would_change": list(verdict.would_change),
         }
         if as_json:
-            print_json(told)
+            print_json(result)
         else:
             print_pairs(
                 proposal,
@@ -232,33 +234,33 @@ def replay(
     with _told(as_json):
         bundle, _ = _wanted(policies, guardrails, state_dir)
         since = datetime.now(UTC) - timedelta(days=days)
-        told = replay_report(paths(state_dir), load_settings(), bundle, since)
+        report = replay_report(paths(state_dir), load_settings(), bundle, since)
         if as_json:
-            print_json(told)
+            print_json(report)
         else:
-            _show_replay(f"the last {days} days under {bundle.hash[:12]}", told)
+            _show_replay(f"the last {days} days under {bundle.hash[:12]}", report)
 
 
-def _show_replay(title: str, told: dict[str, Any]) -> None:
+def _show_replay(title: str, report: dict[str, Any]) -> None:
     print_pairs(
         title,
         {
-            **{key: told[key] for key in ("decisions", "same", "other_policies", "skipped")},
-            "moves": _pairs(told["moves"]) or "none",
-            "approvals asked": _pairs(told["approvals_asked"]),
-            "minutes of waiting saved": told["minutes_saved"],
-            "allowed, known bad": told["allowed_known_bad"],
-            "stopped, known good": told["stopped_known_good"],
+            **{key: report[key] for key in ("decisions", "same", "other_policies", "skipped")},
+            "moves": _pairs(report["moves"]) or "none",
+            "approvals asked": _pairs(report["approvals_asked"]),
+            "minutes of waiting saved": report["minutes_saved"],
+            "allowed, known bad": report["allowed_known_bad"],
+            "stopped, known good": report["stopped_known_good"],
         },
     )
     columns = ("action", "before", "after", "by", "outcome")
     print_table(
         "changed",
         ("proposal", *columns),
-        [(one["proposal_id"], *_change(one)) for one in told["changed"]],
+        [(change["proposal_id"], *_change(change)) for change in report["changed"]],
         empty="nothing would have been decided otherwise",
     )
-    playbooks = told["playbooks"]
+    playbooks = report["playbooks"]
     if "unknown" in playbooks:
         OUT.print(harmless(f"What playbooks would have proposed is unknown. {playbooks['unknown']}"))
         return
@@ -282,15 +284,21 @@ def _show_replay(title: str, told: dict[str, Any]) -> None:
     print_table(
         "changed",
         ("incident", *columns),
-        [(one["incident_id"], *_change(one)) for one in playbooks["changed"]],
+        [(change["incident_id"], *_change(change)) for change in playbooks["changed"]],
         empty="both would have decided the same",
     )
-    for one in playbooks["assumed"]:
-        OUT.print(harmless(f"supposed: {one}"))
+    for assumption in playbooks["assumed"]:
+        OUT.print(harmless(f"supposed: {assumption}"))
 
 
-def _change(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    return one["kind"], one["before"], one["after"], ", ".join(one["policies_after"]), one["outcome"]
+def _change(change: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    return (
+        change["kind"],
+        change["before"],
+        change["after"],
+        ", ".join(change["policies_after"]),
+        change["outcome"],
+    )
 
 
 def _bundle(policies: Path | None, guardrails: Path | None) -> Bundle:
@@ -334,19 +342,19 @@ def _decisions_of(proposal: str, bundle: Bundle, state_dir: Path | None) -> list
 
     gate = Gate(bundle)
     rows: list[dict[str, Any]] = []
-    for one in _past(state_dir, None, proposal):
-        again = made_again(gate, one)
+    for recorded in _past(state_dir, None, proposal):
+        verdict = made_again(gate, recorded)
         rows.append(
             {
-                "at": one.at.isoformat(),
-                "stage": one.stage,
-                "outcome": one.outcome,
-                "policy_ids": list(one.policy_ids),
-                "bundle": one.bundle,
+                "at": recorded.at.isoformat(),
+                "stage": recorded.stage,
+                "outcome": recorded.outcome,
+                "policy_ids": list(recorded.policy_ids),
+                "bundle": recorded.bundle,
                 "again": {
-                    "outcome": again.outcome.value if again else "facts not recorded",
-                    "policy_ids": list(again.policy_ids) if again else [],
-                    "reasons": list(again.reasons) if again else [],
+                    "outcome": verdict.outcome.value if verdict else "facts not recorded",
+                    "policy_ids": list(verdict.policy_ids) if verdict else [],
+                    "reasons": list(verdict.reasons) if verdict else [],
                 },
             }
         )
@@ -359,10 +367,10 @@ def _assigned(given: list[str] | None) -> list[tuple[str, str]]:
     from pilotage.telemetry.errors import ConfigError
 
     pairs = []
-    for one in given or ():
-        key, equals, value = one.partition("=")
+    for assignment in given or ():
+        key, equals, value = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"reading {one!r}: there is no `=` in it; write NAME=VALUE")
+            raise ConfigError(f"reading {assignment!r}: there is no `=` in it; write NAME=VALUE")
         pairs.append((key.strip(), value))
     return pairs
 

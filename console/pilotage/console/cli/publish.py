@@ -53,17 +53,17 @@ def publish(
         user = asker(state_dir, token_file)
         if bundle or previous:
             meant = user.ask("policy_files", bundle=bundle)["bundle"] if bundle else _before(user)
-            found = user.ask("publish_policy", bundle=meant, reason=reason)
+            reply = user.ask("publish_policy", bundle=meant, reason=reason)
         else:
             from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE  # start-up time: Cedar
             from pilotage.policies.publishing import files_to_publish
 
             files = files_to_publish(directory or DEFAULT_BUNDLE, guardrails)
-            found = user.ask("publish_policy", files=files, reason=reason)
+            reply = user.ask("publish_policy", files=files, reason=reason)
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
-            _show(found)
+            _show(reply)
 
 
 def veto(
@@ -81,21 +81,21 @@ def veto(
         waiting = user.ask("policies")["candidate"]
         if waiting is None or not waiting["bundle"].startswith(bundle):
             raise ConfigError("vetoing: that is not put to the vote; see `pilotage policy published`")
-        found = user.ask("veto_policy", bundle=waiting["bundle"], reason=reason)
+        reply = user.ask("veto_policy", bundle=waiting["bundle"], reason=reason)
         if as_json:
-            print_json(found)
+            print_json(reply)
         else:
-            OUT.print(harmless(f"vetoed {found['bundle'][:12]}; what was in force stays so"))
+            OUT.print(harmless(f"vetoed {reply['bundle'][:12]}; what was in force stays so"))
 
 
 def published(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """What is in force, what is put to the vote, and what was in force before."""
     with told(as_json):
-        found = asker(state_dir, token_file).ask("policies")
+        reply = asker(state_dir, token_file).ask("policies")
         if as_json:
-            print_json(found)
+            print_json(reply)
             return
-        waiting = found["candidate"]
+        waiting = reply["candidate"]
         if waiting:
             print_pairs(
                 "put to the vote",
@@ -103,7 +103,7 @@ def published(state_dir: StateDir = None, token_file: TokenFile = None, as_json:
                     "bundle": waiting["bundle"],
                     "by": waiting["by"],
                     "reason": waiting["reason"],
-                    "voted": f"{', '.join(waiting['voters'])} ({len(waiting['voters'])} of {found['needed'] or '?'})",
+                    "voted": f"{', '.join(waiting['voters'])} ({len(waiting['voters'])} of {reply['needed'] or '?'})",
                     "until": when(waiting["until"]),
                 },
             )
@@ -117,9 +117,9 @@ def published(state_dir: StateDir = None, token_file: TokenFile = None, as_json:
                     row["how"],
                     ", ".join(row["people"]),
                     row["reason"],
-                    "in force" if number == 0 and row["bundle"] == found["in_force"] else "",
+                    "in force" if number == 0 and row["bundle"] == reply["in_force"] else "",
                 )
-                for number, row in enumerate(found["published"])
+                for number, row in enumerate(reply["published"])
             ],
             empty="Nothing was published yet.",
         )
@@ -134,12 +134,12 @@ def _before(user: Asker) -> str:
     return str(before[0])
 
 
-def _show(found: dict[str, Any]) -> None:
-    changes = found["changes"]
-    numbers = [f"{key} {one['old']} -> {one['new']}" for key, one in changes["guardrails"].items()]
-    missing = found["needed"] - len(found["voters"])
+def _show(reply: dict[str, Any]) -> None:
+    changes = reply["changes"]
+    numbers = [f"{key} {change['old']} -> {change['new']}" for key, change in changes["guardrails"].items()]
+    missing = reply["needed"] - len(reply["voters"])
     print_pairs(
-        f"{'in force' if found['published'] else 'put to the vote'}: {found['bundle'][:12]}",
+        f"{'in force' if reply['published'] else 'put to the vote'}: {reply['bundle'][:12]}",
         {
             **{
                 f"policies {key}": ", ".join(changes[key]) or "none"
@@ -147,13 +147,13 @@ def _show(found: dict[str, Any]) -> None:
             },
             "schema": "changed" if changes["schema_changed"] else "the same",
             "guardrails": "; ".join(numbers) or "the same",
-            "voted": ", ".join(found["voters"]),
+            "voted": ", ".join(reply["voters"]),
         },
     )
-    if not found["published"]:
+    if not reply["published"]:
         OUT.print(
             harmless(
-                f"{missing} more admin(s) must vote until {when(found['until'])}: they read it with `pilotage policy "
-                f"fetch {found['bundle'][:12]}`, and vote with `pilotage policy publish --bundle {found['bundle'][:12]}`"
+                f"{missing} more admin(s) must vote until {when(reply['until'])}: they read it with `pilotage policy "
+                f"fetch {reply['bundle'][:12]}`, and vote with `pilotage policy publish --bundle {reply['bundle'][:12]}`"
             )
         )

@@ -142,8 +142,8 @@ def users_token(
     with told(as_json):
         until = datetime.now(UTC) + timedelta(days=days)
         token = IdentityBook(paths(state_dir).users).add_token(name, label, roles=tuple(role), until=until)
-        found = {"name": name, "label": label, "roles": role, "until": until.isoformat(), "token": token}
-        print_json(found) if as_json else OUT.print(
+        shown = {"name": name, "label": label, "roles": role, "until": until.isoformat(), "token": token}
+        print_json(shown) if as_json else OUT.print(
             harmless(f"{name}/{label} until {when(until.isoformat())}: {token}")
         )
 

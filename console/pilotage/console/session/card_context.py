@@ -37,15 +37,15 @@ class CardContext:
             return known
         action = row.get("action") or {}
         try:
-            found = card_context_of(
+            card_context = card_context_of(
                 store(), action, str((row.get("target_facts") or {}).get("deployment_id") or "")
             )
         except PilotageError:
             return known
-        self._kept[proposal_id] = (now, found)
+        self._kept[proposal_id] = (now, card_context)
         while len(self._kept) > MOST:
             self._kept.popitem(last=False)
-        return found
+        return card_context
 
 
 def card_context_of(store: Store, action: Mapping[str, Any], deployment_id: str) -> dict[str, Any]:

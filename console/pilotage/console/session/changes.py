@@ -99,8 +99,8 @@ def _reschedule(action: Known, facts: Known, before: Known) -> list[Change]:
 def _parameters(action: Known, facts: Known, before: Known) -> list[Change]:
     now: Known = before.get("parameters") or {}
     return [
-        _change(str(one.get("name")), now.get(str(one.get("name"))), one.get("value"))
-        for one in action.get("changes") or ()
+        _change(str(change.get("name")), now.get(str(change.get("name"))), change.get("value"))
+        for change in action.get("changes") or ()
     ]
 
 
@@ -112,8 +112,8 @@ def _reserve(action: Known, facts: Known, before: Known) -> list[Change]:
 def _answers(action: Known, facts: Known, before: Known) -> list[Change]:
     return [
         *(
-            _change(str(one.get("name")), "no answer", one.get("value"))
-            for one in action.get("answers") or ()
+            _change(str(answer.get("name")), "no answer", answer.get("value"))
+            for answer in action.get("answers") or ()
         ),
         _state(facts, "Running"),
     ]

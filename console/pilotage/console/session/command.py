@@ -19,7 +19,7 @@ class Setting:
 
     user: User
     control_api: ApiPort
-    toolbox: Callable[[], Any]
+    make_toolbox: Callable[[], Any]
     """Gives the caller's Toolbox, when a command wants it: stopping must work without telemetry."""
     log: EventLog
     thread: str
@@ -31,9 +31,9 @@ class Setting:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property
-    def looks(self) -> Any:
+    def toolbox(self) -> Any:
         """The caller's Toolbox; its `store` reads telemetry. Raises StoreError when there is none."""
-        return self.toolbox()
+        return self.make_toolbox()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

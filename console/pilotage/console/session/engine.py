@@ -145,7 +145,7 @@ class Engine:
         row = control_api.call("proposal", proposal_id=proposal) if isinstance(proposal, str) else proposal
         if self._levers is None:
             self._levers = dict(control_api.call("levers"))
-        beside = self._card_context.of(row, lambda: self._services.looks(user).store)
+        beside = self._card_context.of(row, lambda: self._services.toolbox(user).store)
         return card_of(row, self._levers.get(row["kind"]), beside)
 
     async def _shown_again(self, user: User, row: Mapping[str, Any]) -> Card:
@@ -166,7 +166,7 @@ class Engine:
         return Setting(
             user=user,
             control_api=self._services.control_api(user),
-            toolbox=lambda: self._services.looks(user),
+            make_toolbox=lambda: self._services.toolbox(user),
             log=self.log,
             thread=thread,
             card=lambda proposal: self._card(user, proposal),
@@ -250,8 +250,14 @@ class Engine:
                     mock = part.by == "model" and bool(
                         (await asyncio.to_thread(self._services.model)).get("mock")
                     )
-                    told = {"turn": turn, "text": part.text, "by": part.by, "mock": mock, **dict(part.detail)}
-                    await self._write(thread, "answer", told, by=part.by)
+                    payload = {
+                        "turn": turn,
+                        "text": part.text,
+                        "by": part.by,
+                        "mock": mock,
+                        **dict(part.detail),
+                    }
+                    await self._write(thread, "answer", payload, by=part.by)
 
     async def _write(
         self, thread: str, kind: EventType, payload: Mapping[str, Any], *, by: str = "pilotage"

@@ -75,8 +75,8 @@ class Watcher:
         return len(rows) == PAGE
 
     async def _look_at_banner(self) -> None:
-        found = await asyncio.to_thread(lambda: self._asks.call("status"))
-        banner = (str(found["mode"]), str(found["stopped"] or ""))
+        status = await asyncio.to_thread(lambda: self._asks.call("status"))
+        banner = (str(status["mode"]), str(status["stopped"] or ""))
         if banner != self._banner:
             self._banner = banner
             words = f"stopped: {banner[1]}" if banner[1] else f"running in mode {banner[0]}"

@@ -30,12 +30,12 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 def span(words: str) -> timedelta:
     """`90s`, `30m`, `2h`, `1d` as a duration. Raises ApiRejection."""
-    found = _SPAN.fullmatch(words.strip().lower())
-    if found is None:
+    match = _SPAN.fullmatch(words.strip().lower())
+    if match is None:
         raise ApiRejection(
             "invalid", f"Reading {words!r}: a time is a whole number and s, m, h or d, as 30m."
         )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def edited(action: Mapping[str, Any], words: str, now: datetime) -> dict[str, Any]:
@@ -87,8 +87,8 @@ def typed_action(values: Mapping[str, Any]) -> dict[str, Any]:
         action = ACTION.validate_json(json.dumps(values))
     except ValidationError as exc:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'][1:]) or values.get('kind')}: {one['msg']}"
-            for one in exc.errors(include_url=False, include_input=False, include_context=False)
+            f"{'.'.join(str(part) for part in error['loc'][1:]) or values.get('kind')}: {error['msg']}"
+            for error in exc.errors(include_url=False, include_input=False, include_context=False)
         )
         raise ApiRejection(
             "invalid", f"Reading the {values.get('kind')}: {wrong}. Nothing was handed in."

@@ -31,12 +31,12 @@ def touched_by(store: Store, action: Named, now: datetime) -> dict[str, Any]:
     find = _MANY.get(str(action.get("kind")))
     if find is None:
         return {}
-    found = list(find(store, action, now))
+    touched = list(find(store, action, now))
     return {
         "runs": [
-            {"run_id": one.run_id, "name": one.name, "becomes": becomes} for one, becomes in found[:SHOWN]
+            {"run_id": run.run_id, "name": run.name, "becomes": becomes} for run, becomes in touched[:SHOWN]
         ],
-        "more": max(0, len(found) - SHOWN),
+        "more": max(0, len(touched) - SHOWN),
     }
 
 
@@ -46,15 +46,15 @@ def takes(store: Store, action: Named, deployment_id: str) -> str:
     if kind not in _RUNS_AGAIN | _RUNS_LATER or not deployment_id:
         return ""
     spans = [
-        (one.ended - one.started).total_seconds()
-        for one in last_ended(store, deployment_id, LIKE)
-        if one.started and one.ended and one.state_type == "COMPLETED"
+        (run.ended - run.started).total_seconds()
+        for run in last_ended(store, deployment_id, LIKE)
+        if run.started and run.ended and run.state_type == "COMPLETED"
     ]
     if not spans:
         return "not known: no like run completed yet"
-    again = "another run of" if kind in _RUNS_AGAIN else "a run of"
+    which = "another run of" if kind in _RUNS_AGAIN else "a run of"
     memory = f", with {action['memory_mb']} MiB" if action.get("memory_mb") else ""
-    return f"{again} about {in_words(median(spans))}{memory} (median of {len(spans)} that completed)"
+    return f"{which} about {in_words(median(spans))}{memory} (median of {len(spans)} that completed)"
 
 
 Becomes = Iterable[tuple[RunFact, str]]
@@ -62,39 +62,39 @@ Becomes = Iterable[tuple[RunFact, str]]
 
 def _due(store: Store, deployment_id: object, now: datetime) -> list[RunFact]:
     """The deployment's runs that were due and still wait, oldest first."""
-    known = {one.run_id: one for one in (*waiting_runs(store, now), *upcoming_runs(store, now, AHEAD))}
+    known = {run.run_id: run for run in (*waiting_runs(store, now), *upcoming_runs(store, now, AHEAD))}
     due = [
-        one
-        for one in known.values()
-        if one.deployment_id == deployment_id and (one.expected_start or now) <= now
+        run
+        for run in known.values()
+        if run.deployment_id == deployment_id and (run.expected_start or now) <= now
     ]
-    return sorted(due, key=lambda one: (one.expected_start or now, one.run_id))
+    return sorted(due, key=lambda run: (run.expected_start or now, run.run_id))
 
 
 def _in_waves(runs: Sequence[RunFact], action: Named) -> Becomes:
     first = datetime.fromisoformat(str(action["first"]))
     every, wave = _span(action["every"]), int(action["wave"])
-    for n, one in enumerate(runs):
-        yield one, f"starts {times.local(first + every * (n // wave), '%H:%M:%S')}"
+    for n, run in enumerate(runs):
+        yield run, f"starts {times.local(first + every * (n // wave), '%H:%M:%S')}"
 
 
 def _spread(store: Store, action: Named, now: datetime) -> Becomes:
     due, most = _due(store, action["deployment_id"], now), int(action.get("most") or 1000)
     yield from _in_waves(due[:most], action)
-    yield from ((one, "is left alone") for one in due[most:])
+    yield from ((run, "is left alone") for run in due[most:])
 
 
 def _catch_up(store: Store, action: Named, now: datetime) -> Becomes:
     due = _due(store, action["deployment_id"], now)
     cut = max(0, len(due) - int(action["keep"]))
     yield from _in_waves(due[cut:], action)
-    yield from ((one, "is cancelled: newer ones take its place") for one in due[:cut])
+    yield from ((run, "is cancelled: newer ones take its place") for run in due[:cut])
 
 
 def _unscheduled(store: Store, action: Named, now: datetime) -> Becomes:
-    for one in upcoming_runs(store, now, AHEAD):
-        if one.deployment_id == action["deployment_id"] and one.auto_scheduled:
-            yield one, "is not started while it is paused"
+    for run in upcoming_runs(store, now, AHEAD):
+        if run.deployment_id == action["deployment_id"] and run.auto_scheduled:
+            yield run, "is not started while it is paused"
 
 
 def _below(store: Store, action: Named, now: datetime) -> Becomes:
@@ -102,18 +102,18 @@ def _below(store: Store, action: Named, now: datetime) -> Becomes:
     todo, seen = [str(action["run_id"])], set[str]()
     while todo:
         tasks = {task.task_run_id for task in task_runs_of(store, todo.pop())}
-        for one in live:
-            if one.parent_task_run_id in tasks and one.run_id not in seen:
-                seen.add(one.run_id)
-                todo.append(one.run_id)
-                yield one, "is cancelled with it"
+        for run in live:
+            if run.parent_task_run_id in tasks and run.run_id not in seen:
+                seen.add(run.run_id)
+                todo.append(run.run_id)
+                yield run, "is cancelled with it"
 
 
 def _queued(becomes: str, key: str = "queue") -> Callable[[Store, Named, datetime], Becomes]:
     def find(store: Store, action: Named, now: datetime) -> Becomes:
-        for one in waiting_runs(store, now):
-            if one.pool == action.get("pool") and action.get(key) in ("", None, one.queue):
-                yield one, becomes
+        for run in waiting_runs(store, now):
+            if run.pool == action.get("pool") and action.get(key) in ("", None, run.queue):
+                yield run, becomes
 
     return find
 

@@ -64,10 +64,10 @@ class EventLog:
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if found > SCHEMA_VERSION:
+            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+            if version > SCHEMA_VERSION:
                 raise StoreError(
-                    f"Opening the conversations in {path}: schema {found} is from a newer pilotage "
+                    f"Opening the conversations in {path}: schema {version} is from a newer pilotage "
                     f"(this one knows {SCHEMA_VERSION}). Upgrade, or move the file away."
                 )
             self._db.executescript(_SCHEMA)
@@ -96,10 +96,10 @@ class EventLog:
             self._db.execute(
                 "INSERT OR IGNORE INTO threads VALUES (?, ?, ?, ?)", (chosen, title[:200], by, at)
             )
-        found = self.thread(chosen)
-        if found is None:
+        existing = self.thread(chosen)
+        if existing is None:
             raise StoreError(f"Opening thread {chosen} in {self._path}: it was not kept. Look at the disk.")
-        return found
+        return existing
 
     def thread(self, thread: str) -> Thread | None:
         """The thread so named, or None."""

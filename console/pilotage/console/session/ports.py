@@ -40,7 +40,7 @@ class Services:
     """What composition gives the engine: how to reach the API, telemetry and the agent for one caller."""
 
     control_api: Callable[[User], ApiPort]
-    looks: Callable[[User], Any]
+    toolbox: Callable[[User], Any]
     """The caller's Toolbox: its public methods are the look-ups."""
     agent: Callable[[User], AgentPort]
     model: Callable[[], Mapping[str, Any]] = dict

@@ -46,7 +46,7 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
     def control_api(user: User) -> ApiClient:
         return ApiClient(where.api_socket, user.token)
 
-    def looks(user: User) -> Toolbox:
+    def toolbox(user: User) -> Toolbox:
         from pilotage.flows.agent.chat import toolbox  # start-up time: the planner
 
         with one_at_a_time:
@@ -70,7 +70,7 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
                     control_api(user),
                     person=user.name,
                     config=config,
-                    tools=looks(user),
+                    tools=toolbox(user),
                     traces=traces[0],
                 )
             return agents[user.token]
@@ -92,7 +92,7 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
             for each in toolboxes.values():
                 each.store.close()
 
-    return Services(control_api=control_api, looks=looks, agent=agent, model=model, close=close)
+    return Services(control_api=control_api, toolbox=toolbox, agent=agent, model=model, close=close)
 
 
 def user_with(where: StatePaths, token: str) -> User:

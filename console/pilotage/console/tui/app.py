@@ -42,7 +42,7 @@ READY, BUSY = "Ask, or /help", "answering… Esc stops it"
 LEAVING = frozenset({"/exit", "/quit"})
 
 
-class Bridge(App[None]):
+class TerminalApp(App[None]):
     """The screen over one conversation."""
 
     TITLE = "pilotage"
@@ -146,12 +146,12 @@ class Bridge(App[None]):
     def _remember(self, event: Event) -> None:
         if event.type != "card":
             return
-        found = event.payload["card"]
-        other = self.card is not None and self.card["proposal_id"] != found["proposal_id"]
+        card = event.payload["card"]
+        other = self.card is not None and self.card["proposal_id"] != card["proposal_id"]
         if (
             not other or event.payload.get("turn") is not None
         ):  # what was asked for now is what keys are about
-            self.card = found
+            self.card = card
 
     # -- looking
 
@@ -208,7 +208,7 @@ class Bridge(App[None]):
             case name:
                 pane = self.query_one(f"#{name}", Looking)
                 parts = [block for command in DETECTORS[name] for block in await self._blocks(command)]
-                pane.draw([drawn(block, pane.room) for block in parts])
+                pane.draw([drawn(block, pane.text_width) for block in parts])
 
     async def _card_parts(self) -> list[RenderableType]:
         if self.card is None:
@@ -219,7 +219,7 @@ class Bridge(App[None]):
         if self.card["run_id"]:
             try:
                 over_time = await self._blocks("run", self.card["run_id"])
-                parts += [drawn(block, pane.room) for block in over_time]
+                parts += [drawn(block, pane.text_width) for block in over_time]
             except PilotageError as exc:
                 parts.append(harmless(str(exc)))
         return parts
@@ -260,6 +260,6 @@ def run_screen(where: StatePaths, *, token_file: Path | None, config: Path | Non
         async with conversing(
             where, token_file=token_file, config=config, which=which, watching=True
         ) as talk:
-            await Bridge(talk).run_async()
+            await TerminalApp(talk).run_async()
 
     asyncio.run(inside())

@@ -119,7 +119,7 @@ def card(value: Card) -> RenderableType:
     """A proposal with all that a person decides on."""
     head = harmless(f"{value['proposal_id']}  {value['words']}", limit=LONGEST)
     head.stylize("bold")
-    changes = [f"{one['what']}: {one['before']} → {one['after']}" for one in value["changes"]]
+    changes = [f"{change['what']}: {change['before']} → {change['after']}" for change in value["changes"]]
     chance = (
         f"{value['p_fail']:.0%}, says {value['forecast_model'] or 'the forecast'}"
         if value["p_fail"] is not None
@@ -171,9 +171,9 @@ def card(value: Card) -> RenderableType:
 def _concerned(touches: Mapping[str, Any]) -> str:
     if not touches:
         return ""
-    told = [f"{one['name']} {one['becomes']}" for one in touches["runs"]]
+    lines = [f"{run['name']} {run['becomes']}" for run in touches["runs"]]
     more = [f"and {touches['more']} more"] if touches["more"] else []
-    return "; ".join(told + more) or "no run, as it is now"
+    return "; ".join(lines + more) or "no run, as it is now"
 
 
 def _coloured(text: Text, value: Card, name: str) -> Text:

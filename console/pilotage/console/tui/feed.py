@@ -95,14 +95,16 @@ def answer(payload: Mapping[str, Any], *, streamed: bool) -> RenderableType:
         foot.append_text(harmless(f"; evidence: {_evidence(cited)}   /last", limit=300))
     parts.append(foot)
     parts += [
-        harmless(f"run {one['run_id'][:8]}: {one['p_fail']:.0%} chance of failing, says {one['model']}")
-        for one in payload.get("forecasts") or ()
+        harmless(
+            f"run {forecast['run_id'][:8]}: {forecast['p_fail']:.0%} chance of failing, says {forecast['model']}"
+        )
+        for forecast in payload.get("forecasts") or ()
     ]
     if not payload.get("opinion"):  # else all of it is
         parts += [
-            Text.assemble(("opinion, no look-up backs it: ", "yellow"), harmless(one["text"]))
-            for one in payload.get("claims") or ()
-            if one.get("opinion")
+            Text.assemble(("opinion, no look-up backs it: ", "yellow"), harmless(claim["text"]))
+            for claim in payload.get("claims") or ()
+            if claim.get("opinion")
         ]
     parts += [
         Text.assemble(("could not check: ", "yellow"), harmless(gap)) for gap in payload.get("gaps") or ()
@@ -112,9 +114,13 @@ def answer(payload: Mapping[str, Any], *, streamed: bool) -> RenderableType:
 
 def _evidence(citations: Any) -> str:
     named = []
-    for one in citations:
-        refs = [str(ref.get("ref") if isinstance(ref, Mapping) else ref) for ref in one.get("refs") or ()]
-        named.append(f"{one.get('tool', '')} ({', '.join(refs[:3])})" if refs else str(one.get("tool", "")))
+    for citation in citations:
+        refs = [
+            str(ref.get("ref") if isinstance(ref, Mapping) else ref) for ref in citation.get("refs") or ()
+        ]
+        named.append(
+            f"{citation.get('tool', '')} ({', '.join(refs[:3])})" if refs else str(citation.get("tool", ""))
+        )
     return "; ".join(named)
 
 

@@ -25,9 +25,9 @@ def question_of(words: str) -> str:
     """The question: the words given, or standard input for `-`. Raises ConfigError when there is none."""
     text = sys.stdin.read(LONGEST + 1) if words == "-" else words
     if not text.strip() or len(text) > LONGEST:
-        found = "nothing" if not text.strip() else f"more than {LONGEST} characters"
+        fault = "nothing" if not text.strip() else f"more than {LONGEST} characters"
         raise ConfigError(
-            f"Reading the question: found {found}. Say it in a sentence, or pipe it in with `-`."
+            f"Reading the question: found {fault}. Say it in a sentence, or pipe it in with `-`."
         )
     return text.strip()
 
@@ -133,7 +133,7 @@ class Printer:
             OUT.print()
             self._streaming = 0
         whole = streamed and ends(event, int(event.payload.get("turn", -1)))
-        found = shown(event, OUT.width, streamed=whole, known=self._known)
+        drawn_text = shown(event, OUT.width, streamed=whole, known=self._known)
         self._known |= {card_id(event)} - {""}
-        if found is not None:
-            OUT.print(found)
+        if drawn_text is not None:
+            OUT.print(drawn_text)

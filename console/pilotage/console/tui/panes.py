@@ -40,10 +40,10 @@ class Talk(VerticalScroll, can_focus=True):
         streamed = ended and event.type == "answer" and self._growing is not None
         if ended:
             self._growing = None
-        found = shown(event, self.room, streamed=streamed, known=self._known)
+        drawn_text = shown(event, self.text_width, streamed=streamed, known=self._known)
         self._known |= {card_id(event)} - {""}
-        if found is not None:
-            await self._add(Static(found, classes=event.type))
+        if drawn_text is not None:
+            await self._add(Static(drawn_text, classes=event.type))
 
     async def note(self, words: RenderableType) -> None:
         """Shows something that is not in the log."""
@@ -55,7 +55,7 @@ class Talk(VerticalScroll, can_focus=True):
         await self.remove_children()
 
     @property
-    def room(self) -> int:
+    def text_width(self) -> int:
         """Columns to draw in."""
         return max(20, self.size.width - 3)
 
@@ -150,7 +150,7 @@ class Looking(VerticalScroll, can_focus=True):
         self.query_one("#drawing", Static).update(Group(*spaced))
 
     @property
-    def room(self) -> int:
+    def text_width(self) -> int:
         """Columns to draw in."""
         return max(20, self.size.width - 3)
 

@@ -35,7 +35,7 @@ router = APIRouter(
 async def _drawn(request: Request, user: Reader, draw: Callable[[Any], str]) -> Response:
     engine: Engine = request.app.state.engine
     setting = await engine.setting(user)
-    return Response(await asyncio.to_thread(draw, setting.looks.store), media_type=SVG)
+    return Response(await asyncio.to_thread(draw, setting.toolbox.store), media_type=SVG)
 
 
 @router.get("/runs")

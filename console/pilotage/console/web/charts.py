@@ -223,9 +223,9 @@ def _rows(spans: Sequence[Span], scale: _Scale, now: datetime) -> list[list[Span
 def _bar(span: Span, scale: _Scale, y: float, now: datetime) -> str:
     sign, tone = SIGNS.get(span.state, ("", "plain"))
     begin, long = _place(span, scale, now)
-    told = _clean(f"{span.words} {span.state}, {_span((span.end or now) - span.start)}".strip())
+    title = _clean(f"{span.words} {span.state}, {_span((span.end or now) - span.start)}".strip())
     drawn = (
-        f"<title>{told}</title>{_rect(begin, y, long, tone)}"
+        f"<title>{title}</title>{_rect(begin, y, long, tone)}"
         f'<text class="mark on" x="{begin + BAR / 2:.1f}" y="{y + 11.5:.1f}" text-anchor="middle">{sign}</text>'
     )
     return _linked(span.ref, f"<g>{drawn}</g>")
@@ -255,9 +255,9 @@ def _marked(marks: Sequence[Mark], scale: _Scale) -> list[list[tuple[float, Mark
 
 def _mark(x: float, y: float, mark: Mark, where: Where, offset: int) -> str:
     sign = f"M{x:.1f} {y + 3:.1f} l5 5 l-5 5 l-5 -5 Z"
-    told = f"<title>{_clean(f'{_clock(mark.at, offset)} {mark.words}')}</title>"
+    title = f"<title>{_clean(f'{_clock(mark.at, offset)} {mark.words}')}</title>"
     words = _text(x + (9 if where == "start" else -9), y + 12, _short(mark.words), anchor=where)
-    return f'<g>{told}<path class="plain" d="{sign}"/>{words}</g>'
+    return f'<g>{title}<path class="plain" d="{sign}"/>{words}</g>'
 
 
 def _short(words: str) -> str:

@@ -117,8 +117,8 @@ async def threads(
     request: Request, user: Reader, search: Annotated[str, Query(max_length=200)] = "", limit: Limit = 100
 ) -> list[ThreadOut]:
     """The conversations, the last active first."""
-    found = await asyncio.to_thread(_engine(request).log.threads, limit, search)
-    return [ThreadOut.of(thread) for thread in found]
+    rows = await asyncio.to_thread(_engine(request).log.threads, limit, search)
+    return [ThreadOut.of(thread) for thread in rows]
 
 
 @router.post("/threads", status_code=201)
@@ -133,8 +133,8 @@ async def events(
 ) -> list[EventOut]:
     """The rows of a conversation that follow `after`, oldest first."""
     await _known(request, thread)
-    found = await asyncio.to_thread(_engine(request).log.after, after, thread, limit)
-    return [EventOut.of(event) for event in found]
+    rows = await asyncio.to_thread(_engine(request).log.after, after, thread, limit)
+    return [EventOut.of(event) for event in rows]
 
 
 @router.post("/threads/{thread}/messages", status_code=202)
@@ -254,31 +254,31 @@ async def snooze(request: Request, user: Writer, proposal_id: ProposalId, given:
 @router.post("/proposals/{proposal_id}/undo")
 async def undo(request: Request, user: Writer, proposal_id: ProposalId, given: Because) -> Undone:
     """Takes back what a proposal changed, where there is a way."""
-    found = await _engine(request).ask(user, "undo", proposal_id=proposal_id, reason=given.reason)
+    reply = await _engine(request).ask(user, "undo", proposal_id=proposal_id, reason=given.reason)
     return Undone(
-        proposal_id=found["proposal_id"], effect=found["effect"], reason=str(found.get("reason") or "")
+        proposal_id=reply["proposal_id"], effect=reply["effect"], reason=str(reply.get("reason") or "")
     )
 
 
 @router.post("/delegations", status_code=201)
 async def delegate(request: Request, user: Writer, given: Lend) -> Lent:
     """Lends the caller's right to approve to another person for a while."""
-    found = await _engine(request).ask(user, "delegate", to=given.to, hours=given.hours, reason=given.reason)
-    return Lent(**found)
+    reply = await _engine(request).ask(user, "delegate", to=given.to, hours=given.hours, reason=given.reason)
+    return Lent(**reply)
 
 
 @router.post("/stop")
 async def stop(request: Request, user: Writer, given: Because) -> Stopped:
     """Pulls the kill switch."""
-    found = await _engine(request).ask(user, "stop", reason=given.reason)
-    return Stopped(stopped=str(found["stopped"] or ""))
+    reply = await _engine(request).ask(user, "stop", reason=given.reason)
+    return Stopped(stopped=str(reply["stopped"] or ""))
 
 
 @router.post("/resume")
 async def resume(request: Request, user: Writer) -> Stopped:
     """Votes to start again."""
-    found = await _engine(request).ask(user, "resume")
-    return Stopped(stopped=str(found["stopped"] or ""), votes_missing=int(found["votes_missing"]))
+    reply = await _engine(request).ask(user, "resume")
+    return Stopped(stopped=str(reply["stopped"] or ""), votes_missing=int(reply["votes_missing"]))
 
 
 # -- looking
@@ -310,10 +310,10 @@ async def show(
     about: Annotated[str, Query(max_length=1000)] = "",
 ) -> Shown:
     """What a command that only reads shows, as blocks."""
-    found = COMMANDS.get(command)
-    if found is None or not getattr(found, "reads", False):
+    known = COMMANDS.get(command)
+    if known is None or not getattr(known, "reads", False):
         raise Refusal(
             404, "unknown-command", f"Showing {command}: there is no such command. See /api/show/help."
         )
     setting: Setting = await _engine(request).setting(user)
-    return Shown(blocks=await asyncio.to_thread(found.run, setting, about.strip()))
+    return Shown(blocks=await asyncio.to_thread(known.run, setting, about.strip()))

@@ -78,7 +78,7 @@ class Sessions:
 
     def _forget(self, now: float) -> None:
         self._codes = {code: kept for code, kept in self._codes.items() if kept[1] > now}
-        self._open = {key: one for key, one in self._open.items() if one.until > now}
+        self._open = {key: session for key, session in self._open.items() if session.until > now}
         while len(self._open) >= MOST:
             del self._open[min(self._open, key=lambda key: self._open[key].used)]
 

@@ -61,11 +61,11 @@ class Tail:
                 if events:
                     yield b"".join(frame(event) for event in events)
                 continue
-            found = self._since(after, thread)
+            since = self._since(after, thread)
             if after < head:
                 after = head
-                if found:
-                    yield found
+                if since:
+                    yield since
                 continue
             try:
                 await asyncio.wait_for(news.wait(), BEAT)

@@ -37,10 +37,10 @@ NOTICEABLE = 0.005
 
 def refuse_keys() -> None:
     """Returns when the environment holds no Prefect credential. Raises ConfigError naming what it found."""
-    found = [name for name in PREFECT_KEYS if os.environ.get(name)]
-    if found:
+    present = [name for name in PREFECT_KEYS if os.environ.get(name)]
+    if present:
         raise ConfigError(
-            f"Starting the agent: its environment holds {', '.join(found)}. "
+            f"Starting the agent: its environment holds {', '.join(present)}. "
             "The agent must not be able to reach Prefect; unset them, or let `pilotage up` start it."
         )
 
@@ -127,14 +127,18 @@ async def run(
                 forecasts = await asyncio.to_thread(
                     forecaster.forecast, [run.run_id for run in (*soon, *due)]
                 )
-                news = [one for one in forecasts if abs(said.get(one.run_id, -1.0) - one.p_fail) > NOTICEABLE]
+                news = [
+                    forecast
+                    for forecast in forecasts
+                    if abs(said.get(forecast.run_id, -1.0) - forecast.p_fail) > NOTICEABLE
+                ]
                 if news:
                     await asyncio.to_thread(
-                        control_api.call, "record_forecasts", forecasts=[_as_json(one) for one in news]
+                        control_api.call, "record_forecasts", forecasts=[_as_json(new) for new in news]
                     )
-                said = {one.run_id: one.p_fail for one in forecasts}
-                for told in await planner.tick(now):
-                    log.info("%s", in_words(told))
+                said = {forecast.run_id: forecast.p_fail for forecast in forecasts}
+                for event in await planner.tick(now):
+                    log.info("%s", in_words(event))
             except AdapterError as exc:
                 log.warning("planning: %s", exc)
             with contextlib.suppress(TimeoutError):
@@ -149,7 +153,7 @@ def in_words(happened: Mapping[str, Any]) -> str:
     said = f"{happened['incident_id']}"
     if happened.get("subject"):
         said += f" {happened['subject']}: {happened.get('failure_class') or 'unknown'}"
-    asked = [_filed_in_words(one) for one in happened.get("filed") or ()]
+    asked = [_filed_in_words(proposal) for proposal in happened.get("filed") or ()]
     said += f"; {', '.join(asked) or 'nothing proposed'}"
     if happened.get("error"):
         said += f"; {happened['error']}"

@@ -50,7 +50,7 @@ class AdminEndpoints:
         mode: ModeSwitch,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
-        standing: Callable[[str], Identity | None],
+        current_identity: Callable[[str], Identity | None],
     ) -> None:
         self._ledger = ledger
         self._names = Resolver(ledger)
@@ -58,7 +58,7 @@ class AdminEndpoints:
         self._judge = judge
         self._switch = mode
         self._mode = mode.mode
-        self._standing = standing
+        self._standing = current_identity
         self._clock = clock
         self._wake = wake
 
@@ -190,9 +190,10 @@ class AdminEndpoints:
 
     async def set_mode(self, caller: Identity, mode: str, reason: str = "") -> dict[str, Any]:
         """Changes how far the loop may go, at once; open proposals of the former mode lapse."""
-        if mode not in {one.value for one in Mode}:
+        if mode not in {known_mode.value for known_mode in Mode}:
             raise ApiRejection(
-                "bad-request", f"Setting mode {mode!r}: valid are {', '.join(one.value for one in Mode)}."
+                "bad-request",
+                f"Setting mode {mode!r}: valid are {', '.join(known_mode.value for known_mode in Mode)}.",
             )
         to, before = Mode(mode), self._mode()
         verdict = self._gate.judge_command(caller, "set_mode", mode=before, now=self._clock(), to=to)
@@ -216,12 +217,12 @@ class AdminEndpoints:
 
 def _scope_meant(words: str, deployment_by_scope: Mapping[str, str]) -> str:
     """The scope that the words name: its deployment, or the beginning of its id; what nothing is known of is itself."""
-    found = [
+    mistakes = [
         Named(id=scope, words=name)
         for scope, name in sorted(deployment_by_scope.items())
         if words == name or (len(words) >= LEAST and scope.startswith(words))
     ]
-    return only(words, "deployment", found) if found else words
+    return only(words, "deployment", mistakes) if mistakes else words
 
 
 class PeriodicMaintenance:

@@ -77,7 +77,7 @@ class ApiClient:
         )
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
-        """What became of the proposal so far; see `pilotage.planner.proposals.Desk`."""
+        """What became of the proposal so far; see `pilotage.planner.proposals.ProposalApi`."""
         return cast(
             "dict[str, Any]",
             self.call("file", proposal=proposal.model_dump(mode="json"), case=case.model_dump(mode="json")),
@@ -93,19 +93,19 @@ def _unreachable(path: Path, exc: OSError, timeout: float) -> ApiError:
     asking = f"Asking the API at {path}"
     match exc:
         case FileNotFoundError() if not path.parent.is_dir():
-            found = f"there is no directory {path.parent}. Name the right one with --state-dir or PILOTAGE_STATE_DIR."
+            cause = f"there is no directory {path.parent}. Name the right one with --state-dir or PILOTAGE_STATE_DIR."
         case FileNotFoundError() | ConnectionRefusedError():
-            found = "nobody answers there. Start it with `pilotage up`."
+            cause = "nobody answers there. Start it with `pilotage up`."
         case PermissionError():
-            found = (
+            cause = (
                 f"this user may not open it ({exc.strerror}). Ask as the user who runs `pilotage up`, or use the "
                 "page of `pilotage serve`."
             )
         case TimeoutError():
-            found = f"it took the question and did not answer within {timeout:.0f} s. Look at the output of `pilotage up`."
+            cause = f"it took the question and did not answer within {timeout:.0f} s. Look at the output of `pilotage up`."
         case _:
-            found = f"{exc}. Look whether `pilotage up` is alive."
-    return ApiError(f"{asking}: {found}", transient=not isinstance(exc, PermissionError))
+            cause = f"{exc}. Look whether `pilotage up` is alive."
+    return ApiError(f"{asking}: {cause}", transient=not isinstance(exc, PermissionError))
 
 
 def token_for(where: StatePaths, token_file: Path | None = None) -> str:

@@ -1,6 +1,6 @@
 """Who stands behind a proposal that comes from a conversation, and a proposal that is only imagined.
 
-A chat holds its person's token, but what it hands in is an agent's wish: the API files it under the agent's
+A chat holds its person's token, but what it hands in is an agent's request: the API files it under the agent's
 name on behalf of that person, so that it needs the rights of both and its person cannot approve it.
 """
 
@@ -63,14 +63,14 @@ class AgentApi:
         self._control_api = control_api
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
-        """What became of the proposal; see `pilotage.planner.proposals.Desk`."""
-        told: dict[str, Any] = self._control_api.call(
+        """What became of the proposal; see `pilotage.planner.proposals.ProposalApi`."""
+        reply: dict[str, Any] = self._control_api.call(
             "file",
             proposal=proposal.model_dump(mode="json"),
             case=case.model_dump(mode="json"),
             through="agent",
         )
-        return told
+        return reply
 
     def permitted_kinds(self) -> tuple[ActionKind, ...]:
         """The kinds of action that both the person and the agent may propose."""
@@ -78,5 +78,5 @@ class AgentApi:
 
     def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """What would be said of the action now; see `pilotage.planner.chat.queries.ChatApi`."""
-        told: dict[str, Any] = self._control_api.call("consider", action=dict(action), through="agent")
-        return told
+        reply: dict[str, Any] = self._control_api.call("consider", action=dict(action), through="agent")
+        return reply

@@ -129,7 +129,7 @@ class ProposalEndpoints:
         if (agent := agent_for(caller, through)) is not None:
             wanted = wanted.model_copy(update={"on_behalf_of": caller.name})
             caller = agent
-        told = CaseFile.model_validate_json(json.dumps(case))
+        case_file = CaseFile.model_validate_json(json.dumps(case))
         if self._mode() is Mode.OBSERVE:
             raise ApiRejection(
                 "observe", "Filing a proposal: the mode is observe, in which nothing is proposed."
@@ -139,7 +139,7 @@ class ProposalEndpoints:
             return await self.proposal(caller, wanted.id)  # thought of again, with another expiry: it stands
         filed = FiledProposal(
             proposal=wanted,
-            case=told,
+            case=case_file,
             proposer=caller,
             digest=digest_of(wanted, caller),
             filed_at=self._clock(),

@@ -123,7 +123,7 @@ class Publishing:
         ledger: Publications,
         gate: Gate,
         signer: Ed25519Signer,
-        standing: Callable[[str], Identity | None],
+        current_identity: Callable[[str], Identity | None],
         mode: Callable[[], Mode],
         clock: Callable[[], datetime],
         swapped: Callable[[Bundle], None] = lambda bundle: None,
@@ -131,7 +131,7 @@ class Publishing:
         self._ledger = ledger
         self._gate = gate
         self._signer = signer
-        self._standing = standing
+        self._standing = current_identity
         self._mode = mode
         self._clock = clock
         self._swapped = swapped

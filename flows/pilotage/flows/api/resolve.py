@@ -91,8 +91,8 @@ class Resolver:
                 for run in runs_called(store, words, short)
             ]
         return [
-            Named(id=one.deployment_id, words=f"{one.flow_name}/{one.name}")
-            for one in deployments_called(store, words, short)
+            Named(id=deployment.deployment_id, words=f"{deployment.flow_name}/{deployment.name}")
+            for deployment in deployments_called(store, words, short)
         ]
 
     def _subject(self, words: str) -> str:
@@ -106,11 +106,11 @@ class Resolver:
             return only(words, "subject", runs)
         incidents = [
             Named(id=row["id"], words=_row_in_words(row))
-            for one in deployments
-            for row in self._ledger.incidents_on(one.id)
+            for named in deployments
+            for row in self._ledger.incidents_on(named.id)
         ]
         if not incidents:
-            names = ", ".join(one.words for one in deployments)
+            names = ", ".join(named.words for named in deployments)
             raise ApiRejection(
                 "unknown-subject", f"Looking for what happened to {names}: it has no incident on record."
             )
@@ -130,15 +130,15 @@ def _whole(words: str, kind: Kind) -> str:
     return ""
 
 
-def only(words: str, kind: Kind, found: Sequence[Named]) -> str:
+def only(words: str, kind: Kind, candidates: Sequence[Named]) -> str:
     """Return the id of the one that fits. Raises ApiRejection when none does, or several, which it lists."""
-    match list(found):
+    match list(candidates):
         case [one]:
             return one.id
         case []:
             raise ApiRejection(f"unknown-{kind}", _nothing(words, kind))
         case several:
-            lines = [f"  {one.id}  {one.words}" for one in several[:LISTED]]
+            lines = [f"  {candidate.id}  {candidate.words}" for candidate in several[:LISTED]]
             more = [f"  and {len(several) - LISTED} more"] if len(several) > LISTED else []
             raise ApiRejection(
                 "ambiguous",

@@ -125,8 +125,8 @@ async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]
         return _no(exc.kind, str(exc))
     except ValidationError as exc:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
-            for one in exc.errors(include_url=False, include_input=False)
+            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+            for error in exc.errors(include_url=False, include_input=False)
         )
         return _no("invalid", f"Reading the arguments of {op}: {wrong}. Nothing was recorded.")
     except TypeError as exc:

@@ -124,9 +124,9 @@ def _from_config(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        found = tomllib.loads(path.read_text()).get("state_dir")
+        state_dir = tomllib.loads(path.read_text()).get("state_dir")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"Reading {path}: it is not valid TOML ({exc}). Mend that line or remove the file."
         ) from exc
-    return str(found) if found else None
+    return str(state_dir) if state_dir else None

@@ -119,11 +119,11 @@ class Controller:
                 )
             configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
             book = IdentityBook(paths.users)
-            if made := ensure_admin(book, paths):
-                self._notices.append(made.as_text())
+            if token := ensure_admin(book, paths):
+                self._notices.append(token.as_text())
             store = DuckDBStore(paths.telemetry)
             stack.callback(store.close)
-            ledger = SqlLedger(f"sqlite:///{paths.ledger}", standing=book.standing)
+            ledger = SqlLedger(f"sqlite:///{paths.ledger}", current_identity=book.current_identity)
             stack.callback(ledger.close)
             bundle = begin_with(
                 ledger,
@@ -243,18 +243,18 @@ class Controller:
             mode=switch,
             clock=self._clock,
             wake=self._wake.set,
-            standing=book.standing,
+            current_identity=book.current_identity,
         )
         publishing = Publishing(
             ledger=ledger,
             gate=gate,
             signer=signer_of(paths),
-            standing=book.standing,
+            current_identity=book.current_identity,
             mode=switch.mode,
             clock=self._clock,
             swapped=lambda now: self._say(f"policies {now.hash} are in force now"),
         )
-        readouts = QueryEndpoints(
+        queries = QueryEndpoints(
             ledger=ledger,
             gate=gate,
             agent=AGENT,
@@ -265,7 +265,7 @@ class Controller:
         )
         control_api = ApiServer(
             paths.api_socket,
-            {**operations.table(), **governance.table(), **publishing.table(), **readouts.table()},
+            {**operations.table(), **governance.table(), **publishing.table(), **queries.table()},
             book.authenticate,
             sign_in=LoginThrottle(book, self._clock).sign_in,
         )

@@ -19,7 +19,7 @@ LONGEST_PAUSE = 5.0
 """Seconds between two askings, at most."""
 
 
-class Bridge:
+class DemoClient:
     """A context manager around one HTTP client."""
 
     def __init__(self, api_url: str, auth_string: str, *, within: timedelta = WITHIN) -> None:

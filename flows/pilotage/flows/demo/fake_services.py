@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class World:
+class FakeServices:
     """A context manager; `url` is where flows find it."""
 
     def __init__(self) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.paths import StatePaths
-from pilotage.flows.demo.client import WITHIN, Bridge
-from pilotage.flows.demo.fake_services import World
+from pilotage.flows.demo.client import WITHIN, DemoClient
+from pilotage.flows.demo.fake_services import FakeServices
 from pilotage.flows.demo.patience import FIRST_RUN, HISTORY, SERVER_START, Patience
 from pilotage.flows.demo.scenarios import ACTS, Act, Observation, belongs, row_of
 from pilotage.flows.demo.spending import Phases, cpu_seconds
@@ -33,7 +33,7 @@ from pilotage.telemetry.errors import ApiError, OrchestratorError
 
 SLOTS = 3
 """Concurrency limit of the demo's pool."""
-CROWD = 2 * SLOTS
+BACKLOG = 2 * SLOTS
 """Long reports that take the slots, so that two rounds of them stand before the queue that is served last."""
 LONG_REPORT = timedelta(seconds=7)
 DOOMED_AFTER = timedelta(seconds=18)
@@ -86,7 +86,7 @@ class DemoRunner:
     patience: Patience = field(default_factory=Patience)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _prefect: EmbeddedPrefect | None = None
-    _world: World | None = None
+    _world: FakeServices | None = None
     _paths: StatePaths | None = None
     _tokens: dict[str, str] = field(default_factory=dict)
     _up: subprocess.Popen[bytes] | None = None
@@ -114,7 +114,7 @@ class DemoRunner:
         """Everything runs when it returns: server, worker, history, `pilotage up`, two people with tokens."""
         root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pilotage-")))
         phase = self.phases.phase
-        world = self._world = self._stack.enter_context(World())
+        world = self._world = self._stack.enter_context(FakeServices())
         self.say("starting a Prefect server of our own")
         with phase("start the Prefect server"):
             prefect = self._prefect = EmbeddedPrefect(root / "prefect", ui=True, preload=True)
@@ -140,23 +140,23 @@ class DemoRunner:
             prefect.await_worker(worker)
             self.say("a process worker is online")
             self._wait_for_api()
-        self.say("pilotage is aboard, in auto mode, with " + (self._model() or "no language model"))
+        self.say("pilotage is running, in auto mode, with " + (self._model() or "no language model"))
 
     def play(self) -> list[dict[str, Any]]:
         """The rows of the result; see `acts.row_of`."""
         with (
-            Bridge(
+            DemoClient(
                 self.prefect.api_url, self.prefect.auth_string, within=self.patience.scaled(WITHIN)
-            ) as bridge,
+            ) as client,
             self.phases.phase("tell the stories"),
         ):
-            return self._play(bridge)
+            return self._play(client)
 
-    def _play(self, bridge: Bridge) -> list[dict[str, Any]]:
-        self._open_incidents(bridge)
+    def _play(self, client: DemoClient) -> list[dict[str, Any]]:
+        self._open_incidents(client)
         began = time.monotonic()
         self.patience.begin()
-        told: dict[str, str] = {}
+        stages: dict[str, str] = {}
         ended: dict[tuple[int, str], float] = {}
         backlog = first = False
         while True:
@@ -169,13 +169,13 @@ class DemoRunner:
                 self._world.end_outage()
                 self._outage_ends = float("inf")
                 self.say("the warehouse is repaired")
-            runs = {key: bridge.run(run_id) for key, run_id in self.runs.items()}
-            rows = self._look(runs, told)
+            runs = {key: client.run(run_id) for key, run_id in self.runs.items()}
+            rows = self._look(runs, stages)
             if not first and any(_ended_once(run) for run in runs.values()):
                 first = True
                 self.patience.learn(since, idle=FIRST_RUN)
             if not backlog and all(_ended_once(run) for key, run in runs.items() if key != "at_risk"):
-                self._fill_the_queues(bridge)
+                self._fill_the_queues(client)
                 backlog = True
             for row in rows:
                 if row["ok"]:
@@ -184,7 +184,7 @@ class DemoRunner:
             if all(row["ok"] for row in rows):
                 return rows
             states = {key: (run["state_name"], run["run_count"]) for key, run in runs.items()}
-            if self.patience.has_run_out((dict(told), states)):
+            if self.patience.has_run_out((dict(stages), states)):
                 for row in rows:
                     if row["waits_for"]:
                         self.say(f"{row['title']}: not ended; it waits for {row['waits_for']}")
@@ -197,7 +197,7 @@ class DemoRunner:
         return cpu_seconds({**self.prefect.processes(), **up})
 
     def take_down(self) -> None:
-        """Nothing of the demo is left: processes, sockets, files."""
+        """Stop every process of the demo and delete its sockets and files."""
         if self._up is not None and self._up.poll() is None:
             self._up.send_signal(signal.SIGTERM)
             try:
@@ -216,10 +216,10 @@ class DemoRunner:
             "approver's token": str(self.paths.root / "ann.token"),
         }
 
-    def _open_incidents(self, bridge: Bridge) -> None:
+    def _open_incidents(self, client: DemoClient) -> None:
         world = self._world.url if self._world else ""
         key = secrets.token_hex(4)
-        start = bridge.start
+        start = client.start
         self.runs["at_risk"] = start(
             "sync-warehouse",
             parameters={"source_url": f"{world}/warehouse"},
@@ -234,25 +234,25 @@ class DemoRunner:
         self.runs["tier0"] = start("payments")
         self.say("seven runs are on their way, each with a fault of its own")
 
-    def _fill_the_queues(self, bridge: Bridge) -> None:
+    def _fill_the_queues(self, client: DemoClient) -> None:
         seconds = self.patience.scaled(LONG_REPORT).total_seconds()
-        for _ in range(CROWD):
-            bridge.start("long-report", parameters={"seconds": seconds})
-        bridge.start("quick-report", parameters={"seconds": 0.5})
+        for _ in range(BACKLOG):
+            client.start("long-report", parameters={"seconds": seconds})
+        client.start("quick-report", parameters={"seconds": 0.5})
         deadline = (datetime.now(UTC) + self.patience.scaled(DEADLINE_AFTER)).isoformat(timespec="seconds")
-        self.runs["deadline"] = bridge.start(
+        self.runs["deadline"] = client.start(
             "quick-report", parameters={"seconds": 0.5}, tags=(f"deadline:{deadline}",)
         )
         self.say("the queue `high` takes every slot; two runs wait in `low`, the last with a near deadline")
 
-    def _look(self, runs: Mapping[str, Mapping[str, Any]], told: dict[str, str]) -> list[dict[str, Any]]:
+    def _look(self, runs: Mapping[str, Mapping[str, Any]], stages: dict[str, str]) -> list[dict[str, Any]]:
         control_api = self._control_api("ann")
         details = [
             control_api.call("proposal", proposal_id=row["proposal_id"])
             for row in control_api.call("proposals", limit=200)
         ]
         for detail in details:
-            self._tell(told, detail)
+            self._tell(stages, detail)
             if detail["status"] == "needs_approval" and not detail["votes"]:
                 control_api.call(
                     "vote",
@@ -291,10 +291,10 @@ class DemoRunner:
             None,
         )
 
-    def _tell(self, told: dict[str, str], detail: Mapping[str, Any]) -> None:
+    def _tell(self, stages: dict[str, str], detail: Mapping[str, Any]) -> None:
         key, status = str(detail["proposal_id"]), str(detail["status"])
-        if told.get(key) != status:
-            told[key] = status
+        if stages.get(key) != status:
+            stages[key] = status
             case = detail["case"]
             names = {run_id: name for name, run_id in self.runs.items()}
             subject = str(detail["target"]).partition(":")[2]

@@ -158,8 +158,8 @@ def first_verdict(story: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def settled_at(story: Sequence[Mapping[str, Any]], *, deny: bool) -> datetime | None:
     """When the matter was closed: verified, or denied for good."""
     wanted = "judged" if deny else "verified"
-    found = [step for step in story if step["step"] == wanted]
-    return datetime.fromisoformat(str(found[0]["at"])) if found else None
+    steps = [step for step in story if step["step"] == wanted]
+    return datetime.fromisoformat(str(steps[0]["at"])) if steps else None
 
 
 def row_of(

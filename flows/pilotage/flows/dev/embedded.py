@@ -1,4 +1,4 @@
-"""Knows how to run a Prefect server and workers of our own: for the demo and for the tests.
+"""Runs a Prefect server and workers of our own, for the demo and for the tests.
 
 Everything lives under one home directory and on one free loopback port, with SQLite, a shared credential
 that is made for this server alone, and analytics off. Whatever is started here ends here: each process is
@@ -137,7 +137,7 @@ class EmbeddedPrefect:
         self.stop()
 
     def start(self) -> None:
-        """Nothing; the server answers when it returns. Raises OrchestratorError with the end of its log."""
+        """Start the server and return once it answers. Raises OrchestratorError with the end of its log."""
         self.log_directory.mkdir(parents=True, exist_ok=True)
         self._port = _free_port()
         server = self._spawn(
@@ -177,7 +177,7 @@ class EmbeddedPrefect:
     def create_pool(
         self, name: str = POOL, *, queues: Sequence[str] = QUEUES, concurrency_limit: int | None = None
     ) -> None:
-        """Nothing; the process pool exists with our job template and these queues, first served first."""
+        """Create the process pool with our job template and these queues, the first served first."""
         template: dict[str, Any] = json.loads((EXAMPLES / "pool.json").read_text())
         if self._preload:
             command = fork_server.shell_command(self._fork_socket, "prefect.engine")
@@ -283,11 +283,11 @@ class EmbeddedPrefect:
         return ran.stdout
 
     def deploy_examples(self, *, within: timedelta = timedelta(seconds=180)) -> None:
-        """Nothing; every shipped deployment exists on this server."""
+        """Create every deployment of the examples on this server."""
         self.run_cli("deploy", "--all", cwd=EXAMPLES, within=within)
 
     def stop(self) -> None:
-        """Nothing; every process that was started here is gone, workers first. Harmless when called twice."""
+        """Stop every process that was started here, workers first. Calling it twice is harmless."""
         while self._children:
             _end(self._children.pop().process)
 
@@ -330,7 +330,7 @@ class EmbeddedPrefect:
         return user, password
 
     def _ask(self, method: str, route: str, body: Mapping[str, Any]) -> None:
-        """Nothing; Prefect did it, or it was so already. SQLite answers 503 when it is busy: asked again."""
+        """Send a request that may already have been done. A busy SQLite answers 503: it is sent again."""
         for attempt in range(_TRIES):
             with httpx.Client(base_url=self.api_url, auth=self._basic(), timeout=60) as client:
                 answer = client.request(method, route, json=dict(body))
@@ -359,7 +359,7 @@ def _free_port() -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing; the group is gone: asked first, then killed, members that outlived their leader included."""
+    """End a process group: SIGTERM first, then SIGKILL, members that outlived their leader included."""
     if process.poll() is None:
         _signal(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

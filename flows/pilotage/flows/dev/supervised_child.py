@@ -1,4 +1,4 @@
-"""Knows how to run one module as a process that cannot outlive whoever started it.
+"""Runs one module as a process that cannot outlive whoever started it.
 
 `python -m pilotage.flows.dev.supervised_child PARENT MODULE ARGS…` behaves like `python -m MODULE ARGS…`, with two
 differences: when the process PARENT, which started it, dies, even of SIGKILL, it ends its own process group;

@@ -1,4 +1,4 @@
-"""Knows how to run one module whose event loop never collects cyclic garbage: a thread of its own does.
+"""Runs one module whose event loop never collects cyclic garbage: a thread of its own does.
 
 `python -m pilotage.flows.dev.threaded_gc MODULE ARGS…` behaves like `python -m MODULE ARGS…`. A Prefect server on SQLite
 needs it. Its connections wait for the one write lock in threads, up to 60 s each, holding their connection's mutex. When

@@ -18,7 +18,7 @@ class Level(IntEnum):
 
     OK = 0
     NOTE = 1
-    """Nothing is wrong; something could be better."""
+    """Right as it is; something could be better."""
     WARNING = 2
     """It works, and not as its owner would expect."""
     BROKEN = 3
@@ -55,8 +55,8 @@ _NAMED = 3
 
 def run_checks(facts: DoctorFacts) -> tuple[Row, ...]:
     """Return one row for each check that has something to say, in the order of the table."""
-    found = ((name, check(facts)) for name, check in CHECKS)
-    return tuple(Row(check=name, result=result) for name, result in found if result is not None)
+    results = ((name, check(facts)) for name, check in CHECKS)
+    return tuple(Row(check=name, result=result) for name, result in results if result is not None)
 
 
 def exit_code(rows: Iterable[Row]) -> int:
@@ -64,28 +64,28 @@ def exit_code(rows: Iterable[Row]) -> int:
     return EXIT_CODES[max((row.result.level for row in rows), default=Level.OK)]
 
 
-def _ok(found: str) -> Result:
-    return Result(level=Level.OK, found=found)
+def _ok(finding: str) -> Result:
+    return Result(level=Level.OK, found=finding)
 
 
-def _note(found: str, todo: str = "") -> Result:
-    return Result(level=Level.NOTE, found=found, todo=todo)
+def _note(finding: str, todo: str = "") -> Result:
+    return Result(level=Level.NOTE, found=finding, todo=todo)
 
 
-def _warning(found: str, todo: str) -> Result:
-    return Result(level=Level.WARNING, found=found, todo=todo)
+def _warning(finding: str, todo: str) -> Result:
+    return Result(level=Level.WARNING, found=finding, todo=todo)
 
 
-def _broken(found: str, todo: str = "") -> Result:
-    return Result(level=Level.BROKEN, found=found, todo=todo)
+def _broken(finding: str, todo: str = "") -> Result:
+    return Result(level=Level.BROKEN, found=finding, todo=todo)
 
 
 def _from(problem: Problem, todo: str = "Read the message.") -> Result:
     """A problem whose message names what to do in its last sentence; `todo` is for one that does not."""
     said = " ".join(problem.message.split())
-    found, _, advice = said.rpartition(". ")
-    if found and advice[0].isupper() and "://" not in advice.partition(" ")[0]:
-        return _broken(found, advice)
+    finding, _, advice = said.rpartition(". ")
+    if finding and advice[0].isupper() and "://" not in advice.partition(" ")[0]:
+        return _broken(finding, advice)
     return _broken(said, todo)
 
 
@@ -212,14 +212,14 @@ def tags(facts: DoctorFacts) -> Result | None:
         return _ok(f"{_count(len(facts.server.deployments), 'deployment')}, all with {_kinds(KINDS)}")
     by_kind = {kind: [each.deployment for each in lacking if kind in each.missing] for kind in KINDS}
     total = len(facts.server.deployments)
-    found = "; ".join(
+    reasons = "; ".join(
         f"{len(names)} of {total} without `{kind}:`" + (", so production" if kind == "env" else "")
         for kind, names in by_kind.items()
         if names
     )
     example = f" (as {_some(each.deployment for each in lacking)})"
     todo = "`pilotage doctor tags` prints the lines to add to `prefect.yaml`."
-    return (_warning if by_kind["env"] else _note)(found + example, todo)
+    return (_warning if by_kind["env"] else _note)(reasons + example, todo)
 
 
 def memory(facts: DoctorFacts) -> Result | None:
@@ -260,9 +260,9 @@ def permissions(facts: DoctorFacts) -> Result | None:
     if facts.directory is not None or not facts.exists:
         return None
     if facts.loose:
-        told = [f"{path} ({mode:04o})" for path, mode in sorted(facts.loose.items())]
+        lines = [f"{path} ({mode:04o})" for path, mode in sorted(facts.loose.items())]
         return _warning(
-            f"others may open {_some(told)}", f"Run `chmod -R go= {facts.root}`, or restart `pilotage up`."
+            f"others may open {_some(lines)}", f"Run `chmod -R go= {facts.root}`, or restart `pilotage up`."
         )
     return _ok("its owner's alone")
 
@@ -353,20 +353,20 @@ def webhook(facts: DoctorFacts) -> Result:
 
 def model(facts: DoctorFacts) -> Result:
     """Whether the language model answers, where there is to be one."""
-    found = facts.model
-    if not found.configured:
+    endpoint = facts.model
+    if not endpoint.configured:
         return _ok("none configured: rules do the whole loop")
-    if found.problem:
+    if endpoint.problem:
         return _warning(
-            f"{found.endpoint}: {found.problem}; rules answer instead",
+            f"{endpoint.endpoint}: {endpoint.problem}; rules answer instead",
             "Correct `llm.base_url` and `llm.api_key`, or start the endpoint.",
         )
-    if found.models and found.name not in found.models:
+    if endpoint.models and endpoint.name not in endpoint.models:
         return _warning(
-            f"{found.endpoint} does not list {found.name}",
-            f"Set `llm.model` to one of {_some(found.models)}.",
+            f"{endpoint.endpoint} does not list {endpoint.name}",
+            f"Set `llm.model` to one of {_some(endpoint.models)}.",
         )
-    return _ok(f"{found.name} at {found.endpoint}")
+    return _ok(f"{endpoint.name} at {endpoint.endpoint}")
 
 
 CHECKS: tuple[tuple[str, Callable[[DoctorFacts], Result | None]], ...] = (

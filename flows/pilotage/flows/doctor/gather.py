@@ -151,8 +151,8 @@ def _running(where: StatePaths) -> str:
 def _mode(where: StatePaths, settings: Settings) -> ModeFacts | Problem:
     try:
         if not where.ledger.exists():
-            found = settings.mode
-            return ModeFacts(mode=found or FIRST, source="configured" if found else "at the first start")
+            mode = settings.mode
+            return ModeFacts(mode=mode or FIRST, source="configured" if mode else "at the first start")
         with reading_ledger(where) as ledger:
             switch = ModeSwitch(ledger, settings.mode, lambda: datetime.now(UTC))
             now = ledger.mode()
@@ -231,14 +231,14 @@ async def _server() -> tuple[str | Problem, ServerFacts | Problem, bool]:
     async with reader.opened():
         try:
             async with asyncio.timeout(PATIENCE):
-                found = await reader.version()
-                if why := unfit(found):
+                version = await reader.version()
+                if why := unfit(version):
                     return (
                         url,
                         Problem(message=f"{why}. Use a server from {OLDEST_SERVER} to {NEWEST_TRIED}."),
                         False,
                     )
-                return url, await reader.read(found), False
+                return url, await reader.read(version), False
         except KeyRefusedError:
             return (
                 url,
@@ -255,5 +255,5 @@ async def _server() -> tuple[str | Problem, ServerFacts | Problem, bool]:
                 False,
             )
         except PilotageError as exc:
-            told = str(exc).removesuffix(" It will be asked again.")
-            return url, Problem(message=told), False
+            reason = str(exc).removesuffix(" It will be asked again.")
+            return url, Problem(message=reason), False

@@ -28,7 +28,7 @@ class MissingTags:
 
 def missing_tags(deployments: Iterable[DeploymentFacts]) -> tuple[MissingTags, ...]:
     """Return the deployments that lack a kind of tag, by name."""
-    found = (
+    uses = (
         MissingTags(
             deployment=each.name,
             tags=each.tags,
@@ -36,7 +36,7 @@ def missing_tags(deployments: Iterable[DeploymentFacts]) -> tuple[MissingTags, .
         )
         for each in sorted(deployments, key=lambda each: each.name)
     )
-    return tuple(each for each in found if each.missing)
+    return tuple(each for each in uses if each.missing)
 
 
 def has_tag(tags: Iterable[str], kind: str) -> bool:

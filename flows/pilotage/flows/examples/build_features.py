@@ -27,7 +27,7 @@ def granted_mb() -> int:
 
 @contextmanager
 def memory_limit(megabytes: int) -> Iterator[None]:
-    """Nothing; inside, the process may take this much more address space than it holds now."""
+    """Limit the address space of the process inside the block to this much more than it holds now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + megabytes * MIB, hard))

@@ -23,9 +23,9 @@ def pay_out(balances: dict[str, int]) -> int:
 @flow(name="payments")
 def payments() -> int:
     """How many payments were made."""
-    made = pay_out(read_balances())
-    get_run_logger().info("%d payments", made)
-    return made
+    receipt = pay_out(read_balances())
+    get_run_logger().info("%d payments", receipt)
+    return receipt
 
 
 if __name__ == "__main__":

@@ -264,24 +264,24 @@ class Injector:
     async def _look_up(self, action: Action) -> tuple[TargetFacts | None, Verdict | None]:
         """The facts, or None; with the denial that passes where Prefect was silent, and not just without them."""
         try:
-            found = await asyncio.wait_for(
+            check = await asyncio.wait_for(
                 _as_coroutine(self._facts.target(action)), FACTS_TIMEOUT.total_seconds()
             )
         except (OrchestratorError, TimeoutError) as exc:
             log.warning("facts of %s on %s could not be had: %s", action.kind, target_of(action), exc)
             passing = isinstance(exc, TimeoutError) or exc.transient
             return None, refused("!unreachable", detail=str(exc)[:200]) if passing else None
-        return found, None
+        return check, None
 
     async def _fail(self, entry: OutboxEntry, why: str, *, transient: bool) -> None:
-        again = transient and entry.attempts < self._limits.max_attempts
+        retry = transient and entry.attempts < self._limits.max_attempts
         log.log(
-            logging.INFO if again else logging.ERROR,
+            logging.INFO if retry else logging.ERROR,
             "delivering %s: %s",
             await self._name(entry.proposal_id),
             why,
         )
-        await asyncio.to_thread(self._ledger.record_failure, entry.proposal_id, why, again, self._clock())
+        await asyncio.to_thread(self._ledger.record_failure, entry.proposal_id, why, retry, self._clock())
 
     def _message(self, proposal: Proposal) -> str:
         voters = self._ledger.approvers(proposal.id)

@@ -1,4 +1,4 @@
-"""Knows how to answer a run that waits for input, and to let it go on.
+"""Answers a run that waits for input and lets it go on.
 
 Prefect's own route would fill templates and workspace variables into an answer, and has no mark. So its three steps
 are taken here: the answer is held against the schema that the flow asked with, put down under the key that the flow
@@ -48,7 +48,7 @@ class AnswerLever:
             return refused(f"the run is {run.state.name} and waits for no answer")
         if not untouched(run, history, expected_state_id):
             return refused("the run has moved on since this was proposed")
-        answer = {one.name: one.value for one in action.answers}
+        answer = {given.name: given.value for given in action.answers}
         if reason := why_not_take(await self._api.input(run.id, keys["schema"]) or {}, answer, answer):
             return refused(reason)
         if not await self._put_down(run, keys["response"], answer, f"{_SENDER}:{idempotency_key}"):

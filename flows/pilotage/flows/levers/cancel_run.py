@@ -1,4 +1,4 @@
-"""Knows how to cancel a run that has not ended.
+"""Cancels a run that has not ended.
 
 A waiting run is set Cancelled directly, which keeps our mark and message. A running one is asked with
 Cancelling; the worker ends its process. Prefect may answer REJECT and put Cancelled in its place: it counts.

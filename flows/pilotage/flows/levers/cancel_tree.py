@@ -1,4 +1,4 @@
-"""Knows how to cancel a run and all that it started, those below first, and to see that none is left.
+"""Cancels a run and all that it started, those below first, and sees that none is left.
 
 A subflow that lives in its parent's process has nothing of its own to cancel: it ends with the process. A run
 that starts new children while it is being cancelled is walked again, until a walk finds nothing new.
@@ -104,7 +104,7 @@ class CancelTreeLever:
 
     async def _walk(self, root: RunView) -> list[RunView] | None:
         """The run and everything below it, deepest first; None when there is too much of it."""
-        found, seen, level = [root], {root.id}, [root]
+        tree, seen, level = [root], {root.id}, [root]
         while level:
             below: list[RunView] = []
             for run in level:
@@ -112,11 +112,11 @@ class CancelTreeLever:
                     if child.id not in seen:
                         seen.add(child.id)
                         below.append(child)
-            found += below
-            if len(found) > LARGEST:
+            tree += below
+            if len(tree) > LARGEST:
                 return None
             level = below
-        return found[::-1]
+        return tree[::-1]
 
     async def _begun(self, tree: list[RunView], idempotency_key: str) -> bool:
         for run in tree:

@@ -1,4 +1,4 @@
-"""Knows how to change parameters of a run that has not started.
+"""Changes parameters of a run that has not started.
 
 Prefect takes any parameters for any run, writes no event and tells nobody, so everything is checked here: the
 names against the deployment's schema, the merged whole by JSON schema, and afterwards whether the run was
@@ -147,7 +147,7 @@ async def give(
 async def take_back(
     api: PrefectApi, run_id: str, changes: Sequence[ParameterValue], idempotency_key: str
 ) -> None:
-    """Nothing; the run has what it had before `give`, unless it is under way or somebody changed it since."""
+    """Give the run what it had before `give`, unless it is under way or somebody changed it since."""
     notes = ChangeRecords(api)
     note = await notes.read("parameters", idempotency_key)
     if note is None or note.get("undone"):

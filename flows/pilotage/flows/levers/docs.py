@@ -73,7 +73,7 @@ Each line is held by a test.
 - A write that reads first (queues, pools, deployments) is answered 503 at once when anybody else writes in between: one
   in a hundred gets through. States of runs are written under the lock, and wait for their turn.
 - To pause a queue takes a second connection while the lock is held. A worker's proposals have them all, and the server
-  stands still for 30 s. To limit the queue takes one, so a crowd's queue is limited first, and paused when it is calm.
+  stands still for 30 s. To limit the queue takes one, so the queue of a backlog is limited first, and paused once quiet.
 - A worker goes on proposing what it was handed for a dozen seconds after its queue is held.
 - Bulk creation answers 200 for runs that it did not make; each of them says `FAILED`.
 """

@@ -1,4 +1,4 @@
-"""Knows how to hold a queue or a whole pool, and how to let it go again. Runs that run are not touched.
+"""Holds a queue or a whole pool, and releases it. Running runs are not touched.
 
 Held runs become Late in Prefect; that is what it calls waiting, and it passes when the queue is released.
 """

@@ -1,4 +1,4 @@
-"""Knows how a delivery is recognised in Prefect: by its mark in a run's state history, or in a variable.
+"""Recognises a delivery in Prefect: by its key in a run's state history, or in a variable.
 
 A run's states keep the `transition_id` that they were set with, so a mark found in the history says that an
 earlier delivery had its effect. Queues and deployments keep nothing of the kind, so levers on those write a
@@ -74,18 +74,20 @@ class ChangeRecords:
         return value if isinstance(value, dict) else None
 
     async def write(self, purpose: Purpose, idempotency_key: str, note: Mapping[str, Any]) -> None:
-        """Nothing; the note is in Prefect."""
+        """Store the record in Prefect."""
         await self._api.set_variable(_name(purpose, idempotency_key), dict(note))
 
     async def forget(self, purpose: Purpose, idempotency_key: str) -> None:
-        """Nothing; there is no such note."""
+        """Delete the record; it need not exist."""
         await self._api.delete_variable(_name(purpose, idempotency_key))
 
     async def of(self, purpose: Purpose) -> dict[str, Mapping[str, Any]]:
         """Every note of this purpose, by mark."""
         prefix = f"{PREFIX}{purpose}_"
-        found = await self._api.variables_like(prefix)
-        return {name.removeprefix(prefix): value for name, value in found.items() if isinstance(value, dict)}
+        variables = await self._api.variables_like(prefix)
+        return {
+            name.removeprefix(prefix): value for name, value in variables.items() if isinstance(value, dict)
+        }
 
     async def standing(self, about: str, *purposes: Purpose) -> str:
         """Why this may not be changed now: another change of ours to it stands and will be taken back. Or empty.

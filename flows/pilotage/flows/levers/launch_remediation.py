@@ -1,4 +1,4 @@
-"""Knows how to start a remediation as a child of the run in trouble, once.
+"""Starts a remediation as a child of the run in trouble, once.
 
 Prefect shows a run below another only when it was started by one of its task runs. So a task run of our own
 making stands in the run in trouble, for as long as it takes to start the remediation under it.
@@ -42,12 +42,12 @@ class RemediationLever:
         if not isinstance(action, LaunchRemediation):
             wrong_lever(self.kind, action)
         # three questions at once: this lever is there to be quick
-        cause, found, remedy = await asyncio.gather(
+        cause, existing, remedy = await asyncio.gather(
             self._api.run(action.run_id),
             self._api.runs_with_key(idempotency_key),
             self._api.deployment(action.deployment_id),
         )
-        if not found:
+        if not existing:
             if cause.state.type not in _TROUBLE:
                 return refused(f"the run is {cause.state.name}; it is in no trouble")
             if expected_state_id and cause.state.id != expected_state_id:
@@ -57,16 +57,16 @@ class RemediationLever:
             if remedy.id == cause.deployment_id:
                 return refused("a deployment is no remedy for itself")
         link = await self._api.create_task_run(_link(cause, idempotency_key))
-        if not found:
-            made = await self._api.create_run_of(
+        if not existing:
+            run = await self._api.create_run_of(
                 remedy.id,
                 _remedy(
                     remedy, cause, link, idempotency_key, message, attempt=action.attempt, now=self._api.now()
                 ),
             )
         await self._api.end_task_run(link, message=message)
-        child = found[0] if found else made
-        effect = Effect.ALREADY if found else Effect.DONE
+        child = existing[0] if existing else run
+        effect = Effect.ALREADY if existing else Effect.DONE
         return Delivery(effect=effect, after={"run_id": child.id, "task_run_id": link})
 
     async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
@@ -87,11 +87,11 @@ class RemediationLever:
         """The delivery of the remediation's cancellation."""
         if not isinstance(action, LaunchRemediation):
             wrong_lever(self.kind, action)
-        found = await self._api.runs_with_key(idempotency_key)
-        if not found:
+        runs = await self._api.runs_with_key(idempotency_key)
+        if not runs:
             return refused("nothing is known of this remediation")
         return await CancelLever(self._api).execute(
-            CancelRun(run_id=found[0].id),
+            CancelRun(run_id=runs[0].id),
             idempotency_key=step_key(idempotency_key, "undo"),
             expected_state_id="",
             message="pilotage took its remediation back",

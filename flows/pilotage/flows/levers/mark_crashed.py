@@ -1,4 +1,4 @@
-"""Knows how to mark a run Crashed that is dead and does not know it; then it can be retried like any other.
+"""Marks a run Crashed that is dead and does not know it; then it can be retried like any other.
 
 Prefect takes Crashed for any run that is Running, a living one included, and its process goes on: so it is asked
 only on two signs of death, looked at again at the moment of delivery. What the deployment's limit keeps for the run
@@ -16,7 +16,7 @@ from pilotage.flows.levers.idempotency import marked, refused, still_running, wr
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.notify.notifier import event_id
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.flows.prefect.liveness import Probe, others_heard, process_here, proof_of, signs_of
+from pilotage.flows.prefect.liveness import Probe, judge_liveness, others_heard, process_here, signs_of
 from pilotage.flows.prefect.models import RunView
 from pilotage.planner.actions.types import Action, MarkCrashed
 from pilotage.telemetry.errors import OrchestratorError
@@ -65,7 +65,7 @@ class MarkCrashedLever:
         now = self._clock()
         tags = (await self._api.deployment(run.deployment_id)).tags if run.deployment_id else ()
         signs = await signs_of(self._api, run, tags, self._probe, now)
-        proof = proof_of(signs, now)
+        proof = judge_liveness(signs, now)
         if not proof.by:
             return refused(proof.why)
         if not await others_heard(self._api, signs.every, now):

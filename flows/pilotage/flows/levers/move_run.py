@@ -1,4 +1,4 @@
-"""Knows how to move a waiting run to another queue: Prefect cannot, so the run is cancelled and made again there.
+"""Moves a waiting run to another queue: Prefect cannot, so the run is cancelled and made again there.
 
 The new run is made first, parked far ahead, under an idempotency key; then the old one is cancelled by a guarded
 write; only then does the new one get the old time. Whoever dies in between leaves one run that will start, not
@@ -55,11 +55,11 @@ class MoveLever:
         if not isinstance(action, MoveRun):
             wrong_lever(self.kind, action)
         old = await self._api.run(action.run_id)
-        found = await self._api.runs_with_key(idempotency_key)
-        if old.state.type is not StateType.CANCELLED or not found:
+        runs = await self._api.runs_with_key(idempotency_key)
+        if old.state.type is not StateType.CANCELLED or not runs:
             detail = f"the run is {old.state.name} in queue {old.queue!r}"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=old.state.name)
-        new = found[0]
+        new = runs[0]
         if new.queue != action.queue:
             detail = f"run {new.id} is in queue {new.queue!r}"
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=new.state.name)
@@ -70,15 +70,15 @@ class MoveLever:
         """The delivery of the way back: the same once more, from the new run into the old queue."""
         if not isinstance(action, MoveRun):
             wrong_lever(self.kind, action)
-        found = await self._api.runs_with_key(idempotency_key)
-        if not found:
+        runs = await self._api.runs_with_key(idempotency_key)
+        if not runs:
             return refused("nothing is known of this move")
-        new = found[0]
+        new = runs[0]
         queue = str(new.labels.get(_QUEUE) or "")
         back = step_key(idempotency_key, "undo")
         if marked(await self._api.history(new.id), back):
-            if (again := await self._arrived(back)) is not None:
-                return _moved(Effect.ALREADY, new, again, queue)
+            if (run := await self._arrived(back)) is not None:
+                return _moved(Effect.ALREADY, new, run, queue)
         elif new.state.type is not StateType.SCHEDULED:
             return refused(f"the run that took its place is {new.state.name} already")
         return await self._move(new, queue, idempotency_key=back, message="pilotage moved the run back")

@@ -1,4 +1,4 @@
-"""Knows how to tell the owner of a run: an event on the run in Prefect, and a webhook where one is set."""
+"""Tells the owner of a run: an event on the run in Prefect, and a webhook where one is set."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NotifyLever:
             wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         seen = await self._api.event_exists(event_id(idempotency_key, STEP), run.state.at)
-        told = await self._notifier.event(
+        sent = await self._notifier.event(
             run.id, STEP, key=idempotency_key, payload={"message": message, "severity": action.severity.value}
         )
         paged = await self._notifier.page(
@@ -46,16 +46,16 @@ class NotifyLever:
             details={"message": message, "state": run.state.name, "tags": list(run.tags)},
         )
         # a pager that is set must take it: an event alone wakes nobody
-        if not (paged.ok or (told.ok and paged.problem == NO_WEBHOOK)):
+        if not (paged.ok or (sent.ok and paged.problem == NO_WEBHOOK)):
             raise OrchestratorError(
-                f"Telling the owner of run {run.id}: event: {told.problem}; webhook: {paged.problem}. "
+                f"Telling the owner of run {run.id}: event: {sent.problem}; webhook: {paged.problem}. "
                 "It will be tried again.",
                 transient=True,
             )
         after = {
             "event_id": event_id(idempotency_key, STEP),
             "since": run.state.at.isoformat(),
-            "event": told.problem or "sent",
+            "event": sent.problem or "sent",
             "webhook": paged.problem or "sent",
         }
         return Delivery(effect=Effect.ALREADY if seen else Effect.DONE, after=after)

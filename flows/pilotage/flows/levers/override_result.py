@@ -1,4 +1,4 @@
-"""Knows how to put a value in the place of what a task could not compute, and to try the run again with it.
+"""Puts a value in the place of what a task could not compute and tries the run again with it.
 
 The value is an input of the run, under a key that carries the mark, so it is put down once. A task that its author
 made ready for it (`@overridable`) takes it up in the next attempt, answers beside it, and Prefect keeps it as the
@@ -39,7 +39,7 @@ class OverrideLever:
         """The delivery. The value is there before the run is tried again."""
         if not isinstance(action, OverrideResult):
             wrong_lever(self.kind, action)
-        again = RetryRun(run_id=action.run_id)
+        retry = RetryRun(run_id=action.run_id)
         if not marked(await self._api.history(action.run_id), idempotency_key):
             run = await self._api.run(action.run_id)
             if reason := why_not_retry(run, expected_state_id):
@@ -51,7 +51,7 @@ class OverrideLever:
             value = json.dumps({"task": action.task, "value": action.value})
             await self._api.send_input(run.id, f"{OVERRIDE}-{idempotency_key}", value, sender="pilotage")
         return await self._retry.execute(
-            again, idempotency_key=idempotency_key, expected_state_id=expected_state_id, message=message
+            retry, idempotency_key=idempotency_key, expected_state_id=expected_state_id, message=message
         )
 
     async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:

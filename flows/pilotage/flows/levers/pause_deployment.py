@@ -1,4 +1,4 @@
-"""Knows how to quarantine a deployment and how to bring it back.
+"""Quarantines a deployment and brings it back.
 
 Pausing stops schedules and makes Prefect delete the deployment's auto-scheduled runs that have not begun. They are
 written down first, with what people changed in them; undo resumes, asks Prefect to make them again, and gives them
@@ -90,7 +90,7 @@ class PauseLever:
             why = "somebody resumed the deployment already"
             if lost := await self._edited.give_up(edited, idempotency_key, why):
                 why += (
-                    f"; what had been changed in its runs is lost: {', '.join(one['name'] for one in lost)}"
+                    f"; what had been changed in its runs is lost: {', '.join(edit['name'] for edit in lost)}"
                 )
             await self._records.write("pause", idempotency_key, self._records.tombstone(note, why))
             return refused(why)
@@ -100,16 +100,16 @@ class PauseLever:
         edits = await self._edited.restore(action.deployment_id, edited, idempotency_key)
         await self._records.write("pause", idempotency_key, self._records.tombstone(note))
         after: dict[str, Any] = {"paused": False, "restored": restored, "missing": missing}
-        told = [f"{missing} of its scheduled runs have not been made again"] if missing else []
+        notes = [f"{missing} of its scheduled runs have not been made again"] if missing else []
         if edits:
             after["edits"] = edits
-            told += [f"run {one['name']}: {one['lost']}" for one in edits if "lost" in one]
+            notes += [f"run {edit['name']}: {edit['lost']}" for edit in edits if "lost" in edit]
         if overdue := note.get("overdue"):
             after["overdue"] = overdue
-            told.append(
+            notes.append(
                 f"Prefect deleted {overdue['runs']} that were due when it was paused, such as {overdue['first']}"
             )
-        return Delivery(effect=Effect.DONE, before={"paused": True}, after=after, reason="; ".join(told))
+        return Delivery(effect=Effect.DONE, before={"paused": True}, after=after, reason="; ".join(notes))
 
     async def _restored(self, deployment_id: str, starts: Sequence[str]) -> tuple[int, int]:
         """How many of the runs that Prefect deleted it has made again, and how many it has not in time."""

@@ -1,10 +1,10 @@
-"""Knows how to keep a queue from handing out runs for some seconds, while runs in it are moved.
+"""Keeps a queue from handing out runs for some seconds, while runs in it are moved.
 
 A note in Prefect stands for each hold, so that starting up after a crash lets the queue go. Two deliveries, also of
 two processes, may hold one queue at a time: the last that ends its hold lets it go. A queue that has no note of ours
 was paused by somebody else, and stays theirs.
 
-A queue with a crowd of due runs is calmed first: it hands out one at a time. To pause a queue Prefect needs a second
+A queue with a backlog of due runs is throttled first: it hands out one at a time. To pause a queue Prefect needs a second
 connection to its database while it has the lock for which the others wait. Where a worker proposes states for hundreds
 of runs they have all connections: with SQLite the server stands still for 30 s, and the queue is not paused.
 To limit it takes one connection.
@@ -33,12 +33,12 @@ class TemporaryQueuePause:
 
     async def throttle(self, pool: str, queue: str, key: str) -> bool:
         """Whether the queue hands out one run at a time, until it is released under this key."""
-        found = await self._queue(pool, queue)
-        if found is None or found.paused or found.limit == _THROTTLE:
+        view = await self._queue(pool, queue)
+        if view is None or view.paused or view.limit == _THROTTLE:
             return False
         note = await self._records.read("hold", key) or {"pool": pool, "queue": queue, _ONLY_THROTTLED: True}
         # the limit before the first attempt is the one to be restored
-        await self._records.write("hold", key, {_LIMIT: found.limit, **note})
+        await self._records.write("hold", key, {_LIMIT: view.limit, **note})
         await self._api.set_queue_limit(pool, queue, _THROTTLE)
         return True
 
@@ -46,8 +46,8 @@ class TemporaryQueuePause:
         """Whether the queue is held under this key; False where somebody else paused it, whose it stays."""
         notes = await self._records.of("hold")
         ours = any(_where(note) == (pool, queue) and not note.get(_ONLY_THROTTLED) for note in notes.values())
-        found = await self._queue(pool, queue)
-        if found is not None and found.paused and not ours:
+        view = await self._queue(pool, queue)
+        if view is not None and view.paused and not ours:
             return False
         limit = {name: value for name, value in notes.get(key, {}).items() if name == _LIMIT}
         await self._records.write("hold", key, {"pool": pool, "queue": queue, **limit})
@@ -59,14 +59,14 @@ class TemporaryQueuePause:
         stood = True
         for key in keys:
             pool, queue = _where(await self._records.read("hold", key) or {})
-            found = await self._queue(pool, queue)
-            if found is not None and not found.paused:
+            view = await self._queue(pool, queue)
+            if view is not None and not view.paused:
                 await self._api.set_queue_paused(pool, queue, True)
                 stood = False
         return stood
 
     async def release(self, key: str) -> None:
-        """Nothing; there is no hold under this key, and its queue is open unless another of ours stands."""
+        """End the hold of this key, and open its queue unless another hold of ours is active."""
         note = await self._records.read("hold", key)
         if note is None:
             return
@@ -95,8 +95,8 @@ class TemporaryQueuePause:
         return next((each for each in await self._api.queues(pool) if each.name == queue), None)
 
     async def _is_throttled(self, pool: str, queue: str) -> bool:
-        found = await self._queue(pool, queue)
-        return found is not None and found.limit == _THROTTLE
+        view = await self._queue(pool, queue)
+        return view is not None and view.limit == _THROTTLE
 
 
 def _stands(note: Mapping[str, Any]) -> bool:

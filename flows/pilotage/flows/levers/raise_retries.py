@@ -1,4 +1,4 @@
-"""Knows how to give a running run more retries than it began with.
+"""Gives a running run more retries than it began with.
 
 Prefect reads them when an attempt fails, so a run that runs uses them. The policy is replaced as a whole: a copy
 of the present one is sent back. Retries of tasks live in the process and cannot be raised from outside.

@@ -1,4 +1,4 @@
-"""Knows when a note that a lever left in Prefect is of no use any more, and takes it away.
+"""Deletes the records that levers left in Prefect once nobody needs them.
 
 A change that was taken back leaves a tombstone, so that a delivery which comes late does not make it again. No
 delivery comes a week late. A note on a change that still stands is never taken away.

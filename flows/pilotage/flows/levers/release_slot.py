@@ -1,4 +1,4 @@
-"""Knows how to give back slots of a concurrency limit that are held for work which is dead, and whose slots those are.
+"""Releases slots of a concurrency limit that are held for dead work, and finds whose slots those are.
 
 - A tag's slot stands in the name of a task run. It is given back in that name, so that nobody else's is touched,
   when the task's flow run has ended and its process has been reported gone or has been silent for long.
@@ -117,8 +117,10 @@ class ReleaseSlotLever:
         slots = delivery.after.get("slots")
         match action.scope:
             case LimitScope.TAG:
-                again = set(await self._api.holders_of_tag(action.name)) & set(delivery.after["given_back"])
-                bad = f"{sorted(again)} hold slots again" if again else ""
+                taken_again = set(await self._api.holders_of_tag(action.name)) & set(
+                    delivery.after["given_back"]
+                )
+                bad = f"{sorted(taken_again)} hold slots again" if taken_again else ""
             case _:
                 short = await self._surplus(action.name)
                 bad = f"{-short} slots too few are counted: a run had ended meanwhile" if short < 0 else ""
@@ -142,7 +144,7 @@ class ReleaseSlotLever:
         if await self._api.limit(f"tag:{tag}") is None:
             return _Count(why=f"there is no limit of tag {tag!r}")
         holders = await self._api.holders_of_tag(tag)
-        alive = {one: reason for one in holders if (reason := await self._why_alive(one))}
+        alive = {holder: reason for holder in holders if (reason := await self._why_alive(holder))}
         why = "; ".join(list(alive.values())[:_QUOTED]) or "no task run holds a slot of it"
         return _Count(lost=frozenset(holders) - alive.keys(), taken=frozenset(holders), why=why)
 

@@ -1,4 +1,4 @@
-"""Knows how to move a scheduled run in time without a worker starting it twice.
+"""Moves a scheduled run in time without a worker starting it twice.
 
 Prefect accepts Scheduled even for a run that a worker is just starting, and then executes it twice. So a
 run that is far from due is moved by a guarded write; one that is due is moved only while its queue is held:

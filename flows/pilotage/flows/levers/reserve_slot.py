@@ -1,4 +1,4 @@
-"""Knows how to free a slot for a starved queue: a cap on the busy one, and the way back.
+"""Frees a slot for a starved queue: a cap on the busy one, and the way back.
 
 Priority is a strict waterfall in Prefect; only a cap on the queue above lets a queue below have a turn. Ranks
 are never touched: they are unique, and moving one moves its neighbours, who do not move back.

@@ -1,4 +1,4 @@
-"""Knows how to give an ended run more memory and run it again in place.
+"""Gives an ended run more memory and runs it again in place.
 
 Prefect lets job variables be changed only while a run is SCHEDULED. So the run is parked (AwaitingRetry, some
 minutes out), changed, and let go. Each of the steps can be repeated after a crash: the old size is kept as a

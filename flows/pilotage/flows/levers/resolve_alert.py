@@ -1,4 +1,4 @@
-"""Knows how to tell the owner of a run that it is over: the alert that `notify_owner` raised is resolved, once.
+"""Tells the owner of a run that it is over: the alert that `notify_owner` raised is resolved, once.
 
 All alerts about one run are one alert to the receiver, by a key made from the run: as PagerDuty has it, a second
 trigger adds to it, one resolve ends it, and a trigger after that begins another.

@@ -1,4 +1,4 @@
-"""Knows how to run an ended run again in place: same run id, state AwaitingRetry, never by force.
+"""Runs an ended run again in place: same run id, state AwaitingRetry, never by force.
 
 Parameters may be given other values first: the process of an ended run is gone, and the next one reads them again.
 Before anything is changed it is told from the last attempt's tasks which will be done again.
@@ -122,7 +122,7 @@ def why_not_retry(run: RunView, expected_state_id: str) -> str:
 async def wait_for_worker(
     worker_has_released: WorkerReleased, run: RunView, history: Sequence[StateView], *, now: datetime
 ) -> None:
-    """Nothing, once the worker has let go. Raises a transient OrchestratorError until then."""
+    """Return once the worker has released the run. Raises a transient OrchestratorError until then."""
     begun = max(
         (number for number, state in enumerate(history) if state.type is StateType.SCHEDULED), default=0
     )

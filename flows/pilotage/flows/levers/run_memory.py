@@ -104,10 +104,10 @@ class RunMemory:
         return {SITE_VARIABLE: kept if kept != _UNSET else None}
 
     def _told(self, variables: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-        told: dict[str, Any] = {SITE_VARIABLE: self._size(variables)}
+        shown: dict[str, Any] = {SITE_VARIABLE: self._size(variables)}
         if names and names != (SITE_VARIABLE,):
-            told["job_variables"] = {name: variables.get(name) for name in names}
-        return told
+            shown["job_variables"] = {name: variables.get(name) for name in names}
+        return shown
 
     def _size(self, variables: Mapping[str, Any]) -> int | None:
         return memory_of(variables, self.pool.type if self.pool else "")

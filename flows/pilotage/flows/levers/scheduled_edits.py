@@ -1,4 +1,4 @@
-"""Knows what people changed in scheduled runs that Prefect is about to delete, and how to put it back.
+"""Saves what people changed in scheduled runs that Prefect is about to delete, and restores it.
 
 A schedule makes each of its runs again from the deployment: what differs from that was changed by somebody. It is
 noted, one Prefect variable for each run, and given to the run that the schedule makes for the same time, or to one
@@ -32,7 +32,7 @@ _NEAR = timedelta(seconds=5)
 def changed_in(run: RunView, deployment: DeploymentView) -> dict[str, Any]:
     """What of a scheduled run is not as its schedule made it, by field; `due` where it was moved. Empty for most."""
     own = next((each for each in deployment.schedules if str(each.get("id")) == run.made_by), {})
-    made = {
+    fields = {
         "parameters": {**deployment.parameters, **(own.get("parameters") or {})},
         "tags": sorted({_AUTO, *deployment.tags}),
         "job_variables": {},
@@ -42,7 +42,7 @@ def changed_in(run: RunView, deployment: DeploymentView) -> dict[str, Any]:
         "tags": sorted(set(run.tags)),
         "job_variables": dict(run.job_variables),
     }
-    changed = {field: now[field] for field in FIELDS if now[field] != made[field]}
+    changed = {field: now[field] for field in FIELDS if now[field] != fields[field]}
     if run.next_start and run.expected and run.next_start != run.expected:
         changed["due"] = run.next_start.isoformat()
     return changed
@@ -57,8 +57,8 @@ class EditedRuns:
 
     async def note(self, runs: Sequence[RunView], deployment: DeploymentView, idempotency_key: str) -> int:
         """How many of these runs somebody changed; each has a note now."""
-        found = [(run, changed) for run in runs if (changed := changed_in(run, deployment))]
-        for number, (run, changed) in enumerate(found):
+        edited = [(run, changed) for run in runs if (changed := changed_in(run, deployment))]
+        for number, (run, changed) in enumerate(edited):
             kept = {
                 "at": self._api.now().isoformat(),
                 "name": run.name,
@@ -69,14 +69,14 @@ class EditedRuns:
             if not fits_a_record(kept):
                 kept["changed"] = {"too_long": sorted(changed)}
             await self._records.write("edit", _key(idempotency_key, number), kept)
-        return len(found)
+        return len(edited)
 
     async def restore(self, deployment_id: str, many: int, idempotency_key: str) -> list[dict[str, str]]:
         """What became of each noted run: its `name`, and `run_id` of the one that has its changes now or `lost`, why.
 
         The values are in no receipt, for they may be secrets, and in no note any more. Repeated, it goes on.
         """
-        told = []
+        edits = []
         for number in range(many):
             key = _key(idempotency_key, number)
             note = await self._records.read("edit", key)
@@ -86,12 +86,12 @@ class EditedRuns:
                 done = await self._put_back(deployment_id, note, key)
                 note = {**self._records.tombstone(note), "told": {"name": str(note["name"]), **done}}
                 await self._records.write("edit", key, note)
-            told.append(dict(note["told"]))
-        return told
+            edits.append(dict(note["told"]))
+        return edits
 
     async def give_up(self, many: int, idempotency_key: str, why: str) -> list[dict[str, str]]:
         """What is lost, as `restore` tells it; nothing is put back."""
-        told = []
+        edits = []
         for number in range(many):
             note = await self._records.read("edit", _key(idempotency_key, number))
             if note is not None:
@@ -99,8 +99,8 @@ class EditedRuns:
                 await self._records.write(
                     "edit", _key(idempotency_key, number), {**self._records.tombstone(note), "told": lost}
                 )
-                told.append(dict(lost))
-        return told
+                edits.append(dict(lost))
+        return edits
 
     async def _put_back(self, deployment_id: str, note: Mapping[str, Any], key: str) -> dict[str, str]:
         changed: dict[str, Any] = dict(note["changed"])
@@ -109,7 +109,7 @@ class EditedRuns:
         expected = moment(str(note["expected"]))
         due = moment(str(changed.pop("due", note["expected"])))
         try:
-            run = await self._made_anew(deployment_id, expected, str(note["schedule"]))
+            run = await self._made_again(deployment_id, expected, str(note["schedule"]))
             if run is None:
                 if expected > self._api.now():
                     # made here it would be there twice once the schedule makes its own
@@ -129,14 +129,14 @@ class EditedRuns:
         kept = {"run_id": run.id}
         return {**kept, "lost": f"its start at {times.local(due)}: {not_moved}"} if not_moved else kept
 
-    async def _made_anew(self, deployment_id: str, expected: datetime, schedule: str) -> RunView | None:
+    async def _made_again(self, deployment_id: str, expected: datetime, schedule: str) -> RunView | None:
         """The run that the schedule has made again for the same time, or None."""
         where = {
             "deployment_id": {"any_": [deployment_id]},
             "expected_start_time": {"after_": expected.isoformat(), "before_": expected.isoformat()},
         }
-        found = await self._api.runs(where)
-        return next((run for run in found if run.auto_scheduled and run.made_by == schedule), None)
+        runs = await self._api.runs(where)
+        return next((run for run in runs if run.auto_scheduled and run.made_by == schedule), None)
 
     async def _made_for_it(
         self, deployment_id: str, due: datetime, changed: Mapping[str, Any], name: str, key: str

@@ -1,4 +1,4 @@
-"""Knows how to tell a flow that listens what is wanted of it, and to see whether it heard.
+"""Tells a flow that listens what is wanted of it and sees whether it heard.
 
 A directive is a flow run input whose key carries the mark; Prefect keeps one of each key, so it is sent once. A
 flow that listens (`from pilotage.flows import steered`) puts an answer beside it.

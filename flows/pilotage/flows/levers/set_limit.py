@@ -1,4 +1,4 @@
-"""Knows how to change the concurrency limit of a pool, a queue, a deployment, a tag or a global name, and back.
+"""Changes the concurrency limit of a pool, a queue, a deployment, a tag or a global name, and back.
 
 A deployment's limit is changed underneath, as the global limit `deployment:ID`: a change of the deployment
 itself makes Prefect delete its future auto-scheduled runs. No limit is ever 0: waiting tasks would fail.
@@ -37,12 +37,12 @@ class LimitLever:
         """The delivery. The old limit is written down before it is replaced."""
         if not isinstance(action, SetLimit):
             wrong_lever(self.kind, action)
-        found, present = await self._present(action)
+        limit, present = await self._present(action)
         note = await self._records.read("limit", idempotency_key)
         after = {"limit": action.limit}
         if note is not None and (note.get("undone") or present == action.limit):
             return Delivery(effect=Effect.ALREADY, before=note, after=after)
-        if not found:
+        if not limit:
             return refused(_not_there(action))
         if note is None:
             if present == action.limit:

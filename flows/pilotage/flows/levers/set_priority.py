@@ -1,4 +1,4 @@
-"""Knows how to give a queue another rank, and how to restore the ranks of all.
+"""Gives a queue another rank and restores the ranks of all.
 
 Ranks in a pool are unique. A queue that is given a taken rank moves its neighbours down, and they do not move
 back when it leaves; so all ranks are written down first, and all are restored, in their order.

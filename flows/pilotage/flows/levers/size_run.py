@@ -1,4 +1,4 @@
-"""Knows how to give a run another size before it starts.
+"""Gives a run another size before it starts.
 
 Prefect takes job variables for a SCHEDULED run only, so a run that a worker has taken meanwhile is safe from it.
 The old size is kept as a label of the run before it is replaced.

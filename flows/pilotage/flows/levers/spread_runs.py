@@ -1,4 +1,4 @@
-"""Knows the two ways to deal with a crowd of waiting runs: spread them in waves, and catch up after an outage."""
+"""Deals with a backlog of waiting runs in two ways: spreads them in waves, or catches up after an outage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how to deal with the many waiting runs of one deployment: park them and release them in waves, or first
+"""Deals with the many waiting runs of one deployment: parks them and releases them in waves, or first
 cancel those that newer ones have superseded.
 
 Every run is moved or cancelled once, under our mark, by a guarded write of many at once, while the queues that hold
@@ -57,13 +57,13 @@ class _Tally:
     cancelled: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
-    def told(self, found: int) -> dict[str, Any]:
+    def told(self, waiting: int) -> dict[str, Any]:
         return {
             "moved": self.moved,
             "cancelled": self.cancelled,
             "refused": len(self.refused),
             "why": dict(list(self.refused.items())[:_TOLD]),
-            "found": found,
+            "found": waiting,
         }
 
 
@@ -108,11 +108,11 @@ class WaitingRuns:
                 message=message,
             )
         await self._release_left(idempotency_key)
-        told = tally.told(len(todo) + len(ours))
+        totals = tally.told(len(todo) + len(ours))
         await self._records.write(
-            "waves", idempotency_key, {**note, "done": self._api.now().isoformat(), "told": told}
+            "waves", idempotency_key, {**note, "done": self._api.now().isoformat(), "told": totals}
         )
-        return Delivery(effect=Effect.DONE, after=told)
+        return Delivery(effect=Effect.DONE, after=totals)
 
     async def verify(
         self, deployment_id: str, waves: StaggeredRelease, delivery: Delivery, *, idempotency_key: str
@@ -192,9 +192,9 @@ class WaitingRuns:
         return sum(marked(history, step_key(back, run_id)) is not None for run_id, history in histories)
 
     async def _stand_still(self, deployment_id: str) -> None:
-        """Nothing; no run of the deployment was proposed a state for the settling time, or patience is over.
+        """Wait until no run of the deployment was proposed a state for the settling time, or the deadline has passed.
 
-        Whoever had been handed runs before their queue was held has proposed them by then; beside a crowd that takes
+        Whoever had been handed runs before their queue was held has proposed them by then; beside a backlog that takes
         a server a while.
         """
         over = self._api.now() + PATIENCE
@@ -246,7 +246,7 @@ class WaitingRuns:
         idempotency_key: str,
         message: str,
     ) -> None:
-        """Nothing; these runs, of one kind, have one start time, or none: then they are cancelled."""
+        """Give these runs, all of one kind, one start time; None cancels them."""
         waits = AWAITING_RETRY if batch[0].state.name == AWAITING_RETRY else "Scheduled"
         rulings = await self._api.set_states_if(
             [run.id for run in batch],
@@ -268,7 +268,7 @@ class WaitingRuns:
                 tally.moved += 1
 
     async def _release_left(self, idempotency_key: str) -> None:
-        """Nothing; no queue is held any more by an earlier delivery that died when it had dealt with all runs."""
+        """Open every queue held by an earlier delivery that died after it had dealt with all runs."""
         for key, note in (await self._records.of("hold")).items():
             if key == _hold_key(idempotency_key, str(note.get("pool")), str(note.get("queue"))):
                 await self._holds.release(key)
@@ -305,12 +305,12 @@ def batches(
     work: Sequence[tuple[RunView, datetime | None]],
 ) -> list[tuple[datetime | None, list[RunView]]]:
     """The work in writes: runs that get the same state together, at most `BULK`, those that no queue holds alone."""
-    found: list[tuple[datetime | None, list[RunView]]] = []
+    groups: list[tuple[datetime | None, list[RunView]]] = []
     for (start, _, alone), group in groupby(work, key=_together):
         runs = [run for run, _ in group]
         size = 1 if alone else BULK
-        found += [(start, runs[at : at + size]) for at in range(0, len(runs), size)]
-    return found
+        groups += [(start, runs[at : at + size]) for at in range(0, len(runs), size)]
+    return groups
 
 
 def _together(each: tuple[RunView, datetime | None]) -> tuple[datetime | None, bool, bool]:

@@ -1,4 +1,4 @@
-"""Knows how to suspend a running run between two of its tasks and to resume it, for deployments that say it is safe.
+"""Suspends a running run between two of its tasks and resumes it, for deployments that say it is safe.
 
 Prefect sets the state at once and tells the run's process a while later; it ends at the first task that it comes to
 after that, so tasks that begin meanwhile are done.

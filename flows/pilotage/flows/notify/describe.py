@@ -165,7 +165,7 @@ def said_of_it(case: Mapping[str, Any], replaces: str) -> dict[str, Any]:
 
 
 def _values(changes: Any) -> str:
-    return ", ".join(f"{one.get('name')}={one.get('value')!r}" for one in changes or ())
+    return ", ".join(f"{change.get('name')}={change.get('value')!r}" for change in changes or ())
 
 
 def _with_other(changes: Any) -> str:
@@ -191,10 +191,10 @@ def _span(value: Any) -> str:
 
 def span_of(value: Any) -> timedelta | None:
     """Return the duration that an action's JSON writes as ISO 8601, or None when it writes none."""
-    found = _ISO_SPAN.fullmatch(str(value or ""))
-    if found is None:
+    match = _ISO_SPAN.fullmatch(str(value or ""))
+    if match is None:
         return None
-    days, hours, minutes, seconds, part = found.groups(default="0")
+    days, hours, minutes, seconds, part = match.groups(default="0")
     whole = timedelta(days=int(days), hours=int(hours), minutes=int(minutes), seconds=int(seconds))
     return whole + timedelta(microseconds=int(part.ljust(6, "0")[:6]))
 
@@ -211,15 +211,15 @@ def label(step: Mapping[str, Any]) -> str:
 
 def readable(steps: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], int]]:
     """The steps that people want to read, each with how many times it was said in a row."""
-    found: list[tuple[Mapping[str, Any], int]] = []
+    groups: list[tuple[Mapping[str, Any], int]] = []
     for step in steps:
         if step["step"] in QUIET:
             continue
-        if found and (label(step), told(step)) == (label(found[-1][0]), told(found[-1][0])):
-            found[-1] = (found[-1][0], found[-1][1] + 1)
+        if groups and (label(step), told(step)) == (label(groups[-1][0]), told(groups[-1][0])):
+            groups[-1] = (groups[-1][0], groups[-1][1] + 1)
         else:
-            found.append((step, 1))
-    return found
+            groups.append((step, 1))
+    return groups
 
 
 def as_markdown(steps: Sequence[Mapping[str, Any]]) -> str:

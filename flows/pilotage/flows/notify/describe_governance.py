@@ -42,14 +42,14 @@ def governed(step: str, detail: Mapping[str, Any]) -> str | None:
 def _break_glass(step: str, detail: Mapping[str, Any]) -> str:
     grant = detail.get("grant") or {}
     scope = f"{_list(grant.get('kinds'))} on {_list(grant.get('targets'))}"
-    told = f"{grant.get('holder')}, {scope}, until {_time(grant.get('until'))}: {grant.get('reason')}"
+    words = f"{grant.get('holder')}, {scope}, until {_time(grant.get('until'))}: {grant.get('reason')}"
     match step:
         case "glass_broken":
-            return f"BREAK-GLASS by {told}"
+            return f"BREAK-GLASS by {words}"
         case "glass_review":
-            return f"broken glass has run out, look at what was done under it: {told}"
+            return f"broken glass has run out, look at what was done under it: {words}"
         case _:
-            return f"refused to break glass for {told}: {_why(detail)}"
+            return f"refused to break glass for {words}: {_why(detail)}"
 
 
 def _policy(step: str, detail: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Knows how to show people what pilotage does: events and an artifact on the run in Prefect, and a webhook.
+"""Shows people what pilotage does: events and an artifact on the run in Prefect, and a webhook.
 
 Nothing here raises: telling is never worth stopping the loop for. Each call returns what became of it.
 The webhook speaks PagerDuty's Events API v2, which Opsgenie, Grafana OnCall and many others read.

@@ -1,4 +1,4 @@
-"""Knows the routes of Prefect's REST API that levers, facts and announcements rest on.
+"""Offers the routes of Prefect's REST API that levers, target facts and notices use.
 
 The raw routes are used because Prefect's Python client overwrites `transition_id`, which is what makes our
 writes recognisable, and has no guarded write. Nothing here ever sends `force`.
@@ -125,16 +125,16 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         body = {"flow_runs": where, "state": state, "force": False, "limit": BULK}
 
         def each(reply: Any) -> dict[str, Transition]:
-            return {one["flow_run_id"]: Transition.read(one) for one in reply["results"]}
+            return {transition["flow_run_id"]: Transition.read(transition) for transition in reply["results"]}
 
         return await self._read("POST", "/flow_runs/bulk_set_state", each, json=body)
 
     async def set_job_variables(self, run_id: str, variables: Mapping[str, Any]) -> None:
-        """Nothing; the run's job variables are these and no others. Only for a SCHEDULED run."""
+        """Replace the run's job variables. The run must be SCHEDULED."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json={"job_variables": dict(variables)})
 
     async def add_labels(self, run_id: str, labels: Mapping[str, str | int | float | bool]) -> None:
-        """Nothing; the run has these labels besides those it had."""
+        """Add these labels to those the run has."""
         await self._send("PATCH", f"/flow_runs/{run_id}/labels", json=dict(labels))
 
     # -- pools and queues ---------------------------------------------------------------------------------
@@ -149,11 +149,11 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         return tuple(sorted(found, key=lambda queue: queue.priority))
 
     async def set_queue_limit(self, pool: str, queue: str, limit: int | None) -> None:
-        """Nothing; the queue has this limit, or none."""
+        """Set the concurrency limit of the queue; None removes it."""
         await self._send("PATCH", f"/work_pools/{pool}/queues/{queue}", json={"concurrency_limit": limit})
 
     async def set_queue_paused(self, pool: str, queue: str, paused: bool) -> None:
-        """Nothing; the queue hands out no runs, or does again."""
+        """Pause the queue, or resume it."""
         await self._send("PATCH", f"/work_pools/{pool}/queues/{queue}", json={"is_paused": paused})
 
     # -- deployments --------------------------------------------------------------------------------------
@@ -176,18 +176,18 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         return await self._read("GET", f"/flows/{flow_id}", lambda reply: str(reply["name"]))
 
     async def pause_deployment(self, deployment_id: str) -> None:
-        """Nothing; its schedules stop, and Prefect has deleted its future auto-scheduled runs."""
+        """Pause the deployment: its schedules stop and Prefect deletes its future auto-scheduled runs."""
         await self._send("POST", f"/deployments/{deployment_id}/pause_deployment")
 
     async def resume_deployment(self, deployment_id: str) -> None:
-        """Nothing; its schedules run again, and their next runs exist."""
+        """Resume the deployment: its schedules run again and Prefect makes their next runs."""
         await self._send("POST", f"/deployments/{deployment_id}/resume_deployment")
         await self._send("POST", f"/deployments/{deployment_id}/schedule", json={})
 
     # -- what people see ----------------------------------------------------------------------------------
 
     async def emit(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing; Prefect took the events. One that it has already by its id stays one."""
+        """Send events to Prefect. An event whose id it has already is kept once."""
         await self._send("POST", "/events", json=[dict(event) for event in events])
 
     async def event_exists(self, event_id: str, since: datetime) -> bool:
@@ -210,7 +210,7 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
         return await self._read("POST", "/events/filter", lambda reply: bool(reply["events"]), json=body)
 
     async def put_artifact(self, run_id: str, key: str, markdown: str, *, description: str) -> None:
-        """Nothing; the run shows this text under the key. Prefect keeps earlier versions."""
+        """Write an artifact of the run under the key. Prefect keeps earlier versions."""
         body = {
             "key": key,
             "type": "markdown",
@@ -229,28 +229,28 @@ class PrefectApi(SteeringRoutes, HolderRoutes):
 
     async def variables_like(self, part: str) -> dict[str, Any]:
         """The Prefect variables whose names contain this."""
-        found: dict[str, Any] = {}
+        policies: dict[str, Any] = {}
         while True:
             where = {"name": {"like_": f"%{part}%"}}
-            body = {"variables": where, "limit": PAGE, "offset": len(found), "sort": "NAME_ASC"}
+            body = {"variables": where, "limit": PAGE, "offset": len(policies), "sort": "NAME_ASC"}
             page: dict[str, Any] = await self._read(
                 "POST",
                 "/variables/filter",
                 lambda reply: {each["name"]: each["value"] for each in reply},
                 json=body,
             )
-            found.update(page)
+            policies.update(page)
             if len(page) < PAGE:
-                return found
+                return policies
 
     async def set_variable(self, name: str, value: Any) -> None:
-        """Nothing; the variable has this value."""
+        """Set the variable."""
         changed = await self._send("PATCH", f"/variables/name/{name}", json={"value": value}, none_on=(404,))
         if changed is None:
             await self._send("POST", "/variables/", json={"name": name, "value": value, "tags": ["pilotage"]})
 
     async def delete_variable(self, name: str) -> None:
-        """Nothing; there is no such variable."""
+        """Delete the variable; it need not exist."""
         await self._send("DELETE", f"/variables/name/{name}", none_on=(404,))
 
 

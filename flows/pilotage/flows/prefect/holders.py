@@ -1,4 +1,4 @@
-"""Knows the routes that say who holds what in Prefect and when it was last heard; `PrefectApi` has all of them."""
+"""Offers the routes that say who holds what in Prefect and when it was last heard; `PrefectApi` has all of them."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ class HolderRoutes(PrefectHttpClient):
         )
 
     async def release_holder(self, tag: str, task_run_id: str) -> None:
-        """Nothing; this task run holds no slot of the tag's limit. Nobody else's slot is touched."""
+        """Release the slot that this task run holds in the tag's limit; no other slot is touched."""
         await self._send(
             "POST", "/concurrency_limits/decrement", json={"names": [tag], "task_run_id": task_run_id}
         )
 
     async def give_back(self, limit: str, slots: int) -> None:
-        """Nothing; so many slots of the limit are free again, whoever held them."""
+        """Release so many slots of the limit, whoever held them."""
         body = {"names": [limit], "slots": slots}
         await self._send("POST", "/v2/concurrency_limits/decrement", json=body)
 

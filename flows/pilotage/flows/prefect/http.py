@@ -1,4 +1,4 @@
-"""Knows how to ask Prefect's REST API at all: the connection, patience with a busy server, and what an error means.
+"""Sends requests to Prefect's REST API: the connection, retries while the server is busy, and what an error means.
 
 Everything foreign is turned into `OrchestratorError` here and nowhere else.
 """
@@ -95,7 +95,7 @@ class PrefectHttpClient:
         return made
 
     async def close(self) -> None:
-        """Nothing; the connections are closed."""
+        """Close the connections."""
         await self._client.aclose()
 
     @property

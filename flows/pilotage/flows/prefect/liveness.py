@@ -1,4 +1,4 @@
-"""Knows how a dead run is told from a slow one: by two signs that do not hang together, and never by silence alone.
+"""Tells a dead run from a slow one: by two independent signs, never by silence alone.
 
 The first sign is the run's own silence: its process sends a heartbeat from a thread of its own, whatever its flow
 is busy with, so three of them missing is more than slowness. The second is about whatever carried it: its worker is
@@ -58,7 +58,7 @@ class LivenessEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class LivenessJudgement:
     """What the signs amount to."""
 
     by: Liveness
@@ -66,27 +66,31 @@ class Proof:
     why: str
 
 
-def proof_of(signs: LivenessEvidence, now: datetime) -> Proof:
+def judge_liveness(signs: LivenessEvidence, now: datetime) -> LivenessJudgement:
     """What the signs prove, in words."""
     if signs.process == "alive":
-        return Proof(by="", why="its process is alive on this host")
+        return LivenessJudgement(by="", why="its process is alive on this host")
     if signs.heard is None:
-        return Proof(by="", why="it was never heard, so its silence says nothing")
+        return LivenessJudgement(by="", why="it was never heard, so its silence says nothing")
     silent, needed = now - signs.heard, MISSED * signs.every + SLACK
     if silent <= needed:
-        return Proof(by="", why=f"it was heard {_s(silent)} ago; a dead run is silent for {_s(needed)}")
-    told = f"it has been silent for {_s(silent)}"
+        return LivenessJudgement(
+            by="", why=f"it was heard {_s(silent)} ago; a dead run is silent for {_s(needed)}"
+        )
+    reason = f"it has been silent for {_s(silent)}"
     if signs.here and signs.process == "gone":
-        return Proof(by="process", why=f"{told}, and its process is gone from this host")
+        return LivenessJudgement(by="process", why=f"{reason}, and its process is gone from this host")
     match signs.worker:
         case "gone":
-            return Proof(by="worker", why=f"{told}, and so has the worker that took it")
+            return LivenessJudgement(by="worker", why=f"{reason}, and so has the worker that took it")
         case "online":
-            return Proof(
-                by="", why=f"{told}, but its worker is heard: it may be slow, or the worker was restarted"
+            return LivenessJudgement(
+                by="", why=f"{reason}, but its worker is heard: it may be slow, or the worker was restarted"
             )
         case "unknown":
-            return Proof(by="", why=f"{told}, but nothing is known of a worker or a process of it")
+            return LivenessJudgement(
+                by="", why=f"{reason}, but nothing is known of a worker or a process of it"
+            )
 
 
 async def signs_of(
@@ -144,11 +148,11 @@ def process_here(run_id: str, pid: str, *, proc: Path = Path("/proc")) -> Proces
 async def _worker(api: PrefectApi, run: RunView, now: datetime) -> Literal["online", "gone", "unknown"]:
     if not run.worker or not run.pool:
         return "unknown"
-    found = next((each for each in await api.workers(run.pool) if each.name == run.worker), None)
-    if found is None or found.heard is None:
+    worker = next((each for each in await api.workers(run.pool) if each.name == run.worker), None)
+    if worker is None or worker.heard is None:
         return "unknown"
-    silent = now - found.heard
-    return "gone" if not found.online and silent > WORKER_MISSED * found.every + SLACK else "online"
+    silent = now - worker.heard
+    return "gone" if not worker.online and silent > WORKER_MISSED * worker.every + SLACK else "online"
 
 
 def _s(span: timedelta) -> str:

@@ -1,4 +1,4 @@
-"""Knows the shape of Prefect's replies: the few fields that levers and facts rest on, typed and frozen."""
+"""Types the few fields of Prefect's replies that levers and target facts use."""
 
 from __future__ import annotations
 

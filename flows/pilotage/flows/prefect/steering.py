@@ -1,4 +1,4 @@
-"""Knows the further routes by which runs, limits and inputs are steered; `PrefectApi` has all of them."""
+"""Offers the routes that change runs, limits and inputs; `PrefectApi` has all of them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class SteeringRoutes(PrefectHttpClient):
     # -- runs ---------------------------------------------------------------------------------------------
 
     async def set_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        """Nothing; the run has these parameters and no others. Prefect takes any, so check them first."""
+        """Replace the run's parameters. Prefect takes any, so check them first."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json={"parameters": dict(parameters)})
 
     async def patch_run(self, run_id: str, fields: Mapping[str, Any]) -> None:
-        """Nothing; the run has these fields, each replaced as a whole: `name`, `parameters`, `tags`, `job_variables`."""
+        """Replace these fields of the run, each as a whole: `name`, `parameters`, `tags`, `job_variables`."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json=dict(fields))
 
     async def set_empirical_policy(self, run_id: str, policy: Mapping[str, Any]) -> None:
-        """Nothing; the run has this policy. It is replaced as a whole: change a copy of the one that was read."""
+        """Replace the run's retry policy as a whole: change a copy of the one that was read."""
         await self._send("PATCH", f"/flow_runs/{run_id}", json={"empirical_policy": dict(policy)})
 
     async def create_run_of(self, deployment_id: str, body: Mapping[str, Any]) -> RunView:
@@ -54,15 +54,15 @@ class SteeringRoutes(PrefectHttpClient):
 
     async def all_runs(self, where: Mapping[str, Any], *, most: int) -> tuple[RunView, ...]:
         """The runs that Prefect's `FlowRunFilter` finds, page by page, at most `most`; each of them once."""
-        found: dict[str, RunView] = {}
+        runs: dict[str, RunView] = {}
         for offset in range(0, most, _PAGE):
             # by id, so that runs which move while pages are turned are neither lost nor doubled
             body = {"flow_runs": where, "limit": _PAGE, "offset": offset, "sort": "ID_DESC"}
             page = await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
-            found.update({run.id: run for run in page})
+            runs.update({run.id: run for run in page})
             if len(page) < _PAGE:
                 break
-        return tuple(found.values())[:most]
+        return tuple(runs.values())[:most]
 
     # -- task runs ----------------------------------------------------------------------------------------
 
@@ -76,22 +76,22 @@ class SteeringRoutes(PrefectHttpClient):
         return await self._read("POST", "/task_runs/", lambda reply: str(reply["id"]), json=dict(body))
 
     async def end_task_run(self, task_run_id: str, *, message: str) -> None:
-        """Nothing; the task run, one of our own making, is Completed."""
+        """Set the task run, one of our own making, to Completed."""
         body = {"state": {"type": "COMPLETED", "name": "Completed", "message": message}, "force": False}
         await self._send("POST", f"/task_runs/{task_run_id}/set_state", json=body)
 
     # -- pools, queues and limits -------------------------------------------------------------------------
 
     async def set_queue_priority(self, pool: str, queue: str, priority: int) -> None:
-        """Nothing; the queue has this rank. Ranks are unique: the queues after it have moved down."""
+        """Set the rank of the queue. Ranks are unique: the queues after it move down."""
         await self._send("PATCH", f"/work_pools/{pool}/queues/{queue}", json={"priority": priority})
 
     async def set_pool_limit(self, pool: str, limit: int | None) -> None:
-        """Nothing; the pool has this limit, or none."""
+        """Set the concurrency limit of the pool; None removes it."""
         await self._send("PATCH", f"/work_pools/{pool}", json={"concurrency_limit": limit})
 
     async def set_pool_paused(self, pool: str, paused: bool) -> None:
-        """Nothing; the pool hands out no runs, or does again."""
+        """Pause the pool, or resume it."""
         await self._send("PATCH", f"/work_pools/{pool}", json={"is_paused": paused})
 
     async def limit(self, name: str) -> LimitView | None:
@@ -100,7 +100,7 @@ class SteeringRoutes(PrefectHttpClient):
         return None if answer is None else LimitView.read(answer.json())
 
     async def set_limit(self, name: str, limit: int) -> None:
-        """Nothing; the global concurrency limit has this size. Never 0: waiting tasks would fail."""
+        """Set the size of the global concurrency limit. Never 0: waiting tasks would fail."""
         await self._send("PATCH", f"/v2/concurrency_limits/{name}", json={"limit": limit})
 
     # -- inputs -------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class SteeringRoutes(PrefectHttpClient):
         return None if answer is None else answer.json()
 
     async def take_input_back(self, run_id: str, key: str) -> None:
-        """Nothing; there is no input with this key. Only for what pilotage put down itself."""
+        """Delete the input with this key. Only for inputs that pilotage wrote itself."""
         await self._send("DELETE", f"/flow_runs/{run_id}/input/{key}", none_on=(404,))
 
     async def inputs(self, run_id: str, prefix: str) -> tuple[InputView, ...]:

@@ -1,4 +1,4 @@
-"""Knows how to look up, in Prefect and now, the facts about an action's target that policy rests on."""
+"""Looks up, in Prefect and now, the facts about an action's target that policy rests on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pilotage.flows.prefect.api import PAGE, PrefectApi
-from pilotage.flows.prefect.liveness import process_here, proof_of, signs_of
+from pilotage.flows.prefect.liveness import judge_liveness, process_here, signs_of
 from pilotage.flows.prefect.models import DeploymentView, PoolView, RunView
 from pilotage.planner.actions.types import (
     Action,
@@ -87,7 +87,7 @@ class PrefectFacts:
     async def _liveness(self, run: RunView, tags: Sequence[str], now: datetime) -> Liveness:
         if run.state.type is not StateType.RUNNING:
             return ""
-        return proof_of(await signs_of(self._api(), run, tags, process_here, now), now).by
+        return judge_liveness(await signs_of(self._api(), run, tags, process_here, now), now).by
 
     async def _deployment(self, action: Action, deployment_id: str) -> TargetFacts:
         deployment = await self._api().deployment(deployment_id)
@@ -165,13 +165,13 @@ def labelled(of_deployment: Iterable[str], of_run: Iterable[str]) -> dict[str, A
 
 def strictest(each: Sequence[Iterable[str]]) -> dict[str, Any]:
     """What the tags of several deployments say together; with none, everything is as strict as can be."""
-    told = [labelled(tags, ()) for tags in each]
-    environments, teams = {one["env"] for one in told}, {one["team"] for one in told}
+    labels = [labelled(tags, ()) for tags in each]
+    environments, teams = {label["env"] for label in labels}, {label["team"] for label in labels}
     return {
         "env": environments.pop() if len(environments) == 1 else PRODUCTION,
-        "tier": min((one["tier"] for one in told), default=_UNLABELLED_TIER),
+        "tier": min((label["tier"] for label in labels), default=_UNLABELLED_TIER),
         "team": teams.pop() if len(teams) == 1 else "",
-        "tags": frozenset(tag for one in told for tag in one["tags"]),
+        "tags": frozenset(tag for label in labels for tag in label["tags"]),
     }
 
 

@@ -33,7 +33,7 @@ from pilotage.planner.detect.failures import diagnose_run, incident_id
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
-from pilotage.planner.remediation import Circumstances, Situation
+from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of
 from pilotage.policies.ledger.sql_ledger import SqlLedger
@@ -73,7 +73,7 @@ def backtest(
     """
     failures = failures_then(store, since)
     proposed = ledger.known_incidents()
-    deployments = {one.deployment_id: one for one in fleet.deployments(store)}
+    deployments = {deployment.deployment_id: deployment for deployment in fleet.deployments(store)}
     counterfactual: list[Counterfactual] = []
     counts = dict.fromkeys(("proposed_then", "undiagnosed", "unplanned"), 0)
     for episode in failures:
@@ -94,16 +94,16 @@ def backtest(
         wanted = list(_counterfactual_of_queues(situation, deployments, failed))
         counts["unplanned"] += not wanted
         counterfactual += wanted
-    counterfactual.sort(key=lambda one: one.filed.filed_at)
-    told = compared(current, candidate, counterfactual, ledger.admitted(since - DAY))
-    classes = Counter(one.finding.failure_class for one in standing)
+    counterfactual.sort(key=lambda case: case.filed.filed_at)
+    comparison = compared(current, candidate, counterfactual, ledger.admitted(since - DAY))
+    classes = Counter(case.finding.failure_class for case in standing)
     return {
         "failures": len(failures),
-        "standing": {one.value: classes[one] for one in CLASSES},
+        "standing": {failure_class.value: classes[failure_class] for failure_class in CLASSES},
         **counts,
         "current": current.hash,
-        **told,
-        "assumed": [*told["assumed"], *ASSUMED],
+        **comparison,
+        "assumed": [*comparison["assumed"], *ASSUMED],
     }
 
 
@@ -112,16 +112,16 @@ def _situation(
     episode: HistoricalFailure,
     deployments: Mapping[str, DeploymentFact],
     parameters: PlaybookParameters,
-) -> Situation:
+) -> IncidentContext:
     run, at = episode.run, episode.at
     deployment = deployments.get(run.deployment_id or "")
     before = ended_then(store, run.deployment_id, at, ENDED_RUNS_READ) if run.deployment_id else []
-    ended = [run, *(one for one in before if one.run_id != run.run_id)]
-    return Situation(
+    ended = [run, *(earlier for earlier in before if earlier.run_id != run.run_id)]
+    return IncidentContext(
         finding=diagnose_run(run, logs_then(store, episode, parameters.logs_read), at),
         run=run,
         forecast=forecast_then(store, episode),
-        around=Circumstances(
+        around=Background(
             failures_in_row=failures_in_row(ended),
             same_fault_in_row=same_fault_in_row(run, ended, at, parameters),
             memory_mb=memory_of(job_variables_of(run, deployment)),
@@ -134,7 +134,7 @@ def _situation(
 
 
 def _counterfactual(
-    situation: Situation, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
+    situation: IncidentContext, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
 ) -> Iterator[Counterfactual]:
     for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
         filed = FiledProposal(
@@ -145,17 +145,17 @@ def _counterfactual(
             filed_at=episode.at,
         )
         # what came of a plain attempt tells nothing of one with more memory, or of a word to the owner
-        again = isinstance(proposal.action, RetryRun)
+        retried = isinstance(proposal.action, RetryRun)
         yield Counterfactual(
             filed=filed,
             target=facts_then(proposal.action, episode, deployments),
-            helped=_helped(episode) if again else None,
-            waited=_waited(proposal.action, episode) if again else None,
+            helped=_helped(episode) if retried else None,
+            waited=_waited(proposal.action, episode) if retried else None,
         )
 
 
 def _counterfactual_of_queues(
-    situation: Situation, deployments: Mapping[str, DeploymentFact], failed: Mapping[str, RunFact]
+    situation: IncidentContext, deployments: Mapping[str, DeploymentFact], failed: Mapping[str, RunFact]
 ) -> Iterator[Counterfactual]:
     for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
         yield Counterfactual(
@@ -186,15 +186,19 @@ def facts_then(
 
 def queue_facts_of(
     action: Action,
-    situation: Situation,
+    situation: IncidentContext,
     deployments: Mapping[str, DeploymentFact],
     failed: Mapping[str, RunFact],
 ) -> TargetFacts | None:
-    """The same for a queue, by the deployments that use it today, a deployment with a crowd, a run that failed."""
+    """The same for a queue, by the deployments that use it today, a deployment with a backlog, a run that failed."""
     if place := queue_of(action):
         pool, queue = place
-        users = [one.tags for one in deployments.values() if one.pool == pool and queue in ("", one.queue)]
-        paused = any(one.paused for one in situation.around.queues if (one.pool, one.queue) == place)
+        users = [
+            deployment.tags
+            for deployment in deployments.values()
+            if deployment.pool == pool and queue in ("", deployment.queue)
+        ]
+        paused = any(state.paused for state in situation.around.queues if (state.pool, state.queue) == place)
         return TargetFacts(target=target_of(action), read_at=situation.now, paused=paused, **strictest(users))
     if run := failed.get(run_of(action)):
         return _facts_of_run(action, run, situation.now, deployments)

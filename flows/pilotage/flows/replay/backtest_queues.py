@@ -16,7 +16,7 @@ from pilotage.planner.detect.queue_faults import unhealthy_queues
 from pilotage.planner.detect.starvation import starved_queues
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Circumstances, Situation
+from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries.history import HistoricalFailure
@@ -45,17 +45,17 @@ def queue_detections(
     deployments: Mapping[str, DeploymentFact],
     since: datetime,
     parameters: PlaybookParameters,
-) -> list[Situation]:
-    """One situation for each trouble of a queue or a crowd since a moment, oldest first."""
-    found = [
+) -> list[IncidentContext]:
+    """One situation for each trouble of a queue or a backlog since a moment, oldest first."""
+    situations = [
         *_starved(store, since, parameters),
         *_unhealthy(store, failures, since, parameters),
         *_backlogs(store, deployments, since, parameters),
     ]
-    return sorted(found, key=lambda s: (s.now, s.finding.subject))
+    return sorted(situations, key=lambda s: (s.now, s.finding.subject))
 
 
-def asked_then(store: Store, situation: Situation) -> bool:
+def asked_then(store: Store, situation: IncidentContext) -> bool:
     """Whether something was proposed about the same standing trouble around then."""
     finding, near = situation.finding, situation.parameters.ask_again_after
     return bool(finding.fingerprint) and any(
@@ -66,19 +66,19 @@ def asked_then(store: Store, situation: Situation) -> bool:
     )
 
 
-def _starved(store: Store, since: datetime, parameters: PlaybookParameters) -> Iterator[Situation]:
+def _starved(store: Store, since: datetime, parameters: PlaybookParameters) -> Iterator[IncidentContext]:
     known: set[str] = set()
     for at, queues in pools_then(store, since, parameters.starved_after):
         for finding in starved_queues(queues, at, parameters):
             if finding.incident_id not in known:
                 known.add(finding.incident_id)
-                yield _situation(finding, Circumstances(queues=tuple(queues)), at, parameters)
+                yield _situation(finding, Background(queues=tuple(queues)), at, parameters)
 
 
 def _unhealthy(
     store: Store, failures: Sequence[HistoricalFailure], since: datetime, parameters: PlaybookParameters
-) -> Iterator[Situation]:
-    ended = [*(one.run for one in failures), *completed_then(store, since)]
+) -> Iterator[IncidentContext]:
+    ended = [*(failure.run for failure in failures), *completed_then(store, since)]
     of_queue: dict[tuple[str, str], list[tuple[datetime, RunFact]]] = {}
     for run in ended:
         if run.pool and run.queue and run.ended is not None:
@@ -94,7 +94,7 @@ def _unhealthy(
             begin = at - parameters.unhealthy_window
             while window[0].ended is None or window[0].ended <= begin:
                 window.popleft()
-            recent = list({one.run_id: one for one in reversed(window)}.values())
+            recent = list({run.run_id: run for run in reversed(window)}.values())
             if completed > begin or at - asked <= parameters.ask_again_after:
                 continue
             if len(recent) < parameters.unhealthy_runs:
@@ -102,7 +102,7 @@ def _unhealthy(
             queue = queue_then(store, *place, at)
             for finding in unhealthy_queues({place: recent}, [queue] if queue else [], at, parameters):
                 asked = at
-                yield _situation(finding, Circumstances(witness=recent[0].run_id), at, parameters)
+                yield _situation(finding, Background(witness=recent[0].run_id), at, parameters)
 
 
 def _backlogs(
@@ -110,7 +110,7 @@ def _backlogs(
     deployments: Mapping[str, DeploymentFact],
     since: datetime,
     parameters: PlaybookParameters,
-) -> Iterator[Situation]:
+) -> Iterator[IncidentContext]:
     waits = waits_then(store, since)
     asked: dict[str, datetime] = {}
     for at, backlogs, resumed in _moments(store, waits, since, parameters):
@@ -122,7 +122,7 @@ def _backlogs(
             asked[finding.subject] = at
             deployment_id = finding.subject.removeprefix("deployment:")
             backlog = backlog_of(backlogs[deployment_id], deployments.get(deployment_id))
-            yield _situation(finding, Circumstances(backlog=backlog), at, parameters)
+            yield _situation(finding, Background(backlog=backlog), at, parameters)
 
 
 Moment = tuple[datetime, Mapping[str, Sequence[RunFact]], Mapping[str, datetime]]
@@ -132,11 +132,11 @@ Moment = tuple[datetime, Mapping[str, Sequence[RunFact]], Mapping[str, datetime]
 def _moments(
     store: Store, waits: Mapping[str, Sequence[QueueWait]], since: datetime, parameters: PlaybookParameters
 ) -> list[Moment]:
-    """When a pool began again, and when a crowd became one that hides others; oldest first."""
+    """When a pool began again, and when a backlog became one that hides others; oldest first."""
     moments: list[Moment] = []
     for pool, at in begun_again(store, since, parameters.outage):
         for deployment_id, each in waits.items():
-            backlog = [_waiting(one) for one in each if one.run.pool == pool and one.at(at)]
+            backlog = [_waiting(wait) for wait in each if wait.run.pool == pool and wait.at(at)]
             if len(backlog) >= parameters.backlog_runs:
                 moments.append((at, {deployment_id: backlog}, {deployment_id: at}))
     for deployment_id, each in waits.items():
@@ -145,7 +145,9 @@ def _moments(
         for at in _passed(each, parameters.blocked_runs):
             if at > since:
                 backlog = [
-                    _waiting(one) for one in each if one.due <= at and (one.taken is None or one.taken > at)
+                    _waiting(wait)
+                    for wait in each
+                    if wait.due <= at and (wait.taken is None or wait.taken > at)
                 ]
                 moments.append((at, {deployment_id: backlog}, {}))
     return sorted(moments, key=lambda moment: moment[0])
@@ -154,7 +156,7 @@ def _moments(
 def _passed(waits: Sequence[QueueWait], most: int) -> Iterator[datetime]:
     """Every moment at which more runs than that began to wait together."""
     steps = sorted(
-        [(one.due, 1) for one in waits] + [(one.taken, -1) for one in waits if one.taken is not None]
+        [(wait.due, 1) for wait in waits] + [(wait.taken, -1) for wait in waits if wait.taken is not None]
     )
     together = 0
     for at, step in steps:
@@ -176,9 +178,11 @@ def _waiting(wait: QueueWait) -> RunFact:
 
 
 def _situation(
-    finding: Finding, around: Circumstances, at: datetime, parameters: PlaybookParameters
-) -> Situation:
-    return Situation(finding=finding, run=None, forecast=None, around=around, now=at, parameters=parameters)
+    finding: Finding, around: Background, at: datetime, parameters: PlaybookParameters
+) -> IncidentContext:
+    return IncidentContext(
+        finding=finding, run=None, forecast=None, around=around, now=at, parameters=parameters
+    )
 
 
 CLASSES = (FailureClass.STARVED, FailureClass.UNHEALTHY, FailureClass.BACKLOG, FailureClass.BLOCKED)

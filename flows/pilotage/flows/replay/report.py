@@ -27,12 +27,12 @@ def replay_report(
     Raises ConfigError when there is no ledger.
     """
     with reading_ledger(paths) as ledger:
-        told = replayed_rows(candidate, ledger.stored_decisions(since)).as_json()
+        report = replayed_rows(candidate, ledger.stored_decisions(since)).as_json()
         current = bundle_in_force(ledger, settings)
         try:
             store = connect(paths.root)
         except StoreError as exc:
-            return {**told, "playbooks": {"unknown": str(exc)}}
+            return {**report, "playbooks": {"unknown": str(exc)}}
         try:
             playbooks = backtest(
                 store,
@@ -44,7 +44,7 @@ def replay_report(
             )
         finally:
             store.close()
-        return {**told, "playbooks": playbooks}
+        return {**report, "playbooks": playbooks}
 
 
 def published_here(paths: StatePaths) -> tuple[Mapping[str, str] | None, Path]:

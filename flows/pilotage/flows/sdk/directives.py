@@ -1,4 +1,4 @@
-"""Knows how a flow listens to directives between its tasks, and that a flow never fails of it.
+"""Lets a flow listen to directives between its tasks; a flow never fails because of it.
 
     from pilotage.flows import steered
 
@@ -10,7 +10,7 @@
                     break
                 load_one(part)
 
-Outside Prefect, without a server, or with nobody aboard, nothing is heard and nothing is waited for. Imports
+Outside Prefect, without a server, or where pilotage is not running, nothing is heard and nothing is waited for. Imports
 nothing heavy: the flow has Prefect already, and asks it over HTTP with a short patience.
 """
 
@@ -82,7 +82,7 @@ class Steering:
             self._next = time.monotonic() + _DEAF_FOR
             return ()
         self._ask = ask
-        found: list[str] = []
+        names: list[str] = []
         rows = ask(
             "POST", "/input/filter", {"prefix": f"{SAID}-", "limit": 50, "exclude_keys": sorted(self._known)}
         )
@@ -98,9 +98,9 @@ class Steering:
                 "sender": "flow",
             }
             ask("POST", "/input", answer)
-            found.append(directive)
+            names.append(directive)
             self.latest = directive
-        return tuple(found)
+        return tuple(names)
 
 
 def steered(*, every: timedelta = timedelta(seconds=1)) -> Steering:

@@ -1,4 +1,4 @@
-"""Knows how a task takes a value in the place of what it cannot compute, when a person has approved one.
+"""Lets a task take a value in place of what it cannot compute, when a person has approved one.
 
     from pilotage.flows import overridable
 
@@ -43,15 +43,15 @@ def overridable(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
             @functools.wraps(function)
             async def awaited(*given: P.args, **named: P.kwargs) -> Any:
-                found = await asyncio.to_thread(put_down, name)
-                return found[0] if found else await cast("Any", function)(*given, **named)
+                value = await asyncio.to_thread(put_down, name)
+                return value[0] if value else await cast("Any", function)(*given, **named)
 
             return cast("Callable[P, R]", awaited)
 
         @functools.wraps(function)
         def called(*given: P.args, **named: P.kwargs) -> R:
-            found = put_down(name)
-            return cast("R", found[0]) if found else function(*given, **named)
+            value = put_down(name)
+            return cast("R", value[0]) if value else function(*given, **named)
 
         return called
 

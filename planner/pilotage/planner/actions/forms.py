@@ -99,8 +99,8 @@ def _arguments(kind: str) -> tuple[str, ...]:
 def signature(kind: str) -> str:
     """The kind with its target and arguments in one short line; `?` behind what may be left out."""
     fields = MODELS[kind].model_fields
-    told = ", ".join(name if fields[name].is_required() else f"{name}?" for name in _arguments(kind))
-    return f"{kind}({aim_of(kind).name.lower()}{'; ' if told else ''}{told})"
+    names = ", ".join(name if fields[name].is_required() else f"{name}?" for name in _arguments(kind))
+    return f"{kind}({aim_of(kind).name.lower()}{'; ' if names else ''}{names})"
 
 
 def in_full(kind: str) -> dict[str, Any]:
@@ -135,13 +135,13 @@ def _shape(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]
     if schema.get("type") == "array":
         return dict(_GIVEN_BY_NAME)
     named = schema.get("$ref", "").rpartition("/")[2]
-    found = defs.get(named, {}) if named else {}
-    told = {key: value for part in (found, schema) for key, value in part.items() if key in _TOLD}
+    referenced = defs.get(named, {}) if named else {}
+    kept = {key: value for part in (referenced, schema) for key, value in part.items() if key in _TOLD}
     if "anyOf" in schema:
-        told["type"] = [option["type"] for option in schema["anyOf"] if "type" in option]
-    if told.get("format") == "duration":
-        told["example"] = "PT30M"
-    return told
+        kept["type"] = [option["type"] for option in schema["anyOf"] if "type" in option]
+    if kept.get("format") == "duration":
+        kept["example"] = "PT30M"
+    return kept
 
 
 # -- from words to fields
@@ -192,8 +192,8 @@ def _typed(schema: Mapping[str, Any], name: str, value: Any, now: datetime) -> A
 
 
 def _span(words: str) -> timedelta | None:
-    found = _SPAN.fullmatch(words.strip())
-    return timedelta(**{_UNITS[found[2].lower()]: int(found[1])}) if found else None
+    match = _SPAN.fullmatch(words.strip())
+    return timedelta(**{_UNITS[match[2].lower()]: int(match[1])}) if match else None
 
 
 # -- whose words they are
@@ -219,8 +219,8 @@ def literals(kind: str, arguments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
-    found = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-    return [(one.get("name", ""), one.get("value")) for one in found if isinstance(one, Mapping)]
+    items = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    return [(item.get("name", ""), item.get("value")) for item in items if isinstance(item, Mapping)]
 
 
 def _spelt(value: Any) -> str:

@@ -24,7 +24,7 @@ class NotThere(Exception):  # control flow between these functions; callers get 
     """What was named is not known, in words."""
 
 
-def settled(store: Store, kind: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def resolve_targets(store: Store, kind: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The fields with every name made the id and every reference the value that it stands for, and why not if not.
 
     Raises StoreError when the store cannot be read.
@@ -68,17 +68,17 @@ def _settled(store: Store, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _deployment(store: Store, named: str) -> str:
     known = fleet.deployments(store)
-    found = [
+    matches = [
         d for d in known if named.lower() == d.deployment_id or named in (d.name, f"{d.flow_name}/{d.name}")
     ]
-    if len(found) != 1:
+    if len(matches) != 1:
         how = (
             "several deployments have this name; give the id"
-            if found
+            if matches
             else "no deployment has this id or name"
         )
         raise NotThere(f"{quoted(named, 80)}: {how}")
-    return found[0].deployment_id
+    return matches[0].deployment_id
 
 
 def _known_queue(store: Store, pool: str, queue: str) -> None:
@@ -91,21 +91,24 @@ def _known_queue(store: Store, pool: str, queue: str) -> None:
 
 def _values(store: Store, run: RunFact, field: str, given: Any) -> Any:
     """The pairs with each reference to an earlier run replaced by what that run had."""
-    if not isinstance(given, list) or not all(isinstance(one, Mapping) for one in given):
+    if not isinstance(given, list) or not all(isinstance(change, Mapping) for change in given):
         return given  # the action itself says what is wrong with it
     if field == "changes":
         known = _parameters(store, run)
-        if strange := [str(one.get("name")) for one in given if one.get("name") not in known]:
+        if strange := [str(change.get("name")) for change in given if change.get("name") not in known]:
             has = ", ".join(sorted(known)) or "none"
             raise NotThere(
                 f"no run of this deployment has a parameter {quoted(strange[0], 60)!r}; known are {quoted(has, 300)}"
             )
-    return [{**one, "value": _value(store, run, str(one.get("name")), one.get("value"))} for one in given]
+    return [
+        {**change, "value": _value(store, run, str(change.get("name")), change.get("value"))}
+        for change in given
+    ]
 
 
 def _parameters(store: Store, run: RunFact) -> set[str]:
     like = fleet.last_ended(store, run.deployment_id, LOOKED_AT) if run.deployment_id else []
-    return {name for one in (run, *like) for name in one.parameters}
+    return {name for known_run in (run, *like) for name in known_run.parameters}
 
 
 def _value(store: Store, run: RunFact, name: str, value: Any) -> Any:

@@ -84,9 +84,9 @@ class RetryRun(_Action):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_said(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_not_said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # a retry that changes nothing reads, and is digested, as it was before there were changes
-        said: dict[str, Any] = told(self)
+        said: dict[str, Any] = serialize(self)
         if not self.changes:
             del said["changes"]
         return said
@@ -165,7 +165,7 @@ class ParameterValue(BaseModel):
 
 
 def _once(given: tuple[ParameterValue, ...]) -> None:
-    names = [one.name for one in given]
+    names = [change.name for change in given]
     if len(set(names)) != len(names):
         raise ValueError(f"a name is given twice: {sorted(names)}")
 

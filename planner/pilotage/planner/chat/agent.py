@@ -232,13 +232,13 @@ class ChatAgent:
         self, text: str, why: str, spent: Mapping[str, Any] | None = None
     ) -> AsyncIterator[ChatPart]:
         try:
-            found = await asyncio.to_thread(answer_by_rules, text, self._toolbox)
+            answer = await asyncio.to_thread(answer_by_rules, text, self._toolbox)
         except AdapterError as error:
             yield ChatPart(kind="error", text=str(error))
             words = f"{why} The records cannot be read now: {error}"
             yield final_part(words, (), by="rules", gaps=["the records could not be read"], usage=spent)
             return
-        for part in told(found, why, spent):
+        for part in told(answer, why, spent):
             yield part
 
 

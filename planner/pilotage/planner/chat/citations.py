@@ -56,7 +56,7 @@ class NotingStore:
         return self.store.ad_hoc(sql)
 
     def close(self) -> None:
-        """Nothing: whoever opened the store closes it."""
+        """Leave the store open: its opener closes it."""
 
 
 def in_full(sql: str, parameters: Sequence[Any]) -> str:

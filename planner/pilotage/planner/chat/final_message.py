@@ -16,7 +16,7 @@ MOST_GAPS = 20
 
 def final_part(
     text: str,
-    found: Sequence[LookedUp],
+    looked_up: Sequence[LookedUp],
     *,
     by: Literal["model", "rules", "memory"],
     asked: str = "",
@@ -24,15 +24,15 @@ def final_part(
     usage: Mapping[str, Any] | None = None,
 ) -> ChatPart:
     """The `final` of an answer. A model's words are held against what was looked up; rules quote it only."""
-    evidence = {one.citation["key"]: one.result for one in found}
+    evidence = {lookup.citation["key"]: lookup.result for lookup in looked_up}
     judged = checked(text, evidence, asked) if by == "model" else _quoted(text, evidence)
-    open_ends = [*gaps, *(gap for one in found for gap in _gaps_of(one)), *judged.gaps]
+    open_ends = [*gaps, *(gap for lookup in looked_up for gap in _gaps_of(lookup)), *judged.gaps]
     return ChatPart(
         kind="final",
         text=text,
         by=by,
         detail={
-            "citations": list({one.citation["key"]: one.citation for one in found}.values()),
+            "citations": list({lookup.citation["key"]: lookup.citation for lookup in looked_up}.values()),
             "claims": [
                 {"text": claim.text, "keys": list(claim.keys), "opinion": claim.opinion}
                 for claim in judged.claims
@@ -40,7 +40,11 @@ def final_part(
             "opinion": judged.opinion,
             "gaps": list(dict.fromkeys(open_ends))[:MOST_GAPS],
             "forecasts": list(
-                {one["run_id"]: one for result in evidence.values() for one in _forecasts(result)}.values()
+                {
+                    forecast["run_id"]: forecast
+                    for result in evidence.values()
+                    for forecast in _forecasts(result)
+                }.values()
             ),
             "answered_by": by,
             "usage": dict(usage or {}),
@@ -54,8 +58,8 @@ def _quoted(text: str, evidence: Mapping[str, Any]) -> Checked:
     return Checked(claims=tuple(Claim(text=line, keys=tuple(evidence)) for line in lines), gaps=())
 
 
-def _gaps_of(found: LookedUp) -> Iterable[str]:
-    result, tool = found.result, found.citation["tool"]
+def _gaps_of(lookup: LookedUp) -> Iterable[str]:
+    result, tool = lookup.result, lookup.citation["tool"]
     yield from (str(gap) for gap in result.get("gaps", ()))
     if "error" in result:
         yield f"{tool}: {result['error']}"

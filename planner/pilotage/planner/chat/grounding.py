@@ -71,12 +71,12 @@ def checked(answer: str, evidence: Mapping[str, Mapping[str, Any]], asked: str =
         gaps += [
             f"the answer cites {key}, which is no look-up of this turn" for key in cited if key not in texts
         ]
-        ids = [found.lower() for found in _ID.findall(sentence)]
-        named = [key for key, text in texts.items() if any(one in text for one in ids)]
+        ids = [match.lower() for match in _ID.findall(sentence)]
+        named = [key for key, text in texts.items() if any(name in text for name in ids)]
         gaps += [
-            f"the answer names {one}, which nothing that was looked up mentions"
-            for one in ids
-            if one not in asked.lower() and not any(one in text for text in texts.values())
+            f"the answer names {name}, which nothing that was looked up mentions"
+            for name in ids
+            if name not in asked.lower() and not any(name in text for text in texts.values())
         ]
         chances = [
             c for c in _CHANCE.findall(sentence) if not any(_tells(text, float(c)) for text in texts.values())
@@ -121,15 +121,15 @@ def _counts(results: Iterable[Mapping[str, Any]], asked: str) -> Callable[[int],
                 said |= {int(n) for n in _NUMBER.findall(str(other))}
     if len(said) > MOST_NUMBERS:
         return lambda n: True
-    return lambda n: n <= longest or n in said or any(n - one in said for one in said)
+    return lambda n: n <= longest or n in said or any(n - number in said for number in said)
 
 
 def _sentences(answer: str) -> Sequence[str]:
     """The sentences; keys that follow a full stop belong to the sentence before it."""
     pieces, start = [], 0
-    for found in _SENTENCE.finditer(answer):
-        pieces.append(answer[start : found.end()])
-        start = found.end()
+    for match in _SENTENCE.finditer(answer):
+        pieces.append(answer[start : match.end()])
+        start = match.end()
     return [piece.strip() for piece in (*pieces, answer[start:]) if piece.strip()]
 
 

@@ -22,5 +22,5 @@ _ORDERS = re.compile(
 
 def injection_phrase_in(text: str) -> str:
     """The words that read like an order to a model, at most 80 characters, or an empty string."""
-    found = _ORDERS.search(text)
-    return " ".join(found.group(0).split())[:80] if found else ""
+    match = _ORDERS.search(text)
+    return " ".join(match.group(0).split())[:80] if match else ""

@@ -102,21 +102,21 @@ class LookUps:
 
     def kpis(self, days: int = 7) -> dict[str, Any]:
         """How well it went lately: success rate, proposals, remediations that held, time to recovery in seconds."""
-        found = run_queries.kpis(self.store, self.clock() - timedelta(days=max(1, min(days, 3650))))
-        p50, p95 = found.recovery_p50, found.recovery_p95
+        measures = run_queries.kpis(self.store, self.clock() - timedelta(days=max(1, min(days, 3650))))
+        p50, p95 = measures.recovery_p50, measures.recovery_p95
         return {
             "days": days,
-            "ended": found.ended,
-            "success_rate": None if found.success_rate is None else round(found.success_rate, 4),
-            "proposed": found.proposed,
-            "injected": found.injected,
-            "verified": found.verified,
-            "recovered": found.recovered,
+            "ended": measures.ended,
+            "success_rate": None if measures.success_rate is None else round(measures.success_rate, 4),
+            "proposed": measures.proposed,
+            "injected": measures.injected,
+            "verified": measures.verified,
+            "recovered": measures.recovered,
             "recovery_seconds": {
                 "p50": p50.total_seconds() if p50 else None,
                 "p95": p95.total_seconds() if p95 else None,
             },
-            "gaps": [] if found.ended else ["no run ended in this time"],
+            "gaps": [] if measures.ended else ["no run ended in this time"],
         }
 
     # -- runs
@@ -136,19 +136,19 @@ class LookUps:
             ["updated > ?"],
             [self.clock() - timedelta(hours=max(1, min(hours, 24 * 400)))],
         )
-        found: list[Any] = list(parameters)
+        values: list[Any] = list(parameters)
         for word in words.split()[:8]:
             conditions.append(
                 "contains(lower(concat_ws(' ', name, flow_name, deployment_name, pool, queue, tags)), lower(?))"
             )
-            found.append(word)
+            values.append(word)
         if state:
             conditions.append("state_type = upper(?)")
-            found.append(state)
+            values.append(state)
         rows = self.store.rows(
             "SELECT run_id, name, flow_name, deployment_name, state_type, state_name, expected_start, started, ended "  # noqa: S608
             f"FROM runs WHERE {' AND '.join(conditions)} ORDER BY updated DESC LIMIT ?",
-            [*found, SHOWN + 1],
+            [*values, SHOWN + 1],
         )
         return {
             "runs": [_plain(row) for row in rows[:SHOWN]],
@@ -170,7 +170,7 @@ class LookUps:
         if run is None:
             return unknown_run(run_id)
         steps = run_queries.decisions_about(self.store, run_id)
-        told = [
+        story = [
             {
                 "at": step.at.isoformat(),
                 "proposal_id": step.proposal_id,
@@ -188,7 +188,7 @@ class LookUps:
             "queue": f"{said(run.pool or '', 60)}/{said(run.queue or '', 60)}",
             "expected_start": run.expected_start.isoformat() if run.expected_start else None,
             "started": run.started.isoformat() if run.started else None,
-            "decisions": told,
+            "decisions": story,
         }
         no_logs = not run_queries.logs_of(self.store, run_id, 1)
         return shown | {"gaps": ["no log line of this run is kept"] if no_logs else []}
@@ -206,15 +206,15 @@ class LookUps:
             "run_id": said(run_id, 60),
             "templates": [
                 {
-                    "template": said(one.text),
-                    "level": one.level,
-                    "times": one.count,
-                    "first_log_id": one.first_log_id,
-                    "last_log_id": one.last_log_id,
-                    "last_at": one.last_at.isoformat(),
-                    "example": said(one.example),
+                    "template": said(template.text),
+                    "level": template.level,
+                    "times": template.count,
+                    "first_log_id": template.first_log_id,
+                    "last_log_id": template.last_log_id,
+                    "last_at": template.last_at.isoformat(),
+                    "example": said(template.example),
                 }
-                for one in templates[-SHOWN:]
+                for template in templates[-SHOWN:]
             ],
             "gaps": gaps,
         }
@@ -223,10 +223,10 @@ class LookUps:
 
     def forecast_of(self, run_id: str) -> dict[str, Any]:
         """The chance that a run's next attempt fails, with the reasons."""
-        made = self.forecaster.forecast([run_id]) if self.forecaster else ()
-        if not made:
+        forecasts = self.forecaster.forecast([run_id]) if self.forecaster else ()
+        if not forecasts:
             return {"error": "there is no forecast for this run", "run_id": said(run_id, 60)}
-        first = made[0]
+        first = forecasts[0]
         return {
             "run_id": first.run_id,
             "p_fail": round(float(first.p_fail), 3),
@@ -241,12 +241,14 @@ class LookUps:
         soon = run_queries.upcoming_runs(self.store, now, timedelta(hours=max(1, min(hours, 24 * 30))))
         if self.forecaster is None:
             return {"error": "there is no forecaster"}
-        made = (
-            {one.run_id: one for one in self.forecaster.forecast([run.run_id for run in soon])}
+        forecasts = (
+            {forecast.run_id: forecast for forecast in self.forecaster.forecast([run.run_id for run in soon])}
             if soon
             else {}
         )
-        ranked = sorted((run for run in soon if run.run_id in made), key=lambda r: -made[r.run_id].p_fail)
+        ranked = sorted(
+            (run for run in soon if run.run_id in forecasts), key=lambda r: -forecasts[r.run_id].p_fail
+        )
         return {
             "runs": [
                 {
@@ -254,10 +256,10 @@ class LookUps:
                     "name": said(run.name, 80),
                     "flow": said(run.flow_name, 80),
                     "start": run.next_start.isoformat() if run.next_start else None,
-                    "p_fail": round(float(made[run.run_id].p_fail), 3),
-                    "model": made[run.run_id].model,
-                    "trained_on": made[run.run_id].trained_on,
-                    "reasons": [said(reason) for reason in made[run.run_id].reasons],
+                    "p_fail": round(float(forecasts[run.run_id].p_fail), 3),
+                    "model": forecasts[run.run_id].model,
+                    "trained_on": forecasts[run.run_id].trained_on,
+                    "reasons": [said(reason) for reason in forecasts[run.run_id].reasons],
                 }
                 for run in ranked[:SHOWN]
             ],
@@ -293,11 +295,11 @@ class LookUps:
             "failure_class": finding.failure_class.value,
             "similar": [
                 {
-                    "incident_id": one.incident_id,
-                    "run_id": one.run_id,
-                    "at": one.at.isoformat(),
-                    "failure_class": said(one.failure_class, 40),
-                    "likeness": one.likeness,
+                    "incident_id": incident.incident_id,
+                    "run_id": incident.run_id,
+                    "at": incident.at.isoformat(),
+                    "failure_class": said(incident.failure_class, 40),
+                    "likeness": incident.likeness,
                     "done": [
                         {
                             "proposal_id": a.proposal_id,
@@ -305,10 +307,10 @@ class LookUps:
                             "step": a.step,
                             "outcome": a.outcome,
                         }
-                        for a in one.actions
+                        for a in incident.actions
                     ],
                 }
-                for one in past
+                for incident in past
             ],
             "gaps": [] if past else ["nothing like it is on record"],
         }
@@ -331,7 +333,9 @@ class LookUps:
                 if known
                 else {"error": "there is no such kind"}
             )
-        return {"kinds": [{"kind": one, "takes": signature(one)} for one in MODELS if one in permitted_kinds]}
+        return {
+            "kinds": [{"kind": kind, "takes": signature(kind)} for kind in MODELS if kind in permitted_kinds]
+        }
 
     def what_if(self, action: dict[str, Any]) -> dict[str, Any]:
         """What policy would say of an action now, without proposing it. The action is an object such as

@@ -46,106 +46,108 @@ class Intent:
     """Whether what follows the intent's own word is looked for."""
 
 
-def _status(found: dict[str, Any]) -> str:
-    counts = ", ".join(f"{n} {state}" for state, n in found["runs_by_state"].items()) or "no runs yet"
-    waiting = "; ".join(found["queues_waiting"]) or "no queue waits"
-    return f"Runs: {counts}. Failed in the last day: {found['failed_in_last_day']}. Queues: {waiting}."
+def _status(result: dict[str, Any]) -> str:
+    counts = ", ".join(f"{n} {state}" for state, n in result["runs_by_state"].items()) or "no runs yet"
+    waiting = "; ".join(result["queues_waiting"]) or "no queue waits"
+    return f"Runs: {counts}. Failed in the last day: {result['failed_in_last_day']}. Queues: {waiting}."
 
 
-def _failures(found: dict[str, Any]) -> str:
-    if not found["failures"]:
+def _failures(result: dict[str, Any]) -> str:
+    if not result["failures"]:
         return "No run failed in the last day."
-    lines = [f"- {f['run_id']} {f['name']}: {f['failure_class']}, {f['message']}" for f in found["failures"]]
-    return f"{found['count']} failed in the last day:\n" + "\n".join(lines)
+    lines = [f"- {f['run_id']} {f['name']}: {f['failure_class']}, {f['message']}" for f in result["failures"]]
+    return f"{result['count']} failed in the last day:\n" + "\n".join(lines)
 
 
-def _why(found: dict[str, Any]) -> str:
-    lines = [f"{found['run_id']} {found['name']} of {found['flow']}: {found['state']}, {found['message']}"]
-    if "failure_class" in found:
-        lines.append(f"Taken for {found['failure_class']}: {'; '.join(found['because']) or 'no rule fits'}")
+def _why(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['run_id']} {result['name']} of {result['flow']}: {result['state']}, {result['message']}"
+    ]
+    if "failure_class" in result:
+        lines.append(f"Taken for {result['failure_class']}: {'; '.join(result['because']) or 'no rule fits'}")
     lines += [
         f"- {d['at']} {d['step']} {d['action']}: {d['outcome']} {', '.join(d['policies'])}".rstrip()
-        for d in found["decisions"]
+        for d in result["decisions"]
     ]
-    return "\n".join(lines if found["decisions"] else [*lines, "Nothing was proposed about it."])
+    return "\n".join(lines if result["decisions"] else [*lines, "Nothing was proposed about it."])
 
 
-def _forecast(found: dict[str, Any]) -> str:
-    reasons = "; ".join(found["reasons"]) or "no single reason stands out"
-    return f"{found['p_fail']:.0%} chance of failing, says {found['model']}: {reasons}."
+def _forecast(result: dict[str, Any]) -> str:
+    reasons = "; ".join(result["reasons"]) or "no single reason stands out"
+    return f"{result['p_fail']:.0%} chance of failing, says {result['model']}: {reasons}."
 
 
-def _queues(found: dict[str, Any]) -> str:
+def _queues(result: dict[str, Any]) -> str:
     rows = [
         f"- {q['queue']}: priority {q['priority']}, {q['running']} running, {q['waiting']} waiting"
         + (", paused" if q["paused"] else "")
-        for q in found["queues"]
+        for q in result["queues"]
     ]
     return "\n".join(rows) or "No queue was seen yet."
 
 
-def _proposals(found: dict[str, Any]) -> str:
+def _proposals(result: dict[str, Any]) -> str:
     rows = [
         f"- {d['at']} {d['proposal_id']} {d['step']} {d['action']}: {d['outcome']}"
-        for d in found["decisions"]
+        for d in result["decisions"]
     ]
     return "\n".join(rows) or "Nothing was proposed yet."
 
 
-def _filed(found: dict[str, Any]) -> str:
-    return f"Handed in as {found['proposal_id']}: {found.get('outcome', 'filed')}."
+def _filed(result: dict[str, Any]) -> str:
+    return f"Handed in as {result['proposal_id']}: {result.get('outcome', 'filed')}."
 
 
-def _runs(found: dict[str, Any]) -> str:
+def _runs(result: dict[str, Any]) -> str:
     rows = [
         f"- {r['run_id']} {r['name']} of {r['flow_name']}: {r['state_type']} ({r['state_name']})"
-        for r in found["runs"]
+        for r in result["runs"]
     ]
     return "\n".join(rows) or "No run of the last day fits."
 
 
-def _riskiest(found: dict[str, Any]) -> str:
+def _riskiest(result: dict[str, Any]) -> str:
     rows = [
         f"- {r['run_id']} {r['name']} of {r['flow']} at {r['start']}: {r['p_fail']:.0%} chance of failing, "
         f"says {r['model']}: {'; '.join(r['reasons']) or 'no single reason stands out'}"
-        for r in found["runs"]
+        for r in result["runs"]
     ]
     return "\n".join(rows) or "No run is scheduled in the next day."
 
 
-def _incidents(found: dict[str, Any]) -> str:
+def _incidents(result: dict[str, Any]) -> str:
     rows = [
         f"- {i['since']} {i['incident_id']} run {i['run_id']}: {i['failure_class'] or 'class unknown'}, "
         f"{i['step']} {i['action']} {i['outcome']}".rstrip()
-        for i in found["incidents"]
+        for i in result["incidents"]
     ]
     return "\n".join(rows) or "No incident in the last day."
 
 
-def _similar(found: dict[str, Any]) -> str:
+def _similar(result: dict[str, Any]) -> str:
     rows = [
         f"- {s['incident_id']} at {s['at']} ({s['failure_class']}, {s['likeness']:.0%} alike): "
         + (
             "; ".join(f"{d['action']} {d['step']} {d['outcome']}".rstrip() for d in s["done"])
             or "nothing was done"
         )
-        for s in found["similar"]
+        for s in result["similar"]
     ]
     return "\n".join(rows) or "Nothing like it is on record."
 
 
-def _logs(found: dict[str, Any]) -> str:
-    rows = [f"- {t['times']} x {t['template']}" for t in found["templates"]]
+def _logs(result: dict[str, Any]) -> str:
+    rows = [f"- {t['times']} x {t['template']}" for t in result["templates"]]
     return "\n".join(rows) or "No log line of this run is kept."
 
 
-def _kpis(found: dict[str, Any]) -> str:
-    rate = "none" if found["success_rate"] is None else f"{found['success_rate']:.1%}"
-    p50 = found["recovery_seconds"]["p50"]
+def _kpis(result: dict[str, Any]) -> str:
+    rate = "none" if result["success_rate"] is None else f"{result['success_rate']:.1%}"
+    p50 = result["recovery_seconds"]["p50"]
     recovery = f" Recovery took {p50:.0f} s in the median." if p50 is not None else ""
     return (
-        f"In {found['days']} days {found['ended']} runs ended, {rate} of them well. Proposed {found['proposed']}, "
-        f"injected {found['injected']}, verified {found['verified']}.{recovery}"
+        f"In {result['days']} days {result['ended']} runs ended, {rate} of them well. Proposed {result['proposed']}, "
+        f"injected {result['injected']}, verified {result['verified']}.{recovery}"
     )
 
 
@@ -188,10 +190,10 @@ def answer_by_rules(question: str, tools: Toolbox) -> RulesAnswer:
         arguments = {"kind": intent.proposes, "target": arguments["run_id"]}
     if intent.needs_words:
         arguments = {"words": " ".join(question.split()[1:])}
-    found = looked_up(tools, intent.tool, arguments)
-    result = found.result
+    lookup = looked_up(tools, intent.tool, arguments)
+    result = lookup.result
     words = f"It cannot be told: {result['error']}." if "error" in result else intent.tell(result)
-    return RulesAnswer(text=words, found=(found,))
+    return RulesAnswer(text=words, found=(lookup,))
 
 
 def answer_from_memory(question: str, tools: Toolbox) -> RulesAnswer | None:
@@ -202,14 +204,14 @@ def answer_from_memory(question: str, tools: Toolbox) -> RulesAnswer | None:
         return None
     arguments = {"run_id": run.group(0).lower()}
     past = looked_up(tools, "similar_incidents", arguments)
-    told = [
+    lines = [
         d
-        for one in past.result.get("similar", ())
-        if one["likeness"] == 1
-        for d in one["done"]
+        for incident in past.result.get("similar", ())
+        if incident["likeness"] == 1
+        for d in incident["done"]
         if d["step"] == "verified"
     ]
-    if not told:
+    if not lines:
         return None
     story = looked_up(tools, "why_run", arguments)
     text = f"{FROM_MEMORY}\n{_why(story.result)}\nBefore:\n{_similar(past.result)}"

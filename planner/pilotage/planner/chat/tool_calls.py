@@ -43,13 +43,13 @@ def _tool(toolbox: Toolbox, name: str, permitted_kinds: Sequence[str]) -> BaseTo
     @functools.wraps(method)
     def call(**arguments: Any) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()
-        found = looked_up(toolbox, name, arguments)
+        lookup = looked_up(toolbox, name, arguments)
         took = time.monotonic() - started
-        result = without_secrets(found.result)  # it is remembered, and what is remembered is on a disk
-        told = json.dumps({"cite": found.citation["key"], **_for_model(result)}, default=str)
-        if len(told) > LONGEST_RESULT:
-            told = f"{told[:LONGEST_RESULT]} … this result is cut: ask for less of it"
-        return told, {"result": result, "citation": without_secrets(found.citation), "seconds": took}
+        result = without_secrets(lookup.result)  # it is remembered, and what is remembered is on a disk
+        content = json.dumps({"cite": lookup.citation["key"], **_for_model(result)}, default=str)
+        if len(content) > LONGEST_RESULT:
+            content = f"{content[:LONGEST_RESULT]} … this result is cut: ask for less of it"
+        return content, {"result": result, "citation": without_secrets(lookup.citation), "seconds": took}
 
     about = shape.description + {
         "sql": f" {tables_in_words()}",
@@ -92,8 +92,8 @@ async def guarded(request: ToolCallRequest, execute: Any) -> Any:
     """The tool's result, or a refusal in its place."""
     call = request.tool_call
     if why := refusal(call["name"], call["args"], request.state["messages"]):
-        told = json.dumps({"status": "refused", "error": why})
-        return ToolMessage(told, tool_call_id=call["id"], name=call["name"])
+        content = json.dumps({"status": "refused", "error": why})
+        return ToolMessage(content, tool_call_id=call["id"], name=call["name"])
     return await execute(request)
 
 
@@ -123,25 +123,27 @@ def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
     """Why nobody asked for this proposal, or an empty string."""
     said = [str(m.text) for m in messages if isinstance(m, HumanMessage)]
     kind, target = str(arguments.get("kind", "")), str(arguments.get("target", ""))
-    asks = next((words for one, words in ASKED.items() if one == kind), None)
+    asks = next((words for asked_kind, words in ASKED.items() if asked_kind == kind), None)
     if asks is None:
         return ""  # there is no such kind, as it will be told
     if not said or not asks.search(said[-1]):
         return f"the person did not ask for {kind} in their message"
-    words, seen = " ".join(said), {one.partition(":")[2].lower() for one in _looked_up(messages)}
+    words, seen = " ".join(said), {ref.partition(":")[2].lower() for ref in _looked_up(messages)}
 
     def named(text: str) -> bool:
         return (
             said_in(text, words)
             or text.lower() in seen
-            or any(one.endswith(f"/{text.lower()}") for one in seen)
+            or any(ref.endswith(f"/{text.lower()}") for ref in seen)
         )
 
     whole = target.rpartition(":")[2]
     if not target or not (named(whole) or all(named(part) for part in whole.split("/"))):
         return f"nobody has named {target!r} and no look-up has returned it"
     given = arguments.get("arguments")
-    strange = [one for one in literals(kind, given if isinstance(given, dict) else {}) if not named(one)]
+    strange = [
+        literal for literal in literals(kind, given if isinstance(given, dict) else {}) if not named(literal)
+    ]
     if strange:
         return f"nobody has said {strange[0][:60]!r}, and no model may choose it"
     return ""
@@ -150,7 +152,7 @@ def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
 def _looked_up(messages: Sequence[BaseMessage]) -> Iterator[str]:
     for message in messages:
         if isinstance(message, ToolMessage) and isinstance(message.artifact, dict):
-            yield from (str(one["ref"]) for one in message.artifact["citation"]["refs"])
+            yield from (str(ref["ref"]) for ref in message.artifact["citation"]["refs"])
 
 
 def found_in(message: ToolMessage) -> LookedUp | None:

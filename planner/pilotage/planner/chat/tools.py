@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pilotage.planner.actions.forms import MODELS, fields_of, signature
-from pilotage.planner.actions.resolve import settled
+from pilotage.planner.actions.resolve import resolve_targets
 from pilotage.planner.actions.types import ACTION, Action, RetryRun, action_as_json, run_of, target_of
 from pilotage.planner.chat.citations import NotingStore, citation
 from pilotage.planner.chat.queries import ChatApi as ChatApi
@@ -29,7 +29,7 @@ from pilotage.telemetry.queries import runs as run_queries
 
 PROPOSAL_LIFE = timedelta(hours=4)
 SAME_DESIRED_ACTION = timedelta(minutes=10)
-"""The same wish about a queue, a limit or a deployment within this time is one proposal."""
+"""The same request about a queue, a limit or a deployment within this time is one proposal."""
 WHATEVER_THE_STATE = frozenset({"notify_owner", "resolve_alert"})
 """Kinds that tell somebody of a run, and are right also when it has moved on."""
 
@@ -51,7 +51,9 @@ class Toolbox(LookUps):
                 "status": "refused",
             }
         try:
-            wanted, why = settled(self.store, kind, fields_of(kind, target, arguments or {}, self.clock()))
+            wanted, why = resolve_targets(
+                self.store, kind, fields_of(kind, target, arguments or {}, self.clock())
+            )
             if why:
                 return {"error": why, "target": said(target, 80), "status": "refused"}
             action = ACTION.validate_json(_json(wanted))
@@ -76,7 +78,7 @@ class Toolbox(LookUps):
         # what is no run has no state of its own: asked for again after a while, it is wanted again
         episode = run.state_id if run else str(int(now.timestamp() // SAME_DESIRED_ACTION.total_seconds()))
         incident = incident_id(subject, episode)
-        # the same wish of the same person about the same state is one proposal
+        # the same request of the same person about the same state is one proposal
         seed = _json([incident, action_as_json(action), episode, self.on_behalf_of])
         proposal = Proposal(
             id="p-" + hashlib.sha256(seed.encode()).hexdigest()[:12],
@@ -99,17 +101,19 @@ class Toolbox(LookUps):
                 expected_effect="what the person asked for",
             )
         failed = run.state_type in ("FAILED", "CRASHED")
-        found = diagnose_run(run, run_queries.logs_of(self.store, run.run_id, 100), now) if failed else None
-        [*made] = self.forecaster.forecast([run.run_id]) if self.forecaster else ()
+        diagnosed = (
+            diagnose_run(run, run_queries.logs_of(self.store, run.run_id, 100), now) if failed else None
+        )
+        [*forecasts] = self.forecaster.forecast([run.run_id]) if self.forecaster else ()
         return CaseFile(
             subject=subject,
-            failure_class=found.failure_class.value if found else "",
+            failure_class=diagnosed.failure_class.value if diagnosed else "",
             found_by="chat",
-            rule_id=found.rule_id if found else "",
-            fingerprint=found.fingerprint if found else "",
-            p_fail=float(made[0].p_fail) if made else None,
-            forecast_model=made[0].model if made else "",
-            forecast_reasons=made[0].reasons if made else (),
+            rule_id=diagnosed.rule_id if diagnosed else "",
+            fingerprint=diagnosed.fingerprint if diagnosed else "",
+            p_fail=float(forecasts[0].p_fail) if forecasts else None,
+            forecast_model=forecasts[0].model if forecasts else "",
+            forecast_reasons=forecasts[0].reasons if forecasts else (),
             notes=(said(run.state_message),) if run.state_message else (),
             expected_effect="what the person asked for"
             if not isinstance(action, RetryRun)

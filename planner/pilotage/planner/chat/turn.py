@@ -42,18 +42,18 @@ class TurnResult:
                 return []
 
     def _result(self, message: ToolMessage) -> ChatPart:
-        found, tool = found_in(message), str(message.name)
-        if found is None:
+        lookup, tool = found_in(message), str(message.name)
+        if lookup is None:
             result = _result_of(message)
             self.gaps.append(f"{tool}: {result.get('error', 'no result')}")
             return ChatPart(kind="tool_result", tool=tool, detail=result, by="tool")
-        self.found.append(found)
+        self.found.append(lookup)
         return ChatPart(
-            kind=_kind(tool, found.result),
+            kind=_kind(tool, lookup.result),
             tool=tool,
-            detail=found.result,
+            detail=lookup.result,
             by="tool",
-            citation=found.citation,
+            citation=lookup.citation,
             seconds=float(message.artifact["seconds"]),
         )
 
@@ -61,11 +61,13 @@ class TurnResult:
 def told(answer: RulesAnswer, why: str, usage: Mapping[str, Any] | None = None) -> list[ChatPart]:
     """The parts of an answer that no model gave; `why` none did stands before its words, `usage` is what it tried."""
     parts: list[ChatPart] = []
-    for one in answer.found:
-        tool = one.citation["tool"]
-        parts.append(ChatPart(kind="tool_call", tool=tool, detail=one.citation["arguments"]))
-        kind = _kind(tool, one.result)
-        parts.append(ChatPart(kind=kind, tool=tool, detail=one.result, by="tool", citation=one.citation))
+    for lookup in answer.found:
+        tool = lookup.citation["tool"]
+        parts.append(ChatPart(kind="tool_call", tool=tool, detail=lookup.citation["arguments"]))
+        kind = _kind(tool, lookup.result)
+        parts.append(
+            ChatPart(kind=kind, tool=tool, detail=lookup.result, by="tool", citation=lookup.citation)
+        )
     words = f"{why}\n{answer.text}" if why else answer.text
     by: Literal["memory", "rules"] = "memory" if answer.remembered else "rules"
     final = final_part(words, answer.found, by=by, usage=usage)

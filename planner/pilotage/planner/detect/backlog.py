@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pilotage.planner.actions.types import CatchUp, SpreadRuns
-from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import Backlog, DesiredAction, Remediation, Situation, words_of
+from pilotage.planner.remediation import Backlog, DesiredAction, IncidentContext, Remediation, words_of
 from pilotage.telemetry.facts import DeploymentFact, RunFact
 
 KEEP_NEWEST = "pilotage:keep-newest:"
@@ -29,31 +29,31 @@ def overdue(
 ) -> list[Finding]:
     """One finding for each deployment whose runs piled up while nothing of their pool started.
 
-    `resumed` has, for each deployment, when the first run of its pool started after the oldest of the crowd was
+    `resumed` has, for each deployment, when the first run of its pool started after the oldest of the backlog was
     due: a pool that still starts nothing is not helped by other start times.
     """
-    found = []
+    findings = []
     for deployment_id, runs in sorted(backlogs.items()):
         late = [run for run in runs if run.next_start is not None and run.next_start < now]
-        again = resumed.get(deployment_id)
-        if len(late) < parameters.backlog_runs or again is None:
+        first_start = resumed.get(deployment_id)
+        if len(late) < parameters.backlog_runs or first_start is None:
             continue
         since = min(run.next_start for run in late if run.next_start is not None)
-        if again - since < parameters.outage:
+        if first_start - since < parameters.outage:
             continue
         note = (
             f"{len(late)} runs are overdue, the oldest since {since.isoformat(timespec='seconds')}; nothing of its "
-            f"pool started for {words_of(again - since)} after that"
+            f"pool started for {words_of(first_start - since)} after that"
         )
-        found.append(_finding(deployment_id, FailureClass.BACKLOG, "after-outage", late, note, now))
-    return found
+        findings.append(_finding(deployment_id, FailureClass.BACKLOG, "after-outage", late, note, now))
+    return findings
 
 
 def blocked(
     backlogs: Mapping[str, Sequence[RunFact]], now: datetime, parameters: PlaybookParameters
 ) -> list[Finding]:
     """One finding for each deployment with more waiting runs than Prefect looks at."""
-    found = []
+    findings = []
     for deployment_id, runs in sorted(backlogs.items()):
         if len(runs) <= parameters.blocked_runs:
             continue
@@ -62,12 +62,12 @@ def blocked(
             f"{len(runs)} runs wait, {held} of them for a concurrency slot; Prefect offers "
             f"{parameters.blocked_runs} runs at a time, so those of others are not seen"
         )
-        found.append(_finding(deployment_id, FailureClass.BLOCKED, "crowd", runs, note, now))
-    return found
+        findings.append(_finding(deployment_id, FailureClass.BLOCKED, "crowd", runs, note, now))
+    return findings
 
 
 def backlog_of(runs: Sequence[RunFact], deployment: DeploymentFact | None) -> Backlog:
-    """What a play has to know of the waiting runs of one deployment."""
+    """What a playbook needs to know of the waiting runs of one deployment."""
     first = runs[0].parameters if runs else {}
     return Backlog(
         waiting=len(runs),
@@ -83,7 +83,7 @@ def kept_by_owner(tags: Sequence[str]) -> int | None:
     return int(text) if text.isdecimal() and 1 <= int(text) <= 1000 else None
 
 
-def remediate_backlog(s: Situation) -> Remediation:
+def remediate_backlog(s: IncidentContext) -> Remediation:
     """The newest in waves and the rest cancelled where the owner said so; all of them in waves otherwise."""
     backlog = s.around.backlog
     if backlog is None or backlog.waiting < s.parameters.backlog_runs:
@@ -96,7 +96,7 @@ def remediate_backlog(s: Situation) -> Remediation:
             if backlog.waiting <= backlog.keep
             else "the runs differ in their parameters, or people made them: none stands for another"
         )
-        return Remediation(wishes=(_spread(s, backlog),), alternatives=(why,))
+        return Remediation(desired=(_spread(s, backlog),), alternatives=(why,))
     dropped = backlog.waiting - backlog.keep
     caught = CatchUp(
         deployment_id=_deployment(s),
@@ -107,21 +107,21 @@ def remediate_backlog(s: Situation) -> Remediation:
     )
     effect = f"the newest {backlog.keep} runs start in waves; {dropped} that they supersede are cancelled"
     return Remediation(
-        wishes=(DesiredAction(action=caught, effect=effect),),
+        desired=(DesiredAction(action=caught, effect=effect),),
         alternatives=("spread_runs: the owner wants the newest only",),
     )
 
 
-def remediate_blocked(s: Situation) -> Remediation:
+def remediate_blocked(s: IncidentContext) -> Remediation:
     backlog = s.around.backlog
     if backlog is None or backlog.waiting <= s.parameters.blocked_runs:
-        return Remediation(alternatives=("spread_runs: the crowd has cleared",))
+        return Remediation(alternatives=("spread_runs: the backlog has cleared",))
     return Remediation(
-        wishes=(_spread(s, backlog),), alternatives=("cancel_tree: a crowd is no reason to drop work",)
+        desired=(_spread(s, backlog),), alternatives=("cancel_tree: a backlog is no reason to drop work",)
     )
 
 
-def _spread(s: Situation, backlog: Backlog) -> DesiredAction:
+def _spread(s: IncidentContext, backlog: Backlog) -> DesiredAction:
     wave = _wave(backlog.waiting, s.parameters)
     spread = SpreadRuns(
         deployment_id=_deployment(s), first=s.now + NOTICE, wave=wave, every=s.parameters.wave_every
@@ -135,7 +135,7 @@ def _wave(runs: int, parameters: PlaybookParameters) -> int:
     return min(200, max(parameters.wave, math.ceil(runs / waves)))
 
 
-def _deployment(s: Situation) -> str:
+def _deployment(s: IncidentContext) -> str:
     return s.finding.subject.removeprefix("deployment:")
 
 
@@ -148,7 +148,7 @@ def _finding(
     now: datetime,
 ) -> Finding:
     subject = f"deployment:{deployment_id}"
-    return standing(
+    return ongoing_finding(
         subject,
         failure_class,
         now,

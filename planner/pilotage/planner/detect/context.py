@@ -8,11 +8,11 @@ from typing import Any
 
 from pilotage.planner.detect.backlog import backlog_of
 from pilotage.planner.detect.failures import diagnose_run, fingerprint_of
-from pilotage.planner.detect.memory_sizing import rung_of, sized
+from pilotage.planner.detect.memory_sizing import sized, sizing_state
 from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import SAFE_TO_REPEAT, Backlog, Circumstances, Remedy
+from pilotage.planner.remediation import SAFE_TO_REPEAT, Background, Backlog, Remedy
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.pool_memory import allowed_sizes, memory_of
 from pilotage.telemetry.queries import fleet
@@ -31,14 +31,14 @@ NEEDS_BACKLOG = frozenset({FailureClass.BACKLOG, FailureClass.BLOCKED})
 _FAILED = frozenset({StateType.FAILED, StateType.CRASHED})
 
 
-def circumstances_of(
+def background_of(
     store: Store, run: RunFact | None, finding: Finding | None, now: datetime, parameters: PlaybookParameters
-) -> Circumstances:
-    """Everything a play looks at besides the run itself; reads the store."""
+) -> Background:
+    """Everything a playbook looks at besides the run itself; reads the store."""
     kind = finding.failure_class if finding else None
     queues = tuple(run_queries.queue_snapshots(store)) if kind in NEEDS_QUEUES else ()
     if run is None:
-        return Circumstances(
+        return Background(
             queues=queues,
             backlog=_backlog(store, finding, now) if finding and kind in NEEDS_BACKLOG else None,
             witness=_witness(finding, store, now, parameters) if finding else "",
@@ -48,8 +48,8 @@ def circumstances_of(
     missized = kind is FailureClass.MISSIZED
     ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
     default = memory_of(deployment.job_variables) if deployment else None
-    return Circumstances(
-        rung=rung_of(sized(ended, default), default, parameters) if default and missized else None,
+    return Background(
+        sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
         default_mb=default,
         failures_in_row=failures_in_row(ended),
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),

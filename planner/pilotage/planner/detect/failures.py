@@ -69,26 +69,26 @@ def diagnosis_of(
     """Return the diagnosis of a run by rule, and the log line that decided or else its newest loud one."""
     ordered = sorted(logs, key=lambda line: (line.at, line.log_id))[-LOGS_READ:]
     lines = [Line(level=line.level, text=line.message) for line in ordered]
-    made = reason(run.state_type, run.state_name, run.state_message, lines, book)
+    diagnosis = reason(run.state_type, run.state_name, run.state_message, lines, book)
     loud = [line for line in ordered if line.level >= 30]
-    return made, ordered[made.line] if made.line is not None else loud[-1] if loud else None
+    return diagnosis, ordered[diagnosis.line] if diagnosis.line is not None else loud[-1] if loud else None
 
 
 def opinion_on(run: RunFact, logs: Sequence[LogLine]) -> Diagnosis | None:
     """Return the classifier's diagnosis of a run that no row decides, or None when it is unsure. Takes a while at first."""
     ordered = sorted(logs, key=lambda line: (line.at, line.log_id))[-LOGS_READ:]
     lines = [Line(level=line.level, text=line.message) for line in ordered]
-    made = with_second_opinion(Diagnosis(failure_class=FailureClass.UNKNOWN), run.state_message, lines)
-    return made if made.by == "classifier" else None
+    diagnosis = with_second_opinion(Diagnosis(failure_class=FailureClass.UNKNOWN), run.state_message, lines)
+    return diagnosis if diagnosis.by == "classifier" else None
 
 
 def diagnose_run(run: RunFact, logs: Sequence[LogLine], now: datetime, book: Rulebook = EXAMPLES) -> Finding:
     """Return the finding of the first row that fits; UNKNOWN, with the same evidence, when none does."""
-    made, shown = diagnosis_of(run, logs, book)
+    diagnosis, shown = diagnosis_of(run, logs, book)
     shown_state = f"{run.state_type} ({_said(run.state_name, 40)}): {_said(run.state_message, 120)}"
     evidence = [Evidence(ref=f"state:{run.state_id}", note=shown_state, tainted=True)]
-    if made.rule_id:
-        evidence.append(Evidence(ref=f"rule:{made.rule_id}", note=made.because))
+    if diagnosis.rule_id:
+        evidence.append(Evidence(ref=f"rule:{diagnosis.rule_id}", note=diagnosis.because))
     codes = [exit_code_in(run.state_message), *(exit_code_in(line.message) for line in reversed(logs))]
     if (code := next((code for code in codes if code is not None), None)) is not None:
         evidence.append(Evidence(ref=f"state:{run.state_id}", note=f"exit code {code}"))
@@ -98,13 +98,13 @@ def diagnose_run(run: RunFact, logs: Sequence[LogLine], now: datetime, book: Rul
     return Finding(
         incident_id=incident_id(subject, run.state_id),
         subject=subject,
-        failure_class=made.failure_class,
+        failure_class=diagnosis.failure_class,
         found_at=now,
         by="rule",
-        rule_id=made.rule_id,
+        rule_id=diagnosis.rule_id,
         evidence=tuple(evidence),
-        fingerprint=fingerprint_of(run, made.failure_class),
-        confidence=made.confidence,
-        cure=made.cure,
-        wait_seconds=made.wait_seconds,
+        fingerprint=fingerprint_of(run, diagnosis.failure_class),
+        confidence=diagnosis.confidence,
+        cure=diagnosis.cure,
+        wait_seconds=diagnosis.wait_seconds,
     )

@@ -15,15 +15,15 @@ from datetime import datetime
 
 from pilotage.planner.actions.types import SizeRun
 from pilotage.planner.detect.failures import diagnose_run
-from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import DesiredAction, Remediation, Rung, Situation, run_of
+from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, SizingState, run_of
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.pool_memory import memory_of
 
-MOST_PATIENCE = 8
+MAX_BACKOFF = 8
 """How many times the usual number of good runs are asked for at most, after tries that failed."""
 
 
@@ -40,27 +40,27 @@ class Sized:
 
 def sized(ended: Sequence[RunFact], default: int) -> tuple[Sized, ...]:
     """The ended runs, newest first, that say something about their size; oldest first."""
-    told = []
+    sizes = []
     for run in reversed(ended):
         own = _own(run)
         if run.state_type is StateType.COMPLETED:
-            told.append(Sized(size=own or default, completed=True, raised=bool(own) and run.run_count > 1))
+            sizes.append(Sized(size=own or default, completed=True, raised=bool(own) and run.run_count > 1))
         elif diagnose_run(run, (), run.updated).failure_class is FailureClass.OUT_OF_MEMORY:
-            told.append(Sized(size=own or default, completed=False, raised=False))
-    return tuple(told)
+            sizes.append(Sized(size=own or default, completed=False, raised=False))
+    return tuple(sizes)
 
 
-def rung_of(past: Sequence[Sized], default: int, parameters: PlaybookParameters) -> Rung:
+def sizing_state(past: Sequence[Sized], default: int, parameters: PlaybookParameters) -> SizingState:
     """Where a deployment stands after these runs, oldest first. Nothing is above what a run completed with."""
-    size, good, patience, tried = default, 0, 1, False
+    size, good, backoff, tried = default, 0, 1, False
     for number, run in enumerate(past):
-        due = size > default and good >= parameters.good_runs * patience
+        due = size > default and good >= parameters.good_runs * backoff
         if not run.completed:
             if run.size < size:  # tried with less in vain, and given up
-                patience, good = min(patience * 2, MOST_PATIENCE), 0
+                backoff, good = min(backoff * 2, MAX_BACKOFF), 0
         elif run.raised and run.size >= size:
             if tried or (due and run.size == size):
-                patience = min(patience * 2, MOST_PATIENCE)
+                backoff = min(backoff * 2, MAX_BACKOFF)
             size, good, tried = run.size, int(run.size > size), False
         elif number == 0 and run.size > size:  # what raised it lies further back than is read
             size, good = run.size, 1
@@ -69,9 +69,9 @@ def rung_of(past: Sequence[Sized], default: int, parameters: PlaybookParameters)
         elif default <= run.size < size:  # less is proven to be enough
             size, good, tried = run.size, 1, True
         # more than was needed is somebody's own choice and says nothing
-    due = size > default and good >= parameters.good_runs * patience
+    due = size > default and good >= parameters.good_runs * backoff
     lower = step_down(size, default, parameters) if due else None
-    return Rung(size=size, good=good, patience=patience, lower=lower)
+    return SizingState(size=size, good=good, backoff=backoff, lower=lower)
 
 
 def only_memory(ended: Sequence[RunFact]) -> bool:
@@ -91,7 +91,7 @@ def step_down(size: int, default: int, parameters: PlaybookParameters) -> int:
 
 def missized_runs(
     upcoming: Sequence[RunFact],
-    rungs: Mapping[str, tuple[Rung, int]],
+    sizings: Mapping[str, tuple[SizingState, int]],
     now: datetime,
     parameters: PlaybookParameters,
 ) -> list[Finding]:
@@ -100,44 +100,44 @@ def missized_runs(
     `rungs` has, by deployment, where it stands and what it gives by itself. Of the runs of one deployment only the
     soonest is tried with less.
     """
-    found = []
+    findings = []
     tried: set[str] = set()
     for run in sorted(upcoming, key=lambda r: (r.next_start or now, r.run_id)):
-        known = rungs.get(run.deployment_id or "")
+        known = sizings.get(run.deployment_id or "")
         if known is None or run.next_start is None or run.run_count > 0:
             continue
         if run.next_start - now < parameters.minimum_notice:
             continue
-        rung, default = known
+        sizing, default = known
         first = str(run.deployment_id) not in tried
         tried.add(str(run.deployment_id))
-        size = rung.lower if first and rung.lower is not None else rung.size
+        size = sizing.lower if first and sizing.lower is not None else sizing.size
         if size == (_own(run) or default):
             continue
         what = (
-            f"the last {rung.good} runs completed with {rung.size} MiB, so one is tried with less"
-            if size < rung.size
-            else f"its deployment gives {default} MiB, and its last runs needed {rung.size} MiB"
+            f"the last {sizing.good} runs completed with {sizing.size} MiB, so one is tried with less"
+            if size < sizing.size
+            else f"its deployment gives {default} MiB, and its last runs needed {sizing.size} MiB"
         )
-        found.append(
-            standing(
+        findings.append(
+            ongoing_finding(
                 f"run:{run.run_id}",
                 FailureClass.MISSIZED,
                 now,
                 episode=f"{size} MiB",
-                rule_id="step-down" if size < rung.size else "needed-lately",
+                rule_id="step-down" if size < sizing.size else "needed-lately",
                 evidence=(Evidence(ref=f"deployment:{run.deployment_id}", note=what),),
             )
         )
-    return found
+    return findings
 
 
-def remediate_missized(s: Situation) -> Remediation:
+def remediate_missized(s: IncidentContext) -> Remediation:
     """The size its like needed, or one step less; none tried with less whose forecast is bad."""
-    run, rung, default = run_of(s), s.around.rung, s.around.default_mb
-    if rung is None or default is None or run.state_type is not StateType.SCHEDULED:
+    run, sizing, default = run_of(s), s.around.sizing, s.around.default_mb
+    if sizing is None or default is None or run.state_type is not StateType.SCHEDULED:
         return Remediation(alternatives=("size_run: nothing speaks for another size any more",))
-    less = s.finding.rule_id == "step-down" and rung.lower is not None
+    less = s.finding.rule_id == "step-down" and sizing.lower is not None
     if less and _doubtful(s.forecast, s.parameters):
         bad = (
             f"size_run: not tried with less, the forecast is {s.forecast.p_fail:.0%} failure"
@@ -145,16 +145,16 @@ def remediate_missized(s: Situation) -> Remediation:
             else ""
         )
         return Remediation(alternatives=(bad,))
-    size = rung.lower if less and rung.lower is not None else rung.size
+    size = sizing.lower if less and sizing.lower is not None else sizing.size
     if size == (_own(run) or default):
         return Remediation(alternatives=(f"size_run: it starts with {size} MiB already",))
     effect = (
-        f"it completes with {size} MiB instead of {rung.size} MiB"
+        f"it completes with {size} MiB instead of {sizing.size} MiB"
         if less
         else f"it completes with {size} MiB at once, and does not run out of {_own(run) or default} MiB first"
     )
     return Remediation(
-        wishes=(
+        desired=(
             DesiredAction(
                 action=SizeRun(run_id=run.run_id, memory_mb=size), effect=effect, until=run.next_start
             ),

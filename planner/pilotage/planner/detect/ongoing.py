@@ -16,7 +16,7 @@ def fingerprint_of(subject: str, failure_class: FailureClass) -> str:
     return hashlib.sha256(f"standing\0{subject}\0{failure_class}".encode()).hexdigest()[:16]
 
 
-def standing(
+def ongoing_finding(
     subject: str,
     failure_class: FailureClass,
     now: datetime,

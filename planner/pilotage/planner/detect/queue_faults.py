@@ -7,10 +7,10 @@ from datetime import datetime
 
 from pilotage.planner.actions.types import HoldQueue, NotifyOwner, ReleaseQueue, Severity
 from pilotage.planner.detect.failures import diagnose_run, normalised
-from pilotage.planner.detect.ongoing import fingerprint_of, standing
+from pilotage.planner.detect.ongoing import fingerprint_of, ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import DesiredAction, Remediation, Situation, words_of
+from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, words_of
 from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.redaction import quoted, redact
 
@@ -30,7 +30,7 @@ def unhealthy_queues(
     `failing` has the ended runs of queues in which none completed, newest first.
     """
     is_open = {(q.pool, q.queue) for q in queues if not q.paused}
-    found = []
+    findings = []
     for (pool, queue), runs in sorted(failing.items()):
         if (pool, queue) not in is_open or len(runs) < parameters.unhealthy_runs:
             continue
@@ -39,8 +39,8 @@ def unhealthy_queues(
         newest = runs[0]
         subject = f"queue:{pool}/{queue}"
         said = quoted(redact(newest.state_message), 120)
-        found.append(
-            standing(
+        findings.append(
+            ongoing_finding(
                 subject,
                 FailureClass.UNHEALTHY,
                 now,
@@ -56,7 +56,7 @@ def unhealthy_queues(
                 ),
             )
         )
-    return found
+    return findings
 
 
 def one_fault(runs: Sequence[RunFact]) -> str | None:
@@ -80,15 +80,15 @@ def recovered_queues(
 
     `held_since` says when, by the fingerprint of what the queue is held for; `cured_by` which run, by subject.
     """
-    found = []
+    findings = []
     for queue in queues:
         subject = f"queue:{queue.pool}/{queue.queue}"
         since = held_since.get(fingerprint_of(subject, FailureClass.UNHEALTHY))
         cured = cured_by.get(subject)
         if not queue.paused or since is None or cured is None:
             continue
-        found.append(
-            standing(
+        findings.append(
+            ongoing_finding(
                 subject,
                 FailureClass.RECOVERED_QUEUE,
                 now,
@@ -103,10 +103,10 @@ def recovered_queues(
                 ),
             )
         )
-    return found
+    return findings
 
 
-def remediate_unhealthy_queue(s: Situation) -> Remediation:
+def remediate_unhealthy_queue(s: IncidentContext) -> Remediation:
     """The queue is held, so that no further run is lost to the fault, and an owner told."""
     pool, queue = _place(s)
     hold = HoldQueue(pool=pool, queue=queue, hold=s.parameters.queue_hold)
@@ -114,26 +114,26 @@ def remediate_unhealthy_queue(s: Situation) -> Remediation:
         f"no further run is lost to the fault; the queue is released after {words_of(hold.hold)}, or as soon as "
         "a run of the same deployments completes"
     )
-    told: tuple[DesiredAction, ...] = ()
+    notices: tuple[DesiredAction, ...] = ()
     if s.around.witness:
         notify = NotifyOwner(run_id=s.around.witness, severity=Severity.CRITICAL)
-        told = (DesiredAction(action=notify, effect="the owner knows and can act", bound_to_state=False),)
+        notices = (DesiredAction(action=notify, effect="the owner knows and can act", bound_to_state=False),)
     return Remediation(
-        wishes=(DesiredAction(action=hold, effect=effect), *told),
+        desired=(DesiredAction(action=hold, effect=effect), *notices),
         alternatives=("retry_run: the platform has to be mended first, another attempt would meet the same",),
     )
 
 
-def remediate_recovered_queue(s: Situation) -> Remediation:
+def remediate_recovered_queue(s: IncidentContext) -> Remediation:
     pool, queue = _place(s)
     if not any((q.pool, q.queue, q.paused) == (pool, queue, True) for q in s.around.queues):
         return Remediation(alternatives=("release_queue: it is open already",))
     release = ReleaseQueue(pool=pool, queue=queue)
     return Remediation(
-        wishes=(DesiredAction(action=release, effect="its runs start again; what it was held for is over"),)
+        desired=(DesiredAction(action=release, effect="its runs start again; what it was held for is over"),)
     )
 
 
-def _place(s: Situation) -> tuple[str, str]:
+def _place(s: IncidentContext) -> tuple[str, str]:
     pool, _, queue = s.finding.subject.removeprefix("queue:").partition("/")
     return pool, queue

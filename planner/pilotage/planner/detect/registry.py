@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from pilotage.planner.detect.backlog import blocked, overdue
 from pilotage.planner.detect.context import ENDED_RUNS_READ
-from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, rung_of, sized
+from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, sized, sizing_state
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
 from pilotage.planner.detect.run_risks import fragile_runs, orphaned, runs_blocked_by_hold
@@ -52,7 +52,11 @@ class DetectorSnapshot:
 
     def forecasts(self, run_ids: Sequence[str]) -> Mapping[str, Forecast]:
         """By run; none for runs that the forecaster does not know."""
-        return {one.run_id: one for one in self.forecaster.forecast(list(run_ids))} if run_ids else {}
+        return (
+            {forecast.run_id: forecast for forecast in self.forecaster.forecast(list(run_ids))}
+            if run_ids
+            else {}
+        )
 
     def held_for_a_fault(self) -> dict[str, datetime]:
         """Since when we hold which queue, by the fingerprint of what it is held for."""
@@ -90,13 +94,13 @@ def backlogs(at: DetectorSnapshot) -> list[Finding]:
     for deployment_id, runs in found.items():
         oldest = min((run.next_start for run in runs if run.next_start is not None), default=None)
         pool = runs[0].pool
-        again = fleet.first_start_after(at.store, pool, oldest) if pool and oldest else None
-        if again is not None:
-            resumed[deployment_id] = again
+        restarted = fleet.first_start_after(at.store, pool, oldest) if pool and oldest else None
+        if restarted is not None:
+            resumed[deployment_id] = restarted
     late = overdue(found, resumed, at.now, at.parameters)
-    # one crowd is one trouble: what an outage explains is not explained twice
+    # one backlog is one trouble: what an outage explains is not explained twice
     explained = {finding.subject for finding in late}
-    many = [one for one in blocked(found, at.now, at.parameters) if one.subject not in explained]
+    many = [finding for finding in blocked(found, at.now, at.parameters) if finding.subject not in explained]
     return _not_asked_lately(at, [*late, *many])
 
 
@@ -132,16 +136,19 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
     """
     soon = run_queries.upcoming_runs(at.store, at.now, at.parameters.horizon)
     past = _past_of_sized(at, soon)
-    rungs = {one: (rung_of(sized(ended, own), own, at.parameters), own) for one, (ended, own) in past.items()}
-    missized = missized_runs(soon, rungs, at.now, at.parameters)
+    sizings = {
+        deployment_id: (sizing_state(sized(ended, own), own, at.parameters), own)
+        for deployment_id, (ended, own) in past.items()
+    }
+    missized = missized_runs(soon, sizings, at.now, at.parameters)
     seen_to = {
-        one
-        for one, (rung, own) in rungs.items()
-        if rung.size > own and only_memory(past[one][0][:FAILURES_READ])
+        deployment_id
+        for deployment_id, (sizing, own) in sizings.items()
+        if sizing.size > own and only_memory(past[deployment_id][0][:FAILURES_READ])
     }
     others = [run for run in soon if run.deployment_id not in seen_to]
-    made = at.forecasts([run.run_id for run in others])
-    return [*missized, *at_risk_runs(others, made, at.now, at.parameters)]
+    forecasts = at.forecasts([run.run_id for run in others])
+    return [*missized, *at_risk_runs(others, forecasts, at.now, at.parameters)]
 
 
 def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, tuple[list[RunFact], int]]:
@@ -154,7 +161,7 @@ def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, t
         concerned &= fleet.with_sizes_of_their_own(at.store)
     known = {d.deployment_id: d for d in fleet.deployments(at.store)} if concerned else {}
     past = {}
-    for deployment_id in sorted(str(one) for one in concerned):
+    for deployment_id in sorted(str(deployment_id) for deployment_id in concerned):
         own = memory_of(known[deployment_id].job_variables) if deployment_id in known else None
         if own is not None:
             past[deployment_id] = (fleet.last_ended(at.store, deployment_id, ENDED_RUNS_READ), own)
@@ -164,15 +171,17 @@ def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, t
 def under_way(at: DetectorSnapshot) -> list[Finding]:
     """Running runs that will probably fail and have no retry."""
     bare = [run for run in fleet.running(at.store) if run.retries == 0 and run.deployment_id]
-    made = at.forecasts([run.run_id for run in bare])
+    forecasts = at.forecasts([run.run_id for run in bare])
     doubtful = [
-        run for run in bare if run.run_id in made and made[run.run_id].p_fail >= at.parameters.act_above
+        run
+        for run in bare
+        if run.run_id in forecasts and forecasts[run.run_id].p_fail >= at.parameters.act_above
     ]
     failures = {}
     for deployment_id in {str(run.deployment_id) for run in doubtful}:
         ended = fleet.last_ended(at.store, deployment_id, FAILURES_READ)
         failures[deployment_id] = [run for run in ended if run.state_type is not StateType.COMPLETED]
-    return fragile_runs(doubtful, made, failures, at.now, at.parameters)
+    return fragile_runs(doubtful, forecasts, failures, at.now, at.parameters)
 
 
 def orphans(at: DetectorSnapshot) -> list[Finding]:
@@ -213,9 +222,9 @@ DETECTORS: tuple[Callable[[DetectorSnapshot], list[Finding]], ...] = (
 """In the order in which their findings are filed."""
 
 
-def _not_asked_lately(at: DetectorSnapshot, found: Sequence[Finding]) -> list[Finding]:
-    if not found:
+def _not_asked_lately(at: DetectorSnapshot, findings: Sequence[Finding]) -> list[Finding]:
+    if not findings:
         return []
     steps = fleet.steps_since(at.store, at.now - at.parameters.ask_again_after)
     asked = {step.fingerprint for step in steps if step.step == "proposed"}
-    return [finding for finding in found if finding.fingerprint not in asked]
+    return [finding for finding in findings if finding.fingerprint not in asked]

@@ -113,16 +113,16 @@ def expected_costs(
 
 def _open(remedy: Remedy, cure: Cure, context: RemedyContext) -> bool:
     """Return whether a remedy may be weighed at all: some are never worth their price, whatever the numbers."""
-    again = remedy in (Remedy.RETRY_NOW, Remedy.RETRY_LATER)
-    if cure is Cure.MEMORY and again:
+    retries = remedy in (Remedy.RETRY_NOW, Remedy.RETRY_LATER)
+    if cure is Cure.MEMORY and retries:
         return False
     if remedy is Remedy.MORE_MEMORY and cure is not Cure.MEMORY:
         return False
-    if cure is Cure.OWNER and again:
+    if cure is Cure.OWNER and retries:
         return False
-    if cure is Cure.DEATH and (again or remedy is Remedy.MORE_MEMORY):
+    if cure is Cure.DEATH and (retries or remedy is Remedy.MORE_MEMORY):
         return context.proven_dead
-    if cure is Cure.UNCLEAR and again:
+    if cure is Cure.UNCLEAR and retries:
         return (
             context.safe_to_repeat
             and context.p_fail is not None

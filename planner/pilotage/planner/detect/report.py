@@ -109,35 +109,35 @@ def report_on(
             remedy=Remedy.NOTHING, actions=(), evidence=(f"the run is {text.state_type}, which is no failure",),
         )  # fmt: skip
     lines = list(parsed_lines(text.log_tail))
-    made = reason(
+    diagnosis = reason(
         text.state_type, text.state_name or text.state_type.capitalize(), text.message or "", lines, book
     )
-    return report_of(text.id, made, text.message or "", lines, costs, context)
+    return report_of(text.id, diagnosis, text.message or "", lines, costs, context)
 
 
 def report_of(
     subject: str,
-    made: Diagnosis,
+    diagnosis: Diagnosis,
     message: str,
     lines: Sequence[Line],
     costs: RemedyCosts | None = None,
     context: RemedyContext | None = None,
 ) -> DiagnosisReport:
     """Return the report of a diagnosis that is made."""
-    remedy = choose(made.cure, made.confidence, costs, context)
-    shown = lines[made.line].text if made.line is not None else message
-    evidence = [made.because] if made.because else []
+    remedy = choose(diagnosis.cure, diagnosis.confidence, costs, context)
+    shown = lines[diagnosis.line].text if diagnosis.line is not None else message
+    evidence = [diagnosis.because] if diagnosis.because else []
     if shown:
         evidence.append(quoted(redact(shown[:4000]), 200))
-    if made.wait_seconds is not None:
-        evidence.append(f"the other side asked to wait {made.wait_seconds:g} s")
+    if diagnosis.wait_seconds is not None:
+        evidence.append(f"the other side asked to wait {diagnosis.wait_seconds:g} s")
     return DiagnosisReport(
         id=subject,
-        failure_class=BROADER.get(made.failure_class, made.failure_class.value),
-        narrower_class=made.failure_class.value,
-        by=made.by if made.failure_class is not FailureClass.UNKNOWN else "nobody",
-        rule_id=made.rule_id,
-        confidence=round(made.confidence, 3),
+        failure_class=BROADER.get(diagnosis.failure_class, diagnosis.failure_class.value),
+        narrower_class=diagnosis.failure_class.value,
+        by=diagnosis.by if diagnosis.failure_class is not FailureClass.UNKNOWN else "nobody",
+        rule_id=diagnosis.rule_id,
+        confidence=round(diagnosis.confidence, 3),
         remedy=remedy.value,
         actions=ACTIONS[remedy],
         evidence=tuple(evidence),

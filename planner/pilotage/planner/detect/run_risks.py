@@ -7,10 +7,17 @@ from datetime import datetime
 
 from pilotage.planner.actions.types import CancelTree, MoveRun, RaiseRetries, Severity
 from pilotage.planner.detect.failures import diagnose_run
-from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import DesiredAction, Remediation, Situation, deadline_of, notify, run_of
+from pilotage.planner.remediation import (
+    DesiredAction,
+    IncidentContext,
+    Remediation,
+    deadline_of,
+    notify,
+    run_of,
+)
 from pilotage.telemetry.facts import DeploymentFact, QueueFact, RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.queries.fleet import Orphan
@@ -43,7 +50,7 @@ def fragile_runs(
 
     `failures` has the newest failed runs of each deployment; all of them, two at least, must have been passing ones.
     """
-    found = []
+    findings = []
     for run in running:
         forecast = forecasts.get(run.run_id)
         if forecast is None or forecast.p_fail < parameters.act_above or run.deployment_id is None:
@@ -52,10 +59,12 @@ def fragile_runs(
         if run.retries is None or run.retries > 0 or run.state_type is not StateType.RUNNING:
             continue
         past = failures.get(run.deployment_id, ())[:LAST_FAILURES]
-        if len(past) < 2 or any(diagnose_run(one, (), now).failure_class not in PASSING for one in past):
+        if len(past) < 2 or any(
+            diagnose_run(earlier, (), now).failure_class not in PASSING for earlier in past
+        ):
             continue
-        found.append(
-            standing(
+        findings.append(
+            ongoing_finding(
                 f"run:{run.run_id}",
                 FailureClass.FRAGILE,
                 now,
@@ -71,10 +80,10 @@ def fragile_runs(
                 ),
             )
         )
-    return found
+    return findings
 
 
-def remediate_fragile(s: Situation) -> Remediation:
+def remediate_fragile(s: IncidentContext) -> Remediation:
     """Retries of its own for a run that is likely to fail of what passes; none where the forecast is good."""
     run = run_of(s)
     if run.state_type is not StateType.RUNNING:
@@ -86,7 +95,7 @@ def remediate_fragile(s: Situation) -> Remediation:
     )
     effect = f"if this attempt fails it is tried again at once, up to {retries.retries} times"
     return Remediation(
-        wishes=(DesiredAction(action=retries, effect=effect),),
+        desired=(DesiredAction(action=retries, effect=effect),),
         alternatives=("cancel_run: a forecast alone is no reason to drop work",),
     )
 
@@ -105,7 +114,7 @@ def runs_blocked_by_hold(
     `faulty` names the queues that we hold for a fault of the platform: their runs would meet it elsewhere too.
     """
     known = {(q.pool, q.queue): q for q in queues}
-    found = []
+    findings = []
     for run in waiting:
         deadline, here = deadline_of(run), known.get((run.pool or "", run.queue or ""))
         if deadline is None or not now < deadline <= now + parameters.deadline_near or here is None:
@@ -116,8 +125,8 @@ def runs_blocked_by_hold(
         if not here.paused or subject in faulty or MAY_MOVE not in tags or other_queue(here, queues) is None:
             continue
         minutes = round((deadline - now).total_seconds() / 60)
-        found.append(
-            standing(
+        findings.append(
+            ongoing_finding(
                 f"run:{run.run_id}",
                 FailureClass.BLOCKED_BY_HOLD,
                 now,
@@ -126,7 +135,7 @@ def runs_blocked_by_hold(
                 evidence=(Evidence(ref=subject, note=f"held, and the run's deadline is in {minutes} min"),),
             )
         )
-    return found
+    return findings
 
 
 def other_queue(held: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
@@ -135,7 +144,7 @@ def other_queue(held: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | Non
     return min(others, key=lambda q: (q.waiting, -q.priority, q.queue), default=None)
 
 
-def remediate_blocked_by_hold(s: Situation) -> Remediation:
+def remediate_blocked_by_hold(s: IncidentContext) -> Remediation:
     run = run_of(s)
     here = next((q for q in s.around.queues if (q.pool, q.queue) == (run.pool, run.queue)), None)
     target = other_queue(here, s.around.queues) if here and here.paused else None
@@ -143,7 +152,7 @@ def remediate_blocked_by_hold(s: Situation) -> Remediation:
         return Remediation(alternatives=("move_run: its queue is open again, or no other is",))
     move = MoveRun(run_id=run.run_id, queue=target.queue)
     return Remediation(
-        wishes=(DesiredAction(action=move, effect=f"it is served from {target.queue}, before its deadline",
+        desired=(DesiredAction(action=move, effect=f"it is served from {target.queue}, before its deadline",
                      until=deadline_of(run)),),
         alternatives=("release_queue: whoever held the queue decides about that",),
     )  # fmt: skip
@@ -160,7 +169,7 @@ def orphaned(
         if pair.parent.state_type is StateType.CANCELLED or dies:
             families.setdefault(pair.parent.run_id, []).append(pair)
     return [
-        standing(
+        ongoing_finding(
             f"run:{parent_id}",
             FailureClass.ORPHANED,
             now,
@@ -181,14 +190,14 @@ def orphaned(
     ]
 
 
-def remediate_orphaned(s: Situation) -> Remediation:
+def remediate_orphaned(s: IncidentContext) -> Remediation:
     """The whole tree below the dead run is cancelled; one that was taken up again meanwhile is left alone."""
     run = run_of(s)
     if run.state_type not in (StateType.CRASHED, StateType.CANCELLED):
         return Remediation(alternatives=(f"cancel_tree: the run is {run.state_name} again",))
     cancel = CancelTree(run_id=run.run_id)
     return Remediation(
-        wishes=(
+        desired=(
             DesiredAction(action=cancel, effect="nothing goes on that nobody waits for"),
             *notify(s, Severity.WARNING),
         )

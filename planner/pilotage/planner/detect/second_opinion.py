@@ -22,7 +22,7 @@ SILENT_BELOW = 0.75
 def shipped_texts() -> Iterator[dict[str, Any]]:
     """Yield the labelled failure texts that ship with the package."""
     for file in sorted(
-        files("pilotage.planner.detect").joinpath("texts").iterdir(), key=lambda one: one.name
+        files("pilotage.planner.detect").joinpath("texts").iterdir(), key=lambda file: file.name
     ):
         if file.name.endswith(".jsonl"):
             for line in file.read_text(encoding="utf-8").splitlines():
@@ -48,17 +48,17 @@ def classifier() -> TextClassifier:
     )
 
 
-def with_second_opinion(made: Diagnosis, message: str, lines: Sequence[Line]) -> Diagnosis:
+def with_second_opinion(diagnosis: Diagnosis, message: str, lines: Sequence[Line]) -> Diagnosis:
     """Return the diagnosis, or the classifier's where no row decided and it is sure enough."""
     document = document_of(message, lines)
-    if made.failure_class is not FailureClass.UNKNOWN or SAYS_NOTHING.search(document):
-        return made
+    if diagnosis.failure_class is not FailureClass.UNKNOWN or SAYS_NOTHING.search(document):
+        return diagnosis
     opinion = classifier().opinion(document)
     if opinion is None:
-        return made
+        return diagnosis
     taken_for = FailureClass(opinion.label)
     return replace(
-        made,
+        diagnosis,
         failure_class=taken_for,
         by="classifier",
         because=f"no sign decides; its words are most like those of {taken_for} failures",

@@ -121,7 +121,7 @@ class Shadow:
 def load_rules(path: Path) -> SiteRules:
     """Return the rules of a file. Raises ConfigError that names the file, the row and what would be valid."""
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"Reading {path}: {error.strerror or error}. Name a file of failure rules."
@@ -129,7 +129,7 @@ def load_rules(path: Path) -> SiteRules:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"Reading {path}: it is no YAML: {str(error)[:300]}. Mend it.") from error
     try:
-        rules = SiteRules.model_validate(found or {})
+        rules = SiteRules.model_validate(document or {})
         ids = [rule.id for rule in (*rules.before, *rules.after)]
         for rule in (*rules.before, *rules.after):
             rule.rule()
@@ -145,7 +145,9 @@ def load_rules(path: Path) -> SiteRules:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(f"Reading {path}: {where}: {first['msg']}.") from error
-    if twice := sorted({one for one in ids if ids.count(one) > 1 or one in {r.id for r in FAILURE_RULES}}):
+    if twice := sorted(
+        {rule_id for rule_id in ids if ids.count(rule_id) > 1 or rule_id in {r.id for r in FAILURE_RULES}}
+    ):
         raise ConfigError(f"Reading {path}: the id {twice[0]} is taken. Every row needs its own.")
     return rules
 
@@ -155,7 +157,7 @@ def shadows_of(rules: SiteRules) -> list[Shadow]:
 
     A row of the site's is tried with the least text that it fits: its own phrase, exception or code.
     """
-    book, found = rules.book(), []
+    book, examples = rules.book(), []
     for own in (*rules.before, *rules.after):
         rule = own.rule()
         state_type = next(iter(sorted(rule.state_types, reverse=True)))
@@ -172,7 +174,7 @@ def shadows_of(rules: SiteRules) -> list[Shadow]:
                 strengths=frozenset({"code", "phrase", "family", "builtin", "weak"}),
             )
             if won is not None and won.id != own.id:
-                found.append(
+                examples.append(
                     Shadow(rule_id=own.id, by=won.id, because=f"“{text.strip()}” is decided by {won.id}")
                 )
     for shipped in FAILURE_RULES:
@@ -181,14 +183,14 @@ def shadows_of(rules: SiteRules) -> list[Shadow]:
                 own.exceptions
             )
             if covered and (shipped.phrases or shipped.exceptions) and shipped.codes <= set(own.codes):
-                found.append(
+                examples.append(
                     Shadow(
                         rule_id=shipped.id,
                         by=own.id,
                         because=f"{own.id} takes all that {shipped.id} looks for",
                     )
                 )
-    return found
+    return examples
 
 
 def failed_examples(rules: SiteRules) -> list[tuple[Example, FailureClass, str]]:
@@ -197,9 +199,11 @@ def failed_examples(rules: SiteRules) -> list[tuple[Example, FailureClass, str]]
     wrong = []
     for example in rules.examples:
         state_type, name = state_named(example.state)
-        made = reason(state_type, name, example.message, _lines(example.logs), book)
-        if made.failure_class is not example.failure_class or (example.rule and example.rule != made.rule_id):
-            wrong.append((example, made.failure_class, made.rule_id))
+        diagnosis = reason(state_type, name, example.message, _lines(example.logs), book)
+        if diagnosis.failure_class is not example.failure_class or (
+            example.rule and example.rule != diagnosis.rule_id
+        ):
+            wrong.append((example, diagnosis.failure_class, diagnosis.rule_id))
     return wrong
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot, ResolveAlert
-from pilotage.planner.detect.ongoing import standing
+from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
-from pilotage.planner.remediation import DesiredAction, Remediation, Situation, run_of, words_of
+from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, run_of, words_of
 from pilotage.telemetry.facts import StateType
 from pilotage.telemetry.queries.heartbeats import Heartbeat, LeakedSlots, ResolvedAlert
 
@@ -36,7 +36,7 @@ def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]
     The episode is the last word of the run: one that speaks and falls silent again is another trouble.
     """
     return [
-        standing(
+        ongoing_finding(
             f"run:{heartbeat.run.run_id}",
             FailureClass.SILENT,
             now,
@@ -55,15 +55,15 @@ def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]
     ]
 
 
-def remediate_silent(s: Situation) -> Remediation:
-    """The dead run is marked Crashed; what is tried again after that is any crashed run's play."""
+def remediate_silent(s: IncidentContext) -> Remediation:
+    """The dead run is marked Crashed; what is tried again after that is the playbook of any crashed run."""
     run = run_of(s)
     if run.state_type is not StateType.RUNNING:
         return Remediation(alternatives=(f"mark_crashed: the run is {run.state_name} already",))
     mark = MarkCrashed(run_id=run.run_id)
     effect = "it is Crashed, the slot that it holds is free, and it is tried again like any crashed run"
     return Remediation(
-        wishes=(DesiredAction(action=mark, effect=effect),),
+        desired=(DesiredAction(action=mark, effect=effect),),
         alternatives=("cancel_run: nobody is there who would hear it",),
     )
 
@@ -71,28 +71,28 @@ def remediate_silent(s: Situation) -> Remediation:
 def leaked_slots(stuck: Sequence[LeakedSlots], now: datetime) -> list[Finding]:
     """One finding for each deployment whose runs wait for slots that none of its runs holds."""
     return [
-        standing(
-            f"deployment:{one.deployment_id}",
+        ongoing_finding(
+            f"deployment:{slot.deployment_id}",
             FailureClass.LEAKED,
             now,
-            episode=one.since.isoformat(),
+            episode=slot.since.isoformat(),
             rule_id="slots-of-nobody",
             evidence=(
                 Evidence(
-                    ref=f"state:{one.witness}",
-                    note=f"{one.waiting} runs wait for a slot of the deployment's limit, the first for "
-                    f"{words_of(now - one.since)}, and none of its runs is under way",
+                    ref=f"state:{slot.witness}",
+                    note=f"{slot.waiting} runs wait for a slot of the deployment's limit, the first for "
+                    f"{words_of(now - slot.since)}, and none of its runs is under way",
                 ),
             ),
         )
-        for one in stuck
+        for slot in stuck
     ]
 
 
-def remediate_leaked_slot(s: Situation) -> Remediation:
+def remediate_leaked_slot(s: IncidentContext) -> Remediation:
     release = ReleaseSlot(scope=LimitScope.DEPLOYMENT, name=s.finding.subject.removeprefix("deployment:"))
     return Remediation(
-        wishes=(
+        desired=(
             DesiredAction(
                 action=release, effect="the slots that no run holds are free, and the waiting runs start"
             ),
@@ -104,29 +104,29 @@ def remediate_leaked_slot(s: Situation) -> Remediation:
 def closed_alerts(closed: Sequence[ResolvedAlert], now: datetime) -> list[Finding]:
     """One finding for each run that completed after its owner was told; told again is another trouble."""
     return [
-        standing(
-            f"run:{one.run.run_id}",
+        ongoing_finding(
+            f"run:{alert.run.run_id}",
             FailureClass.RECOVERED,
             now,
-            episode=one.told.isoformat(),
+            episode=alert.told.isoformat(),
             rule_id="completed-since-told",
             evidence=(
                 Evidence(
-                    ref=f"state:{one.run.state_id}",
-                    note=f"it completed; its owner was told of trouble {words_of(now - one.told)} ago",
+                    ref=f"state:{alert.run.state_id}",
+                    note=f"it completed; its owner was told of trouble {words_of(now - alert.told)} ago",
                 ),
             ),
         )
-        for one in closed
+        for alert in closed
     ]
 
 
-def remediate_resolved_alert(s: Situation) -> Remediation:
+def remediate_resolved_alert(s: IncidentContext) -> Remediation:
     run = run_of(s)
     if run.state_type is not StateType.COMPLETED:
         return Remediation(alternatives=(f"resolve_alert: the run is {run.state_name} already",))
     return Remediation(
-        wishes=(
+        desired=(
             DesiredAction(action=ResolveAlert(run_id=run.run_id), effect="the owner knows that it is over"),
         )
     )

@@ -20,7 +20,7 @@ def starved_queues(
     queues: Sequence[QueueFact], now: datetime, parameters: PlaybookParameters
 ) -> list[Finding]:
     """One finding for each queue with an overdue run while queues of higher priority hold every slot."""
-    found = []
+    findings = []
     for queue in queues:
         if queue.paused or queue.waiting < 1 or queue.oldest_due is None:
             continue
@@ -29,7 +29,7 @@ def starved_queues(
         if busy is None or waited <= parameters.starved_after:
             continue
         subject = f"queue:{queue.pool}/{queue.queue}"
-        found.append(
+        findings.append(
             Finding(
                 incident_id=incident_id(subject, f"starved since {queue.oldest_due.isoformat()}"),
                 subject=subject,
@@ -50,7 +50,7 @@ def starved_queues(
                 ),
             )
         )
-    return found
+    return findings
 
 
 def busy_queue(starved: QueueFact, queues: Sequence[QueueFact]) -> QueueFact | None:
@@ -69,7 +69,7 @@ def at_risk_runs(
 
     The episode is the run itself: a run is held back once, whatever is forecast of it afterwards.
     """
-    found = []
+    findings = []
     for run in sorted(runs, key=lambda r: (r.next_start or now, r.run_id)):
         forecast = forecasts.get(run.run_id)
         if run.state_type is not StateType.SCHEDULED or run.next_start is None or forecast is None:
@@ -80,7 +80,7 @@ def at_risk_runs(
         if forecast.p_fail < parameters.act_above or run.run_count > 0:
             continue
         subject = f"run:{run.run_id}"
-        found.append(
+        findings.append(
             Finding(
                 incident_id=incident_id(subject, "at risk"),
                 subject=subject,
@@ -96,12 +96,12 @@ def at_risk_runs(
                 ),
             )
         )
-    return found
+    return findings
 
 
 def late_runs(waiting: Sequence[RunFact], now: datetime, parameters: PlaybookParameters) -> list[Finding]:
     """One finding for each waiting run with a near deadline and others ahead in its queue; nearest first."""
-    found = []
+    findings = []
     for run in waiting:
         deadline = deadline_of(run)
         if deadline is None or not now < deadline <= now + parameters.deadline_near:
@@ -112,7 +112,7 @@ def late_runs(waiting: Sequence[RunFact], now: datetime, parameters: PlaybookPar
         if first >= run.next_start:
             continue
         subject = f"run:{run.run_id}"
-        found.append(
+        findings.append(
             (
                 deadline,
                 Finding(
@@ -132,7 +132,7 @@ def late_runs(waiting: Sequence[RunFact], now: datetime, parameters: PlaybookPar
                 ),
             )
         )
-    return [finding for _, finding in sorted(found, key=lambda pair: (pair[0], pair[1].subject))]
+    return [finding for _, finding in sorted(findings, key=lambda pair: (pair[0], pair[1].subject))]
 
 
 def earliest_waiting(run: RunFact, waiting: Sequence[RunFact]) -> datetime | None:

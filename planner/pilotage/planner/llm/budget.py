@@ -81,7 +81,7 @@ class Spent:
 class ModelCapabilities:
     """What one model at one endpoint can do, as far as it was seen."""
 
-    rung: int = 0
+    strategy: int = 0
     """Index of the first way of typed answering that worked."""
     calls_tools: bool = True
 
@@ -188,12 +188,12 @@ class LlmBudget:
             row = file.execute(
                 "SELECT rung, calls_tools FROM endpoints WHERE base_url = ? AND model = ?", (base_url, model)
             ).fetchone()
-        return ModelCapabilities(rung=row[0], calls_tools=bool(row[1])) if row else ModelCapabilities()
+        return ModelCapabilities(strategy=row[0], calls_tools=bool(row[1])) if row else ModelCapabilities()
 
     def learn(self, base_url: str, model: str, seen: ModelCapabilities) -> None:
         """Remembers what this model at this endpoint can do."""
         with self._open() as file:
             file.execute(
                 "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?, ?)",
-                (base_url, model, seen.rung, int(seen.calls_tools)),
+                (base_url, model, seen.strategy, int(seen.calls_tools)),
             )

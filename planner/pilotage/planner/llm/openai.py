@@ -82,7 +82,7 @@ class OpenAIModel:
         )
         self._book = book
         known = book.capabilities(base_url, model) if book else ModelCapabilities()
-        self._rung = min(known.rung, len(STRUCTURED_OUTPUT_STRATEGIES) - 1)
+        self._rung = min(known.strategy, len(STRUCTURED_OUTPUT_STRATEGIES) - 1)
         self._calls_tools = calls_tools and known.calls_tools
         self._tools_doubted = False
         self._failed_in_row = 0
@@ -102,7 +102,7 @@ class OpenAIModel:
         return self._book
 
     @property
-    def rung(self) -> str:
+    def strategy(self) -> str:
         """The way of typed answering that is tried first."""
         return STRUCTURED_OUTPUT_STRATEGIES[self._rung]
 
@@ -140,17 +140,17 @@ class OpenAIModel:
         try:
             for at in range(self._rung, len(STRUCTURED_OUTPUT_STRATEGIES)):
                 try:
-                    answer = await self._on_rung(STRUCTURED_OUTPUT_STRATEGIES[at], schema, messages)
+                    answer = await self._with_strategy(STRUCTURED_OUTPUT_STRATEGIES[at], schema, messages)
                 except _StrategyUnsupported as lacking:
                     last = lacking.error
                     continue
                 self._learn(
-                    ModelCapabilities(rung=at, calls_tools=self._calls_tools and not self._tools_doubted)
+                    ModelCapabilities(strategy=at, calls_tools=self._calls_tools and not self._tools_doubted)
                 )
                 self._answered()
                 return answer
             # what worked once may have been a lower rung than there is already: the next call climbs from the top
-            self._learn(ModelCapabilities(rung=0, calls_tools=self._calls_tools))
+            self._learn(ModelCapabilities(strategy=0, calls_tools=self._calls_tools))
             raise last or self._error("no way of answering left", transient=False)
         except BudgetSpent:
             raise
@@ -260,14 +260,16 @@ class OpenAIModel:
             self._book.spend(prompt, completion)
 
     def _learn(self, seen: ModelCapabilities) -> None:
-        if (seen.rung, seen.calls_tools) != (self._rung, self._calls_tools) and self._book is not None:
+        if (seen.strategy, seen.calls_tools) != (self._rung, self._calls_tools) and self._book is not None:
             self._book.learn(self._base_url, self._name, seen)
-        self._rung, self._calls_tools = seen.rung, seen.calls_tools
+        self._rung, self._calls_tools = seen.strategy, seen.calls_tools
 
     # -- typed answers
 
-    async def _on_rung(self, rung: str, schema: type[Answer], messages: Sequence[BaseMessage]) -> Answer:
-        asked, turns = self._bound(rung, schema, messages)
+    async def _with_strategy(
+        self, strategy: str, schema: type[Answer], messages: Sequence[BaseMessage]
+    ) -> Answer:
+        asked, turns = self._bound(strategy, schema, messages)
         problem = ""
         for _ in range(2):  # the answer, and one repair
             try:
@@ -290,14 +292,14 @@ class OpenAIModel:
         raise _StrategyUnsupported(self._error(f"no valid {schema.__name__}: {problem}", transient=False))
 
     def _bound(
-        self, rung: str, schema: type[Answer], messages: Sequence[BaseMessage]
+        self, strategy: str, schema: type[Answer], messages: Sequence[BaseMessage]
     ) -> tuple[Runnable[Any, Any], list[BaseMessage]]:
         shape, name = schema.model_json_schema(), schema.__name__
         described = SystemMessage(
             "Answer with one JSON object that matches this JSON Schema, and nothing else:\n"
             + json.dumps(shape)
         )
-        match rung:
+        match strategy:
             case "json_schema":
                 # without "strict": optional fields and open objects stay legal, and we validate ourselves
                 wanted = {"type": "json_schema", "json_schema": {"name": name, "schema": shape}}
@@ -326,9 +328,9 @@ class OpenAIModel:
         if self._failed_in_row >= FAILURES_UNTIL_DOWN:
             self._down_until = self._clock() + DOWN_FOR
 
-    def _error(self, found: str, *, transient: bool) -> ModelError:
+    def _error(self, cause: str, *, transient: bool) -> ModelError:
         return ModelError(
-            f"Asking the model {self._name} at {redact(self._base_url)}: found {found}. "
+            f"Asking the model {self._name} at {redact(self._base_url)}: found {cause}. "
             "Rules answer instead; check the endpoint, the model's name and the key.",
             transient=transient,
         )
@@ -340,8 +342,8 @@ class OpenAIModel:
         reason = redact(f"{type(error).__name__}: {error}")[:DEPTH_OF_REASON]
         match error:
             case openai.APIStatusError():
-                again = error.status_code in (408, 409, 429) or error.status_code >= 500
-                return self._error(f"HTTP {error.status_code} ({reason})", transient=again)
+                transient = error.status_code in (408, 409, 429) or error.status_code >= 500
+                return self._error(f"HTTP {error.status_code} ({reason})", transient=transient)
             case openai.APITimeoutError() | TimeoutError():
                 return self._error("no answer in time", transient=True)
             case openai.APIConnectionError():

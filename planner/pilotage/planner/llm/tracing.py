@@ -98,7 +98,7 @@ def available() -> bool:
 
 
 def silence_foreign_tracers() -> None:
-    """Nothing; no library in this process sends prompts anywhere after it."""
+    """Keep every library in this process from sending prompts anywhere."""
     for name in FOREIGN_TRACERS:
         os.environ.pop(name, None)
 
@@ -162,14 +162,16 @@ class _Turns:
         from opentelemetry.context import Context
         from opentelemetry.trace import set_span_in_context
 
-        told = {
+        attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": self.agent,
             "gen_ai.conversation.id": conversation,
             **({"gen_ai.request.model": model} if model else {}),
         }
         # with no parent: whatever surrounds it, each turn is a trace of its own
-        span: Span = self.tracer.start_span(f"invoke_agent {self.agent}", context=Context(), attributes=told)
+        span: Span = self.tracer.start_span(
+            f"invoke_agent {self.agent}", context=Context(), attributes=attributes
+        )
         self.ways[span.get_span_context().trace_id] = self.send
         while len(self.ways) > WAYS:
             self.ways.popitem(last=False)
@@ -237,13 +239,13 @@ def _exporter(ways: Mapping[int, Send], budget: Budget) -> Any:
 
 def fact_of(span: ReadableSpan, budget: Budget) -> SpanFact:
     """The span as it is stored."""
-    told: Mapping[str, Any] = span.attributes or {}
+    attributes: Mapping[str, Any] = span.attributes or {}
     context, began, ended = span.get_span_context(), span.start_time or 0, span.end_time or 0
-    spent = [int(told.get(f"gen_ai.usage.{side}_tokens", 0)) for side in ("input", "output")]
-    first = told.get("gen_ai.response.time_to_first_chunk")
+    spent = [int(attributes.get(f"gen_ai.usage.{side}_tokens", 0)) for side in ("input", "output")]
+    first = attributes.get("gen_ai.response.time_to_first_chunk")
 
     def word(name: str) -> str:
-        return str(told.get(name, ""))[:LONGEST]
+        return str(attributes.get(name, ""))[:LONGEST]
 
     return SpanFact(
         span_id=f"{context.span_id:016x}" if context else "",

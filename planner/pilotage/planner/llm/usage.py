@@ -52,20 +52,20 @@ def usage(meter: Meter, book: LlmBudget | None) -> dict[str, Any]:
     """
     if not meter.calls:
         return {}
-    told: dict[str, Any] = {
+    totals: dict[str, Any] = {
         "calls": meter.calls,
         "input_tokens": meter.prompt,
         "output_tokens": meter.completion,
     }
     if book is None:
-        return told
+        return totals
     cost = book.budget.cost(meter.prompt, meter.completion)
     if book.budget.priced:
-        told["cost"] = round(cost, ROUND)
+        totals["cost"] = round(cost, ROUND)
     share = book.budget.share_of_day(meter.prompt + meter.completion, cost)
     if share is not None:
-        told["budget_share"] = round(share, ROUND)
+        totals["budget_share"] = round(share, ROUND)
         with contextlib.suppress(ModelError):  # the book is away: what this took is told all the same
             spent = book.today()
-            told["today"] = round(book.budget.share_of_day(spent.tokens, spent.cost) or 0.0, ROUND)
-    return told
+            totals["today"] = round(book.budget.share_of_day(spent.tokens, spent.cost) or 0.0, ROUND)
+    return totals

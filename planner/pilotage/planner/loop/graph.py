@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime
 from pydantic import TypeAdapter
 
 from pilotage.planner.actions.types import ActionKind
-from pilotage.planner.detect.context import circumstances_of
+from pilotage.planner.detect.context import background_of
 from pilotage.planner.detect.failures import diagnose_run, opinion_on
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.llm.budget import attribute_cost
@@ -29,7 +29,7 @@ from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
-from pilotage.planner.remediation import Circumstances, Situation
+from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.planner.similar_incidents import past_incidents, remembered_class, similar_incident
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.facts import LogLine, RunFact
@@ -52,7 +52,7 @@ RUN = TypeAdapter(RunFact)
 LOGS = TypeAdapter(list[LogLine])
 FINDING = TypeAdapter(Finding)
 FORECAST = TypeAdapter(Forecast)
-AROUND = TypeAdapter(Circumstances)
+AROUND = TypeAdapter(Background)
 PROPOSALS = TypeAdapter(list[tuple[Proposal, CaseFile]])
 
 
@@ -89,12 +89,12 @@ async def observe(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
     graph_deps = runtime.context
     given = FINDING.validate_python(state["finding"]) if state.get("finding") else None
 
-    def read() -> tuple[RunFact | None, list[LogLine], Circumstances]:
+    def read() -> tuple[RunFact | None, list[LogLine], Background]:
         run = run_queries.run(graph_deps.store, state["run_id"]) if state["run_id"] else None
         logs = (
             run_queries.logs_of(graph_deps.store, run.run_id, graph_deps.parameters.logs_read) if run else []
         )
-        around = circumstances_of(graph_deps.store, run, given, graph_deps.clock(), graph_deps.parameters)
+        around = background_of(graph_deps.store, run, given, graph_deps.clock(), graph_deps.parameters)
         return run, logs, around
 
     run, logs, around = await asyncio.to_thread(read)
@@ -145,19 +145,21 @@ async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
         except ModelError as error:
             log.warning("Diagnosing %s without the model: %s", finding.subject, error)
         else:
-            found = class_of(answer)
-            if found is not FailureClass.UNKNOWN:
-                note = Evidence(ref=f"model:{model.name}"[:300], note=f"a language model reads it as {found}")
+            failure_class = class_of(answer)
+            if failure_class is not FailureClass.UNKNOWN:
+                note = Evidence(
+                    ref=f"model:{model.name}"[:300], note=f"a language model reads it as {failure_class}"
+                )
                 finding = replace(
                     finding,
-                    failure_class=found,
+                    failure_class=failure_class,
                     by="model",
                     confidence=MODEL_CONFIDENCE,
                     cure=None,
                     evidence=(*finding.evidence, note),
                 )
-    if (told := similar_incident(past)) is not None:
-        finding = replace(finding, evidence=(*finding.evidence, told))
+    if (incident := similar_incident(past)) is not None:
+        finding = replace(finding, evidence=(*finding.evidence, incident))
     return {"finding": FINDING.dump_python(finding, mode="json")}
 
 
@@ -165,11 +167,15 @@ async def forecast(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
     """What the forecaster expects of the run's next attempt, or None when it does not know the run."""
     if not state["run"]:
         return {"forecast": None}
-    [*made] = await asyncio.to_thread(runtime.context.forecaster.forecast, [state["run_id"]])
-    if not made:
+    [*forecasts] = await asyncio.to_thread(runtime.context.forecaster.forecast, [state["run_id"]])
+    if not forecasts:
         return {"forecast": None}
     # a numpy float would not survive the checkpoint
-    return {"forecast": FORECAST.dump_python(replace(made[0], p_fail=float(made[0].p_fail)), mode="json")}
+    return {
+        "forecast": FORECAST.dump_python(
+            replace(forecasts[0], p_fail=float(forecasts[0].p_fail)), mode="json"
+        )
+    }
 
 
 async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
@@ -178,20 +184,20 @@ async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
     if not state.get("finding"):
         return {"proposals": [], "alternatives": ["nothing: the run is not in the store"], "playbook": ""}
     finding = FINDING.validate_python(state["finding"])
-    made = FORECAST.validate_python(state["forecast"]) if state.get("forecast") else None
-    situation = Situation(
+    forecast = FORECAST.validate_python(state["forecast"]) if state.get("forecast") else None
+    situation = IncidentContext(
         finding=finding,
         run=RUN.validate_python(state["run"]) if state["run"] else None,
-        forecast=made,
+        forecast=forecast,
         around=AROUND.validate_python(state["around"]),
         now=graph_deps.clock(),
         parameters=graph_deps.parameters,
     )
     plan = plan_for(situation, graph_deps.permitted_kinds)
     # what the fault's own history tells needs no prose
-    recalled = any(one.ref.startswith("incident:") for one in finding.evidence)
+    recalled = any(item.ref.startswith("incident:") for item in finding.evidence)
     kinds = [] if recalled else [p.action.kind for p, _ in plan.proposals]
-    prose = await _explanation(graph_deps.model, finding, made, kinds)
+    prose = await _explanation(graph_deps.model, finding, forecast, kinds)
     explained = [
         (p, case.model_copy(update={"explanation": prose[:LONGEST_EXPLANATION]}))
         for p, case in plan.proposals

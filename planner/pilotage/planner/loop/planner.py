@@ -140,17 +140,17 @@ class Planner:
 
     def _look(self, now: datetime) -> list[Detection]:
         """The troubles of this moment, in the order in which they are to be filed."""
-        found: list[Detection] = []
-        lookout = DetectorSnapshot(
+        detections: list[Detection] = []
+        snapshot = DetectorSnapshot(
             store=self._store, forecaster=self._forecaster, parameters=self._parameters, now=now
         )
-        looks = [(look.__name__, partial(look, lookout)) for look in DETECTORS]
+        looks = [(look.__name__, partial(look, snapshot)) for look in DETECTORS]
         for name, look in looks:
             with _seeing(name):
-                found += [_detected(finding) for finding in look()]
+                detections += [_detected(finding) for finding in look()]
         with _seeing("failed"):
-            found += self._failed(now)
-        return found
+            detections += self._failed(now)
+        return detections
 
     def _failed(self, now: datetime) -> Iterable[Detection]:
         """Failed runs, those first whose next attempt is likeliest to succeed."""
@@ -192,11 +192,11 @@ class Planner:
     def _odds(self, run_ids: list[str]) -> dict[str, float]:
         """The chances of failing that give the order; without a forecaster the order does not matter."""
         try:
-            made = self._forecaster.forecast(run_ids) if run_ids else ()
+            forecasts = self._forecaster.forecast(run_ids) if run_ids else ()
         except Exception as error:
             log.warning("Ordering %d failures without a forecast: %s", len(run_ids), error)
             return {}
-        return {forecast.run_id: float(forecast.p_fail) for forecast in made}
+        return {forecast.run_id: float(forecast.p_fail) for forecast in forecasts}
 
     # -- thinking
 
@@ -255,8 +255,8 @@ class Planner:
             state = await thought
             happened |= _told(state)
             await self._file(trouble.incident_id, state, happened["filed"])
-        except Exception as found:  # a defect of ours in one situation must not stop the others
-            error = checkpoint_fault(found) or found
+        except Exception as defect:  # a defect of ours in one situation must not stop the others
+            error = checkpoint_fault(defect) or defect
             if isinstance(error, AdapterError):
                 log.warning("Incident %s waits for the next tick: %s", trouble.incident_id, error)
                 happened["error"] = str(error)
@@ -276,11 +276,11 @@ class Planner:
         proposals = proposals_in(state)
         known = await asyncio.to_thread(self._filed_before, incident) if proposals else frozenset()
         for proposal, case in proposals:
-            told = {"proposal_id": proposal.id, "action": action_as_json(proposal.action)}
+            detail = {"proposal_id": proposal.id, "action": action_as_json(proposal.action)}
             if proposal.id in known:
-                filed.append(told | {"outcome": "filed before"})
+                filed.append(detail | {"outcome": "filed before"})
                 continue
-            filed.append(told | await asyncio.to_thread(self._control_api.file, proposal, case))
+            filed.append(detail | await asyncio.to_thread(self._control_api.file, proposal, case))
 
     def _filed_before(self, incident: str) -> frozenset[str]:
         """An incident's proposals in the ledger's mirror: a restarted planner thinks of them again."""

@@ -1,6 +1,6 @@
-"""From a situation to proposals: the play of its class, quarantine on top, and only what may be offered.
+"""Turns an incident context into proposals: the playbook of its class, quarantine on top, and only permitted kinds.
 
-What is decided here is decided in `playbooks`; this gives each wish its id, its expiry and its case file.
+What is decided here is decided in `playbooks`; this gives each desired action its id, its expiry and its case file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from pilotage.planner.actions.types import Action, ActionKind
 from pilotage.planner.playbooks.registry import NEEDS_NO_RUN, NOT_A_FAILURE, REMEDIATIONS, quarantine, remedy
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.planner.remediation import DesiredAction, Situation, notify
+from pilotage.planner.remediation import DesiredAction, IncidentContext, notify
 
 AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
 """What runs a failed run again."""
@@ -29,16 +29,16 @@ class Plan:
     alternatives: tuple[str, ...] = ()
 
 
-def plan_for(s: Situation, permitted_kinds: Sequence[ActionKind]) -> Plan:
-    """The proposals for a situation, only of kinds that are offered, and the roads not taken."""
+def plan_for(s: IncidentContext, permitted_kinds: Sequence[ActionKind]) -> Plan:
+    """The proposals for a situation, only of kinds that are offered, and the rejected not taken."""
     name, remediation_of = REMEDIATIONS[s.finding.failure_class]
     if s.run is None and s.finding.failure_class not in NEEDS_NO_RUN:
         return Plan(playbook=name, alternatives=("nothing: the run is not in the store any more",))
-    play = remediation_of(s)
+    remediation = remediation_of(s)
     remedies, none_because = remedy(s)
-    if remedies and any(desired_action.action.kind in AGAIN for desired_action in play.wishes):
+    if remedies and any(desired_action.action.kind in AGAIN for desired_action in remediation.desired):
         remedies, none_because = (), ("launch_remediation: another attempt is tried first",)
-    wanted = [*remedies, *play.wishes, *quarantine(s)]
+    wanted = [*remedies, *remediation.desired, *quarantine(s)]
     kinds = {desired_action.action.kind for desired_action in wanted}
     if "pause_deployment" in kinds and "notify_owner" not in kinds:
         wanted += notify(s)
@@ -47,22 +47,22 @@ def plan_for(s: Situation, permitted_kinds: Sequence[ActionKind]) -> Plan:
         for w in wanted
         if w.action.kind not in permitted_kinds
     )
-    roads = (*play.alternatives, *none_because, *refused)
-    made = tuple(
-        (_proposal(s, desired_action, name), _case(s, desired_action, roads))
+    rejected = (*remediation.alternatives, *none_because, *refused)
+    proposals = tuple(
+        (_proposal(s, desired_action, name), _case(s, desired_action, rejected))
         for desired_action in wanted
         if desired_action.action.kind in permitted_kinds
     )
-    return Plan(playbook=name, proposals=made, alternatives=roads)
+    return Plan(playbook=name, proposals=proposals, alternatives=rejected)
 
 
 def proposal_id(incident: str, action: Action, attempt: str) -> str:
-    """`p-` and 12 hex digits: equal for the same wish in the same attempt, whatever its numbers."""
+    """`p-` and 12 hex digits: equal for the same desired action in the same attempt, whatever its numbers."""
     seed = json.dumps([incident, action.kind, attempt])
     return "p-" + hashlib.sha256(seed.encode()).hexdigest()[:12]
 
 
-def _proposal(s: Situation, desired_action: DesiredAction, playbook: str) -> Proposal:
+def _proposal(s: IncidentContext, desired_action: DesiredAction, playbook: str) -> Proposal:
     state_id = s.run.state_id if s.run and desired_action.bound_to_state else ""
     # A failure's state is its attempt. Other trouble is proposed on once, whatever states follow.
     attempt = s.run.state_id if s.run and s.finding.failure_class not in NOT_A_FAILURE else ""
@@ -81,7 +81,7 @@ def _proposal(s: Situation, desired_action: DesiredAction, playbook: str) -> Pro
     )
 
 
-def _case(s: Situation, desired_action: DesiredAction, alternatives: tuple[str, ...]) -> CaseFile:
+def _case(s: IncidentContext, desired_action: DesiredAction, alternatives: tuple[str, ...]) -> CaseFile:
     known: dict[str, Any] = {}
     if s.forecast is not None:
         known = {

@@ -1,7 +1,7 @@
 """What is proposed for which failure class: one table of plays, each a pure function of a situation.
 
-A play returns wishes in the order of preference and the roads not taken, each with its reason. The forecast
-is an input of every play that runs something again: a retry that it calls hopeless is not proposed.
+A playbook returns desired actions in the order of preference and the rejected options, each with its reason. The forecast
+is an input of every playbook that runs something again: a retry that it calls hopeless is not proposed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import (
     SAFE_TO_REPEAT,
     DesiredAction,
+    IncidentContext,
     Remediation,
-    Situation,
     deadline_of,
     notify,
     run_of,
@@ -54,7 +54,7 @@ def backoff(first: timedelta, run_count: int, longest: timedelta) -> timedelta:
     return min(first * (1 << doublings), longest)
 
 
-def hopeless(s: Situation) -> str:
+def hopeless(s: IncidentContext) -> str:
     """Why a further attempt is held back because of the forecast, or an empty string."""
     if s.forecast is None or s.forecast.p_fail < s.parameters.hopeless:
         return ""
@@ -66,18 +66,18 @@ def hopeless(s: Situation) -> str:
     )
 
 
-def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Remediation:
+def retry(s: IncidentContext, first_delay: timedelta, max_attempts: int) -> Remediation:
     """A retry in place after a backoff, or a word to the owner when attempts or hope are used up."""
     run = run_of(s)
     held_back = hopeless(s)
     if run.run_count >= max_attempts:
         held_back = f"it has been tried {run.run_count} times, {max_attempts} are the limit"
     if held_back:
-        return Remediation(wishes=notify(s), alternatives=(f"retry_run: held back, {held_back}",))
+        return Remediation(desired=notify(s), alternatives=(f"retry_run: held back, {held_back}",))
     delay = backoff(first_delay, run.run_count, s.parameters.longest_delay)
     again = RetryRun(run_id=run.run_id, delay=delay)
     return Remediation(
-        wishes=(
+        desired=(
             DesiredAction(
                 action=again,
                 effect=f"the same run, tried again in {words_of(delay)}, completes{retry_impact_words(s)}",
@@ -86,10 +86,10 @@ def retry(s: Situation, first_delay: timedelta, max_attempts: int) -> Remediatio
     )
 
 
-def retry_impact_words(s: Situation) -> str:
+def retry_impact_words(s: IncidentContext) -> str:
     """Which tasks another attempt does again, as the end of a sentence; empty when nobody knows."""
-    told = s.around.retry_impact.words() if s.around.retry_impact else ""
-    return f"; {told}" if told else ""
+    repeats = s.around.retry_impact.words() if s.around.retry_impact else ""
+    return f"; {repeats}" if repeats else ""
 
 
 def _rate_limited_delay(parameters: PlaybookParameters) -> timedelta:
@@ -117,13 +117,13 @@ _REASONS: Mapping[FailureClass, str] = MappingProxyType(
 )
 
 
-def remedy_of(s: Situation) -> Remedy:
+def remedy_of(s: IncidentContext) -> Remedy:
     """Return the remedy with the lowest expected cost for a situation's failure."""
-    found = s.finding
-    cure = found.cure or DEFAULT_CURE.get(found.failure_class, Cure.UNCLEAR)
+    finding = s.finding
+    cure = finding.cure or DEFAULT_CURE.get(finding.failure_class, Cure.UNCLEAR)
     p_fail = s.forecast.p_fail if s.forecast else None
     if (
-        found.failure_class is FailureClass.TIMED_OUT
+        finding.failure_class is FailureClass.TIMED_OUT
         and p_fail is not None
         and p_fail < s.parameters.cautious_below
     ):
@@ -133,39 +133,39 @@ def remedy_of(s: Situation) -> Remedy:
         safe_to_repeat=s.around.safe_to_repeat,
         retry_unknown_below=s.parameters.cautious_below,
     )
-    return choose(cure, found.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
+    return choose(cure, finding.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
 
 
-def play_failure(s: Situation) -> Remediation:
+def play_failure(s: IncidentContext) -> Remediation:
     """Return what the cheapest remedy of a failure asks for."""
-    found, p = s.finding, s.parameters
+    finding, p = s.finding, s.parameters
     chosen = remedy_of(s)
     if chosen is Remedy.RETRY_NOW:
         limit = {FailureClass.TIMED_OUT: p.max_timed_out_attempts, FailureClass.UNKNOWN: 2}
-        return retry(s, p.retry_delay, limit.get(found.failure_class, p.max_attempts))
+        return retry(s, p.retry_delay, limit.get(finding.failure_class, p.max_attempts))
     if chosen is Remedy.RETRY_LATER:
-        first = FIRST_DELAY.get(found.failure_class, _rate_limited_delay)(p)
-        asked = timedelta(seconds=found.wait_seconds or 0)
+        first = FIRST_DELAY.get(finding.failure_class, _rate_limited_delay)(p)
+        asked = timedelta(seconds=finding.wait_seconds or 0)
         if asked > p.longest_delay:
             why = (
                 f"retry_run: the other side asked to wait {words_of(asked)}, longer than any retry is delayed"
             )
-            return Remediation(wishes=notify(s), alternatives=(why,))
-        limited = 2 if found.failure_class is FailureClass.UNKNOWN else p.max_attempts
+            return Remediation(desired=notify(s), alternatives=(why,))
+        limited = 2 if finding.failure_class is FailureClass.UNKNOWN else p.max_attempts
         return retry(s, max(first, asked), limited)
     if chosen is Remedy.MORE_MEMORY:
         return remediate_out_of_memory(s)
     if chosen in (Remedy.HOLD, Remedy.ASK):
         return Remediation(
-            wishes=notify(s),
+            desired=notify(s),
             alternatives=("retry_run: it may still be running, and nothing proves that it has ended",),
         )
-    if found.failure_class is FailureClass.UNKNOWN:
-        return Remediation(wishes=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
-    return Remediation(wishes=notify(s), alternatives=(_REASONS.get(found.failure_class, _NEVER_AGAIN),))
+    if finding.failure_class is FailureClass.UNKNOWN:
+        return Remediation(desired=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
+    return Remediation(desired=notify(s), alternatives=(_REASONS.get(finding.failure_class, _NEVER_AGAIN),))
 
 
-def _unknown_because(s: Situation) -> str:
+def _unknown_because(s: IncidentContext) -> str:
     """Return why a failure that nobody explains is not tried again."""
     if s.forecast is None:
         return "the cause is unknown and there is no forecast"
@@ -177,28 +177,28 @@ def _unknown_because(s: Situation) -> str:
     )
 
 
-def remediate_out_of_memory(s: Situation) -> Remediation:
+def remediate_out_of_memory(s: IncidentContext) -> Remediation:
     """One step more memory and a retry; the forecast speaks of the old size and does not hold this back."""
     run = run_of(s)
     has = s.around.memory_mb
     if not has or has < 1:
         return Remediation(
-            wishes=notify(s),
+            desired=notify(s),
             alternatives=("resize_run: nobody says how much memory it has (a job variable of it or of its deployment)",
                           "retry_run: the same size would run out again"),
         )  # fmt: skip
     size = next_size(has, s.parameters, s.around.memory_sizes)
     if size <= has:
         return Remediation(
-            wishes=notify(s),
+            desired=notify(s),
             alternatives=(f"resize_run: it has {has} MiB, the cap is {s.parameters.memory_cap_mb} MiB",),
         )
     if run.run_count >= s.parameters.max_attempts:
         return Remediation(
-            wishes=notify(s), alternatives=(f"resize_run: it has been tried {run.run_count} times",)
+            desired=notify(s), alternatives=(f"resize_run: it has been tried {run.run_count} times",)
         )
     return Remediation(
-        wishes=(DesiredAction(action=ResizeRun(run_id=run.run_id, memory_mb=size),
+        desired=(DesiredAction(action=ResizeRun(run_id=run.run_id, memory_mb=size),
                      effect=f"with {size} MiB instead of {has} MiB the run completes{retry_impact_words(s)}"),),
         alternatives=("retry_run: the same size would run out again",),
     )  # fmt: skip
@@ -217,7 +217,7 @@ def next_size(has_mb: int, parameters: PlaybookParameters, allowed: Sequence[int
     return next(enough, max((size for size in allowed if size <= parameters.memory_cap_mb), default=has_mb))
 
 
-def remediate_at_risk(s: Situation) -> Remediation:
+def remediate_at_risk(s: IncidentContext) -> Remediation:
     """A later start for a run that is expected to fail, and a word to its owner while there is time."""
     start = s.run.next_start if s.run else None
     if s.run is None or start is None or s.forecast is None:
@@ -228,19 +228,19 @@ def remediate_at_risk(s: Situation) -> Remediation:
         return Remediation(alternatives=(f"reschedule_run: the forecast is {s.forecast.p_fail:.0%} only",))
     if start - s.now < s.parameters.minimum_notice:
         return Remediation(
-            wishes=notify(s, Severity.WARNING),
+            desired=notify(s, Severity.WARNING),
             alternatives=("reschedule_run: it starts too soon to be moved safely",),
         )
     later = RescheduleRun(run_id=s.run.run_id, start=start + s.parameters.hold_back)
     risk = f"{s.forecast.p_fail:.0%} likely to fail"
     why = f"{words_of(s.parameters.hold_back)} to act before a run starts that is {risk}"
     return Remediation(
-        wishes=(DesiredAction(action=later, effect=why, until=start), *notify(s, Severity.WARNING)),
+        desired=(DesiredAction(action=later, effect=why, until=start), *notify(s, Severity.WARNING)),
         alternatives=("cancel_run: a forecast alone is no reason to drop work",),
     )
 
 
-def remediate_starved(s: Situation) -> Remediation:
+def remediate_starved(s: IncidentContext) -> Remediation:
     """A cap on the queue that holds the slots, so that the starved one gets one."""
     pool, _, name = s.finding.subject.removeprefix("queue:").partition("/")
     starved = next((q for q in s.around.queues if (q.pool, q.queue) == (pool, name)), None)
@@ -258,22 +258,22 @@ def remediate_starved(s: Situation) -> Remediation:
     effect = (
         f"one slot comes free and the runs waiting in {name} get it for {words_of(s.parameters.reserve_hold)}"
     )
-    return Remediation(wishes=(DesiredAction(action=reserve, effect=effect),))
+    return Remediation(desired=(DesiredAction(action=reserve, effect=effect),))
 
 
-def remediate_late(s: Situation) -> Remediation:
+def remediate_late(s: IncidentContext) -> Remediation:
     """An earlier start time for a waiting run whose deadline is near, so that its queue serves it first."""
     if s.run is None or s.around.earliest_waiting is None:
         return Remediation(alternatives=("reschedule_run: nothing waits ahead of it any more",))
     start = s.around.earliest_waiting - BOOST
     if start < s.now - s.parameters.longest_boost:
         return Remediation(
-            wishes=notify(s, Severity.WARNING),
+            desired=notify(s, Severity.WARNING),
             alternatives=("reschedule_run: the runs ahead wait longer than a boost may reach back",),
         )
     boost = RescheduleRun(run_id=s.run.run_id, start=start)
     return Remediation(
-        wishes=(
+        desired=(
             DesiredAction(
                 action=boost, effect="it is the next of its queue to start", until=deadline_of(s.run)
             ),
@@ -281,7 +281,7 @@ def remediate_late(s: Situation) -> Remediation:
     )
 
 
-REMEDIATIONS: Mapping[FailureClass, tuple[str, Callable[[Situation], Remediation]]] = MappingProxyType(
+REMEDIATIONS: Mapping[FailureClass, tuple[str, Callable[[IncidentContext], Remediation]]] = MappingProxyType(
     {
         FailureClass.TRANSIENT: ("retry-transient", play_failure),
         FailureClass.RATE_LIMITED: ("retry-when-allowed", play_failure),
@@ -338,8 +338,8 @@ NOT_A_FAILURE = NEEDS_NO_RUN | {
 """Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 
 
-def quarantine(s: Situation) -> tuple[DesiredAction, ...]:
-    """The wish to pause a deployment that keeps failing the same way; none while it does not."""
+def quarantine(s: IncidentContext) -> tuple[DesiredAction, ...]:
+    """Return the desired pause of a deployment that keeps failing the same way; none while it does not."""
     p, run = s.parameters, s.run
     if run is None or run.deployment_id is None or s.around.deployment_paused:
         return ()
@@ -353,16 +353,16 @@ def quarantine(s: Situation) -> tuple[DesiredAction, ...]:
     return (DesiredAction(action=pause, effect=effect, bound_to_state=False),)
 
 
-def remedy(s: Situation) -> tuple[tuple[DesiredAction, ...], tuple[str, ...]]:
-    """The wish to start the one remedy that owners declared for this failure, and why there is none otherwise.
+def remedy(s: IncidentContext) -> tuple[tuple[DesiredAction, ...], tuple[str, ...]]:
+    """Return the desired start of the one remedy that owners declared for this failure, and why there is none otherwise.
 
     The most particular declaration decides: that of the fault before that of the rule, that before the class.
     """
-    run, found = s.run, s.finding
-    if run is None or found.failure_class in NOT_A_FAILURE:
+    run, finding = s.run, s.finding
+    if run is None or finding.failure_class in NOT_A_FAILURE:
         return (), ()
-    for what in (found.fingerprint, found.rule_id, found.failure_class.value):
-        declared = [one.deployment_id for one in s.around.remedies if what and what in one.cures]
+    for what in (finding.fingerprint, finding.rule_id, finding.failure_class.value):
+        declared = [remedy.deployment_id for remedy in s.around.remedies if what and what in remedy.cures]
         if len(declared) > 1:
             return (), (
                 f"launch_remediation: {len(declared)} remedies are declared for {what}, one would do",

@@ -84,7 +84,7 @@ def verify(connection: sa.Connection, checkpoints: Sequence[Checkpoint] = ()) ->
     With checkpoints, smallest first, it is also held against each of them.
     """
     prev, length, tree = GENESIS, 0, MerkleTree()
-    sizes = {one.size for one in checkpoints}
+    sizes = {checkpoint.size for checkpoint in checkpoints}
     roots = {0: (tree.root(), GENESIS)}
     why = ""
     for row in connection.execute(sa.select(audit).order_by(audit.c.seq)).mappings():

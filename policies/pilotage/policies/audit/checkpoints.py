@@ -111,15 +111,15 @@ def kept_in(place: Path, verifier: Verifier) -> tuple[Checkpoint, ...]:
             f"reading checkpoints from {place}: there is none, so nothing vouches for the log; "
             "write one with `pilotage audit checkpoint`"
         )
-    found: list[Checkpoint] = []
+    checkpoints: list[Checkpoint] = []
     for path, text in texts.items():
         try:
-            found.append(opened(text, verifier))
+            checkpoints.append(opened(text, verifier))
         except ValueError as exc:
             raise ConfigError(
                 f"reading checkpoint {path}: it {exc}; find out who wrote it, or give the right public key"
             ) from exc
-    return tuple(sorted(found, key=lambda one: one.size))
+    return tuple(sorted(checkpoints, key=lambda checkpoint: checkpoint.size))
 
 
 def contradiction(
@@ -130,12 +130,12 @@ def contradiction(
     `roots` has the root and the head of the log as it is at each checkpoint's size, `length` its entries.
     """
     sound = 0
-    for one in checkpoints:
-        when = f"the checkpoint of {one.at.isoformat()} vouches for {one.size}"
-        if one.size > length:
+    for checkpoint in checkpoints:
+        when = f"the checkpoint of {checkpoint.at.isoformat()} vouches for {checkpoint.size}"
+        if checkpoint.size > length:
             return length + 1, f"the tail was cut: {length} entries are left and {when}"
-        root, head = roots[one.size]
-        if root != one.root or head != one.head:
-            return sound + 1, f"entries {sound + 1} to {one.size} were written again: {when} others"
-        sound = one.size
+        root, head = roots[checkpoint.size]
+        if root != checkpoint.root or head != checkpoint.head:
+            return sound + 1, f"entries {sound + 1} to {checkpoint.size} were written again: {when} others"
+        sound = checkpoint.size
     return None

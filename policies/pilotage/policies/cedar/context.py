@@ -15,7 +15,7 @@ LONG_AGO = 10**9
 """Seconds since something that never happened."""
 
 
-def world_of(
+def cedar_context(
     guardrails: Guardrails, action: Action, target: TargetFacts, ledger: LedgerFacts, now: datetime
 ) -> dict[str, Any]:
     """The world around one proposal at one moment, without approvals: the gate asks with several sets of those."""
@@ -36,8 +36,8 @@ def world_of(
                 else guardrails.lists_deployment(target.deployment_name)
             ),
             "values": all(
-                guardrails.lists_parameter(target.deployment_name, one.name, one.value)
-                for one in values_of(action)
+                guardrails.lists_parameter(target.deployment_name, value.name, value.value)
+                for value in values_of(action)
             ),
         },
         "budget": {

@@ -62,11 +62,11 @@ class ScopedPolicies:
         other._policies = {**self._policies, name: dict(policy or {})}
         if policy is None:
             del other._policies[name]
-        touched = [one for one in (self._policies.get(name), policy) if one is not None]
+        touched = [changed for changed in (self._policies.get(name), policy) if changed is not None]
         other._known = {
             heads: handle
             for heads, handle in self._known.items()
-            if not any(self._may_apply(one, heads) for one in touched)
+            if not any(self._may_apply(changed, heads) for changed in touched)
         }
         return other
 
@@ -98,7 +98,11 @@ class CedarEngine:
 
     def with_policy(self, policy_id: str, policy: Mapping[str, Any] | None) -> CedarEngine:
         """The same engine but for the policy with this `@id`: another in Cedar's JSON form, or none. Not validated."""
-        (name,) = (name for name, one in self._scoped.policies.items() if _id_of(one) == policy_id)
+        (name,) = (
+            name
+            for name, scoped_policy in self._scoped.policies.items()
+            if _id_of(scoped_policy) == policy_id
+        )
         other = object.__new__(CedarEngine)  # copying would go by `__reduce__` and parse everything again
         other.__dict__.update(self.__dict__)
         other._scoped = self._scoped.changed(name, policy)
@@ -155,19 +159,19 @@ class CedarEngine:
         return cedarpy.Entities.from_json_str(entities, self._schema)
 
     def _answer(self, result: Any) -> RawAnswer:
-        told = result.diagnostics
-        errors = [str(error) for error in told.errors]
+        diagnostics = result.diagnostics
+        errors = [str(error) for error in diagnostics.errors]
         if result.decision is cedarpy.Decision.NoDecision and not errors:
             errors.append("the engine made no decision")
-        ids = told.id_annotations_by_reason
-        deciding = tuple(sorted(str(ids.get(reason, reason)) for reason in told.reasons))
+        ids = diagnostics.id_annotations_by_reason
+        deciding = tuple(sorted(str(ids.get(reason, reason)) for reason in diagnostics.reasons))
         return RawAnswer(
             allowed=bool(result.allowed),
             deciding=deciding,
             errors=tuple(errors),
             hard_denials=()
             if result.allowed
-            else tuple(one for one in deciding if one in self._hard_denials),
+            else tuple(policy_id for policy_id in deciding if policy_id in self._hard_denials),
         )
 
 
@@ -214,20 +218,20 @@ def _groups_of_actions(schema: Any) -> dict[ActionUid, frozenset[ActionUid]]:
     """Each action of the schema with every group above it."""
     actions = json.loads(str(cedarpy.Entities.from_json_str("[]", schema)))
     above = {
-        (one["uid"]["type"], one["uid"]["id"]): {(of["type"], of["id"]) for of in one["parents"]}
-        for one in actions
+        (action["uid"]["type"], action["uid"]["id"]): {(of["type"], of["id"]) for of in action["parents"]}
+        for action in actions
     }
     return {uid: frozenset(_ancestors(uid, above)) for uid in above}
 
 
 def _ancestors(uid: ActionUid, above: Mapping[ActionUid, set[ActionUid]]) -> set[ActionUid]:
-    found: set[ActionUid] = set()
+    actions: set[ActionUid] = set()
     waiting = [uid]
     while waiting:
-        for parent in above.get(waiting.pop(), set()) - found:
-            found.add(parent)
+        for parent in above.get(waiting.pop(), set()) - actions:
+            actions.add(parent)
             waiting.append(parent)
-    return found
+    return actions
 
 
 def _problems_of_file(name: str, text: str, schema: Any, notes: dict[str, PolicyNote]) -> list[str]:

@@ -158,7 +158,7 @@ class Guardrails(BaseModel):
     def lists_parameter(self, deployment: str, name: str, value: object) -> bool:
         """Whether this parameter of the deployment with this full name may be given this value."""
         spelt = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        patterns = (one if "=" in one else f"{one}=*" for one in self.allowed_parameters)
+        patterns = (pattern if "=" in pattern else f"{pattern}=*" for pattern in self.allowed_parameters)
         return _matches(f"{deployment}: {name}={spelt}", patterns)
 
     def autonomy_rule(self) -> AutonomyRule:

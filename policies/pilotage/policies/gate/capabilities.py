@@ -20,13 +20,13 @@ def commands_open_to(gate: Gate, caller: Identity, mode: Mode, now: datetime) ->
     """For voting and for each command whether the caller may give it, on somebody else's fresh proposal."""
     filed = _sample(now)
     vote = gate.judge_vote(caller, filed, filed.digest, "approve", now)
-    told = {"vote": vote.outcome is Outcome.ALLOW}
+    allowed = {"vote": vote.outcome is Outcome.ALLOW}
     for command in get_args(Command):
         verdict = gate.judge_command(
             caller, command, mode=mode, now=now, **_needed(command, caller, filed, now)
         )
-        told[command] = verdict.outcome is Outcome.ALLOW
-    return told
+        allowed[command] = verdict.outcome is Outcome.ALLOW
+    return allowed
 
 
 def _needed(command: str, caller: Identity, filed: FiledProposal, now: datetime) -> dict[str, Any]:

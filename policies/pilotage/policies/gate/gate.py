@@ -17,16 +17,16 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pilotage.planner.actions.types import target_of
-from pilotage.policies.cedar import entities as slices
+from pilotage.policies.cedar import entities as cedar_entities
 from pilotage.policies.cedar.bundle import Bundle
-from pilotage.policies.cedar.context import world_of
+from pilotage.policies.cedar.context import cedar_context
 from pilotage.policies.cedar.protocol import EngineRequest, Entity, RawAnswer, Uid
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.quorum import candidate_quorums, fillable
 from pilotage.policies.grants import Asked
 from pilotage.policies.ledger_facts import Autonomy
-from pilotage.policies.ledger_facts import DemoRunner as DemoRunner
 from pilotage.policies.ledger_facts import LedgerFacts as LedgerFacts
+from pilotage.policies.ledger_facts import Stage as Stage
 from pilotage.policies.refusals import refused
 from pilotage.policies.roles import APPROVAL_ROLES, OWNER, Role, expanded
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts, Verdict, Vote
@@ -92,7 +92,7 @@ class Gate:
             if ledger.behind is None or ledger.behind.name != person:
                 return refused("!nobody-behind", detail=person, bundle=bundle.hash)
             return _stricter(own, self._three_way(bundle, filed, target, ledger, now, ledger.behind), person)
-        except slices.MissingFact as exc:
+        except cedar_entities.MissingFact as exc:
             return refused("!missing-fact", detail=str(exc), bundle=bundle.hash)
         except Exception as exc:  # any surprise is a denial
             return refused("!evaluation-error", bundle=bundle.hash, errors=(f"{type(exc).__name__}: {exc}",))
@@ -113,7 +113,7 @@ class Gate:
             return refused("!tampered", detail=type(exc).__name__, bundle=bundle.hash)
         if filed.digest != digest or not intact:
             return refused("!other-digest", bundle=bundle.hash)
-        uid, entities = slices.proposal_resource(filed, now)
+        uid, entities = cedar_entities.proposal_resource(filed, now)
         context = {"digest": digest, "decision": decision}
         return _plain(bundle, voter, "approve", uid, entities, context)
 
@@ -146,7 +146,7 @@ class Gate:
                 "explained": bool(grant.reason.strip()),
             }
         if filed is not None:
-            uid, entities = slices.proposal_resource(filed, now)
+            uid, entities = cedar_entities.proposal_resource(filed, now)
         else:
             uid = Uid(type="Installation", id="pilotage")
             entities = (Entity(uid=uid, attributes={"mode": mode.value}),)
@@ -163,12 +163,12 @@ class Gate:
     ) -> Verdict:
         """The verdict for the proposer, or for the person who is behind the proposal."""
         action = filed.proposal.action
-        who, who_entities = slices.principal(person or filed.proposer)
-        what, what_entities = slices.resource(action, target, bundle.guardrails)
-        entities = slices.whole((who, what), (*who_entities, *what_entities))
+        who, who_entities = cedar_entities.principal(person or filed.proposer)
+        what, what_entities = cedar_entities.resource(action, target, bundle.guardrails)
+        entities = cedar_entities.whole((who, what), (*who_entities, *what_entities))
         people = _people(filed, ledger, target.team)
-        args = slices.arguments(action, target, filed.filed_at)
-        world = world_of(bundle.guardrails, action, target, ledger, now)
+        args = cedar_entities.arguments(action, target, filed.filed_at)
+        world = cedar_context(bundle.guardrails, action, target, ledger, now)
 
         def ask(asked: Sequence[Mapping[str, int]]) -> tuple[RawAnswer, ...]:
             return bundle.engine.evaluate(
@@ -268,20 +268,22 @@ def _refusal(
     return None
 
 
-def before_deciding(filed: FiledProposal, counted: LedgerFacts, now: datetime) -> Verdict | None:
+def before_deciding(filed: FiledProposal, ledger_facts: LedgerFacts, now: datetime) -> Verdict | None:
     """The refusal that holds at admission whatever the decision would be, or None."""
     if filed.proposal.expires_at <= now:
         return refused("!expired", detail=f"at {filed.proposal.expires_at.isoformat()}")
-    if counted.stopped:
+    if ledger_facts.stopped:
         return refused("!stopped")
-    vetoes = [vote for vote in counted.votes if vote.decision == "reject" and vote.digest == filed.digest]
+    vetoes = [
+        vote for vote in ledger_facts.votes if vote.decision == "reject" and vote.digest == filed.digest
+    ]
     return refused("!vetoed", detail=vetoes[0].voter) if vetoes else None
 
 
 def _people(filed: FiledProposal, ledger: LedgerFacts, team: str) -> dict[str, frozenset[str]]:
     """Who approved this very text, and what each can fill; never the proposer or whoever is behind it."""
     barred = {filed.proposer.name, filed.proposal.on_behalf_of} - {""}
-    counted = [
+    valid_votes = [
         vote
         for vote in ledger.votes
         if vote.decision == "approve"
@@ -291,7 +293,7 @@ def _people(filed: FiledProposal, ledger: LedgerFacts, team: str) -> dict[str, f
         and vote.delegated_by not in barred
     ]
     # a right that was lent is one right, whoever uses it: its owner's own vote takes its place
-    ordered = sorted(counted, key=lambda vote: not vote.delegated_by)
+    ordered = sorted(valid_votes, key=lambda vote: not vote.delegated_by)
     return {vote.delegated_by or vote.voter: _approval_requirements(vote, team) for vote in ordered}
 
 
@@ -361,9 +363,9 @@ def _plain(
 ) -> Verdict:
     """Allow or deny, for what approvals do not bear on."""
     try:
-        who, who_entities = slices.principal(identity)
+        who, who_entities = cedar_entities.principal(identity)
         request = EngineRequest(principal=who, action=action, resource=what, context=context)
-        entities = slices.whole((who, what), (*who_entities, *what_entities))
+        entities = cedar_entities.whole((who, what), (*who_entities, *what_entities))
         (answer,) = bundle.engine.evaluate([request], entities)
     except Exception as exc:  # any surprise is a denial
         return refused("!evaluation-error", bundle=bundle.hash, errors=(f"{type(exc).__name__}: {exc}",))

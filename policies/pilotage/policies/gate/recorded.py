@@ -9,7 +9,7 @@ from typing import Any
 
 from pilotage.policies.gate.gate import Gate, before_deciding
 from pilotage.policies.json_values import moment
-from pilotage.policies.ledger_facts import DemoRunner, LedgerFacts
+from pilotage.policies.ledger_facts import LedgerFacts, Stage
 from pilotage.policies.types import FiledProposal, Identity, Mode, TargetFacts, Verdict, Vote
 
 _FIELDS: Mapping[type[Any], frozenset[str]] = {
@@ -23,7 +23,7 @@ class RecordedDecision:
 
     seq: int
     filed: FiledProposal
-    stage: DemoRunner
+    stage: Stage
     outcome: str
     policy_ids: tuple[str, ...]
     bundle: str

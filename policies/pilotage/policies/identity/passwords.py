@@ -33,8 +33,8 @@ def matches(password: str, stored: str) -> bool:
         scheme, n, r, p, salt, digest = stored.split("$")
         if scheme != "scrypt" or len(password) > LONGEST:
             return False
-        found = _scrypt(password, base64.b64decode(salt, validate=True), int(n), int(r), int(p))
-        return hmac.compare_digest(found, base64.b64decode(digest, validate=True))
+        derived = _scrypt(password, base64.b64decode(salt, validate=True), int(n), int(r), int(p))
+        return hmac.compare_digest(derived, base64.b64decode(digest, validate=True))
     except ValueError:
         return False
 

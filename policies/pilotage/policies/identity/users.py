@@ -103,18 +103,18 @@ class IdentityBook:
         """
         presented = _sha256(token)
         with self._lock:
-            found: Identity | None = None
+            match: Identity | None = None
             for digest, identity in self._lent.items():
                 if hmac.compare_digest(digest, presented):
-                    found = identity
-            if found is not None:
-                return found
+                    match = identity
+            if match is not None:
+                return match
             self._refresh()
             keys = [key for known in self._known.values() for key in known.keys] + list(self._earned.values())
             for key in keys:
                 if hmac.compare_digest(key.token_sha256, presented):
-                    found = self._narrowed(key)
-            return found
+                    match = self._narrowed(key)
+            return match
 
     def sign_in(self, name: str, password: str, lasts: timedelta) -> str | None:
         """A token lent for a while to the person whose name and password these are, or None.
@@ -236,7 +236,7 @@ class IdentityBook:
             self._lent.pop(_sha256(token), None)
             self._earned.pop(_sha256(token), None)
 
-    def standing(self, name: str) -> Identity | None:
+    def current_identity(self, name: str) -> Identity | None:
         """Who this name is now, in the users file or among those lent to, or None. Raises ConfigError."""
         with self._lock:
             for identity in self._lent.values():
@@ -343,8 +343,8 @@ def _known(name: str, section: object, path: Path) -> _Known:
     try:
         entry = _Entry.model_validate(section)
     except ValidationError as exc:
-        told = "; ".join(f"`{'.'.join(map(str, error['loc']))}`: {error['msg']}" for error in exc.errors())
-        raise ConfigError(f"{where}: {told}; valid keys are {', '.join(_Entry.model_fields)}") from exc
+        errors = "; ".join(f"`{'.'.join(map(str, error['loc']))}`: {error['msg']}" for error in exc.errors())
+        raise ConfigError(f"{where}: {errors}; valid keys are {', '.join(_Entry.model_fields)}") from exc
     valid = [role.value for role in Role]
     if unknown := sorted(set(entry.roles) - set(valid)):
         raise ConfigError(f"{where}: `{unknown[0]}` is not a role; valid roles are {', '.join(valid)}")

@@ -21,9 +21,9 @@ def amended(filed: FiledProposal, action: Action, editor: Identity, now: datetim
     found stays in its case; what the proposer said of the old action goes, since it is not true of this one.
     """
     old = filed.proposal
-    told: dict[str, Any] = {"amends": filed.digest, "action": action_as_json(action), "editor": editor.name}
+    detail: dict[str, Any] = {"amends": filed.digest, "action": action_as_json(action), "editor": editor.name}
     proposal = Proposal(
-        id=f"p-{hashlib.sha256(rfc8785.dumps(told)).hexdigest()[:12]}",
+        id=f"p-{hashlib.sha256(rfc8785.dumps(detail)).hexdigest()[:12]}",
         incident_id=old.incident_id,
         action=action,
         expected_state_id=old.expected_state_id,

@@ -52,13 +52,13 @@ class AutonomyRepository:
                 for query in (_measured(), sa.select(autonomy.c.kind, autonomy.c.scope).distinct())
                 for kind, scope in connection.execute(query)
             }
-            told: list[dict[str, Any]] = []
+            rows: list[dict[str, Any]] = []
             for kind, scope in sorted(pairs):
                 level = autonomy_in(connection, kind, scope)
                 seen = _outcomes(connection, kind, scope, level)
                 good = seen.count("verified")
                 last = _last_change(connection, kind, scope)
-                told.append(
+                rows.append(
                     {
                         "kind": kind,
                         "scope": scope,
@@ -73,13 +73,13 @@ class AutonomyRepository:
                         "why": last[2] if last else "",
                     }
                 )
-            return told
+            return rows
 
     def promote(self: Transactions, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
         """The promotions that measured outcomes earned already, each recorded as a row."""
         with self.writing("promoting") as connection:
             pairs = connection.execute(_measured()).all()
-            made: list[AutonomyChange] = []
+            changes: list[AutonomyChange] = []
             for kind, scope in pairs:
                 before = autonomy_in(connection, kind, scope)
                 level, why = next_level(before, _outcomes(connection, kind, scope, before), rule)
@@ -88,8 +88,8 @@ class AutonomyRepository:
                         kind=kind, scope=scope, level=level, before=before, at=at, by="outcomes", why=why
                     )
                     _keep(connection, change, "promoted")
-                    made.append(change)
-            return made
+                    changes.append(change)
+            return changes
 
     def set_autonomy(
         self: Transactions, kind: str, scope: str, level: Autonomy, by: str, why: str, at: datetime
@@ -108,13 +108,13 @@ class AutonomyRepository:
 
 def autonomy_in(connection: sa.Connection, kind: str, scope: str) -> Autonomy:
     """The level that holds, within a transaction."""
-    found: Autonomy | None = connection.execute(
+    stored: Autonomy | None = connection.execute(
         sa.select(autonomy.c.level)
         .where(autonomy.c.kind == kind, autonomy.c.scope == scope)
         .order_by(autonomy.c.seq.desc())
         .limit(1)
     ).scalar_one_or_none()
-    return found or "standard"
+    return stored or "standard"
 
 
 def demote_in(connection: sa.Connection, proposal_id: str, why: str, at: datetime) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from pilotage.planner.actions.types import target_of
-from pilotage.policies.gate.gate import DemoRunner, LedgerFacts
+from pilotage.policies.gate.gate import LedgerFacts, Stage
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.autonomy import autonomy_in
 from pilotage.policies.ledger.grants import grant_in
@@ -17,7 +17,7 @@ from pilotage.policies.ledger.rows import ATTEMPTS, NOTIFY, as_text, deployment_
 from pilotage.policies.ledger.schema import outbox, proposals
 from pilotage.policies.ledger.switches import stop_in
 from pilotage.policies.ledger.trouble import detection_in
-from pilotage.policies.ledger.votes import Standing, votes_in
+from pilotage.policies.ledger.votes import CurrentIdentity, votes_in
 from pilotage.policies.types import FiledProposal, Mode, TargetFacts
 
 CLEAN = ("deployment:", "forecast:", "incident:", "queue:", "rule:", "run:")
@@ -32,11 +32,11 @@ def tainted(evidence: Sequence[str]) -> bool:
 def facts_in(
     connection: sa.Connection,
     filed: FiledProposal,
-    stage: DemoRunner,
+    stage: Stage,
     mode: Mode,
     now: datetime,
     target: TargetFacts | None,
-    standing: Standing | None = None,
+    current_identity: CurrentIdentity | None = None,
 ) -> LedgerFacts:
     """What the outbox, the votes and the switches say within one transaction."""
     proposal = filed.proposal
@@ -90,7 +90,7 @@ def facts_in(
         if deployment_id
         else 0,
         seconds_since_same_target=None if last is None else max(0, int((now - moment(last)).total_seconds())),
-        votes=votes_in(connection, proposal.id, standing),
+        votes=votes_in(connection, proposal.id, current_identity),
         evidence_tainted=tainted(proposal.evidence),
         other_targets_1h=radius,
         actions_of_fingerprint_24h=trouble.actions_of_fingerprint_24h,
@@ -99,7 +99,9 @@ def facts_in(
         seconds_since_failed=trouble.seconds_since_failed,
         verified_since_failed=trouble.verified_since_failed,
         probing=trouble.probing,
-        behind=standing(proposal.on_behalf_of) if standing and proposal.on_behalf_of else None,
+        behind=current_identity(proposal.on_behalf_of)
+        if current_identity and proposal.on_behalf_of
+        else None,
         break_glass=grant_in(connection, filed, target, now),
         waiting=_count(connection, *waiting, own),
         waiting_alike=_count(

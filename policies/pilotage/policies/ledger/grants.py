@@ -54,14 +54,14 @@ class GrantRepository:
         with self.reading("reading grants") as connection:
             found: dict[str, list[dict[str, Any]]] = {}
             for name, table in (("glass", grants), ("delegations", delegations)):
-                standing = sa.select(table).where(table.c.ended_at == "", table.c.until > timestamp(now))
+                active = sa.select(table).where(table.c.ended_at == "", table.c.until > timestamp(now))
                 found[name] = [
                     {
                         key: json.loads(value) if key in ("kinds", "targets", "teams") else value
                         for key, value in row.items()
                         if key not in ("ended_at", "seq")
                     }
-                    for row in dicts(connection.execute(standing.order_by(table.c.since)))
+                    for row in dicts(connection.execute(active.order_by(table.c.since)))
                 ]
             return found
 
@@ -104,8 +104,8 @@ def grant_in(
     held = sa.select(grants).where(
         grants.c.holder == filed.proposer.name, grants.c.ended_at == "", grants.c.until > timestamp(now)
     )
-    found = (_grant(row) for row in dicts(connection.execute(held.order_by(grants.c.id))))
-    return next((grant.id for grant in found if grant.covers(filed, target, now)), "")
+    active = (_grant(row) for row in dicts(connection.execute(held.order_by(grants.c.id))))
+    return next((grant.id for grant in active if grant.covers(filed, target, now)), "")
 
 
 def _grant(row: Row) -> BreakGlassGrant:

@@ -17,7 +17,7 @@ from pilotage.policies.audit.checkpoints import Checkpoint
 from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
 from pilotage.policies.gate.recorded import RecordedDecision
 from pilotage.policies.grants import BreakGlassGrant, Delegation
-from pilotage.policies.ledger_facts import Autonomy, DemoRunner, LedgerFacts
+from pilotage.policies.ledger_facts import Autonomy, LedgerFacts, Stage
 from pilotage.policies.types import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
 
 Status = Literal[
@@ -97,7 +97,7 @@ class Ledger(Protocol):
     def facts(
         self,
         filed: FiledProposal,
-        stage: DemoRunner,
+        stage: Stage,
         mode: Mode,
         now: datetime,
         target: TargetFacts | None = None,
@@ -108,7 +108,7 @@ class Ledger(Protocol):
     def record_verdict(
         self,
         proposal_id: str,
-        stage: DemoRunner,
+        stage: Stage,
         verdict: Verdict,
         target: TargetFacts | None,
         at: datetime,

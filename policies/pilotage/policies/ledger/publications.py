@@ -184,10 +184,10 @@ def _last(connection: sa.Connection) -> Publication | None:
 
 
 def _files(connection: sa.Connection, bundle: str) -> Mapping[str, str] | None:
-    found = connection.execute(
+    stored = connection.execute(
         sa.select(bundles.c.files).where(bundles.c.bundle == bundle)
     ).scalar_one_or_none()
-    return dict(json.loads(found)) if found else None
+    return dict(json.loads(stored)) if stored else None
 
 
 def _keep_files(connection: sa.Connection, bundle: str, files: Mapping[str, str]) -> None:
@@ -209,23 +209,23 @@ def _publish(connection: sa.Connection, publication: Publication, before: Public
             note=publication.note,
         )
     )
-    told = {key: value for key, value in asdict(publication).items() if key != "files"}
+    detail = {key: value for key, value in asdict(publication).items() if key != "files"}
     log.append(
         connection,
         Entry(
             event="policy_published",
             at=publication.at,
             actor=publication.people[-1] if publication.people else "pilotage up",
-            detail={**told, "replaces": before.bundle if before else ""},
+            detail={**detail, "replaces": before.bundle if before else ""},
         ),
     )
 
 
 def _candidate(connection: sa.Connection) -> Candidate | None:
-    found = get_switch(connection, _CANDIDATE)
-    if found is None:
+    switch = get_switch(connection, _CANDIDATE)
+    if switch is None:
         return None
-    value: dict[str, Any] = json.loads(found)
+    value: dict[str, Any] = json.loads(switch)
     return Candidate(
         bundle=value["bundle"],
         by=value["by"],

@@ -21,7 +21,7 @@ from pilotage.policies.audit.chain import AuditReport, Entry
 from pilotage.policies.audit.checkpoints import Checkpoint
 from pilotage.policies.audit.table import audit
 from pilotage.policies.digests import digest_of, idempotency_key_of
-from pilotage.policies.gate.gate import DemoRunner, LedgerFacts, before_deciding
+from pilotage.policies.gate.gate import LedgerFacts, Stage, before_deciding
 from pilotage.policies.gate.recorded import RecordedDecision
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger import decisions as sql_decisions
@@ -37,7 +37,7 @@ from pilotage.policies.ledger.rows import as_text, dicts, filed_from, run_of
 from pilotage.policies.ledger.schema import WRITING, opened, outbox, proposals, verdicts
 from pilotage.policies.ledger.steps import found, note, row_of, set_status, status_in
 from pilotage.policies.ledger.switches import SwitchRepository
-from pilotage.policies.ledger.votes import Standing, VoteRepository
+from pilotage.policies.ledger.votes import CurrentIdentity, VoteRepository
 from pilotage.policies.ledger_facts import Admitted
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, Mode, Outcome, TargetFacts, Verdict
@@ -68,11 +68,11 @@ class SqlLedger(
 ):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
-    `standing` says who a voter is now: with it, an approval counts only as far as its voter's rights still go.
+    `current_identity` says who a voter is now: with it, an approval counts only as far as its voter's rights still go.
     """
 
-    def __init__(self, url: str, *, standing: Standing | None = None) -> None:
-        self._standing = standing
+    def __init__(self, url: str, *, current_identity: CurrentIdentity | None = None) -> None:
+        self._current_identity = current_identity
         self._one_writer = threading.Lock()
         with _translated(f"opening the ledger {sa.make_url(url).render_as_string(hide_password=True)}"):
             self._engine = opened(url)
@@ -111,19 +111,19 @@ class SqlLedger(
     def facts(
         self,
         filed: FiledProposal,
-        stage: DemoRunner,
+        stage: Stage,
         mode: Mode,
         now: datetime,
         target: TargetFacts | None = None,
     ) -> LedgerFacts:
         """What the ledger counts about it; the proposal's own outbox row is left out."""
         with self.reading(f"counting for {filed.proposal.id}") as connection:
-            return facts_in(connection, filed, stage, mode, now, target, self._standing)
+            return facts_in(connection, filed, stage, mode, now, target, self._current_identity)
 
     def record_verdict(
         self,
         proposal_id: str,
-        stage: DemoRunner,
+        stage: Stage,
         verdict: Verdict,
         target: TargetFacts | None,
         at: datetime,
@@ -169,9 +169,9 @@ class SqlLedger(
             if filed is None or why:
                 set_status(connection, proposal_id, "refused")
                 return _refuse(connection, row, now, refused("!tampered", detail=why))
-            counted = facts_in(connection, filed, "inject", mode, now, target, self._standing)
-            verdict = before_deciding(filed, counted, now) or _decided(decide, filed, counted)
-            seq = self._keep_verdict(connection, filed, "inject", verdict, target, now, counted)
+            ledger_facts = facts_in(connection, filed, "inject", mode, now, target, self._current_identity)
+            verdict = before_deciding(filed, ledger_facts, now) or _decided(decide, filed, ledger_facts)
+            seq = self._keep_verdict(connection, filed, "inject", verdict, target, now, ledger_facts)
             if verdict.outcome is not Outcome.ALLOW:
                 note(connection, filed, "refused", now, "gate", verdict=verdict, target_facts=target)
                 _tell_of_breakers(connection, filed, verdict, now)
@@ -315,7 +315,7 @@ class SqlLedger(
         self,
         connection: sa.Connection,
         filed: FiledProposal,
-        stage: DemoRunner,
+        stage: Stage,
         verdict: Verdict,
         target: TargetFacts | None,
         at: datetime,
@@ -367,10 +367,10 @@ def _tell_of_breakers(
 ) -> None:
     """Notes that acting has stopped by itself, once for each trouble: whoever reads the log tells a person."""
     broken = sorted(BREAKERS & set(verdict.policy_ids))
-    told = sa.select(audit.c.seq).where(
+    notified = sa.select(audit.c.seq).where(
         audit.c.event == "gave_up", audit.c.incident_id == filed.proposal.incident_id
     )
-    if broken and connection.execute(told.limit(1)).first() is None:
+    if broken and connection.execute(notified.limit(1)).first() is None:
         note(connection, filed, "gave_up", at, "gate", verdict=verdict, fingerprint=filed.case.fingerprint)
 
 
@@ -381,9 +381,9 @@ def _status_of(verdict: Verdict) -> Status:
     return _STATUS_OF_REFUSAL.get(refusal, _STATUS_OF[verdict.outcome])
 
 
-def _decided(decide: Decide, filed: FiledProposal, counted: LedgerFacts) -> Verdict:
+def _decided(decide: Decide, filed: FiledProposal, ledger_facts: LedgerFacts) -> Verdict:
     try:
-        return decide(filed, counted)
+        return decide(filed, ledger_facts)
     except Exception as exc:  # any surprise is a denial
         return refused("!evaluation-error", errors=(f"{type(exc).__name__}: {exc}",))
 

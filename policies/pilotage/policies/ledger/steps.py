@@ -18,10 +18,10 @@ from pilotage.telemetry.errors import LedgerError
 
 def status_in(connection: sa.Connection, proposal_id: str) -> Status:
     """Where a proposal stands, within a transaction."""
-    found: Status | None = connection.execute(
+    status: Status | None = connection.execute(
         sa.select(proposals.c.status).where(proposals.c.id == proposal_id)
     ).scalar_one_or_none()
-    return found or "unknown"
+    return status or "unknown"
 
 
 def set_status(connection: sa.Connection, proposal_id: str, status: Status) -> None:

@@ -72,8 +72,8 @@ class SwitchRepository:
     def asked_mode(self: Transactions) -> Mode | None:
         """The mode that a person asked for last, or None when nobody ever did."""
         with self.reading("reading the mode") as connection:
-            found = get_switch(connection, _ASKED_MODE)
-            return Mode(found) if found else None
+            switch = get_switch(connection, _ASKED_MODE)
+            return Mode(switch) if switch else None
 
     def refuse_command(
         self: Transactions, command: str, by: str, verdict: Verdict, at: datetime, **detail: object
@@ -86,16 +86,16 @@ class SwitchRepository:
     def mode(self: Transactions) -> Mode | None:
         """The mode that was set last, or None when none ever was."""
         with self.reading("reading the mode") as connection:
-            found = get_switch(connection, _MODE)
-            return Mode(found) if found else None
+            switch = get_switch(connection, _MODE)
+            return Mode(switch) if switch else None
 
 
 def stop_in(connection: sa.Connection) -> Stop | None:
     """The kill switch within a transaction."""
-    found = get_switch(connection, _STOP)
-    if found is None:
+    switch = get_switch(connection, _STOP)
+    if switch is None:
         return None
-    value: dict[str, Any] = json.loads(found)
+    value: dict[str, Any] = json.loads(switch)
     return Stop(
         by=value["by"],
         reason=value["reason"],

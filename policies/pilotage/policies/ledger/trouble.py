@@ -83,12 +83,12 @@ def _ended(*conditions: Any) -> sa.Select[Any]:
 
 
 def _last(connection: sa.Connection, *conditions: Any) -> str:
-    found: str | None = connection.execute(
+    stored: str | None = connection.execute(
         sa.select(sa.func.max(outcomes.c.at))
         .join(outbox, outbox.c.proposal_id == outcomes.c.proposal_id)
         .where(*conditions)
     ).scalar_one_or_none()
-    return found or ""
+    return stored or ""
 
 
 def _number(connection: sa.Connection, rows: sa.Select[Any]) -> int:

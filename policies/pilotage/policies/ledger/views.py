@@ -119,7 +119,7 @@ def incident_list(connection: sa.Connection, limit: int) -> list[dict[str, Any]]
     grouped: dict[str, list[dict[str, Any]]] = {incident_id: [] for incident_id in ids}
     for described in _described(connection, rows):
         grouped[described["incident_id"]].append(described)
-    return [_incident(incident_id, found) for incident_id, found in grouped.items()]
+    return [_incident(incident_id, steps) for incident_id, steps in grouped.items()]
 
 
 def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
@@ -131,13 +131,13 @@ def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
         )
         .order_by(audit.c.seq)
     )
-    told: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
     for row in rows:
         step = _step(json.loads(row.body))
         if step["step"] == "proposed":
-            told += _before(step)
-        told.append(step)
-    return told
+            steps += _before(step)
+        steps.append(step)
+    return steps
 
 
 def _step(body: dict[str, Any]) -> dict[str, Any]:
@@ -207,14 +207,14 @@ def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[di
     ]
 
 
-def _incident(incident_id: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    changes = [row for row in found if row["kind"] != NOTIFY]
-    standing = {row["status"] for row in changes}
-    status = next((name for name, marks in INCIDENT_STATUS if standing & marks), "")
+def _incident(incident_id: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    changes = [row for row in rows if row["kind"] != NOTIFY]
+    statuses = {row["status"] for row in changes}
+    status = next((name for name, marks in INCIDENT_STATUS if statuses & marks), "")
     if not status:
-        told = any(row["kind"] == NOTIFY and row["status"] in ("delivered", "verified") for row in found)
-        status = "told" if told else "held"
-    case = found[0]["case"]
+        notified = any(row["kind"] == NOTIFY and row["status"] in ("delivered", "verified") for row in rows)
+        status = "told" if notified else "held"
+    case = rows[0]["case"]
     ends = [row["outcome"]["at"] for row in changes if row["outcome"].get("judgement") == "verified"]
     failed_at = case.get("failed_at")
     seconds = (moment(min(ends)) - moment(failed_at)).total_seconds() if ends and failed_at else None
@@ -222,14 +222,14 @@ def _incident(incident_id: str, found: list[dict[str, Any]]) -> dict[str, Any]:
         "incident_id": incident_id,
         "status": status,
         "subject": case["subject"],
-        "run_id": next((row["run_id"] for row in found if row["run_id"]), ""),
+        "run_id": next((row["run_id"] for row in rows if row["run_id"]), ""),
         "failure_class": case["failure_class"],
         "p_fail": case["p_fail"],
         "failed_at": failed_at,
-        "first_at": found[0]["filed_at"],
-        "last_at": found[-1]["filed_at"],
+        "first_at": rows[0]["filed_at"],
+        "last_at": rows[-1]["filed_at"],
         "seconds_to_recovery": seconds,
-        "proposals": found,
+        "proposals": rows,
     }
 
 

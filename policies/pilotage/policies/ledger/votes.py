@@ -22,7 +22,7 @@ from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, Identity, Outcome, Verdict, Vote
 
-Standing = Callable[[str], Identity | None]
+CurrentIdentity = Callable[[str], Identity | None]
 """Who this person is now, by name; None when there is no such person any more."""
 
 
@@ -135,12 +135,12 @@ class VoteRepository:
         What was asked of approvers is then everybody's of role `to`; the requirement itself stays as it is.
         """
         with self.writing("escalating") as connection:
-            told = sa.select(escalations.c.proposal_id)
+            notified = sa.select(escalations.c.proposal_id)
             waiting = sa.select(proposals).where(
                 proposals.c.status == "needs_approval",
                 proposals.c.filed_at <= timestamp(now - after),
                 proposals.c.expires_at > timestamp(now),
-                proposals.c.id.not_in(told),
+                proposals.c.id.not_in(notified),
             )
             rows = dicts(connection.execute(waiting.order_by(proposals.c.filed_at, proposals.c.id)))
             for row in rows:
@@ -159,8 +159,10 @@ class VoteRepository:
             return [row["id"] for row in rows]
 
 
-def votes_in(connection: sa.Connection, proposal_id: str, standing: Standing | None) -> tuple[Vote, ...]:
-    """The votes on a proposal, in order, with what their voters may still do when `standing` can tell.
+def votes_in(
+    connection: sa.Connection, proposal_id: str, current_identity: CurrentIdentity | None
+) -> tuple[Vote, ...]:
+    """The votes on a proposal, in order, with what their voters may still do when `current_identity` can tell.
 
     When it cannot, because the users file went bad, no approval counts; a rejection always does.
     """
@@ -168,11 +170,11 @@ def votes_in(connection: sa.Connection, proposal_id: str, standing: Standing | N
         sa.select(votes).where(votes.c.proposal_id == proposal_id).order_by(votes.c.seq)
     )
     cast = tuple(vote_from(row) for row in dicts(rows))
-    if standing is None:
+    if current_identity is None:
         return cast
     names = {name for vote in cast for name in (vote.voter, vote.delegated_by) if name}
     try:
-        people = {name: standing(name) for name in names}
+        people = {name: current_identity(name) for name in names}
     except Exception:  # not knowing who somebody is means that they may nothing
         people = {}
     return still_active(cast, people)

@@ -58,14 +58,14 @@ class Tally:
     saved: timedelta = timedelta(0)
     """Real waiting that would not have been."""
 
-    def take(self, one: Counterfactual, verdict: Verdict) -> None:
+    def take(self, case: Counterfactual, verdict: Verdict) -> None:
         """Counts one verdict."""
         self.outcomes[verdict.outcome.value] += 1
         self.facts_missing += verdict.policy_ids == (MISSING,)
         if verdict.outcome is Outcome.ALLOW:
-            self.allowed_known_bad += one.helped is False
-            self.allowed_known_good += one.helped is True
-            self.saved += one.waited if one.helped and one.waited else timedelta(0)
+            self.allowed_known_bad += case.helped is False
+            self.allowed_known_good += case.helped is True
+            self.saved += case.waited if case.helped and case.waited else timedelta(0)
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as plain JSON values."""
@@ -88,14 +88,14 @@ def compared(
     tallies = {"before": Tally(), "after": Tally()}
     moves: Counter[str] = Counter()
     changed: list[dict[str, Any]] = []
-    for one, was, would in zip(counterfactual, before, after, strict=True):
-        tallies["before"].take(one, was)
-        tallies["after"].take(one, would)
+    for case, was, would in zip(counterfactual, before, after, strict=True):
+        tallies["before"].take(case, was)
+        tallies["after"].take(case, would)
         if was.outcome is would.outcome:
             continue
         moves[f"{was.outcome.value} -> {would.outcome.value}"] += 1
         if len(changed) < SHOWN:
-            changed.append(_changed(one, was, would))
+            changed.append(_changed(case, was, would))
     return {
         "proposals": len(counterfactual),
         **{name: tally.as_json() for name, tally in tallies.items()},
@@ -111,18 +111,18 @@ def judged(
     """One verdict for each proposal, which come in order of time."""
     gate, traffic = Gate(bundle), sorted(really, key=_when)
     verdicts = []
-    for one in counterfactual:
-        at = one.filed.filed_at
-        verdict = gate.judge(one.filed, one.target, _counted(one, traffic, at), at)
+    for case in counterfactual:
+        at = case.filed.filed_at
+        verdict = gate.judge(case.filed, case.target, _counted(case, traffic, at), at)
         verdicts.append(verdict)
         if verdict.outcome is Outcome.ALLOW:
-            insort(traffic, _admitted(one, at), key=_when)
+            insort(traffic, _admitted(case, at), key=_when)
     return tuple(verdicts)
 
 
-def _counted(one: Counterfactual, traffic: Sequence[Admitted], at: datetime) -> LedgerFacts:
+def _counted(case: Counterfactual, traffic: Sequence[Admitted], at: datetime) -> LedgerFacts:
     """What the ledger would have counted; the same rules as `ledger/facts.py`."""
-    mine = _admitted(one, at)
+    mine = _admitted(case, at)
     day = traffic[bisect_right(traffic, at - DAY, key=_when) : bisect_right(traffic, at, key=_when)]
     hour = [each for each in day if each.at > at - HOUR]
     notice = mine.kind == NOTIFY
@@ -149,38 +149,38 @@ def _counted(one: Counterfactual, traffic: Sequence[Admitted], at: datetime) -> 
             bool(mine.fingerprint) and each.fingerprint == mine.fingerprint and each.kind != NOTIFY
             for each in day
         ),
-        evidence_tainted=tainted(one.filed.proposal.evidence),
+        evidence_tainted=tainted(case.filed.proposal.evidence),
     )
 
 
-def _when(one: Admitted) -> datetime:
-    return one.at
+def _when(decision: Admitted) -> datetime:
+    return decision.at
 
 
-def _admitted(one: Counterfactual, at: datetime) -> Admitted:
-    action = one.filed.proposal.action
-    known = one.target.deployment_id if one.target else ""
+def _admitted(case: Counterfactual, at: datetime) -> Admitted:
+    action = case.filed.proposal.action
+    known = case.target.deployment_id if case.target else ""
     return Admitted(
         at=at,
         kind=action.kind,
         target=target_of(action),
         run_id=run_of(action),
         deployment_id=known or deployment_of(action),
-        fingerprint=one.filed.case.fingerprint,
+        fingerprint=case.filed.case.fingerprint,
     )
 
 
-def _changed(one: Counterfactual, was: Verdict, would: Verdict) -> dict[str, Any]:
-    action = one.filed.proposal.action
+def _changed(case: Counterfactual, was: Verdict, would: Verdict) -> dict[str, Any]:
+    action = case.filed.proposal.action
     helped = {True: "verified", False: "failed", None: ""}
     return {
-        "incident_id": one.filed.proposal.incident_id,
+        "incident_id": case.filed.proposal.incident_id,
         "kind": action.kind,
         "target": target_of(action),
-        "at": one.filed.filed_at.isoformat(),
+        "at": case.filed.filed_at.isoformat(),
         "before": was.outcome.value,
         "after": would.outcome.value,
         "policies_before": list(was.policy_ids),
         "policies_after": list(would.policy_ids),
-        "outcome": helped[one.helped],
+        "outcome": helped[case.helped],
     }

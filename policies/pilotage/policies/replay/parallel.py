@@ -91,13 +91,13 @@ def _replayed(gate: Gate, batch: Iterable[StoredDecision]) -> Replay:
     report = Replay()
     for row in batch:
         try:
-            one = recorded_decision_from(row)
+            recorded = recorded_decision_from(row)
         except (ValueError, KeyError, TypeError):
             report.skipped += 1
             continue
-        verdict = made_again(gate, one)
+        verdict = made_again(gate, recorded)
         if verdict is None:
             report.skipped += 1
         else:
-            report.take(one, verdict)
+            report.take(recorded, verdict)
     return report

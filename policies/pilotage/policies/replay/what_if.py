@@ -57,34 +57,34 @@ class Replay:
     """No longer allowed, of which the outcome is known to have been good."""
     changed: list[Changed] = field(default_factory=list)
 
-    def take(self, one: RecordedDecision, verdict: Verdict) -> None:
+    def take(self, decision: RecordedDecision, verdict: Verdict) -> None:
         """Counts one decision and the verdict that the other bundle gives on the same facts."""
         self.decisions += 1
-        before, after = one.outcome, verdict.outcome.value
+        before, after = decision.outcome, verdict.outcome.value
         self.approvals_asked_before += before == "needs_approval"
         self.approvals_asked_after += after == "needs_approval"
         if before == after:
-            self.same += one.policy_ids == verdict.policy_ids
-            self.other_policies += one.policy_ids != verdict.policy_ids
+            self.same += decision.policy_ids == verdict.policy_ids
+            self.other_policies += decision.policy_ids != verdict.policy_ids
             return
         self.moves[before, after] += 1
-        self.allowed_known_bad += after == "allow" and one.judgement == "failed"
-        self.stopped_known_good += before == "allow" and one.judgement == "verified"
-        proposal = one.filed.proposal
-        if before == "needs_approval" and after == "allow" and one.admitted_at is not None:
-            self.waits_saved[proposal.id] = one.admitted_at - one.filed.filed_at
+        self.allowed_known_bad += after == "allow" and decision.judgement == "failed"
+        self.stopped_known_good += before == "allow" and decision.judgement == "verified"
+        proposal = decision.filed.proposal
+        if before == "needs_approval" and after == "allow" and decision.admitted_at is not None:
+            self.waits_saved[proposal.id] = decision.admitted_at - decision.filed.filed_at
         if len(self.changed) < SHOWN:
             self.changed.append(
                 Changed(
                     proposal_id=proposal.id,
                     kind=proposal.action.kind,
-                    target=one.target.target if one.target else "",
-                    at=one.at,
+                    target=decision.target.target if decision.target else "",
+                    at=decision.at,
                     before=before,
                     after=after,
-                    policies_before=one.policy_ids,
+                    policies_before=decision.policy_ids,
                     policies_after=verdict.policy_ids,
-                    judgement=one.judgement,
+                    judgement=decision.judgement,
                 )
             )
 
@@ -116,17 +116,17 @@ class Replay:
             "stopped_known_good": self.stopped_known_good,
             "changed": [
                 {
-                    "proposal_id": one.proposal_id,
-                    "kind": one.kind,
-                    "target": one.target,
-                    "at": one.at.isoformat(),
-                    "before": one.before,
-                    "after": one.after,
-                    "policies_before": list(one.policies_before),
-                    "policies_after": list(one.policies_after),
-                    "outcome": one.judgement,
+                    "proposal_id": change.proposal_id,
+                    "kind": change.kind,
+                    "target": change.target,
+                    "at": change.at.isoformat(),
+                    "before": change.before,
+                    "after": change.after,
+                    "policies_before": list(change.policies_before),
+                    "policies_after": list(change.policies_after),
+                    "outcome": change.judgement,
                 }
-                for one in self.changed
+                for change in self.changed
             ],
         }
 
@@ -171,7 +171,7 @@ def _changed(facts: Any, name: str, changes: Mapping[str, Any]) -> Any:
     mine = {
         key.removeprefix(f"{name}."): value for key, value in changes.items() if key.startswith(f"{name}.")
     }
-    valid = [one.name for one in fields(facts)]
+    valid = [field.name for field in fields(facts)]
     if strange := sorted(set(mine) - set(valid)):
         raise ConfigError(f"asking what if {name}.{strange[0]}: valid fields are {', '.join(valid)}")
     if "tags" in mine:

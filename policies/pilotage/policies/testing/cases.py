@@ -189,7 +189,7 @@ def cases_from_text(text: str, path: Path, base: Guardrails) -> tuple[Prepared, 
             prepared.append(_prepared(Case.model_validate(row), base))
         except (ValidationError, ValueError, TypeError) as exc:
             raise ConfigError(f"reading cases {path}: case {number} ({name}): {exc}") from exc
-    names = [one.case.case for one in prepared]
+    names = [check.case.case for check in prepared]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"reading cases {path}: two cases are called {twice[0]!r}; rename one")
     return tuple(prepared)
@@ -226,7 +226,7 @@ def _prepared(case: Case, base: Guardrails) -> Prepared:
         **case.target,
     }
     facts["tags"] = frozenset(facts.get("tags", ()))
-    counted = {"stage": "inject", **case.ledger, "mode": _mode(case.ledger.get("mode", "auto"))}
+    ledger_facts = {"stage": "inject", **case.ledger, "mode": _mode(case.ledger.get("mode", "auto"))}
     numbers = None
     if case.guardrails:
         given = Guardrails.model_validate(case.guardrails)
@@ -236,7 +236,7 @@ def _prepared(case: Case, base: Guardrails) -> Prepared:
         caller=caller,
         filed=filed,
         target=TargetFacts(target=target_of(action), **facts),
-        ledger=LedgerFacts(**counted, votes=_votes(case, filed)),
+        ledger=LedgerFacts(**ledger_facts, votes=_votes(case, filed)),
         numbers=numbers,
     )
 

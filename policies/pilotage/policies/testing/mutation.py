@@ -53,10 +53,10 @@ def mutants_of(policy_id: str, policy: Json) -> Iterator[Mutant]:
     if policy["principal"].get("op") != "All":
         yield _with(policy_id, policy, "principal scope left out", ("principal",), {"op": "All"})
     for entity in policy["action"].get("entities", ()):
-        left = [one for one in policy["action"]["entities"] if one is not entity]
+        left = [kept for kept in policy["action"]["entities"] if kept is not entity]
         yield _with(policy_id, policy, f"action {entity['id']} left out", ("action", "entities"), left)
     for number, condition in enumerate(policy["conditions"]):
-        left = [one for place, one in enumerate(policy["conditions"]) if place != number]
+        left = [condition for place, condition in enumerate(policy["conditions"]) if place != number]
         yield _with(policy_id, policy, f"`{condition['kind']}` left out", ("conditions",), left)
         yield from _bent(policy_id, policy, ("conditions", number, "body"), condition["body"])
 
@@ -66,15 +66,15 @@ def mutated(bundle: Bundle, cases: Sequence[Prepared]) -> MutationReport:
     policies = _policies(bundle)
     whole = CedarEngine(bundle.schema, bundle.texts, known_notes=bundle.notes)
     # what every mutant shares is parsed beforehand
-    for one in cases:
-        one.asked(replace(bundle, engine=whole))
+    for case in cases:
+        case.asked(replace(bundle, engine=whole))
     killed, survivors = 0, []
     for policy_id, policy in policies.items():
         # the cases that name the policy are the likeliest to notice
-        ordered = sorted(cases, key=lambda one: policy_id not in one.case.by_policies)
+        ordered = sorted(cases, key=lambda case: policy_id not in case.case.by_policies)
         for mutant in mutants_of(policy_id, policy):
             engine = whole.with_policy(policy_id, mutant.policy)
-            if all(one.kept_by(replace(bundle, engine=engine)) for one in ordered):
+            if all(case.kept_by(replace(bundle, engine=engine)) for case in ordered):
                 survivors.append(mutant)
             else:
                 killed += 1
@@ -98,7 +98,7 @@ def _bent(policy_id: str, policy: Json, path: Path, node: Any) -> Iterator[Mutan
                 yield _with(policy_id, policy, f"{value} is {near}", path, {"Value": near})
         case {"Set": list() as members} if len(members) > 1:
             for member in members:
-                left = [one for one in members if one is not member]
+                left = [kept for kept in members if kept is not member]
                 yield _with(policy_id, policy, f"{member} left out", path, {"Set": left})
         case dict() if len(node) == 1:
             ((operator, parts),) = node.items()

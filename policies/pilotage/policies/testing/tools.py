@@ -48,24 +48,26 @@ class TestReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
-        told: dict[str, Any] = {
+        report: dict[str, Any] = {
             "cases": self.cases,
             "failed": [
-                {"case": one.case, "wanted": list(one.wanted), "got": list(one.got)} for one in self.failed
+                {"case": failed.case, "wanted": list(failed.wanted), "got": list(failed.got)}
+                for failed in self.failed
             ],
             "policies": self.policies,
             "coverage": round(self.coverage, 4),
             "undecided": list(self.undecided),
         }
         if self.mutation is not None:
-            told |= {
+            report |= {
                 "mutation_score": round(self.mutation.score, 4),
                 "mutants": self.mutation.killed + len(self.mutation.survivors),
                 "survivors": [
-                    {"policy": one.policy_id, "change": one.change} for one in self.mutation.survivors
+                    {"policy": survivor.policy_id, "change": survivor.change}
+                    for survivor in self.mutation.survivors
                 ],
             }
-        return told
+        return report
 
 
 def cases_of(bundle: Bundle, path: Path | None = None) -> tuple[Prepared, ...]:
@@ -89,11 +91,11 @@ def tested(bundle: Bundle, cases: Sequence[Prepared], *, mutants: bool) -> TestR
     """Whether every case holds, which policies decide none, and on demand which bent policies go unnoticed."""
     deciding: set[str] = set()
     failed: list[Failed] = []
-    for one in cases:
-        verdict = one.asked(bundle)
+    for case in cases:
+        verdict = case.asked(bundle)
         deciding |= set(verdict.policy_ids)
-        if answer_of(verdict) != one.wanted():
-            failed.append(Failed(case=one.case.case, wanted=one.wanted(), got=answer_of(verdict)))
+        if answer_of(verdict) != case.wanted():
+            failed.append(Failed(case=case.case.case, wanted=case.wanted(), got=answer_of(verdict)))
     return TestReport(
         cases=len(cases),
         failed=tuple(failed),
@@ -122,7 +124,7 @@ def explained(bundle: Bundle, policy_id: str, cases: Iterable[Prepared]) -> dict
         "file": note.file,
         "guardrails": {key: numbers[key] for key in sorted(set(_LIMIT.findall(text))) if key in numbers},
         "text": text,
-        "decides": [one.case.case for one in cases if policy_id in one.case.by_policies],
+        "decides": [case.case.case for case in cases if policy_id in case.case.by_policies],
     }
 
 
@@ -144,9 +146,9 @@ def differences(old: Bundle, new: Bundle, cases: Iterable[Prepared]) -> dict[str
             if numbers_before[key] != numbers_after[key]
         },
         "cases": [
-            {"case": one.case.case, "old": list(was), "new": list(is_now)}
-            for one in cases
-            for was, is_now in [(answer_of(one.asked(old)), answer_of(one.asked(new)))]
+            {"case": case.case.case, "old": list(was), "new": list(is_now)}
+            for case in cases
+            for was, is_now in [(answer_of(case.asked(old)), answer_of(case.asked(new)))]
             if was != is_now
         ],
     }

@@ -58,7 +58,7 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
     """
     clock = time.perf_counter
     began = clock()
-    found = features(history, failed)
+    columns = features(history, failed)
     feature_s = clock() - began
     ended = history.has_ended()
     fit_s, score_s, fits = 0.0, 0.0, 0
@@ -76,7 +76,7 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
     while place < count:
         moment = float(submitted[place]) if place != test else until
         began = clock()
-        models = fit(found, failed, known_at(moment))
+        models = fit(columns, failed, known_at(moment))
         fit_s, fits = fit_s + clock() - began, fits + 1
         after = [start for start in starts if start > place]
         # the next fit: the next of the starts, or when the site has grown
@@ -84,7 +84,7 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
         until_place = min([count, place + step if place >= test else count, *after])
         block = everyone[place:until_place]
         began = clock()
-        for name, chances in models.chances(found, block).items():
+        for name, chances in models.chances(columns, block).items():
             made[name][block] = chances
         score_s += clock() - began
         place = until_place
@@ -94,7 +94,7 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
     singles = []
     for row in rows[:: max(1, len(rows) // SINGLES)][:SINGLES]:
         began = clock()
-        stack.chances(models.chances(found, rows[row - test : row - test + 1]))
+        stack.chances(models.chances(columns, rows[row - test : row - test + 1]))
         singles.append(clock() - began)
     return Walk(
         history=history,
@@ -102,7 +102,7 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
         made={**{name: made[name][test:] for name in CANDIDATES}, "served": served},
         models=models,
         stack=stack,
-        found=found,
+        found=columns,
         fits=fits,
         timings={
             "features_s": feature_s,
@@ -118,7 +118,7 @@ def _served(
     history: RunHistory,
     failed: Flags,
     ended: Flags,
-    made: Mapping[str, Floats],
+    chances: Mapping[str, Floats],
     first: int,
     test: int,
     until: float,
@@ -131,14 +131,14 @@ def _served(
     served = np.empty(count - test)
     step = max(FEWEST_A_BLOCK, -(-(count - test) // STACK_BLOCKS))
     began = time.perf_counter()
-    stack = fit_stack({name: made[name][:0] for name in CANDIDATES}, failed[:0])
+    stack = fit_stack({name: chances[name][:0] for name in CANDIDATES}, failed[:0])
     for place in range(test, count, step):
         moment = until if place == test else float(history.submitted[place])
         seen = by_end[: int(np.searchsorted(ends, moment, side="left"))]
-        stack = fit_stack({name: made[name][seen] for name in CANDIDATES}, failed[seen])
+        stack = fit_stack({name: chances[name][seen] for name in CANDIDATES}, failed[seen])
         block = slice(place, min(place + step, count))
         served[block.start - test : block.stop - test] = stack.chances(
-            {name: made[name][block] for name in CANDIDATES}
+            {name: chances[name][block] for name in CANDIDATES}
         )
     return served, stack, time.perf_counter() - began
 

@@ -40,12 +40,12 @@ class FittedModels:
     boosting: HistGradientBoostingClassifier | None
     trained_on: int
 
-    def chances(self, found: Features, chosen: Ints) -> Mapping[str, Floats]:
+    def chances(self, features: Features, chosen: Ints) -> Mapping[str, Floats]:
         """Return what each candidate forecasts of the chosen rows."""
-        rows, rate = found.rows[chosen], found.rate[chosen]
+        rows, rate = features.rows[chosen], features.rate[chosen]
         return {
             "rate": _clipped(rate),
-            "ewma": _clipped(found.ewma[chosen]),
+            "ewma": _clipped(features.ewma[chosen]),
             "logistic": _clipped(self._logistic(rows) if self.logistic is not None else rate),
             "boosting": _clipped(self._boosting(rows) if self.boosting is not None else rate),
         }
@@ -53,22 +53,22 @@ class FittedModels:
     def _boosting(self, rows: Matrix) -> Floats:
         assert self.boosting is not None  # noqa: S101 - narrowed by the only caller
         with threadpool_limits(THREADS):
-            made: Floats = self.boosting.predict_proba(rows)[:, 1]
-        return made
+            chances: Floats = self.boosting.predict_proba(rows)[:, 1]
+        return chances
 
     def _logistic(self, rows: Matrix) -> Floats:
         assert self.logistic is not None  # noqa: S101 - narrowed by the only caller
         scaler, model = self.logistic
-        made: Floats = model.predict_proba(np.clip(scaler.transform(np.nan_to_num(rows)), -5, 5))[:, 1]
-        return made
+        chances: Floats = model.predict_proba(np.clip(scaler.transform(np.nan_to_num(rows)), -5, 5))[:, 1]
+        return chances
 
 
 def _clipped(chances: Any) -> Floats:
-    made: Floats = np.clip(np.asarray(chances, dtype=np.float64), SURE, 1 - SURE)
-    return made
+    clipped: Floats = np.clip(np.asarray(chances, dtype=np.float64), SURE, 1 - SURE)
+    return clipped
 
 
-def fit(found: Features, failed: Flags, known: Ints, *, seed: int = 0) -> FittedModels:
+def fit(features: Features, failed: Flags, known: Ints, *, seed: int = 0) -> FittedModels:
     """Return the models fitted on the rows whose outcome is known."""
     outcomes = failed[known]
     rarer = min(int(outcomes.sum()), int((~outcomes).sum()))
@@ -76,7 +76,7 @@ def fit(found: Features, failed: Flags, known: Ints, *, seed: int = 0) -> Fitted
     if not any(able.values()):
         return FittedModels(logistic=None, boosting=None, trained_on=len(known))
     chosen, weights = _sampled(known, outcomes, rarer, np.random.default_rng(seed))
-    rows, labels = found.rows[chosen], failed[chosen]
+    rows, labels = features.rows[chosen], failed[chosen]
     logistic = boosting = None
     if able["logistic"]:
         filled = np.nan_to_num(rows)

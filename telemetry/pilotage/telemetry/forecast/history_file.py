@@ -76,15 +76,15 @@ def _from_table(path: Path) -> RunHistory:
         numeric.extend(n for n, kind in types.items() if n not in columns.values() and NUMERIC.match(kind))
         return wanted | {"n_" + n: f"CAST({quoted(n)} AS DOUBLE)" for n in numeric}
 
-    found = read_table_file(path, select)
-    times = {name: _floats(found[name]) for name in ("submitted_at", "started_at", "ended_at")}
+    table = read_table_file(path, select)
+    times = {name: _floats(table[name]) for name in ("submitted_at", "started_at", "ended_at")}
     kept = np.flatnonzero(np.isfinite(times["submitted_at"]))
     if not len(kept):
         raise ConfigError(f"Reading the run history {path}: no row has a time of submission.")
     order = kept[np.argsort(times["submitted_at"][kept], kind="stable")]
 
     def texts(name: str) -> list[str]:
-        column = np.ma.filled(found[name].astype(object), "")[order]
+        column = np.ma.filled(table[name].astype(object), "")[order]
         return ["" if value is None else str(value) for value in column]
 
     deployment = texts("deployment")
@@ -99,7 +99,7 @@ def _from_table(path: Path) -> RunHistory:
         queue=texts("queue"),
         outcome=texts("outcome"),
         times=tuple(times[name][order] for name in ("submitted_at", "started_at", "ended_at")),
-        numbers={name: _floats(found["n_" + name])[order] for name in numeric},
+        numbers={name: _floats(table["n_" + name])[order] for name in numeric},
         clock=stamped or float(np.nanmin(times["submitted_at"])) > ENDS_AFTER_START,
         zero=0.0,
     )

@@ -152,16 +152,16 @@ class _Events:
         end_rank = np.concatenate([[0], np.cumsum(is_end)])
 
         def last(which: Flags) -> tuple[Ints, Flags]:
-            found = np.concatenate([[-1], np.maximum.accumulate(np.where(which, places, -1))])[back]
-            return found, found >= begin
+            positions = np.concatenate([[-1], np.maximum.accumulate(np.where(which, places, -1))])[back]
+            return positions, positions >= begin
 
         def since(which: Flags) -> Floats:
-            found, there = last(which)
-            return np.where(there, times[back] - times[np.maximum(found, 0)], np.nan)
+            position, there = last(which)
+            return np.where(there, times[back] - times[np.maximum(position, 0)], np.nan)
 
         def in_a_row(breaks: Flags) -> Floats:
-            found, there = last(breaks)
-            since_place = np.where(there, found + 1, begin)
+            position, there = last(breaks)
+            since_place = np.where(there, position + 1, begin)
             passed: Floats = (end_rank[back] - end_rank[since_place]).astype(float)
             return passed
 

@@ -159,12 +159,12 @@ def _prequential(frame: FeatureMatrix) -> tuple[dict[str, float], int]:
 def chosen(losses: Mapping[str, float], scored: int) -> tuple[ModelName, str]:
     if not losses:
         return "ewma", f"fewer than {FEWEST} attempts to compare on: the average of each deployment serves"
-    told = (
+    words = (
         f"log loss {losses['ewma']:.3f} (ewma) and {losses['logistic']:.3f} (logistic) over {scored} attempts"
     )
     if scored >= BELIEVED and losses["logistic"] < losses["ewma"] * (1 - CLEARLY):
-        return "logistic", told
-    return "ewma", told
+        return "logistic", words
+    return "ewma", words
 
 
 def _reasons(
@@ -182,8 +182,8 @@ def _reasons(
     else:
         weights = logistic.contributions(row)
         order = [NAMES[index] for index in np.argsort(-np.abs(weights)) if abs(weights[index]) > 0.05]
-    told = [words[name] for name in order if words.get(name)]
-    return tuple(dict.fromkeys(told))[:3]
+    parts = [words[name] for name in order if words.get(name)]
+    return tuple(dict.fromkeys(parts))[:3]
 
 
 def _words(attempt: Attempt, past: DeploymentStats, history: History) -> dict[str, str]:

@@ -51,19 +51,19 @@ def log_loss(chances: Floats, failed: Flags, weights: Floats) -> float:
 
 
 def fit_stack(
-    made: Mapping[str, Floats], failed: Flags, *, half_life: float = HALF_LIFE, pull: float = PULL
+    chances: Mapping[str, Floats], failed: Flags, *, half_life: float = HALF_LIFE, pull: float = PULL
 ) -> Stack:
     """Return the mix for forecasts whose outcomes are known, the newest last. Without any it is the plain rate."""
     count = len(failed)
     age = np.arange(count)[::-1]
     weights = 0.5 ** (age / half_life)
-    losses = {name: log_loss(made[name], failed, weights) if count else 0.0 for name in TRIVIAL}
+    losses = {name: log_loss(chances[name], failed, weights) if count else 0.0 for name in TRIVIAL}
     best = min(TRIVIAL, key=lambda name: losses[name])
     prior = np.zeros(1 + len(CANDIDATES))
     prior[1 + CANDIDATES.index(best)] = 1.0
     if not count:
         return Stack(intercept=0.0, weights=prior[1:], leans_on=best)
-    columns = np.column_stack([np.ones(count), odds_of(made)])
+    columns = np.column_stack([np.ones(count), odds_of(chances)])
     found = _newton(columns, failed.astype(np.float64), weights, prior, pull)
     return Stack(intercept=float(found[0]), weights=found[1:], leans_on=best)
 

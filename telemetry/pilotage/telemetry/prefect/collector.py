@@ -100,7 +100,7 @@ class PrefectCollector:
                     ("stream", self._persist(self._listen)),
                     ("hints", self._persist(lambda: self._follow_hints(reader))),
                     ("poll", self._persist(lambda: self._keep_polling(reader))),
-                    ("floor", self._persist(lambda: self._keep_queue_snapshots(reader))),
+                    ("queues", self._persist(lambda: self._keep_queue_snapshots(reader))),
                     ("sweep", self._persist(lambda: self._keep_sweeping(reader))),
                 )
             ]
@@ -136,8 +136,8 @@ class PrefectCollector:
         while not stop.is_set():
             try:
                 async with self._reader() as reader:
-                    found = await reader.version()
-                logger.info("Collecting from Prefect %s at %s", found.version, found.api_url)
+                    version = await reader.version()
+                logger.info("Collecting from Prefect %s at %s", version.version, version.api_url)
                 return
             except AdapterError as exc:
                 if not exc.transient:
@@ -211,7 +211,7 @@ class PrefectCollector:
 
     async def _take_events(self, raw: Iterable[Mapping[str, Any]]) -> int:
         """How many events were new; the runs that they are about are read next."""
-        facts = [event_fact(one) for one in raw]
+        facts = [event_fact(event) for event in raw]
         if not facts:
             return 0
         new = await asyncio.to_thread(self._store.add_events, facts)
@@ -297,16 +297,16 @@ class PrefectCollector:
         near = {"next_scheduled_start_time": {"before_": (now + horizon).isoformat()}} if horizon else {}
         since = (ended_since or self._ended_since) - timedelta(seconds=15)
         before = set(self._live)
-        found: set[str] = set()
+        ids: set[str] = set()
         for wanted in (
             {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING", "PAUSED"]}}},
             {"state": {"type": {"any_": ["SCHEDULED"]}}, **near},
             {"end_time": {"after_": since.isoformat()}},
         ):
             async for rows in reader.pages("/flow_runs/filter", {"flow_runs": wanted}, sort="ID_DESC"):
-                found |= {str(row["id"]) for row in rows}
+                ids |= {str(row["id"]) for row in rows}
                 await self._absorb(reader, rows)
-        gone = [run_id for run_id in before - found if self._ought_to_be_listed(run_id, now, horizon)]
+        gone = [run_id for run_id in before - ids if self._ought_to_be_listed(run_id, now, horizon)]
         if gone:
             rows = await reader.by_id("/flow_runs/filter", "flow_runs", gone)
             await self._absorb(reader, rows)

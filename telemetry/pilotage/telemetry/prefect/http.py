@@ -52,8 +52,8 @@ def _translated(doing: str, exc: Exception) -> OrchestratorError:
             status = exc.response.status_code
             busy = status in (408, 429) or status >= 500
             todo = "It is asked again." if busy else "Check that this is the API of a Prefect 3 server."
-            found = redact(exc.response.text[:200])
-            return OrchestratorError(f"{doing}: HTTP {status} {found}. {todo}", transient=busy)
+            body = redact(exc.response.text[:200])
+            return OrchestratorError(f"{doing}: HTTP {status} {body}. {todo}", transient=busy)
         case httpx.ConnectError() if "CERTIFICATE" in str(exc).upper():
             return OrchestratorError(
                 f"{doing}: the server is there, but its certificate is not trusted ({redact(str(exc))}). "
@@ -65,9 +65,9 @@ def _translated(doing: str, exc: Exception) -> OrchestratorError:
                 "Correct PREFECT_API_URL; the address of a server of your own ends in /api."
             )
         case httpx.TransportError() | OSError():
-            found = redact(str(exc)) or type(exc).__name__
+            body = redact(str(exc)) or type(exc).__name__
             return OrchestratorError(
-                f"{doing}: no answer ({found}). Start the server, or correct PREFECT_API_URL.", transient=True
+                f"{doing}: no answer ({body}). Start the server, or correct PREFECT_API_URL.", transient=True
             )
         case _ if "authenticate" in str(exc):
             return OrchestratorError(
@@ -75,9 +75,9 @@ def _translated(doing: str, exc: Exception) -> OrchestratorError:
                 "Set PREFECT_API_AUTH_STRING to what the server was started with."
             )
         case _:
-            found = redact(str(exc))[:200]
+            body = redact(str(exc))[:200]
             return OrchestratorError(
-                f"{doing}: {type(exc).__name__} {found}. It is tried again.", transient=True
+                f"{doing}: {type(exc).__name__} {body}. It is tried again.", transient=True
             )
 
 
@@ -173,11 +173,11 @@ class PrefectReader:
 
     async def by_id(self, path: str, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The rows that have these ids; ids that Prefect does not know are left out."""
-        found: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
         for first in range(0, len(ids), PAGE):
             some = list(ids[first : first + PAGE])
-            found += await self.page(path, {kind: {"id": {"any_": some}}}, limit=PAGE)
-        return found
+            records += await self.page(path, {kind: {"id": {"any_": some}}}, limit=PAGE)
+        return records
 
     async def events(self, since: datetime, until: datetime) -> AsyncIterator[list[dict[str, Any]]]:
         """The events that occurred in [since, until], oldest first, one page after another."""

@@ -113,9 +113,9 @@ def _run_of(resource_id: str, related: Iterable[Json]) -> str | None:
     for candidate in (
         resource_id,
         *(
-            str(one.get("prefect.resource.id", ""))
-            for one in related
-            if one.get("prefect.resource.role") == "flow-run"
+            str(resource.get("prefect.resource.id", ""))
+            for resource in related
+            if resource.get("prefect.resource.role") == "flow-run"
         ),
     ):
         if candidate.startswith(_FLOW_RUN):

@@ -41,22 +41,22 @@ LACKS: tuple[Lack, ...] = (
 
 def numbers(version: str) -> tuple[int, int, int]:
     """Return major, minor and patch of a version such as `3.6.29` or `3.10.0rc1`. Raises ValueError for other text."""
-    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
-    if found is None:
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if match is None:
         raise ValueError(f"{version!r} is no version")
-    major, minor, patch = found.groups(default="0")
+    major, minor, patch = match.groups(default="0")
     return int(major), int(minor), int(patch)
 
 
 def unfit(version: str) -> str:
     """Return why a server of this version cannot be used, or an empty text."""
     try:
-        found = numbers(version)
+        parsed = numbers(version)
     except ValueError:
         return f"it calls its version {version[:40]!r}, which is none of Prefect's"
-    if found < numbers(OLDEST_SERVER):
+    if parsed < numbers(OLDEST_SERVER):
         return f"it is version {version}, and pilotage needs {OLDEST_SERVER} or later"
-    if found[0] > numbers(NEWEST_TRIED)[0]:
+    if parsed[0] > numbers(NEWEST_TRIED)[0]:
         return f"it is version {version}, and pilotage knows Prefect {numbers(NEWEST_TRIED)[0]} only"
     return ""
 

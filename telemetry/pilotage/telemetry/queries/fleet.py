@@ -12,7 +12,7 @@ from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.store.schema import facts_from_rows
 
 MOST = 2000
-"""Rows of one answer; a crowd is a crowd before that."""
+"""Rows of one answer; a backlog is one before that."""
 PUT_OFF = timedelta(minutes=1)
 """A run that waits for a concurrency limit counts as due: Prefect puts it off by half a minute each time."""
 _ENDED = "state_type IN ('COMPLETED', 'FAILED', 'CRASHED')"
@@ -34,10 +34,10 @@ def backlogged(store: Store, now: datetime, at_least: int) -> dict[str, list[Run
         f"SELECT deployment_id FROM runs WHERE {due} GROUP BY deployment_id HAVING count(*) >= ?) "
         "ORDER BY expected_start, run_id LIMIT ?"
     )
-    found: dict[str, list[RunFact]] = {}
+    runs: dict[str, list[RunFact]] = {}
     for run in facts_from_rows(RunFact, store.rows(sql, [soon, soon, at_least, MOST])):
-        found.setdefault(str(run.deployment_id), []).append(run)
-    return found
+        runs.setdefault(str(run.deployment_id), []).append(run)
+    return runs
 
 
 def due_of(store: Store, deployment_id: str, now: datetime) -> list[RunFact]:
@@ -52,8 +52,8 @@ def due_of(store: Store, deployment_id: str, now: datetime) -> list[RunFact]:
 def first_start_after(store: Store, pool: str, moment: datetime) -> datetime | None:
     """When the first run of the pool was started after a moment, or None while none was."""
     sql = "SELECT min(started) AS first FROM runs WHERE pool = ? AND started > ?"
-    found: datetime | None = store.rows(sql, [pool, moment])[0]["first"]
-    return found
+    first: datetime | None = store.rows(sql, [pool, moment])[0]["first"]
+    return first
 
 
 def failing_queues(store: Store, since: datetime, at_least: int) -> dict[tuple[str, str], list[RunFact]]:
@@ -64,10 +64,10 @@ def failing_queues(store: Store, since: datetime, at_least: int) -> dict[tuple[s
         "GROUP BY pool, queue HAVING count(*) >= ? AND count(*) FILTER (state_type = 'COMPLETED') = 0) "
         "ORDER BY ended DESC, run_id LIMIT ?"
     )
-    found: dict[tuple[str, str], list[RunFact]] = {}
+    runs: dict[tuple[str, str], list[RunFact]] = {}
     for run in facts_from_rows(RunFact, store.rows(sql, [since, since, at_least, MOST])):
-        found.setdefault((str(run.pool), str(run.queue)), []).append(run)
-    return found
+        runs.setdefault((str(run.pool), str(run.queue)), []).append(run)
+    return runs
 
 
 def completed_since(store: Store, deployment_ids: Sequence[str], moment: datetime) -> RunFact | None:
@@ -79,8 +79,8 @@ def completed_since(store: Store, deployment_ids: Sequence[str], moment: datetim
         f"SELECT * FROM runs WHERE deployment_id IN ({marks}) AND state_type = 'COMPLETED' "  # noqa: S608
         "AND started > ? ORDER BY ended, run_id LIMIT 1"
     )
-    found = store.rows(sql, [*deployment_ids, moment])
-    return next(iter(facts_from_rows(RunFact, found)), None)
+    rows = store.rows(sql, [*deployment_ids, moment])
+    return next(iter(facts_from_rows(RunFact, rows)), None)
 
 
 def with_sizes_of_their_own(store: Store) -> set[str]:
@@ -126,7 +126,7 @@ def orphans(store: Store, ended_before: datetime) -> list[Orphan]:
         "AND p.state_type IN ('CRASHED', 'CANCELLED') AND p.ended < ? ORDER BY p.run_id, c.run_id LIMIT ?",
         [ended_before, MOST],
     )
-    ids = sorted({one for pair in pairs for one in (pair["child"], pair["parent"])})
+    ids = sorted({run_id for pair in pairs for run_id in (pair["child"], pair["parent"])})
     if not ids:
         return []
     marks = ", ".join("?" for _ in ids)

@@ -43,7 +43,7 @@ def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
         "GROUP BY run_id HAVING max(moment) < ? ORDER BY run_id"
     )
     silent = {row["run_id"]: row["heard"] for row in store.rows(spoke, [*found, heard_before])}
-    told = []
+    stuck = []
     for run_id, heard in silent.items():
         beats = store.rows(
             "SELECT occurred FROM events WHERE run_id = ? AND name = ? ORDER BY occurred DESC LIMIT ?",
@@ -51,8 +51,8 @@ def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
         )
         gaps = [newer["occurred"] - older["occurred"] for newer, older in pairwise(beats)]
         if gaps:
-            told.append(Heartbeat(run=found[run_id], heard=heard, every=max(gaps)))
-    return told
+            stuck.append(Heartbeat(run=found[run_id], heard=heard, every=max(gaps)))
+    return stuck
 
 
 def heard_throughout(store: Store, since: datetime, until: datetime, every: timedelta) -> bool:
@@ -112,9 +112,9 @@ def told_and_completed(store: Store, since: datetime) -> list[ResolvedAlert]:
                         AND x.step = 'proposed' AND x."at" > d."at")
         GROUP BY d.run_id ORDER BY d.run_id LIMIT ?
     """
-    told = {row["run_id"]: row["told"] for row in store.rows(sql, [since, _MOST])}
-    if not told:
+    alerts = {row["run_id"]: row["told"] for row in store.rows(sql, [since, _MOST])}
+    if not alerts:
         return []
-    marks = ", ".join("?" for _ in told)
-    rows = store.rows(f"SELECT * FROM runs WHERE run_id IN ({marks}) ORDER BY run_id", [*told])  # noqa: S608
-    return [ResolvedAlert(run=run, told=told[run.run_id]) for run in facts_from_rows(RunFact, rows)]
+    marks = ", ".join("?" for _ in alerts)
+    rows = store.rows(f"SELECT * FROM runs WHERE run_id IN ({marks}) ORDER BY run_id", [*alerts])  # noqa: S608
+    return [ResolvedAlert(run=run, told=alerts[run.run_id]) for run in facts_from_rows(RunFact, rows)]

@@ -68,8 +68,13 @@ def failures_then(store: Store, since: datetime) -> list[HistoricalFailure]:
     of_run: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         of_run.setdefault(event["run_id"], []).append(event)
-    found = [one for run in runs for one in _episodes(run, of_run.get(run.run_id, [])) if one.at > since]
-    return sorted(found, key=lambda one: (one.at, one.run.run_id))
+    failures = [
+        failure
+        for run in runs
+        for failure in _episodes(run, of_run.get(run.run_id, []))
+        if failure.at > since
+    ]
+    return sorted(failures, key=lambda failure: (failure.at, failure.run.run_id))
 
 
 def logs_then(store: Store, episode: HistoricalFailure, limit: int) -> list[LogLine]:
@@ -103,8 +108,8 @@ def _episodes(run: RunFact, events: Sequence[Mapping[str, Any]]) -> Iterator[His
         if state not in _FAILED:
             continue
         last, rest = event["occurred"], events[place + 1 :]
-        again = next((one for one in rest if _NAMES[one["name"]] is StateType.RUNNING), None)
-        ended = next((one for one in rest if again and _is_end_after(one, again)), None)
+        restarted = next((event for event in rest if _NAMES[event["name"]] is StateType.RUNNING), None)
+        ended = next((event for event in rest if restarted and _is_end_after(event, restarted)), None)
         then = replace(
             run,
             state_type=state,
@@ -119,12 +124,12 @@ def _episodes(run: RunFact, events: Sequence[Mapping[str, Any]]) -> Iterator[His
         yield HistoricalFailure(
             run=then,
             at=last,
-            tried_again=again["occurred"] if again else None,
+            tried_again=restarted["occurred"] if restarted else None,
             ended_as=_NAMES[ended["name"]] if ended else None,
         )
     # what failed before its events were kept is known by its present state alone
-    told = last is not None and run.ended is not None and abs(run.ended - last) <= SAME_END
-    if run.state_type in _FAILED and run.ended is not None and not told:
+    same_end = last is not None and run.ended is not None and abs(run.ended - last) <= SAME_END
+    if run.state_type in _FAILED and run.ended is not None and not same_end:
         yield HistoricalFailure(run=run, at=run.ended)
 
 
@@ -135,5 +140,5 @@ def _is_end_after(event: Mapping[str, Any], begun: Mapping[str, Any]) -> bool:
 
 def _message(payload: str | None) -> str:
     """The state's message as the event tells it; empty when the payload has been dropped. Redacted; untrusted."""
-    told = (json.loads(payload or "{}").get("validated_state") or {}).get("message")
-    return told if isinstance(told, str) else ""
+    message = (json.loads(payload or "{}").get("validated_state") or {}).get("message")
+    return message if isinstance(message, str) else ""

@@ -1,4 +1,4 @@
-"""The floor of the past: queues as their snapshots tell, and which runs waited together at a moment.
+"""The queues of the past as their snapshots tell, and which runs waited together at a moment.
 
 The table of runs keeps the start that a run was made for and the one it had; that it was put off in between is
 not kept, so a run counts as waiting from the one to the other.
@@ -18,7 +18,7 @@ from pilotage.telemetry.store.schema import fact_from_row, facts_from_rows
 MOST = 20_000
 """Rows of one answer."""
 A_WAIT = timedelta(minutes=1)
-"""Who waited for less is in no crowd: Prefect itself looks for due runs only every few seconds."""
+"""Who waited for less is in no backlog: Prefect itself looks for due runs only every few seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +85,13 @@ def waits_then(store: Store, since: datetime) -> Mapping[str, list[QueueWait]]:
         AND coalesce(started, ended, now()) - greatest(expected_start, created) > to_seconds(?)
         ORDER BY due, run_id LIMIT ?
     """
-    found: dict[str, list[QueueWait]] = {}
+    waits: dict[str, list[QueueWait]] = {}
     for row in store.rows(sql, [since, A_WAIT.total_seconds(), MOST]):
         run = fact_from_row(RunFact, row)
-        found.setdefault(str(run.deployment_id), []).append(
+        waits.setdefault(str(run.deployment_id), []).append(
             QueueWait(run=run, due=row["due"], taken=row["taken"])
         )
-    return found
+    return waits
 
 
 def begun_again(store: Store, since: datetime, pause: timedelta) -> list[tuple[str, datetime]]:

@@ -50,13 +50,13 @@ def retry_impact_of(task_runs: Iterable[TaskRunFact]) -> RetryImpact:
     """What the next attempt does again and what it finds in storage."""
     rows = [row for row in task_runs if not row.task_key.startswith(OURS)]
     last = max((row.attempt for row in rows), default=0)
-    again: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     for row in rows:
         if row.attempt == last:
             stored = row.kept and row.state_type is StateType.COMPLETED
-            (kept if stored else again)[_KEY.sub("", row.task_key) or row.name] += 1
-    return RetryImpact(again=tuple(sorted(again.items())), kept=tuple(sorted(kept.items())))
+            (kept if stored else repeats)[_KEY.sub("", row.task_key) or row.name] += 1
+    return RetryImpact(again=tuple(sorted(repeats.items())), kept=tuple(sorted(kept.items())))
 
 
 def _listed(tasks: tuple[tuple[str, int], ...]) -> str:

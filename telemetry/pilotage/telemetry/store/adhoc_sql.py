@@ -105,12 +105,12 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
     """Every object in a parsed statement, however deep."""
     waiting = [value]
     while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            yield found
-            waiting.extend(found.values())
-        elif isinstance(found, list):
-            waiting.extend(found)
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
 
 
 def answered(
@@ -137,9 +137,9 @@ def answered(
         table = pa.Table.from_batches(batches, schema=reader.schema)
         return table.slice(0, limits.rows), count > limits.rows
     except (duckdb.Error, pa.ArrowException) as exc:
-        found = taken[0] if taken else str(exc).strip().split("\n\n")[0].replace("\n", " ")[:400]
+        message = taken[0] if taken else str(exc).strip().split("\n\n")[0].replace("\n", " ")[:400]
         raise StoreError(
-            f"Reading the telemetry store: {found} Correct the statement, or ask for less."
+            f"Reading the telemetry store: {message} Correct the statement, or ask for less."
         ) from exc
     finally:
         ended.set()

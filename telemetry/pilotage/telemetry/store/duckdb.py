@@ -84,11 +84,11 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 def _translated(doing: str, exc: duckdb.Error) -> StoreError:
     """The foreign error as ours: what was attempted, what was found, what to do."""
-    found = str(exc).strip().split("\n\n")[0].replace("\n", " ")
+    message = str(exc).strip().split("\n\n")[0].replace("\n", " ")
     match exc:
-        case duckdb.IOException() if "lock" in found.lower():
+        case duckdb.IOException() if "lock" in message.lower():
             todo = "Another process owns the file: read through its socket, or stop it (`pilotage up`)."
-            return StoreError(f"{doing}: {found} {todo}", transient=True)
+            return StoreError(f"{doing}: {message} {todo}", transient=True)
         case duckdb.IOException() | duckdb.SerializationException() | duckdb.InternalException():
             todo = "Move the file away if it is damaged: it is rebuilt from Prefect."
         case duckdb.InterruptException():
@@ -97,7 +97,7 @@ def _translated(doing: str, exc: duckdb.Error) -> StoreError:
             todo = "Readers may only SELECT from the telemetry tables."
         case _:
             todo = "Correct the statement; `pilotage.telemetry.store.schema` lists the columns."
-    return StoreError(f"{doing}: {found} {todo}")
+    return StoreError(f"{doing}: {message} {todo}")
 
 
 def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -192,12 +192,12 @@ class DuckDBFile:
             connection.close()
 
     def close(self) -> None:
-        """Nothing is held between reads."""
+        """Keep the file open only while it is read."""
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
-    found = _found_version(connection)
-    if found is None or migration_plan(found):
+    version = _found_version(connection)
+    if version is None or migration_plan(version):
         raise StoreError(
             "Reading the telemetry store: it is not of this version yet. "
             "Start `pilotage up` once; it brings it up."
@@ -242,8 +242,8 @@ class DuckDBStore:
 
     def _bring_up(self) -> None:
         with self._writing("Bringing the telemetry store to this version") as writer:
-            found = _found_version(writer)
-            plan = () if found is None else migration_plan(found, SCHEMA_VERSION, MIGRATIONS)
+            version = _found_version(writer)
+            plan = () if version is None else migration_plan(version, SCHEMA_VERSION, MIGRATIONS)
             for statement in plan:
                 writer.execute(statement)
             writer.execute(META_DDL)

@@ -165,8 +165,8 @@ class StoreServer:
         self.path.unlink(missing_ok=True)
 
 
-def _error(found: str) -> bytes:
-    return json.dumps({"error": f"Asking the telemetry store: found {found}", "transient": False}).encode()
+def _error(message: str) -> bytes:
+    return json.dumps({"error": f"Asking the telemetry store: found {message}", "transient": False}).encode()
 
 
 def _clear_stale(path: Path) -> None:
@@ -230,8 +230,8 @@ class SocketStore:
                         transient=True,
                     ) from exc
         if status == 1:
-            told = json.loads(body)
-            raise StoreError(told["error"], transient=told["transient"])
+            frame = json.loads(body)
+            raise StoreError(frame["error"], transient=frame["transient"])
         return pa.ipc.open_stream(body).read_all(), status == 2
 
     def _ask(self, message: bytes) -> tuple[int, bytes]:

@@ -35,8 +35,8 @@ def read_table_file(path: Path, select: Callable[[Mapping[str, str]], Mapping[st
         described = con.execute(f"DESCRIBE SELECT * FROM {source}", [str(path)]).fetchall()  # noqa: S608
         wanted = select({str(row[0]): str(row[1]).upper() for row in described})
         parts = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in wanted.items())
-        found: Columns = con.execute(f"SELECT {parts} FROM {source}", [str(path)]).fetchnumpy()  # noqa: S608
-        return found
+        columns: Columns = con.execute(f"SELECT {parts} FROM {source}", [str(path)]).fetchnumpy()  # noqa: S608
+        return columns
     except duckdb.Error as error:
         raise ConfigError(f"Reading {path}: {error}. Check the file and its columns.") from error
     finally:

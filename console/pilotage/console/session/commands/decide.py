@@ -45,12 +45,17 @@ def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list
             text(f"{decision} {wanted[0]}: now {row['status']}, still missing: {missing}"),
             card(s.card(row)),
         ]
-    results = [(one, *_outcome(partial(vote, s, one, decision, reason))) for one in wanted]
+    results = [
+        (proposal_id, *_outcome(partial(vote, s, proposal_id, decision, reason))) for proposal_id in wanted
+    ]
     return [
         table(
             f"{decision}: {len(wanted)} decided, {sum(ok for _, ok, _ in results)} counted",
             ("proposal", "counted", "what became of it"),
-            ((link(one, "proposal", one), "yes" if ok else "no", words) for one, ok, words in results),
+            (
+                (link(proposal_id, "proposal", proposal_id), "yes" if ok else "no", words)
+                for proposal_id, ok, words in results
+            ),
             empty="",
         )
     ]
@@ -134,10 +139,10 @@ def edit(s: Setting, rest: str) -> list[Block]:
 
 
 def _one(rest: str, usage: str) -> tuple[list[str], list[str]]:
-    found, words = _leading(rest.split())
-    if len(found) != 1:
+    proposal_ids, words = _leading(rest.split())
+    if len(proposal_ids) != 1:
         raise ApiRejection("invalid", f"Reading {rest!r}: say {usage}, with one proposal (p-…); see /inbox.")
-    return found, words
+    return proposal_ids, words
 
 
 def ask(s: Setting, rest: str) -> str:
@@ -182,9 +187,9 @@ def undo(s: Setting, rest: str) -> list[Block]:
     if not rest.strip():
         return _undoable(s)
     (proposal_id, *_), words = _one(rest, "/undo ID")
-    found = s.control_api.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
-    done = text(f"{found['proposal_id']}: {found['effect']} {found['reason']}".strip())
-    return [done, card(s.card(found["proposal_id"]))]
+    reply = s.control_api.call("undo", proposal_id=proposal_id, reason=" ".join(words) or "asked in the chat")
+    done = text(f"{reply['proposal_id']}: {reply['effect']} {reply['reason']}".strip())
+    return [done, card(s.card(reply["proposal_id"]))]
 
 
 def _undoable(s: Setting) -> list[Block]:
@@ -228,6 +233,6 @@ def mode(s: Setting, rest: str) -> list[Block]:
     to, _, reason = rest.strip().partition(" ")
     if not to:
         return [pairs("mode", {"now": s.control_api.call("status")["mode"], "there are": ", ".join(MODES)})]
-    found = s.control_api.call("set_mode", mode=to.lower(), reason=reason.strip())
-    lapsed = f"; {found['lapsed']} open proposals lapsed" if found.get("lapsed") else ""
-    return [text(f"mode {found['mode']}, before it was {found['before']}{lapsed}")]
+    reply = s.control_api.call("set_mode", mode=to.lower(), reason=reason.strip())
+    lapsed = f"; {reply['lapsed']} open proposals lapsed" if reply.get("lapsed") else ""
+    return [text(f"mode {reply['mode']}, before it was {reply['before']}{lapsed}")]

@@ -29,11 +29,11 @@ from pilotage.telemetry.queries import runs as runs_known
 def audit(s: Setting, rest: str) -> list[Block]:
     """Whether the log is whole, and its last entries."""
     most = int(rest) if rest.strip().isdecimal() and 0 < int(rest) <= 200 else 20
-    found = s.control_api.call("audit_verify")
-    rows = s.control_api.call("entries", after=max(0, int(found["length"]) - most), limit=most)
-    whole = "yes" if found["ok"] else f"NO: broken at row {found.get('first_bad')}: {found.get('why')}"
+    reply = s.control_api.call("audit_verify")
+    rows = s.control_api.call("entries", after=max(0, int(reply["length"]) - most), limit=most)
+    whole = "yes" if reply["ok"] else f"NO: broken at row {reply.get('first_bad')}: {reply.get('why')}"
     return [
-        pairs("Audit", {"whole": whole, "rows": found["length"], "head": str(found.get("head") or "")[:32]}),
+        pairs("Audit", {"whole": whole, "rows": reply["length"], "head": str(reply.get("head") or "")[:32]}),
         table(
             f"The last {len(rows)} entries",
             ("no", "at", "step", "who", "proposal", "what"),
@@ -60,43 +60,43 @@ def why(s: Setting, rest: str) -> list[Block]:
     try:
         steps = s.control_api.call("why", subject=subject)
     except ApiRejection as refusal:
-        one = None if is_ours(subject) else runs_known.run(s.looks.store, subject)
-        if refusal.kind != "unknown-subject" or one is None:
+        run = None if is_ours(subject) else runs_known.run(s.toolbox.store, subject)
+        if refusal.kind != "unknown-subject" or run is None:
             raise
-        return [run_facts(s, one), text("Nothing was found to be wrong with it, and nothing was proposed.")]
-    found = [story(f"Why {subject}", [_told(step, times) for step, times in readable(steps)])]
+        return [run_facts(s, run), text("Nothing was found to be wrong with it, and nothing was proposed.")]
+    blocks = [story(f"Why {subject}", [_told(step, times) for step, times in readable(steps)])]
     if subject.startswith("p-"):
-        return [*found, _reasons(s.card(subject))]
-    return [*_incident(s, subject), *found] if subject.startswith("i-") else found
+        return [*blocks, _reasons(s.card(subject))]
+    return [*_incident(s, subject), *blocks] if subject.startswith("i-") else blocks
 
 
 def _incident(s: Setting, incident_id: str) -> list[Block]:
     """What an incident is and how it stands, when it is among those recently."""
-    one = next(
+    run = next(
         (row for row in s.control_api.call("incidents", limit=200) if row["incident_id"] == incident_id), None
     )
-    if one is None:
+    if run is None:
         return []
-    took = one.get("seconds_to_recovery")
+    took = run.get("seconds_to_recovery")
     about = {
-        "status": one["status"],
-        "subject": subject_of(one),
-        "class": one["failure_class"],
-        "began": moment(one.get("failed_at") or one["first_at"]),
-        "last step": moment(one["last_at"]),
+        "status": run["status"],
+        "subject": subject_of(run),
+        "class": run["failure_class"],
+        "began": moment(run.get("failed_at") or run["first_at"]),
+        "last step": moment(run["last_at"]),
         "recovered in": f"{took:.0f} s" if took is not None else "not yet",
-        "actions": "; ".join(f"{row['kind']} {row['status']}" for row in one["proposals"]),
+        "actions": "; ".join(f"{row['kind']} {row['status']}" for row in run["proposals"]),
     }
     return [pairs("Incident", about)]
 
 
 def _told(step: Mapping[str, Any], times: int) -> dict[str, Any]:
-    again = f" (said {times} times)" if times > 1 else ""
+    repeated = f" (said {times} times)" if times > 1 else ""
     return {
         "at": step["at"],
         "step": label(step),
         "actor": step["actor"],
-        "words": told(step) + again,
+        "words": told(step) + repeated,
         "proposal_id": step["proposal_id"],
     }
 
@@ -157,7 +157,7 @@ def simulate(s: Setting, rest: str) -> list[Block]:
             words, s.clock(), {"run_id": partial(run_meant, s), "deployment_id": partial(deployment_meant, s)}
         )
     lever = s.control_api.call("levers").get(action["kind"], {})
-    verdict = s.looks.what_if(action)
+    verdict = s.toolbox.what_if(action)
     if "error" in verdict:
         raise ApiRejection("refused", f"Trying {action['kind']}: {verdict['error']}")
     changes, beside = _as_it_is_now(s, action, verdict.get("facts") or {})
@@ -180,7 +180,7 @@ def simulate(s: Setting, rest: str) -> list[Block]:
         table(
             "Before and after",
             ("what", "before", "after"),
-            ((one["what"], one["before"], one["after"]) for one in changes),
+            ((change["what"], change["before"], change["after"]) for change in changes),
             empty="It changes nothing in Prefect's own state.",
         ),
         *_concerned(beside.get("touches") or {}),
@@ -192,7 +192,7 @@ def _as_it_is_now(
     s: Setting, action: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[list[Change], Mapping[str, Any]]:
     try:
-        beside = card_context_of(s.looks.store, action, str(facts.get("deployment_id") or ""))
+        beside = card_context_of(s.toolbox.store, action, str(facts.get("deployment_id") or ""))
     except PilotageError:
         beside = {}
     return changes_of(action, facts, beside.get("before") or {}), beside
@@ -202,7 +202,9 @@ def _concerned(touches: Mapping[str, Any]) -> list[Block]:
     if not touches:
         return []
     more = f", the first {len(touches['runs'])} of {len(touches['runs']) + touches['more']}"
-    rows = ((link(one["name"], "run", one["run_id"]), one["becomes"]) for one in touches["runs"])
+    rows = (
+        (link(touched["name"], "run", touched["run_id"]), touched["becomes"]) for touched in touches["runs"]
+    )
     return [
         table(
             f"Runs that it concerns{more if touches['more'] else ''}",

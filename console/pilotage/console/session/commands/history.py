@@ -20,8 +20,8 @@ def show(s: Setting, rest: str) -> list[Block]:
         return [card(s.card(proposal_meant(s, wanted)))]
     for event in s.log.newest(s.thread, "tool_result", limit=500):
         if str(event.payload.get("n")) == wanted:
-            told = {key: event.payload.get(key) for key in ("tool", "seconds", "result")}
-            return [raw(f"Look-up {wanted}: {told['tool']}, {told['seconds']} s", told["result"])]
+            shown = {key: event.payload.get(key) for key in ("tool", "seconds", "result")}
+            return [raw(f"Look-up {wanted}: {shown['tool']}, {shown['seconds']} s", shown["result"])]
     raise ApiRejection(
         "unknown",
         f"Looking for look-up {wanted!r}: this conversation has none. Ask something first, or /last.",
@@ -49,7 +49,7 @@ def last(s: Setting, rest: str) -> list[Block]:
         table(
             "Evidence",
             ("look-up", "reference", "SQL"),
-            (_citation(one) for one in payload.get("citations") or ()),
+            (_citation(citation) for citation in payload.get("citations") or ()),
             empty="It cites nothing: take it for an opinion.",
         ),
         table(
@@ -61,16 +61,17 @@ def last(s: Setting, rest: str) -> list[Block]:
     ]
 
 
-def _citation(one: Mapping[str, Any]) -> tuple[Any, ...]:
+def _citation(citation: Mapping[str, Any]) -> tuple[Any, ...]:
     refs = [
-        str(ref.get("ref", "")) if isinstance(ref, Mapping) else str(ref) for ref in one.get("refs") or ()
+        str(ref.get("ref", "")) if isinstance(ref, Mapping) else str(ref)
+        for ref in citation.get("refs") or ()
     ]
     run = next((ref for ref in refs if ref.startswith("run:")), "")
     shown = ", ".join(refs[:6])
     return (
-        str(one.get("tool", "")),
+        str(citation.get("tool", "")),
         link(shown, "run", run.removeprefix("run:")) if run else shown,
-        str(one.get("sql") or ""),
+        str(citation.get("sql") or ""),
     )
 
 
@@ -98,7 +99,7 @@ def history(s: Setting, rest: str) -> list[Block]:
 def context(s: Setting, rest: str) -> list[Block]:
     """Model, tokens, cost and what is left of the day's budget, as the answers of this conversation told them."""
     answers = s.log.newest(s.thread, "answer", limit=500)
-    usages = [found for event in answers if (found := event.payload.get("usage"))]
+    usages = [usage for event in answers if (usage := event.payload.get("usage"))]
     by = {who: sum(event.by == who for event in answers) for who in dict.fromkeys(e.by for e in answers)}
     return [
         pairs(
@@ -119,21 +120,21 @@ def _spent(usages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"tokens": "none: no model was asked"}
 
     def total(key: str) -> float:
-        return sum(float(one.get(key, 0)) for one in usages)
+        return sum(float(usage.get(key, 0)) for usage in usages)
 
-    told = {
+    totals = {
         "calls of the model": f"{total('calls'):g}",
         "tokens in": f"{total('input_tokens'):g}",
         "tokens out": f"{total('output_tokens'):g}",
         "cost": f"{total('cost'):g}"
-        if any("cost" in one for one in usages)
+        if any("cost" in usage for usage in usages)
         else "not known: no price is set (llm.budget.prompt_price, llm.budget.completion_price)",
     }
-    if any("budget_share" in one for one in usages):
-        told["of a day's budget"] = f"{total('budget_share'):.2%}"
-    if (today := next((one["today"] for one in usages if "today" in one), None)) is not None:
-        told["of the day's budget, all conversations, after the last answer"] = f"{today:.2%}"
-    return told
+    if any("budget_share" in usage for usage in usages):
+        totals["of a day's budget"] = f"{total('budget_share'):.2%}"
+    if (today := next((usage["today"] for usage in usages if "today" in usage), None)) is not None:
+        totals["of the day's budget, all conversations, after the last answer"] = f"{today:.2%}"
+    return totals
 
 
 def whoami(s: Setting, rest: str) -> list[Block]:
@@ -143,8 +144,8 @@ def whoami(s: Setting, rest: str) -> list[Block]:
 
 def permissions(s: Setting, rest: str) -> list[Block]:
     """What the caller and the agent may do at all; together they may only what both may."""
-    found = s.control_api.call("permissions")
-    you, agent = found["you"], found["agent"]
+    reply = s.control_api.call("permissions")
+    you, agent = reply["you"], reply["agent"]
     commands = [
         (name, _may(you["commands"][name]), _may(agent["commands"][name])) for name in you["commands"]
     ]
@@ -172,14 +173,17 @@ def permissions(s: Setting, rest: str) -> list[Block]:
 def _lent(grants: Mapping[str, Any]) -> list[Block]:
     """Who votes for whom now, and whose glass is broken: rights that no role tells of."""
     rows = [
-        *((one["taker"], f"approves for {one['giver']}", one) for one in grants["delegations"]),
-        *((one["holder"], f"broke the glass for {joined(one['kinds'])}", one) for one in grants["glass"]),
+        *((grant["taker"], f"approves for {grant['giver']}", grant) for grant in grants["delegations"]),
+        *(
+            (grant["holder"], f"broke the glass for {joined(grant['kinds'])}", grant)
+            for grant in grants["glass"]
+        ),
     ]
     return [
         table(
             "Lent for a time",
             ("who", "may what", "until", "because"),
-            ((who, what, moment(one["until"]), one["reason"]) for who, what, one in rows),
+            ((who, what, moment(grant["until"]), grant["reason"]) for who, what, grant in rows),
             empty="Nobody votes for anybody else, and no glass is broken.",
         )
     ]
@@ -191,11 +195,11 @@ def _may(yes: bool) -> str:
 
 def tools(s: Setting, rest: str) -> list[Block]:
     """What the agent can call, each with the first line of what it does."""
-    names = [name for name in dir(type(s.looks)) if not name.startswith("_")]
+    names = [name for name in dir(type(s.toolbox)) if not name.startswith("_")]
     rows = [
         (name, "hands in" if name.startswith("propose") else "looks up", doc.strip().split("\n")[0])
         for name in names
-        if callable(method := getattr(type(s.looks), name, None)) and (doc := method.__doc__ or "")
+        if callable(method := getattr(type(s.toolbox), name, None)) and (doc := method.__doc__ or "")
     ]
     return [
         table("Tools", ("tool", "kind", "what it does"), sorted(rows, key=lambda r: (r[1], r[0])), empty="")

@@ -29,24 +29,24 @@ DAY = timedelta(days=1)
 def status(s: Setting, rest: str) -> list[Block]:
     """Mode, kill switch, collector, and how many proposals stand where; with `legend`, what every status means."""
     if rest.strip().lstrip("-") == "legend":
-        rows = [(one["group"], one["status"], one["means"]) for one in legend()]
+        rows = [(entry["group"], entry["status"], entry["means"]) for entry in legend()]
         return [table("Statuses", ("of", "status", "which means"), rows, empty="")]
-    found = s.control_api.call("status")
-    collector = found.get("collector") or {}
+    reply = s.control_api.call("status")
+    collector = reply.get("collector") or {}
     stands = [
         (name, count, PROPOSAL.get(name, ""))
-        for name, count in sorted((found.get("proposals") or {}).items())
+        for name, count in sorted((reply.get("proposals") or {}).items())
     ]
     return [
         pairs(
             "pilotage",
             {
-                "mode": found["mode"],
-                "stopped": found["stopped"] or "no",
+                "mode": reply["mode"],
+                "stopped": reply["stopped"] or "no",
                 "collector": ("connected" if collector.get("connected") else "NOT connected to Prefect"),
                 "last event": moment(collector.get("last_event")) or "none yet",
                 **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
-                "policies": str(found.get("bundle") or "")[:16],
+                "policies": str(reply.get("bundle") or "")[:16],
                 "model": model_in_words(s.model),
                 **_queues_in_words(s),
             },
@@ -63,19 +63,19 @@ def _queues_in_words(s: Setting) -> dict[str, str]:
         for o in s.control_api.call("incidents", limit=100)
         if o["status"] in ("open", "waiting")
     ]
-    told = {"incidents open": f"{len(begun)}, the oldest for {ago(min(begun), now)}" if begun else "none"}
+    rows = {"incidents open": f"{len(begun)}, the oldest for {ago(min(begun), now)}" if begun else "none"}
     try:
-        store = s.looks.store
+        store = s.toolbox.store
         queues, late = runs_known.queue_snapshots(store), runs_known.waiting_runs(store, now)
         failed = runs_known.failures_since(store, now - DAY)
     except PilotageError as exc:
-        return {"runs": f"not known: {exc}", **told}
+        return {"runs": f"not known: {exc}", **rows}
     longest = f", the longest for {ago(late[0].next_start, now)}" if late else ""
     return {
         "running": str(sum(queue.running for queue in queues)),
         "late": f"{len(late)}{longest}",
         "failed in the last day": str(len(failed)),
-        **told,
+        **rows,
     }
 
 
@@ -95,7 +95,7 @@ def inbox(s: Setting, rest: str) -> list[Block]:
     later = {} if rest.strip() == "all" else s.log.snoozed(s.user.name)
     shown = [row for row in rows if later.get(row["proposal_id"], now) <= now]
     note = f"{len(rows) - len(shown)} snoozed; /inbox all shows them." if len(shown) < len(rows) else ""
-    found = [
+    blocks = [
         table(
             INBOX,
             ("proposal", "age", "action", "on", "target", "missing", "expires"),
@@ -114,7 +114,7 @@ def inbox(s: Setting, rest: str) -> list[Block]:
             empty=f"Nothing waits for a person{' now' if note else ''}.",
         )
     ]
-    return [*found, text(note)] if note else found
+    return [*blocks, text(note)] if note else blocks
 
 
 def ago(since: Any, until: Any) -> str:
@@ -166,32 +166,32 @@ def subject_of(incident: Mapping[str, Any]) -> Any:
 
 def runs(s: Setting, rest: str) -> list[Block]:
     """The runs that changed last; `rest` is looked for in names, flows, deployments and states."""
-    found = runs_known.latest_runs(s.looks.store, rest.strip(), ROWS)
+    latest = runs_known.latest_runs(s.toolbox.store, rest.strip(), ROWS)
     return [
         table(
             f"Runs with {rest.strip()!r}" if rest.strip() else "Runs",
             ("changed", "run", "flow", "state", "queue", "id"),
-            (_run_row(one) for one in found),
+            (_run_row(run) for run in latest),
             empty="No run fits." if rest.strip() else "No run was seen yet.",
         )
     ]
 
 
-def _run_row(one: RunFact) -> tuple[Any, ...]:
+def _run_row(run: RunFact) -> tuple[Any, ...]:
     return (
-        moment(one.updated.isoformat()),
-        link(one.name, "run", one.run_id),
-        f"{one.flow_name}/{one.deployment_name}" if one.deployment_name else one.flow_name,
-        one.state_name,
-        queue_link(one.pool, one.queue),
-        one.run_id,
+        moment(run.updated.isoformat()),
+        link(run.name, "run", run.run_id),
+        f"{run.flow_name}/{run.deployment_name}" if run.deployment_name else run.flow_name,
+        run.state_name,
+        queue_link(run.pool, run.queue),
+        run.run_id,
     )
 
 
 def run(s: Setting, rest: str) -> list[Block]:
     """One run: where it stands, and its states and tasks over time."""
-    one = _known_run(s, rest.strip())
-    entered = states_of(s.looks.store, one.run_id)
+    known_run = _known_run(s, rest.strip())
+    entered = states_of(s.toolbox.store, known_run.run_id)
     ends = [*(_iso(each.at) for each in entered[1:]), ""]
     lanes = [
         {
@@ -206,42 +206,42 @@ def run(s: Setting, rest: str) -> list[Block]:
                 "label": task.name,
                 "spans": [{"state": task.state_name, "start": _iso(task.started), "end": _iso(task.ended)}],
             }
-            for task in tasks_of(s.looks.store, one.run_id)
+            for task in tasks_of(s.toolbox.store, known_run.run_id)
         ),
     ]
-    return [run_facts(s, one), timeline("Over time", lanes)]
+    return [run_facts(s, known_run), timeline("Over time", lanes)]
 
 
 def _known_run(s: Setting, words: str) -> RunFact:
     run_id = run_meant(s, words)
-    if (one := runs_known.run(s.looks.store, run_id)) is None:
+    if (run := runs_known.run(s.toolbox.store, run_id)) is None:
         raise ApiRejection(
             "unknown-run", f"Looking for run {run_id!r}: telemetry has none. Say /runs for those it has."
         )
-    return one
+    return run
 
 
-def run_facts(s: Setting, one: RunFact) -> Block:
+def run_facts(s: Setting, run: RunFact) -> Block:
     """Where a run stands, what is forecast of it and why, and where Prefect shows it."""
     about: dict[str, Any] = {
-        "run": link(one.name, "run", one.run_id),
-        "flow": one.flow_name,
-        "deployment": link(one.deployment_name or "", "deployment", one.deployment_id)
-        if one.deployment_id
+        "run": link(run.name, "run", run.run_id),
+        "flow": run.flow_name,
+        "deployment": link(run.deployment_name or "", "deployment", run.deployment_id)
+        if run.deployment_id
         else "",
-        "queue": queue_link(one.pool, one.queue),
-        "state": one.state_name,
-        "message": one.state_message,
-        "attempts": one.run_count,
-        "due": moment(_iso(one.next_start)),
-        "started": moment(_iso(one.started)),
-        "ended": moment(_iso(one.ended)),
+        "queue": queue_link(run.pool, run.queue),
+        "state": run.state_name,
+        "message": run.state_message,
+        "attempts": run.run_count,
+        "due": moment(_iso(run.next_start)),
+        "started": moment(_iso(run.started)),
+        "ended": moment(_iso(run.ended)),
     }
-    if made := last_forecast(s.looks.store, one.run_id):
-        about["chance of failing"] = f"{made.p_fail:.0%}, says {made.model}"
-        about["because"] = "; ".join(made.reasons) or "no single reason stands out"
+    if forecast := last_forecast(s.toolbox.store, run.run_id):
+        about["chance of failing"] = f"{forecast.p_fail:.0%}, says {forecast.model}"
+        about["because"] = "; ".join(forecast.reasons) or "no single reason stands out"
     if ui := str(s.control_api.call("surroundings").get("ui") or "").rstrip("/"):
-        about["in Prefect"] = f"{ui}/runs/flow-run/{one.run_id}"
+        about["in Prefect"] = f"{ui}/runs/flow-run/{run.run_id}"
     return pairs("Run", {name: value for name, value in about.items() if value not in ("", None)})
 
 
@@ -256,7 +256,7 @@ def _iso(moment: datetime | None) -> str:
 
 def queue(s: Setting, rest: str) -> list[Block]:
     """Queues with their slots, limits and waits."""
-    queue_snapshots = runs_known.queue_snapshots(s.looks.store)
+    queue_snapshots = runs_known.queue_snapshots(s.toolbox.store)
     now = s.clock()
     return [
         table(
@@ -280,9 +280,9 @@ def queue(s: Setting, rest: str) -> list[Block]:
             "Late runs",
             ("late", "run", "flow", "state", "queue", "id"),
             (
-                (ago(one.next_start, now), *_run_row(one)[1:])
-                for one in runs_known.waiting_runs(s.looks.store, now)[:ROWS]
-                if one.next_start
+                (ago(run.next_start, now), *_run_row(run)[1:])
+                for run in runs_known.waiting_runs(s.toolbox.store, now)[:ROWS]
+                if run.next_start
             ),
             empty="No run is late.",
         ),
@@ -299,7 +299,7 @@ def forecast(s: Setting, rest: str) -> list[Block]:
     if rest.strip():
         return _one_forecast(s, run_meant(s, rest.strip()))
     now = s.clock()
-    risks = riskiest(s.looks.store, now, ROWS)
+    risks = riskiest(s.toolbox.store, now, ROWS)
     rows = [
         (
             f"{risk.forecast.p_fail:.0%}",
@@ -311,7 +311,7 @@ def forecast(s: Setting, rest: str) -> list[Block]:
         )
         for risk in risks
     ]
-    found = [
+    blocks = [
         table(
             "Riskiest of the next runs",
             ("p(fail)", "run", "flow", "starts", "because", "says"),
@@ -322,28 +322,28 @@ def forecast(s: Setting, rest: str) -> list[Block]:
     if risks:
         names = [risk.run.name for risk in risks[:10]]
         chances = [round(risk.forecast.p_fail, 3) for risk in risks[:10]]
-        found.append(chart("Chance of failing", x=names, y=chances, unit="share"))
-    return found
+        blocks.append(chart("Chance of failing", x=names, y=chances, unit="share"))
+    return blocks
 
 
-def _due(one: RunFact, now: datetime) -> str:
-    if one.next_start is None:
+def _due(run: RunFact, now: datetime) -> str:
+    if run.next_start is None:
         return ""
-    return f"in {ago(now, one.next_start)}" if one.next_start > now else f"{ago(one.next_start, now)} late"
+    return f"in {ago(now, run.next_start)}" if run.next_start > now else f"{ago(run.next_start, now)} late"
 
 
 def _one_forecast(s: Setting, run_id: str) -> list[Block]:
-    made = last_forecast(s.looks.store, run_id)
-    if made is None:
+    forecast = last_forecast(s.toolbox.store, run_id)
+    if forecast is None:
         return [text(f"Nothing was forecast of run {run_id}: only runs about to start are.")]
     return [
         pairs(
             f"Forecast of {run_id}",
             {
-                "chance of failing": f"{made.p_fail:.0%}",
-                "says": f"{made.model}, from {made.trained_on} ended runs",
-                "because": "; ".join(made.reasons) or "no single reason stands out",
-                "made": moment(made.made_at.isoformat()),
+                "chance of failing": f"{forecast.p_fail:.0%}",
+                "says": f"{forecast.model}, from {forecast.trained_on} ended runs",
+                "because": "; ".join(forecast.reasons) or "no single reason stands out",
+                "made": moment(forecast.made_at.isoformat()),
             },
         )
     ]
@@ -361,12 +361,12 @@ def kpi(s: Setting, rest: str) -> list[Block]:
         raise ApiRejection(
             "invalid", f"Reading {rest!r}: say /kpi DAYS MINUTES as two numbers, such as /kpi 30 12."
         ) from exc
-    found = measured(s.looks.store, s.clock() - timedelta(days=days), minutes_by_hand=minutes)
+    kpis = measured(s.toolbox.store, s.clock() - timedelta(days=days), minutes_by_hand=minutes)
     return [
         table(
             f"The last {days:g} days",
             ("measure", "value", "between", "from", "which is", "made as"),
-            ((one.name, _value(one), _between(one), one.cases, one.definition, one.formula) for one in found),
+            ((kpi.name, _value(kpi), _between(kpi), kpi.cases, kpi.definition, kpi.formula) for kpi in kpis),
             empty="",
         ),
         text(
@@ -376,14 +376,14 @@ def kpi(s: Setting, rest: str) -> list[Block]:
     ]
 
 
-def _value(one: Kpi) -> str:
-    return "not enough data" if one.value is None else _amount(one.value, one.unit)
+def _value(kpi: Kpi) -> str:
+    return "not enough data" if kpi.value is None else _amount(kpi.value, kpi.unit)
 
 
-def _between(one: Kpi) -> str:
-    if one.low is None or one.high is None:
+def _between(kpi: Kpi) -> str:
+    if kpi.low is None or kpi.high is None:
         return ""
-    return f"{_amount(one.low, one.unit)} and {_amount(one.high, one.unit)}"
+    return f"{_amount(kpi.low, kpi.unit)} and {_amount(kpi.high, kpi.unit)}"
 
 
 def _amount(value: float, unit: str) -> str:

@@ -227,8 +227,8 @@ async function editForm(card, view) {
       const edited = await post(at`/api/proposals/${card.proposal_id}/edit`, { action: fields.read(), thread: view.element.closest("[data-thread]")?.dataset.thread ?? "floor" });
       cards.put(edited);
       await refresh(card.proposal_id);
-      announce(`Proposed anew as ${edited.proposal_id}, now ${edited.status}.`);
-      const anew = cardView(edited.proposal_id);
-      if (!view.element.closest("[data-thread]")) { view.element.after(anew.element); anew.focus(); }
+      announce(`Proposed again as ${edited.proposal_id}, now ${edited.status}.`);
+      const renewed = cardView(edited.proposal_id);
+      if (!view.element.closest("[data-thread]")) { view.element.after(renewed.element); renewed.focus(); }
     }));
 }

@@ -34,7 +34,7 @@ export function fill(element, ...children) {
   return element;
 }
 
-/** Draws anew inside the element; what was unfolded stays so, and the focus stays on what has the same words. */
+/** Redraws inside the element; what was unfolded stays so, and the focus stays on what has the same words. */
 export function keeping(root, draw) {
   const unfolded = new Set([...root.querySelectorAll("details[open] > summary")].map((each) => each.textContent));
   const held = root.contains(document.activeElement) ? document.activeElement : null;

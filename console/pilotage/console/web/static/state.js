@@ -27,7 +27,7 @@ export const snoozed = kept();
 /** Whether this person does not want to see the card yet. */
 export const sleeping = (id) => new Date(snoozed.get(id) ?? 0) > new Date();
 
-/** Who is signed in; `decides` is false for those who only look. What counts is what the desk says. */
+/** Who is signed in; `decides` is false for those who only look. The API decides. */
 export const me = { name: "", roles: [], mode: "", stopped: "", decides: false };
 
 export function setMe(found) {

@@ -317,7 +317,7 @@ class Engine:
 
     def related_to(self, run: Run) -> list[Json]:
         """Return the resources that belong to a run, as its events name them."""
-        found: list[tuple[str, Json | None]] = [
+        upcoming: list[tuple[str, Json | None]] = [
             ("flow", self.tables.flows.get(run.flow_id)),
             ("deployment", self.tables.deployments.get(run.deployment_id or "")),
             ("work-queue", queue := self.tables.queue_of(run)),
@@ -329,7 +329,7 @@ class Engine:
                 "prefect.resource.role": role,
                 "prefect.resource.name": row["name"],
             }
-            for role, row in found
+            for role, row in upcoming
             if row is not None
         ]
         tags = [

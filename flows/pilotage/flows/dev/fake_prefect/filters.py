@@ -222,10 +222,10 @@ def _candidates(tables: Tables, where: Json) -> list[Run]:
     """Return a small set of runs that has all which could pass."""
 
     def wanted(*path: str) -> list[str] | None:
-        found: Any = where
+        value: Any = where
         for key in (*path, "any_"):
-            found = found.get(key) if isinstance(found, dict) else None
-        return found if isinstance(found, list) else None
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, list) else None
 
     if (ids := wanted("id")) is not None:
         return [tables.runs[each] for each in dict.fromkeys(ids) if each in tables.runs]

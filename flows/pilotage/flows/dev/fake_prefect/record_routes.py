@@ -125,15 +125,15 @@ def next_events(call: Call) -> Reply:
 
 def _event_page(call: Call, where: Json, limit: int, offset: int) -> Reply:
     _is_sound(where)
-    found = [event for event in call.tables.events.values() if _passes(event, where)]
+    events = [event for event in call.tables.events.values() if _passes(event, where)]
     backwards = where.get("order", "DESC") == "DESC"
-    found.sort(key=lambda event: (moment_of(event["occurred"]), event["id"]), reverse=backwards)
-    page, rest = found[offset : offset + limit], len(found) - offset - limit
+    events.sort(key=lambda event: (moment_of(event["occurred"]), event["id"]), reverse=backwards)
+    page, rest = events[offset : offset + limit], len(events) - offset - limit
     link = None
     if rest > 0 and limit:
         token = base64.b64encode(json.dumps([where, limit, offset + limit]).encode()).decode()
         link = f"http://fake/api/events/filter/next?page-token={token}"
-    return Reply(200, {"events": page, "total": len(found), "next_page": link})
+    return Reply(200, {"events": page, "total": len(events), "next_page": link})
 
 
 def _is_sound(where: Json) -> None:
@@ -177,12 +177,12 @@ def _is_named(name: str, wanted: Json) -> bool:
     return name in (names or ()) or any(name.startswith(each) for each in prefixes or ())
 
 
-def _has(wanted: Any, found: list[str]) -> bool:
+def _has(wanted: Any, names: list[str]) -> bool:
     for each in wanted if isinstance(wanted, list) else [wanted or {}]:
         ids, prefixes = each.get("id"), each.get("id_prefix")
-        if ids is not None and not set(ids) & set(found):
+        if ids is not None and not set(ids) & set(names):
             return False
-        if prefixes is not None and not any(one.startswith(p) for one in found for p in prefixes):
+        if prefixes is not None and not any(name.startswith(p) for name in names for p in prefixes):
             return False
     return True
 

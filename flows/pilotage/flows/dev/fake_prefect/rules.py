@@ -274,8 +274,8 @@ def retry_failed(t: Transition) -> Ruling | None:
     details: Json = {"scheduled_time": text_of(due)}
     if t.initial.lease_id:
         details["deployment_concurrency_lease_id"] = t.initial.lease_id
-    again = Proposed(type="SCHEDULED", name="AwaitingRetry", message=t.proposed.message, details=details)
-    return reject("Retrying", again)
+    retry = Proposed(type="SCHEDULED", name="AwaitingRetry", message=t.proposed.message, details=details)
+    return reject("Retrying", retry)
 
 
 def take_deployment_slot(t: Transition) -> Ruling | None:

@@ -60,8 +60,8 @@ def read_states(call: Call) -> Reply:
 
 
 def filter_runs(call: Call) -> Reply:
-    found = page_of(runs_like(call.tables, call.json), call.json, SORTS, "ID_DESC")
-    return Reply(200, [reply_of(call, run) for run in found])
+    page = page_of(runs_like(call.tables, call.json), call.json, SORTS, "ID_DESC")
+    return Reply(200, [reply_of(call, run) for run in page])
 
 
 def count_runs(call: Call) -> Reply:
@@ -76,8 +76,8 @@ def create_run(call: Call) -> Reply:
     if pool := body.get("work_pool_name"):
         queue_id = queue_id_of(call, pool, body.get("work_queue_name") or "default")
     first = proposed_from(body["state"]) if body.get("state") else Proposed(type="PENDING", name="Pending")
-    made = _made(call, body, body["flow_id"], body.get("deployment_id"), queue_id)
-    return _created(call, made, first)
+    run = _made(call, body, body["flow_id"], body.get("deployment_id"), queue_id)
+    return _created(call, run, first)
 
 
 def create_run_of_deployment(call: Call) -> Reply:
@@ -91,14 +91,14 @@ def create_run_of_deployment(call: Call) -> Reply:
     first = proposed_from(body.get("state") or {"type": "SCHEDULED"})
     parameters = {**deployment["parameters"], **(body.get("parameters") or {})}
     tags = sorted({*deployment["tags"], *(body.get("tags") or ())})
-    made = _made(
+    run = _made(
         call,
         {**body, "parameters": parameters, "tags": tags, "job_variables": body.get("job_variables") or {}},
         deployment["flow_id"],
         deployment["id"],
         queue_id,
     )
-    return _created(call, made, first)
+    return _created(call, run, first)
 
 
 def _made(call: Call, body: Json, flow_id: str, deployment_id: str | None, queue_id: str | None) -> Run:
@@ -188,9 +188,9 @@ def bulk_set_state(call: Call) -> Reply:
     limit = body.get("limit", BULK)
     if not isinstance(limit, int) or not 1 <= limit <= BULK:
         raise unprocessable(f"limit: Input should be between 1 and {BULK}")
-    found = runs_like(call.tables, body)
+    matching = runs_like(call.tables, body)
     results = []
-    for run in sorted(found, key=lambda run: run.id)[:limit]:
+    for run in sorted(matching, key=lambda run: run.id)[:limit]:
         # a state for each: what a rule writes into it is not the next one's
         answer = call.engine.answer(
             run, proposed_from(body.get("state")), call.now, force=bool(body.get("force"))
@@ -238,10 +238,10 @@ def create_input(call: Call) -> Reply:
 
 
 def read_input(call: Call) -> Reply:
-    found = call.tables.inputs[call.path["id"]].get(call.path["key"])
-    if found is None:
+    stored = call.tables.inputs[call.path["id"]].get(call.path["key"])
+    if stored is None:
         raise not_found("Flow run input")
-    return Reply(200, text=found["value"])
+    return Reply(200, text=stored["value"])
 
 
 def delete_input(call: Call) -> Reply:
@@ -256,10 +256,10 @@ def filter_inputs(call: Call) -> Reply:
         raise unprocessable("prefix: Field required")
     excluded = body.get("exclude_keys") or ()
     inputs = call.tables.inputs[call.path["id"]].values()
-    found = [
+    matching = [
         each for each in inputs if each["key"].startswith(body["prefix"]) and each["key"] not in excluded
     ]
-    return Reply(200, found[: body.get("limit", 1)])
+    return Reply(200, matching[: body.get("limit", 1)])
 
 
 # -- task runs ------------------------------------------------------------------------------------------------
@@ -284,8 +284,8 @@ def read_task_run(call: Call) -> Reply:
 
 
 def filter_task_runs(call: Call) -> Reply:
-    found = page_of(task_runs_like(call.tables, call.json), call.json, SORTS, "ID_DESC")
-    return Reply(200, [task.reply() for task in found])
+    page = page_of(task_runs_like(call.tables, call.json), call.json, SORTS, "ID_DESC")
+    return Reply(200, [task.reply() for task in page])
 
 
 def set_task_state(call: Call) -> Reply:

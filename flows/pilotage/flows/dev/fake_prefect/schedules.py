@@ -48,7 +48,7 @@ def schedule_runs(
     until = end or begin + MAX_TIME
     enough = begin + (MIN_TIME if min_time is None else min_time)
     least = MIN_RUNS if min_runs is None else min_runs
-    made: list[Run] = []
+    runs: list[Run] = []
     for schedule in deployment["schedules"]:
         if not schedule["active"]:
             continue
@@ -56,10 +56,10 @@ def schedule_runs(
             if due > until or number > (MAX_RUNS if max_runs is None else max_runs):
                 break
             if (run := _scheduled(engine, deployment, schedule, due, now)) is not None:
-                made.append(run)
+                runs.append(run)
             if number >= least and due >= enough:
                 break
-    return made
+    return runs
 
 
 def dates_of(schedule: Json, start: datetime) -> Iterator[datetime]:

@@ -72,10 +72,10 @@ class FakePrefect:
             self.agenda.run_until(now)
             if (method, path.strip("/")) == ("GET", "admin/version"):
                 return Reply(200, self.version)
-            found = ROUTES.find(method, path)
-            if found is None:
+            match = ROUTES.find(method, path)
+            if match is None:
                 return Reply(501, {"detail": f"the fake has no {method} {path}"})
-            template, names, handler = found
+            template, names, handler = match
             self.asked[f"{method} {template}"] += 1
             call = Call(engine=self.engine, now=now, path=names, query=query or {}, body=body)
             try:

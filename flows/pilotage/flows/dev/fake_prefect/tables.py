@@ -70,8 +70,8 @@ class Tables:
 
     def queues_of(self, pool: str) -> list[Json]:
         """Return the queues of a pool, first served first."""
-        found = [queue for queue in self.queues.values() if queue["work_pool_name"] == pool]
-        return sorted(found, key=lambda queue: queue["priority"])
+        queues = [queue for queue in self.queues.values() if queue["work_pool_name"] == pool]
+        return sorted(queues, key=lambda queue: queue["priority"])
 
     def limit_named(self, name_or_id: str) -> Json | None:
         """Return the concurrency limit of this id or name."""

@@ -136,15 +136,15 @@ def read(text: str) -> Reading:
 
 def spoken_types(text: str) -> tuple[str, ...]:
     """Return the exception types that a text reports, in its order."""
-    found = [(match.start("type"), match["type"]) for match in _SPOKEN.finditer(text)]
-    found += [(match.start("type"), match["type"]) for match in _AWS.finditer(text)]
+    types = [(match.start("type"), match["type"]) for match in _SPOKEN.finditer(text)]
+    types += [(match.start("type"), match["type"]) for match in _AWS.finditer(text)]
     if "\n" in text or ": " in text:
-        found += [
+        types += [
             (match.start("type"), match["type"])
             for match in _TRACED.finditer(text)
             if match["module"] or _TYPE_NAME.search(match["type"]) or match["type"] in _BARE
         ]
-    return tuple(dict.fromkeys(name for _, name in sorted(found) if name[:1].isupper() or name in _BARE))
+    return tuple(dict.fromkeys(name for _, name in sorted(types) if name[:1].isupper() or name in _BARE))
 
 
 _BARE = frozenset({"gaierror", "herror", "timeout", "error", "KeyboardInterrupt", "SystemExit", "Forbidden", "Unauthorized",
@@ -153,39 +153,39 @@ _BARE = frozenset({"gaierror", "herror", "timeout", "error", "KeyboardInterrupt"
 
 def exit_code_in(text: str) -> int | None:
     """Return the exit code that a text reports, or None."""
-    found = _EXIT.search(text[:READ_CHARS])
-    return int(found["code"]) if found else None
+    match = _EXIT.search(text[:READ_CHARS])
+    return int(match["code"]) if match else None
 
 
 def seconds_to_wait(text: str) -> float | None:
     """Return how long the other side asked to wait, in seconds, or None when it did not say."""
-    found = _WAIT.search(text[:READ_CHARS])
-    if found is None:
+    match = _WAIT.search(text[:READ_CHARS])
+    if match is None:
         return None
-    unit = found["unit"].lower()
+    unit = match["unit"].lower()
     factor = 0.001 if unit.startswith(("ms", "milli")) else 60 if unit.startswith("m") else 1
-    return float(found["n"]) * (3600 if unit.startswith("h") else factor)
+    return float(match["n"]) * (3600 if unit.startswith("h") else factor)
 
 
 def bytes_wanted(text: str) -> float | None:
     """Return the size of an allocation that failed, in bytes, or None when the text does not say."""
-    found = _SIZE.search(text[:READ_CHARS])
-    if found is None:
+    match = _SIZE.search(text[:READ_CHARS])
+    if match is None:
         return None
-    unit = found["unit"].lower()
+    unit = match["unit"].lower()
     base = 1024.0 if "i" in unit else 1000.0
-    return float(found["n"]) * (1.0 if unit == "bytes" else base ** _POWERS[unit[0]])
+    return float(match["n"]) * (1.0 if unit == "bytes" else base ** _POWERS[unit[0]])
 
 
 def beyond_quota(text: str) -> bool:
     """Return whether a Kubernetes quota message asks for more than the quota's own limit: no wait helps then."""
-    found = _QUOTA.search(text[:READ_CHARS])
-    if found is None:
+    match = _QUOTA.search(text[:READ_CHARS])
+    if match is None:
         return False
-    limits = {name: float(n) * _UNIT.get(unit, 1.0) for name, n, unit in _AMOUNT.findall(found["limit"])}
+    limits = {name: float(n) * _UNIT.get(unit, 1.0) for name, n, unit in _AMOUNT.findall(match["limit"])}
     return any(
         float(n) * _UNIT.get(unit, 1.0) > limits[name]
-        for name, n, unit in _AMOUNT.findall(found["asked"])
+        for name, n, unit in _AMOUNT.findall(match["asked"])
         if name in limits
     )
 
@@ -235,20 +235,20 @@ _STATE_CLASSES = frozenset(
 )  # fmt: skip
 
 
-def _sqlstates(found: Iterable[str]) -> set[str]:
-    states = {code.upper() for code in found}
+def _sqlstates(codes: Iterable[str]) -> set[str]:
+    states = {code.upper() for code in codes}
     return {f"sqlstate:{code}" for code in states} | {f"sqlclass:{code[:2]}" for code in states}
 
 
 def _http(text: str) -> set[str]:
-    found = {int(match["code"]) for match in _HTTP_BEFORE.finditer(text)}
-    found |= {int(match["code"]) for match in _HTTP_LEADING.finditer(text)}
-    found |= {int(code) for code in _HTTP_AWS.findall(text)}
+    codes = {int(match["code"]) for match in _HTTP_BEFORE.finditer(text)}
+    codes |= {int(match["code"]) for match in _HTTP_LEADING.finditer(text)}
+    codes |= {int(code) for code in _HTTP_AWS.findall(text)}
     for match in _HTTP_AFTER.finditer(text):
         code, reason = int(match["code"]), (match["reason"] or "").strip().lower()
         if not reason or (REASONS.get(code) and reason.replace("-", " ").startswith(REASONS[code])):
-            found.add(code)
-    return {f"http:{code}" for code in found}
+            codes.add(code)
+    return {f"http:{code}" for code in codes}
 
 
 def _upper_snake(name: str) -> str:

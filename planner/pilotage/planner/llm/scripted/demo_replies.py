@@ -51,9 +51,9 @@ def _chat(said: str, tool_names: set[str]) -> Step:
 
 
 def _explanation(said: str) -> str:
-    found = _FACTS.search(said)
+    match = _FACTS.search(said)
     try:
-        facts: dict[str, Any] = json.loads(found.group(1)) if found else {}
+        facts: dict[str, Any] = json.loads(match.group(1)) if match else {}
     except ValueError:
         facts = {}
     if not facts:

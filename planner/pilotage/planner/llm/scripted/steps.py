@@ -79,7 +79,7 @@ def events(*payloads: str) -> Step:
 
 def tools(*calls: tuple[str, dict[str, Any]], same_id: bool = False) -> Step:
     """Several tool calls in one reply."""
-    made = [
+    tool_calls = [
         {
             "id": "call_same" if same_id else f"call_{number}",
             "type": "function",
@@ -87,7 +87,7 @@ def tools(*calls: tuple[str, dict[str, Any]], same_id: bool = False) -> Step:
         }
         for number, (name, arguments) in enumerate(calls)
     ]
-    return Step(tool_calls=tuple(made))
+    return Step(tool_calls=tuple(tool_calls))
 
 
 def hang(seconds: float) -> Step:
