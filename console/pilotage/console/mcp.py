@@ -55,8 +55,8 @@ def run_mcp(where: StatePaths, token_file: Path | None) -> None:
 
     drop_keys()
     control_api = ApiClient(where.api_socket, token_for(where, token_file))
-    control_api.call("whoami")  # nobody is served who is not known
-    tools = toolbox(where, control_api)
+    me = control_api.call("whoami")  # nobody is served who is not known
+    tools = toolbox(where, control_api, str(me["name"]))
     try:
         mcp_server(tools).run("stdio")
     finally:

@@ -53,7 +53,7 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
             if closed.is_set():
                 raise StoreError("Looking at telemetry: this console is closing.")
             if user.token not in toolboxes:
-                toolboxes[user.token] = toolbox(where, control_api(user))
+                toolboxes[user.token] = toolbox(where, control_api(user), user.name)
             return toolboxes[user.token]
 
     def agent(user: User) -> ChatAgent:

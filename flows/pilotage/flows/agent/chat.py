@@ -38,7 +38,7 @@ def chat_agent(
     """
     settings = load_settings(config=config, state_dir=where.root)
     return ChatAgent(
-        tools=tools or toolbox(where, control_api),
+        tools=tools or toolbox(where, control_api, person),
         model=language_model(settings),
         memory=checkpoints_at(settings.agent_memory.get_secret_value(), where.conversations),
         remembered_tokens=settings.llm.remembered_tokens,
@@ -47,8 +47,8 @@ def chat_agent(
     )
 
 
-def toolbox(where: StatePaths, control_api: ApiClient) -> Toolbox:
-    """The tools of the person whose token `API` carries. Raises as `chat_agent` does."""
+def toolbox(where: StatePaths, control_api: ApiClient, person: str = "") -> Toolbox:
+    """The tools of the person whose token `API` carries and whose name is given. Raises as `chat_agent` does."""
     refuse_keys()
-    store = connect(where.root)
+    store = connect(where.root, asker=person)
     return Toolbox(store=store, control_api=AgentApi(control_api), forecaster=ChatForecaster(store))

@@ -1,176 +1,187 @@
 """Statements that nobody wrote beforehand: a person's or a language model's SQL over the telemetry tables.
 
-Such a statement is taken apart by DuckDB's own parser before it runs, and refused unless all it reads are
-telemetry tables. What runs is stopped at a number of seconds and of bytes, and cut at a number of rows. The
-owner of the file enforces it, so a reader cannot ask for more.
+Each runs in a process of its own, on a file that it can only read, with limits of memory, CPU time and wall clock that
+the system sets; whatever it does, the owner of the store only waits for an answer of bounded size, and ends it. What a
+statement may consist of is in `adhoc_rules.py`. The owner enforces all of it, so a reader cannot ask for more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
-from pilotage.telemetry.errors import StoreError
-from pilotage.telemetry.store.schema import TABLES
+from pilotage.telemetry.errors import InvariantError, StoreError
+from pilotage.telemetry.store.adhoc_rules import text_objection
 
-READ = frozenset(TABLES)
-"""The tables that may be read."""
-TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
-"""What may stand in FROM beside them."""
-FORBIDDEN_FUNCTIONS = frozenset(
-    {"getenv", "getvariable", "current_setting", "write_log", "nextval", "currval"}
-    # one call of these can take gigabytes, and cannot be interrupted
-    | {"repeat", "lpad", "rpad", "list_resize", "array_resize"}
-)
-FORBIDDEN_PREFIXES = (
-    "duckdb_",
-    "pragma_",
-    "pg_",
-    "read_",
-    "parquet_",
-    "force_",
-    "checkpoint",
-    "enable_",
-    "disable_",
-)
-"""Functions that tell about the machine instead of the runs, that do something, or that take too much."""
-POLL = 0.05
-"""Seconds between two looks at how much memory a statement has taken."""
+STARTING = 20.0
+"""Seconds that the process may need before the statement begins: to start, and to read the write-ahead log."""
+WALL = 4.0
+"""Wall clock of a statement by its CPU time: its process gives way to all others of the machine."""
+MINUTE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdHocLimits:
-    """How much one such statement may take."""
+    """How much one such statement may take, and how many there may be."""
 
     rows: int = 1000
     """Rows that are returned; the rest is cut off and said to be."""
     time: timedelta = timedelta(seconds=5)
-    """Wall time, planning included."""
+    """CPU time of the statement; its wall clock is four times as long."""
     memory: int = 256 * 1024 * 1024
-    """Bytes that the store may grow by while it runs."""
+    """Bytes that its process may grow by."""
+    answer: int = 8 * 1024 * 1024
+    """Bytes of an answer."""
+    at_once: int = 2
+    """Statements of one person that run at once."""
+    a_minute: int = 30
+    """Statements of one person that begin within a minute."""
+    everybody: int = 3
+    """Statements of all people that run at once."""
 
 
-def refusal(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """Why this statement may not run, or an empty string. Whatever cannot be taken apart may not."""
-    try:
-        row = cursor.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-        parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
-    except (duckdb.Error, ValueError) as exc:
-        return f"a statement that cannot be read ({str(exc).splitlines()[0][:200]})"
-    if parsed.get("error"):
-        return str(parsed.get("error_message", "not a SELECT"))[:200]
-    if len(parsed["statements"]) != 1:
-        return f"{len(parsed['statements'])} statements where one is allowed"
-    nodes = list(_objects(parsed["statements"][0]))
-    own = {entry["key"].lower() for node in nodes for entry in (node.get("cte_map") or {}).get("map", ())}
-    if hidden := own & (_all_tables(cursor) - READ):
-        # the name would stand for the table itself where the WITH does not reach
-        return f"WITH {min(hidden)}, the name of another table; choose another name"
-    return next(filter(None, (_objection(node, own) for node in nodes)), "")
+class AdHocTurns:
+    """Counts who asks how much. Threads may share it."""
+
+    def __init__(self, limits: AdHocLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running: dict[str, int] = defaultdict(int)
+        self._begun: dict[str, deque[float]] = {}
+
+    @contextlib.contextmanager
+    def turn(self, asker: str) -> Iterator[None]:
+        """Around one statement. Raises StoreError when the asker, or everybody together, has too many."""
+        with self._lock:
+            self._admit(asker)
+            self._running[asker] += 1
+            self._begun.setdefault(asker, deque()).append(self._clock())
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[asker] -= 1
+                if not self._running[asker]:
+                    del self._running[asker]
+
+    def _admit(self, asker: str) -> None:
+        limits, now = self._limits, self._clock()
+        for name, begun in list(self._begun.items()):
+            while begun and now - begun[0] >= MINUTE:
+                begun.popleft()
+            if not begun:
+                del self._begun[name]
+        if self._running.get(asker, 0) >= limits.at_once:
+            raise _too_many(f"{limits.at_once} statements of yours that still run. Wait for them.")
+        if len(self._begun.get(asker, ())) >= limits.a_minute:
+            raise _too_many(f"{limits.a_minute} statements of yours within a minute. Wait a little.")
+        if sum(self._running.values()) >= limits.everybody:
+            raise _too_many(f"{limits.everybody} statements of others that still run. Try again in seconds.")
 
 
-def _all_tables(cursor: duckdb.DuckDBPyConnection) -> set[str]:
-    sql = "SELECT table_name FROM duckdb_tables() UNION SELECT view_name FROM duckdb_views()"
-    return {str(name).lower() for (name,) in cursor.execute(sql).fetchall()}
+def _too_many(found: str) -> StoreError:
+    return StoreError(f"Reading the telemetry store: found {found}", transient=True)
 
 
-def _objection(node: dict[str, Any], own: set[str]) -> str:
-    match node.get("type"):
-        case "BASE_TABLE":
-            name = str(node["table_name"]).lower()
-            plain = not node.get("catalog_name") and node.get("schema_name") in ("", "main")
-            if not plain or name not in READ | own:
-                return f"the table {node['table_name']!r}; there are {', '.join(sorted(READ))}"
-        case "SHOW_REF":
-            return "SHOW or DESCRIBE; the tool's description lists the columns"
-        case "TABLE_FUNCTION":
-            name = str(node["function"]["function_name"]).lower()
-            if name not in TABLE_FUNCTIONS:
-                return f"the table function {name!r}; there are {', '.join(sorted(TABLE_FUNCTIONS))}"
-        case "FUNCTION":
-            name = str(node.get("function_name", "")).lower()
-            if name in FORBIDDEN_FUNCTIONS or name.startswith(FORBIDDEN_PREFIXES):
-                return f"the function {name!r}, which a question about runs does not need"
-    return ""
+def answered(path: Path, sql: str, limits: AdHocLimits) -> tuple[pa.Table, bool]:
+    """The rows of one SELECT over the file at `path`, and whether more were cut off.
+
+    Raises StoreError for anything that is no such SELECT, and for what takes too much.
+    """
+    check_text(sql)
+    status, body = _ask(path, sql, limits)
+    match status:
+        case b"A" | b"C":
+            try:
+                return pa.ipc.open_stream(body).read_all(), status == b"C"
+            except pa.ArrowException:
+                found = "its process ended in the middle of the answer."
+        case b"R":
+            raise _refused(body.decode(errors="replace"))
+        case b"E":
+            found = body.decode(errors="replace")
+        case b"T":
+            found = f"it took longer than {limits.time.total_seconds():g} s."
+        case b"L":
+            found = f"its answer has more than {limits.answer // 2**20} MiB."
+        case _:
+            found = f"it took more than {limits.memory // 2**20} MiB."
+    raise StoreError(f"Reading the telemetry store: {found} Correct the statement, or ask for less.")
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a parsed statement, however deep."""
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield node
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
+def check_text(sql: str) -> None:
+    """Raises StoreError for a text that need not be parsed to be refused; no process is started for it."""
+    if why := text_objection(sql):
+        raise _refused(why)
 
 
-def answered(
-    connect: Callable[[], duckdb.DuckDBPyConnection], sql: str, limits: AdHocLimits
-) -> tuple[pa.Table, bool]:
-    """The rows of one SELECT, and whether more were cut off. Raises StoreError for anything else or too much."""
-    cursor, watch = connect(), connect()
-    taken: list[str] = []
-    ended = threading.Event()
-    guard = threading.Thread(
-        target=_guard, args=(cursor, watch, limits, ended, taken), name="ad-hoc-guard", daemon=True
+def _refused(why: str) -> StoreError:
+    return StoreError(f"Reading the telemetry store: found {why}. Ask one SELECT over the tables.")
+
+
+def _ask(path: Path, sql: str, limits: AdHocLimits) -> tuple[bytes, bytes]:
+    """The process's status byte and body; `T` when its time is up, `L` when it says too much, `M` when it died."""
+    cpu = limits.time.total_seconds()
+    asked = {"path": str(path), "sql": sql, "rows": limits.rows, "memory": limits.memory, "cpu": cpu}
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-m", "pilotage.telemetry.store.adhoc_worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"ARROW_DEFAULT_MEMORY_POOL": "system"},
+        cwd="/",
     )
     try:
-        if why := refusal(cursor, sql):
-            raise StoreError(f"Reading the telemetry store: found {why}. Ask one SELECT over the tables.")
-        guard.start()
-        reader = cursor.execute(sql).to_arrow_reader(1_000)
-        batches, count = [], 0
-        for batch in reader:
-            batches.append(batch)
-            count += batch.num_rows
-            if count > limits.rows:
-                break
-        table = pa.Table.from_batches(batches, schema=reader.schema)
-        return table.slice(0, limits.rows), count > limits.rows
-    except (duckdb.Error, pa.ArrowException) as exc:
-        message = taken[0] if taken else str(exc).strip().split("\n\n")[0].replace("\n", " ")[:400]
-        raise StoreError(
-            f"Reading the telemetry store: {message} Correct the statement, or ask for less."
-        ) from exc
+        heard = _exchange(process, json.dumps(asked).encode(), limits)
+        if heard[1:2]:
+            return bytes(heard[1:2]), bytes(heard[2:])
+        code = process.wait(timeout=5)
+    except (BrokenPipeError, TimeoutError):
+        return b"T", b""
     finally:
-        ended.set()
-        if guard.is_alive():
-            guard.join()
-        cursor.close()
-        watch.close()
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        process.wait()
+    if not heard:
+        return b"E", f"its process did not start (exit code {code}).".encode()
+    return (b"T" if -code in (signal.SIGXCPU, signal.SIGKILL) else b"M"), b""
 
 
-def _guard(
-    cursor: duckdb.DuckDBPyConnection,
-    watch: duckdb.DuckDBPyConnection,
-    limits: AdHocLimits,
-    ended: threading.Event,
-    taken: list[str],
-) -> None:
-    """Interrupts the statement when its time is up or it has taken too much memory; says which."""
-    before, waited = _used(watch), 0.0
-    while not ended.wait(POLL):
-        waited += POLL
-        if waited >= limits.time.total_seconds():
-            taken.append(f"it took longer than {limits.time.total_seconds():g} s.")
-        elif _used(watch) - before > limits.memory:
-            taken.append(f"it took more than {limits.memory // 2**20} MiB.")
-        if taken:
-            cursor.interrupt()
-            return
-
-
-def _used(watch: duckdb.DuckDBPyConnection) -> int:
-    row = watch.execute(
-        "SELECT sum(memory_usage_bytes + temporary_storage_bytes) FROM duckdb_memory()"
-    ).fetchone()
-    return int(row[0] or 0) if row else 0
+def _exchange(process: subprocess.Popen[bytes], asked: bytes, limits: AdHocLimits) -> bytes:
+    """All that the process said, `S` first. Raises TimeoutError when it does not end in time."""
+    if process.stdin is None or process.stdout is None:
+        raise InvariantError("Asking the process of a statement: it has no pipes. Open them.")
+    process.stdin.write(asked)
+    process.stdin.close()
+    heard = bytearray()
+    until = time.monotonic() + STARTING
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(max(0.0, until - time.monotonic())):
+            part = os.read(process.stdout.fileno(), 1 << 16)
+            if not part:
+                return bytes(heard)
+            if not heard:
+                until = time.monotonic() + WALL * limits.time.total_seconds()
+            heard += part
+            if len(heard) > limits.answer:
+                return b"SL"
+    raise TimeoutError

@@ -31,7 +31,7 @@ from pilotage.telemetry.facts import (
     TaskRunFact,
 )
 from pilotage.telemetry.forecasts import Forecast
-from pilotage.telemetry.store.adhoc_sql import AdHocLimits, answered
+from pilotage.telemetry.store.adhoc_sql import AdHocLimits, AdHocTurns, answered, check_text
 from pilotage.telemetry.store.retention import Retention
 from pilotage.telemetry.store.rows import rows_of
 from pilotage.telemetry.store.schema import (
@@ -45,6 +45,7 @@ from pilotage.telemetry.store.schema import (
     migration_plan,
     quoted_name,
 )
+from pilotage.telemetry.store.snapshot import Snapshots
 
 QUERY_TIMEOUT = timedelta(seconds=30)
 """A reader's statement is interrupted after this; the heaviest shipped one takes under a second."""
@@ -166,8 +167,11 @@ def guarded_query(
 class DuckDBFile:
     """A `Store` over a file that nobody owns, held only while it reads, so that an owner can start."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, asker: str = "") -> None:
+        """`asker` is the person in whose name ad hoc statements are counted."""
         self.path = path
+        self._asker = asker
+        self._turns = AdHocTurns(AdHocLimits())
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one SELECT as an Arrow table."""
@@ -184,12 +188,14 @@ class DuckDBFile:
 
     def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
         """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
-        connection = _open(self.path, read_only=True)
-        try:
-            _check_version(connection)
-            return answered(connection.cursor, sql, AdHocLimits())
-        finally:
-            connection.close()
+        check_text(sql)
+        with self._turns.turn(self._asker):
+            connection = _open(self.path, read_only=True)
+            try:
+                _check_version(connection)
+            finally:
+                connection.close()
+            return answered(self.path, sql, AdHocLimits())
 
     def close(self) -> None:
         """Keep the file open only while it is read."""
@@ -228,10 +234,12 @@ class DuckDBStore:
         self._timeout = query_timeout
         self._row_cap = row_cap
         self._ad_hoc = ad_hoc or AdHocLimits()
+        self._turns = AdHocTurns(self._ad_hoc)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = _open(path, read_only=False)
         self._writer = self._connection.cursor()
         self._lock = threading.RLock()
+        self._snapshots = Snapshots(path, self._lock)
         self._closed = False
         try:
             self._bring_up()
@@ -279,11 +287,16 @@ class DuckDBStore:
         """The same result as plain dictionaries, times as aware UTC datetimes."""
         return rows_of(self.query(sql, parameters))
 
-    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
-        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
+    def ad_hoc(self, sql: str, asker: str = "") -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off.
+
+        `asker` is the person in whose name it is counted.
+        """
         if self._closed:
             raise StoreError("Reading the telemetry store: it is closed. Open it again.")
-        return answered(self._connection.cursor, sql, self._ad_hoc)
+        check_text(sql)
+        with self._turns.turn(asker), self._snapshots.taken() as copy:
+            return answered(copy, sql, self._ad_hoc)
 
     def add_events(self, events: Sequence[EventFact]) -> int:
         """How many of the events were new. Only the batch's own stretch of time is searched for old ones."""
@@ -424,6 +437,7 @@ class DuckDBStore:
                 self._closed = True
                 self._writer.close()
                 self._connection.close()
+                self._snapshots.close()
 
 
 def _count(result: duckdb.DuckDBPyConnection) -> int:

@@ -34,3 +34,15 @@ class Store(Protocol):
     def close(self) -> None:
         """Lets the store go; harmless when called twice."""
         ...
+
+
+class ServedStore(Protocol):
+    """What the owner's socket serves: the questions of several people, each in their own name."""
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
+        ...
+
+    def ad_hoc(self, sql: str, asker: str = "") -> tuple[pa.Table, bool]:
+        """As `Store.ad_hoc`, counted in the name of `asker`."""
+        ...

@@ -1,7 +1,7 @@
 """The store's front: readers of other processes ask SQL over a unix socket and get Arrow back.
 
-A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`, or `{"ad_hoc", "token"}` for a
-statement that nobody wrote beforehand; a reply is an 8-byte length, one status byte (0 Arrow stream, 1 JSON error,
+A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`, or `{"ad_hoc", "asker", "token"}`
+for a statement that nobody wrote beforehand; a reply is an 8-byte length, one status byte (0 Arrow stream, 1 JSON error,
 2 Arrow stream with rows cut off) and the body. An error is a reply: the connection lives on. The socket's mode lets only
 its own user in.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from pilotage.telemetry.errors import StoreError
-from pilotage.telemetry.store.protocol import Store
+from pilotage.telemetry.store.protocol import ServedStore
 from pilotage.telemetry.store.rows import rows_of
 
 LONGEST_REQUEST = 1 << 20
@@ -70,7 +70,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 class StoreServer:
     """Serves a store on a unix socket, one thread for each reader, until `close`."""
 
-    def __init__(self, store: Store, path: Path, token: str | None = None) -> None:
+    def __init__(self, store: ServedStore, path: Path, token: str | None = None) -> None:
         """Listens at once. Raises StoreError when another process already serves there."""
         self.path = path
         self._store = store
@@ -137,7 +137,7 @@ class StoreServer:
                 return 1, _error("a wrong token. Use the one that the owner was started with.")
             cut = False
             if "ad_hoc" in asked:
-                table, cut = self._store.ad_hoc(str(asked["ad_hoc"]))
+                table, cut = self._store.ad_hoc(str(asked["ad_hoc"]), str(asked.get("asker", "")))
             else:
                 parameters = [_decoded(item) for item in asked.get("parameters", ())]
                 table = self._store.query(str(asked["sql"]), parameters)
@@ -191,10 +191,14 @@ def _clear_stale(path: Path) -> None:
 class SocketStore:
     """A `Store` on the other side of the owner's socket. Reconnects once when the owner was restarted."""
 
-    def __init__(self, path: Path, token: str | None = None, timeout: float = REPLY_TIMEOUT) -> None:
+    def __init__(
+        self, path: Path, token: str | None = None, timeout: float = REPLY_TIMEOUT, *, asker: str = ""
+    ) -> None:
+        """`asker` is the person in whose name ad hoc statements are counted."""
         self.path = path
         self._token = token
         self._timeout = timeout
+        self._asker = asker
         self._connection: socket.socket | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -205,54 +209,61 @@ class SocketStore:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
-        return self._answer({"sql": sql, "parameters": [_encoded(item) for item in parameters]})[0]
-
-    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
-        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off."""
-        return self._answer({"ad_hoc": sql})
-
-    def _answer(self, request: Mapping[str, Any]) -> tuple[pa.Table, bool]:
-        message = json.dumps({**request, "token": self._token}).encode()
+        message = self._message({"sql": sql, "parameters": [_encoded(item) for item in parameters]})
         with self._lock:
-            if self._closed:  # a thread that was still at work when the process began to end
-                raise StoreError(f"Asking the telemetry store at {self.path}: this reader was closed.")
+            self._check_open()
             try:
-                status, body = self._ask(message)
+                return _read(*self._ask(message))[0]
+            except TimeoutError as exc:  # the owner still works at it: asking again would only add to that
+                self._hang_up()
+                raise self._gone(exc) from exc
             except OSError:
                 self._hang_up()
-                try:  # a SELECT may be asked twice
-                    status, body = self._ask(message)
-                except OSError as exc:
-                    self._hang_up()
-                    raise StoreError(
-                        f"Asking the telemetry store at {self.path}: {exc}. "
-                        "Start `pilotage up`, or wait for it.",
-                        transient=True,
-                    ) from exc
-        if status == 1:
-            frame = json.loads(body)
-            raise StoreError(frame["error"], transient=frame["transient"])
-        return pa.ipc.open_stream(body).read_all(), status == 2
+            try:  # the owner was restarted, and one of our own SELECTs may be asked twice
+                return _read(*self._ask(message))[0]
+            except OSError as exc:
+                self._hang_up()
+                raise self._gone(exc) from exc
+
+    def ad_hoc(self, sql: str) -> tuple[pa.Table, bool]:
+        """The result of a SELECT that nobody wrote beforehand, and whether rows were cut off.
+
+        It has a connection of its own, so that nobody waits behind it, and is never asked twice.
+        """
+        self._check_open()
+        try:
+            with self._connected() as connection:
+                return _read(*_conversed(connection, self._message({"ad_hoc": sql, "asker": self._asker})))
+        except OSError as exc:
+            raise self._gone(exc) from exc
+
+    def _message(self, request: Mapping[str, Any]) -> bytes:
+        return json.dumps({**request, "token": self._token}).encode()
+
+    def _check_open(self) -> None:
+        if self._closed:  # a thread that was still at work when the process began to end
+            raise StoreError(f"Asking the telemetry store at {self.path}: this reader was closed.")
+
+    def _gone(self, exc: OSError) -> StoreError:
+        return StoreError(
+            f"Asking the telemetry store at {self.path}: {exc}. Start `pilotage up`, or wait for it.",
+            transient=True,
+        )
+
+    def _connected(self) -> socket.socket:
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        fresh.settimeout(self._timeout)
+        try:
+            fresh.connect(str(self.path))
+        except OSError:
+            fresh.close()
+            raise
+        return fresh
 
     def _ask(self, message: bytes) -> tuple[int, bytes]:
         if self._connection is None:
-            fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            fresh.settimeout(self._timeout)
-            try:
-                fresh.connect(str(self.path))
-            except OSError:
-                fresh.close()
-                raise
-            self._connection = fresh
-        self._connection.sendall(struct.pack("!I", len(message)) + message)
-        header = _exactly(self._connection, 9)
-        if not header:
-            raise ConnectionResetError("the owner hung up")
-        length, status = struct.unpack("!QB", header)
-        body = _exactly(self._connection, length)
-        if length and not body:
-            raise ConnectionResetError("the owner hung up in the middle of an answer")
-        return status, body
+            self._connection = self._connected()
+        return _conversed(self._connection, message)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The same result as plain dictionaries, times as aware UTC datetimes."""
@@ -268,3 +279,23 @@ class SocketStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _conversed(connection: socket.socket, message: bytes) -> tuple[int, bytes]:
+    """Status and body of the reply. Raises OSError when the other side goes, TimeoutError when it takes too long."""
+    connection.sendall(struct.pack("!I", len(message)) + message)
+    header = _exactly(connection, 9)
+    if not header:
+        raise ConnectionResetError("the owner hung up")
+    length, status = struct.unpack("!QB", header)
+    body = _exactly(connection, length)
+    if length and not body:
+        raise ConnectionResetError("the owner hung up in the middle of an answer")
+    return status, body
+
+
+def _read(status: int, body: bytes) -> tuple[pa.Table, bool]:
+    if status == 1:
+        told = json.loads(body)
+        raise StoreError(told["error"], transient=told["transient"])
+    return pa.ipc.open_stream(body).read_all(), status == 2
