@@ -104,6 +104,34 @@ PERMANENT: frozenset[FailureClass] = frozenset(
 """Classes for which running the same again cannot help."""
 
 
+NEEDS_NO_RUN: frozenset[FailureClass] = frozenset(
+    {
+        FailureClass.STARVED,
+        FailureClass.BACKLOG,
+        FailureClass.BLOCKED,
+        FailureClass.UNHEALTHY,
+        FailureClass.RECOVERED_QUEUE,
+        FailureClass.LEAKED,
+    }
+)
+"""Trouble that is not of one run."""
+NOT_A_FAILURE: frozenset[FailureClass] = NEEDS_NO_RUN | {
+    FailureClass.AT_RISK,
+    FailureClass.LATE,
+    FailureClass.MISSIZED,
+    FailureClass.FRAGILE,
+    FailureClass.BLOCKED_BY_HOLD,
+    FailureClass.ORPHANED,
+    FailureClass.SILENT,
+    FailureClass.RECOVERED,
+}
+"""Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
+FORECASTS: frozenset[FailureClass] = frozenset(
+    {FailureClass.AT_RISK, FailureClass.FRAGILE, FailureClass.MISSIZED}
+)
+"""Trouble that has not happened: what has failed is looked at first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One fact that a finding rests on, by reference: a reader can look it up again."""
@@ -136,5 +164,7 @@ class Finding:
     """How sure whoever decided is, from 0 to 1; 0 where nobody says."""
     cure: Cure | None = None
     """What would help, where a failure was diagnosed."""
+    cause: str = ""
+    """The cause key by which it is grouped with others, where the detector knows it; empty: it is worked out."""
     wait_seconds: float | None = None
     """How long the other side asked to wait, where it did."""

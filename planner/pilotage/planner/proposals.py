@@ -60,6 +60,12 @@ class CaseFile(BaseModel):
     """Actions that were considered and not proposed, each with the reason."""
     explanation: Annotated[str, Field(max_length=LONGEST_EXPLANATION)] = ""
     """A language model's prose, marked as such; untrusted."""
+    causes: Annotated[tuple[Annotated[str, Field(max_length=300)], ...], Field(max_length=30)] = ()
+    """Cause keys, the strongest first: by them failures are grouped into incidents."""
+    deployment: Words = ""
+    """`flow/deployment` of the run that is in trouble, or its flow where it has no deployment."""
+    error: Words = ""
+    """The error's own line; redacted, quoted, untrusted."""
     failed_at: AwareDatetime | None = None
     """When the trouble began: the end of the failed run, or when a wait became too long."""
 

@@ -85,6 +85,10 @@ class Background:
     """What another attempt does again, as far as the last attempt's tasks tell."""
     safe_to_repeat: bool = False
     """Whether the deployment's owners declared it safe to repeat, or it is not production."""
+    failed_children: tuple[str, ...] = ()
+    """Failed runs that this one had started before it failed, by id."""
+    child_tried_again: bool = False
+    """Whether one of them has a deployment of its own, so that it is tried again by itself."""
     newest_failure: bool = True
     """Whether no other run of the deployment has ended since this one."""
 

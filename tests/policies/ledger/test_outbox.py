@@ -208,8 +208,10 @@ def test_an_incident_reads_recovered_and_its_story_is_whole(
     assert (incident["status"], incident["run_id"]) == ("recovered", RUN)
     assert [row["proposal_id"] for row in incident["proposals"]] == [proposal_id]
     steps = ["found", "proposed", "admitted", "claimed", "injected", "verified"]
-    for subject in (RUN, proposal_id, incident["incident_id"]):
+    for subject in (RUN, proposal_id):
         assert [step["step"] for step in ledger.story(subject)] == steps
+    whole = [step["step"] for step in ledger.story(incident["incident_id"])]
+    assert whole == [*steps[:-1], "incident_resolved", steps[-1]]
     assert ledger.story("another") == []
     (listed,) = ledger.proposals("verified")
     assert listed["action"] == {"kind": "retry_run", "run_id": RUN, "delay": "PT0S"}

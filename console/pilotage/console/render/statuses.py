@@ -28,9 +28,10 @@ PROPOSAL: Mapping[str, str] = {
 INCIDENT: Mapping[str, str] = {
     "open": "something that may change it is judged or under way",
     "waiting": "a proposal about it waits for a person",
-    "recovered": "a change was made and kept its promise, or was taken back",
-    "told": "nothing was changed; its owner was told",
-    "held": "nothing was changed and nobody was told: every proposal was denied, refused, expired or is held",
+    "recovered": "over: the work of its runs is done, or what was wrong was put right",
+    "resolved": "over without pilotage: its runs were superseded or waived, or it was not found again",
+    "told": "open: nothing was changed, its owner was told",
+    "held": "open: nothing was changed and nobody was told: every proposal was denied, refused, expired or is held",
 }
 """How an incident stands."""
 VERDICT: Mapping[str, str] = {
@@ -86,6 +87,10 @@ STEP: Mapping[str, str] = {
     "verified": "whether the promise was kept",
     "undone": "the change was taken back",
     "expired": "nobody decided in time",
+    "incident_resolved": "each of its runs is recovered, superseded or waived",
+    "incident_merged": "it turned out to be part of another incident",
+    "incident_split": "a person made some of its runs an incident of their own",
+    "incident_waived": "a person said that runs of it need not be done any more",
     "escalated": "nobody voted for long, so others were asked too",
     "promoted": "a kind of action earned autonomy on a deployment",
     "demoted": "a kind of action lost autonomy on a deployment",

@@ -75,6 +75,25 @@ class LoopSettings(BaseModel):
     """Deliveries tried, seconds apart, before an entry is given up and a person is told: more than an hour's outage."""
 
 
+class PageSettings(BaseModel):
+    """When and how often people are paged about incidents."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: timedelta = timedelta(seconds=60)
+    """An incident that pilotage sees to by itself is told of when it lasts longer."""
+    per_hour: int = Field(default=10, ge=1)
+    """Incidents paged one by one within an hour; the rest are folded into one page."""
+    escalate_after: timedelta = timedelta(minutes=15)
+    """A question that nobody answers for so long is asked again, more urgently."""
+    quiet_from: int | None = Field(default=None, ge=0, le=23)
+    """Hour of the day, UTC, from which what can wait is not told; empty for no quiet hours."""
+    quiet_to: int = Field(default=7, ge=0, le=23)
+    """Hour of the day, UTC, until which it waits."""
+    console_url: str = ""
+    """Address of pilotage's own page, as people reach it; empty for none."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -100,6 +119,7 @@ class Settings(BaseSettings):
     """Days that event rows are kept; their payloads are kept for 7, run rows for good."""
     llm: LLMSettings = Field(default_factory=LLMSettings)
     loop: LoopSettings = Field(default_factory=LoopSettings)
+    pages: PageSettings = Field(default_factory=PageSettings)
     planner: PlaybookParameters = Field(default_factory=PlaybookParameters)
     """Numbers of the playbooks."""
 

@@ -27,6 +27,7 @@ from pilotage.flows.config.settings import Settings
 from pilotage.flows.config.state_directory import prepare_state_directory
 from pilotage.flows.controller.checkpoints import CheckpointSigner, signer_of
 from pilotage.flows.controller.greeting import Start, greeting, read_watched
+from pilotage.flows.controller.incidents import IncidentKeeper
 from pilotage.flows.controller.outside import AgentStart, Outside
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
@@ -38,6 +39,7 @@ from pilotage.flows.levers.docs import in_words
 from pilotage.flows.levers.record_cleanup import RecordCleanup
 from pilotage.flows.levers.reschedule_run import RescheduleLever
 from pilotage.flows.notify.notifier import Notifier
+from pilotage.flows.notify.pager import IncidentPager
 from pilotage.flows.notify.projector import AuditProjector
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts
@@ -218,6 +220,15 @@ class Controller:
             drained=drained,
             limits=InjectorLimits(lease=settings.loop.lease, max_attempts=settings.loop.max_attempts),
         )
+        pager = IncidentPager(
+            ledger=ledger,
+            notifier=notifier,
+            mode=switch.mode,
+            clock=self._clock,
+            rules=settings.pages,
+            console_url=settings.pages.console_url,
+        )
+        notifier.tell_owner = pager.tell_owner
         chronicle = AuditProjector(
             ledger=ledger, store=store, notifier=notifier, mode=switch.mode, clock=self._clock
         )
@@ -305,6 +316,7 @@ class Controller:
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
             "undoing": injector.undo_due,
+            "keeping incidents": IncidentKeeper(ledger=ledger, store=store, clock=self._clock).keep,
             "housekeeping": PeriodicMaintenance(ledger=ledger, gate=gate, clock=self._clock).keep,
             "tidying": RecordCleanup(
                 api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=self._clock
@@ -326,7 +338,7 @@ class Controller:
             store=store,
         )
         # apart from the loop: a slow pager must not hold up a delivery
-        telling = {"writing the chronicle": chronicle.catch_up}
+        telling = {"writing the chronicle": chronicle.catch_up, "telling of incidents": pager.keep}
         tasks = [
             asyncio.create_task(collector.run(stop), name="collector"),
             asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),

@@ -37,7 +37,10 @@ class NotifyLever:
         sent = await self._notifier.event(
             run.id, STEP, key=idempotency_key, payload={"message": message, "severity": action.severity.value}
         )
-        paged = await self._notifier.page(
+        by_incident = (
+            await self._notifier.tell_owner(run.id, action.severity) if self._notifier.tell_owner else None
+        )
+        paged = by_incident or await self._notifier.page(
             "trigger",
             incident_id=alert_key(action.run_id),
             run_id=run.id,

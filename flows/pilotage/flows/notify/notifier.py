@@ -7,7 +7,7 @@ The webhook speaks PagerDuty's Events API v2, which Opsgenie, Grafana OnCall and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -37,6 +37,10 @@ class Told:
     """Why not, when it is not ok."""
 
 
+OwnerPage = Callable[[str, Severity], Awaitable[Told | None]]
+"""Tells the owner of this run, as urgently as this."""
+
+
 class Notifier:
     """Tells Prefect and the webhook. Without an address no webhook is called, and `page` says so."""
 
@@ -51,6 +55,8 @@ class Notifier:
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
     ) -> None:
         """`transport` makes what carries a call to the webhook; None for the network."""
+        self.tell_owner: OwnerPage | None = None
+        """Where the owner of a run is told by the page of its incident; None answers that it is of none."""
         self._webhook_url = webhook_url
         self._routing_key = routing_key
         self._ui_url = ui_url.rstrip("/")
@@ -81,6 +87,31 @@ class Notifier:
             return Told(ok=False, problem=str(error))
         return Told(ok=True)
 
+    async def incident_event(
+        self,
+        incident_id: str,
+        step: str,
+        *,
+        key: str,
+        payload: Mapping[str, Any],
+        related: Sequence[Mapping[str, str]],
+        occurred: datetime,
+    ) -> Told:
+        """What became of the event `pilotage.incident.<step>`, related to the runs and deployments of the incident."""
+        event = {
+            "id": event_id(f"{incident_id}:{key}", step),
+            "occurred": occurred.isoformat(),
+            "event": f"pilotage.incident.{step}",
+            "resource": {"prefect.resource.id": f"pilotage.incident.{incident_id}"},
+            "related": [dict(one) for one in related],
+            "payload": dict(payload),
+        }
+        try:
+            await self._api().emit([event])
+        except OrchestratorError as error:
+            return Told(ok=False, problem=str(error))
+        return Told(ok=True)
+
     async def artifact(self, run_id: str, markdown: str, *, description: str = "pilotage") -> Told:
         """What became of the text on the run's page in Prefect; a later one takes its place."""
         key = f"pilotage-{run_id[:8]}"
@@ -99,6 +130,7 @@ class Notifier:
         summary: str,
         severity: Severity,
         details: Mapping[str, Any],
+        deployment_id: str = "",
     ) -> Told:
         """What became of the webhook call. Calls about one incident are one alert to the receiver."""
         if not self._webhook_url:
@@ -110,16 +142,18 @@ class Notifier:
             "client": "pilotage",
             "payload": {
                 "summary": summary[:_SUMMARY],
-                "source": f"prefect.flow-run.{run_id}",
+                "source": _source(run_id, deployment_id),
                 "severity": severity.value,
                 "component": "prefect",
                 "custom_details": dict(details),
             },
         }
-        if self._ui_url:
-            link = f"{self._ui_url}/runs/flow-run/{run_id}"
+        if self._ui_url and (where := _place(run_id, deployment_id)):
+            link, name = f"{self._ui_url}/{where[0]}", where[1]
             body["client_url"] = link
-            body["links"] = [{"href": link, "text": "Flow run in Prefect"}]
+            body["links"] = [{"href": link, "text": f"{name} in Prefect"}]
+        if card := details.get("card"):
+            body.setdefault("links", []).append({"href": card, "text": "The incident in pilotage"})
         problem = ""
         async with httpx.AsyncClient(
             timeout=10, transport=self._transport() if self._transport else None
@@ -144,6 +178,20 @@ class Notifier:
         if self._given is None:
             self._given = PrefectApi.from_prefect_settings()
         return self._given
+
+
+def _source(run_id: str, deployment_id: str) -> str:
+    """What a page is about, as Prefect names resources."""
+    if run_id:
+        return f"prefect.flow-run.{run_id}"
+    return f"prefect.deployment.{deployment_id}" if deployment_id else "pilotage"
+
+
+def _place(run_id: str, deployment_id: str) -> tuple[str, str] | None:
+    """The page of a run or a deployment in Prefect's own pages, and what it is called."""
+    if run_id:
+        return f"runs/flow-run/{run_id}", "Flow run"
+    return (f"deployments/deployment/{deployment_id}", "Deployment") if deployment_id else None
 
 
 def alert_key(run_id: str) -> str:

@@ -38,8 +38,8 @@ CLOSING = frozenset({"injected", "verified", "undone", "refused", "rejected", "r
 """Steps after which the run's artifact is written again."""
 
 
-ALARMING = frozenset({"gave_up", "escalated", "glass_broken", "glass_review", "demoted"})
-"""Steps that are pages by themselves: a breaker opened, nobody voted in time, glass was broken, trust was lost."""
+ALARMING = frozenset({"glass_broken", "glass_review"})
+"""Steps that are pages by themselves. All that is about an incident is told by the page of that incident."""
 
 
 class AuditProjector:
@@ -94,7 +94,8 @@ class AuditProjector:
         if self._clock() - datetime.fromisoformat(str(entry["at"])) > NEWS:
             return
         run_id = str(entry["run_id"])
-        if run_id:
+        # a delivery that is tried again is no failure, and nothing that an automation should hear of
+        if run_id and label(entry) != "waiting":
             heard = await self._notifier.event(
                 run_id,
                 str(entry["step"]),
@@ -123,16 +124,8 @@ class AuditProjector:
 
 
 def _wants_a_person(entry: Mapping[str, Any]) -> bool:
-    """Whether a delivery or its outcome went wrong for good, which nobody else would tell."""
-    detail = entry["detail"]
-    given_up = entry["step"] == "failed" and not detail.get("transient")
-    waits = entry["step"] == "judged" and (detail.get("verdict") or {}).get("outcome") == "needs_approval"
-    return (
-        given_up
-        or (waits and detail.get("stage") == "judge")
-        or entry["step"] in ALARMING
-        or (entry["step"] == "verified" and detail.get("judgement") == "failed")
-    )
+    """Whether a step is a page by itself; what is about an incident is told by the page of that incident."""
+    return entry["step"] in ALARMING
 
 
 def payload_of(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,10 @@ def background_of(
     missized = kind is FailureClass.MISSIZED
     ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
     default = memory_of(deployment.job_variables) if deployment else None
+    children = fleet.failed_children(store, run) if run.state_type in _FAILED else []
     return Background(
+        failed_children=tuple(child.run_id for child in children),
+        child_tried_again=any(child.deployment_id for child in children),
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
         default_mb=default,
         failures_in_row=failures_in_row(ended),

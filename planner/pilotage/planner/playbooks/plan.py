@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilotage.planner.actions.types import Action, ActionKind
-from pilotage.planner.playbooks.registry import NEEDS_NO_RUN, NOT_A_FAILURE, REMEDIATIONS, quarantine, remedy
+from pilotage.planner.findings import NEEDS_NO_RUN, NOT_A_FAILURE
+from pilotage.planner.incidents.causes import causes_of
+from pilotage.planner.playbooks.registry import REMEDIATIONS, quarantine, remedy
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.remediation import DesiredAction, IncidentContext, notify
+from pilotage.telemetry.facts import RunFact
 
 AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
 """What runs a failed run again."""
@@ -81,6 +84,13 @@ def _proposal(s: IncidentContext, desired_action: DesiredAction, playbook: str) 
     )
 
 
+def _place_of(run: RunFact | None) -> str:
+    """`flow/deployment` of a run, or its flow where it has no deployment; empty without a run."""
+    if run is None:
+        return ""
+    return f"{run.flow_name}/{run.deployment_name}" if run.deployment_name else run.flow_name
+
+
 def _case(s: IncidentContext, desired_action: DesiredAction, alternatives: tuple[str, ...]) -> CaseFile:
     known: dict[str, Any] = {}
     if s.forecast is not None:
@@ -94,7 +104,17 @@ def _case(s: IncidentContext, desired_action: DesiredAction, alternatives: tuple
         if s.run and s.finding.failure_class not in NOT_A_FAILURE
         else s.finding.found_at
     )
+    run = s.run
+    shown = next((e.note for e in reversed(s.finding.evidence) if e.tainted), "")
     return CaseFile(
+        causes=causes_of(
+            s.finding,
+            run,
+            tuple(e.note for e in s.finding.evidence if e.tainted),
+            failed_children=s.around.failed_children,
+        ),
+        deployment=_place_of(run),
+        error=shown[:500],
         subject=s.finding.subject,
         failure_class=s.finding.failure_class.value,
         found_by=s.finding.by,

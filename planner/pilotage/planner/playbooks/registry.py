@@ -28,7 +28,7 @@ from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.run_risks import remediate_blocked_by_hold, remediate_fragile, remediate_orphaned
 from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
 from pilotage.planner.detect.starvation import busy_queue
-from pilotage.planner.findings import Cure, FailureClass
+from pilotage.planner.findings import NOT_A_FAILURE, Cure, FailureClass
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import (
     SAFE_TO_REPEAT,
@@ -315,27 +315,6 @@ REMEDIATIONS: Mapping[FailureClass, tuple[str, Callable[[IncidentContext], Remed
         FailureClass.UNKNOWN: ("cautious-retry", play_failure),
     }
 )
-NEEDS_NO_RUN = frozenset(
-    {
-        FailureClass.STARVED,
-        FailureClass.BACKLOG,
-        FailureClass.BLOCKED,
-        FailureClass.UNHEALTHY,
-        FailureClass.RECOVERED_QUEUE,
-        FailureClass.LEAKED,
-    }
-)
-NOT_A_FAILURE = NEEDS_NO_RUN | {
-    FailureClass.AT_RISK,
-    FailureClass.LATE,
-    FailureClass.MISSIZED,
-    FailureClass.FRAGILE,
-    FailureClass.BLOCKED_BY_HOLD,
-    FailureClass.ORPHANED,
-    FailureClass.SILENT,
-    FailureClass.RECOVERED,
-}
-"""Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 
 
 def quarantine(s: IncidentContext) -> tuple[DesiredAction, ...]:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger.autonomy import demote_in
+from pilotage.policies.ledger.incidents import outcome_in
 from pilotage.policies.ledger.protocol import Delivered
 from pilotage.policies.ledger.rows import as_text, delivered_from, dicts, entry_from, undo_time
 from pilotage.policies.ledger.schema import outbox, outcomes, proposals, receipts
@@ -119,6 +120,7 @@ class OutboxRepository:
                 demote_in(connection, proposal_id, f"a bad outcome: {detail[:200]}", at)
             if status_in(connection, proposal_id) == "delivered":
                 set_status(connection, proposal_id, "verified" if judgement == "verified" else "failed")
+            outcome_in(connection, filed, judgement, detail, at)
             note(
                 connection,
                 filed,

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from pilotage.planner.actions.types import target_of
 from pilotage.policies.digests import digest_of
+from pilotage.policies.ledger.incidents import place_in
 from pilotage.policies.ledger.protocol import EDITABLE
 from pilotage.policies.ledger.rows import proposal_row
 from pilotage.policies.ledger.schema import proposals
@@ -74,6 +75,7 @@ def _known(connection: sa.Connection, filed: FiledProposal, attempt: str) -> boo
 
 def _insert(connection: sa.Connection, filed: FiledProposal, *, replaces: str = "") -> None:
     connection.execute(proposals.insert().values(**{**proposal_row(filed), "replaces": replaces}))
+    incident, decision = place_in(connection, filed)
     note(
         connection,
         filed,
@@ -85,4 +87,6 @@ def _insert(connection: sa.Connection, filed: FiledProposal, *, replaces: str = 
         digest=filed.digest,
         target=target_of(filed.proposal.action),
         replaces=replaces,
+        incident=incident,
+        incident_is=decision,
     )

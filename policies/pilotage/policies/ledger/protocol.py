@@ -44,6 +44,10 @@ OPEN: frozenset[Status] = frozenset({"filed", "held", "allowed", "needs_approval
 EDITABLE: frozenset[Status] = OPEN | {"denied"}
 """What a person may edit: nothing has come of it, and nobody said no to it."""
 
+RunState = Literal["open", "recovered", "superseded", "waived"]
+"""How a run of an incident stands: `recovered` when its work is done, `superseded` when another did it or nobody
+wants it any more, `waived` when a person says that it need not be done."""
+
 Decide = Callable[[FiledProposal, LedgerFacts], Verdict]
 """The whole decision, over facts about the target that were read before. It must not call the ledger."""
 
@@ -288,6 +292,50 @@ class Ledger(Protocol):
 
     def incidents(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest incidents with their proposals, as plain JSON."""
+        ...
+
+    def incident(self, incident_id: str) -> dict[str, Any] | None:
+        """One incident with its runs and proposals, or None; an occurrence's id leads to the incident it is part of."""
+        ...
+
+    def incident_of(self, occurrence_or_run: str) -> str:
+        """The id of the newest incident of this occurrence or run, or empty."""
+        ...
+
+    def open_incident_runs(self) -> list[dict[str, str]]:
+        """Every run of an open incident that is not recovered, superseded or waived, oldest first."""
+        ...
+
+    def close_run(
+        self, incident_id: str, subject: str, state: RunState, why: str, by: str, at: datetime
+    ) -> bool:
+        """True when this closed what was open of a subject; the incident is resolved with its last one."""
+        ...
+
+    def settle_incidents(self, now: datetime) -> list[str]:
+        """The ids of incidents that are over since nothing is found or proposed about them any more."""
+        ...
+
+    def waive_incident(
+        self, incident_id: str, by: str, reason: str, at: datetime, run_ids: Sequence[str] = ()
+    ) -> int:
+        """How many runs (all, or those named) need not be recovered any more, by a person's word."""
+        ...
+
+    def split_incident(self, incident_id: str, run_ids: Sequence[str], by: str, at: datetime) -> str:
+        """The id of the new incident that these runs are now of."""
+        ...
+
+    def merge_incidents(self, kept: str, others: Sequence[str], by: str, at: datetime) -> int:
+        """How many incidents became part of `kept`, by a person's word."""
+        ...
+
+    def incidents_to_tell(self, since: datetime) -> list[dict[str, Any]]:
+        """The open incidents and those that ended since, with proposals and what was told of them; oldest first."""
+        ...
+
+    def told_of(self, incident_id: str, told: Mapping[str, Any]) -> None:
+        """Keeps what an incident's page and its events said last."""
         ...
 
     def story(self, subject: str) -> list[dict[str, Any]]:

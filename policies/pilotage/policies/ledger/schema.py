@@ -17,7 +17,7 @@ WRITING = "pilotage_writing"
 """Execution option of a connection that will write: its transaction takes the write lock at once."""
 BUSY_TIMEOUT_S = 30
 """How long a transaction waits for another process's write."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 proposals = sa.Table(
     "proposals",
@@ -165,6 +165,43 @@ publications = sa.Table(
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
 )
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # that of the occurrence that opened it
+    sa.Column("cause", sa.Text, nullable=False),  # the strongest cause key
+    sa.Column("state", sa.Text, nullable=False, index=True),  # open, resolved, merged
+    sa.Column("sealed", sa.Integer, nullable=False),  # 1: split off by a person
+    sa.Column("merged_into", sa.Text, nullable=False),
+    sa.Column(
+        "earlier", sa.Text, nullable=False
+    ),  # JSON: earlier incidents of the same cause, and what helped
+    sa.Column("opened_at", sa.Text, nullable=False),
+    sa.Column("last_at", sa.Text, nullable=False),  # of its last failure
+    sa.Column("resolved_at", sa.Text, nullable=False, index=True),
+    sa.Column("resolution", sa.Text, nullable=False),
+    sa.Column("reopened", sa.Integer, nullable=False),
+    sa.Column("told", sa.Text, nullable=False),  # JSON: what its page and its events said last
+)
+incident_causes = sa.Table(
+    "incident_causes",
+    metadata,
+    sa.Column("incident_id", sa.Text, sa.ForeignKey("incidents.id"), primary_key=True),
+    sa.Column("cause", sa.Text, primary_key=True, index=True),
+)
+incident_runs = sa.Table(
+    "incident_runs",
+    metadata,
+    sa.Column("occurrence_id", sa.Text, primary_key=True),  # what a proposal names as its incident
+    sa.Column("incident_id", sa.Text, sa.ForeignKey("incidents.id"), nullable=False, index=True),
+    sa.Column("subject", sa.Text, nullable=False, index=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("failure_class", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),  # open, recovered, superseded, waived
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("closed_at", sa.Text, nullable=False),
+)
 switches = sa.Table(
     "switches",
     metadata,
@@ -180,6 +217,15 @@ _STEPS: dict[int, tuple[str, ...]] = {
     2: (
         "ALTER TABLE proposals ADD COLUMN replaces TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE proposals ADD COLUMN replaced_by TEXT NOT NULL DEFAULT ''",
+    ),
+    3: (
+        # every trouble on record was an incident of its own; nobody kept whether its run recovered
+        "INSERT INTO incidents (id, cause, state, sealed, merged_into, earlier, opened_at, last_at, resolved_at, "
+        "resolution, reopened, told) SELECT incident_id, '', 'resolved', 0, '', '[]', MIN(filed_at), MAX(filed_at), "
+        "MAX(filed_at), 'it was before incidents were kept', 0, '{}' FROM proposals GROUP BY incident_id",
+        "INSERT INTO incident_runs (occurrence_id, incident_id, subject, run_id, failure_class, state, why, at, "
+        "closed_at) SELECT incident_id, incident_id, MIN(target), MAX(run_id), '', 'superseded', "
+        "'it was before incidents were kept', MIN(filed_at), MAX(filed_at) FROM proposals GROUP BY incident_id",
     ),
 }
 """What brings a database of this version to the next; new tables are made without being told to."""

@@ -29,6 +29,7 @@ from pilotage.policies.ledger import views
 from pilotage.policies.ledger.autonomy import AutonomyRepository
 from pilotage.policies.ledger.facts import deployment_in, facts_in
 from pilotage.policies.ledger.grants import GrantRepository
+from pilotage.policies.ledger.incidents import IncidentRepository
 from pilotage.policies.ledger.outbox import OutboxRepository
 from pilotage.policies.ledger.proposals import ProposalRepository
 from pilotage.policies.ledger.protocol import OPEN, Decide, Status
@@ -65,6 +66,7 @@ class SqlLedger(
     GrantRepository,
     AutonomyRepository,
     PublicationRepository,
+    IncidentRepository,
 ):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
@@ -264,6 +266,16 @@ class SqlLedger(
         """The newest incidents with their proposals, as plain JSON."""
         with self.reading("listing incidents") as connection:
             return views.incident_list(connection, limit)
+
+    def incident(self, incident_id: str) -> dict[str, Any] | None:
+        """One incident with its runs and proposals, or None; an occurrence's id leads to the incident it is part of."""
+        with self.reading(f"reading {incident_id}") as connection:
+            return views.one_incident(connection, incident_id)
+
+    def incidents_to_tell(self, since: datetime) -> list[dict[str, Any]]:
+        """The open incidents and those that ended since, with proposals and what was told of them; oldest first."""
+        with self.reading("listing incidents to tell of") as connection:
+            return views.incidents_to_tell(connection, since)
 
     def story(self, subject: str) -> list[dict[str, Any]]:
         """Every audited step about a run, proposal or incident id, in the order in which it happened."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from pilotage.policies.audit.table import audit
-from pilotage.policies.json_values import moment
+from pilotage.policies.json_values import moment, timestamp
+from pilotage.policies.ledger.incidents import incident_in, whole_incident
 from pilotage.policies.ledger.rows import NOTIFY, dicts
-from pilotage.policies.ledger.schema import grants, outcomes, proposals, verdicts, votes
-
-INCIDENT_STATUS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("recovered", frozenset({"verified", "undone"})),
-    ("open", frozenset({"filed", "held", "allowed", "admitted", "delivered"})),
-    ("waiting", frozenset({"needs_approval"})),
+from pilotage.policies.ledger.schema import (
+    grants,
+    incident_runs,
+    incidents,
+    outcomes,
+    proposals,
+    verdicts,
+    votes,
 )
-"""The first line of which a change of the incident has a status says how the incident stands."""
+
+UNDER_WAY: frozenset[str] = frozenset({"filed", "held", "allowed", "admitted", "delivered"})
+"""Where something may still come of a proposal without a person."""
 
 
 def proposal_list(connection: sa.Connection, status: str | None, limit: int) -> list[dict[str, Any]]:
@@ -54,7 +60,9 @@ def ids_beginning(
                 connection, proposals.c.id, proposals.c.id.startswith(beginning, autoescape=True), limit
             )
         case "incident":
-            column = proposals.c.incident_id
+            return _incidents_named(
+                connection, proposals.c.incident_id.startswith(beginning, autoescape=True), limit
+            )
         case _:
             column = proposals.c.run_id
     return _named(connection, column, column.startswith(beginning, autoescape=True), limit)
@@ -62,7 +70,28 @@ def ids_beginning(
 
 def incidents_on(connection: sa.Connection, deployment_id: str, limit: int = 100) -> list[dict[str, str]]:
     """The incidents of one deployment's runs: `{id, what, status, at}`, newest first."""
-    return _named(connection, proposals.c.incident_id, proposals.c.deployment_id == deployment_id, limit)
+    return _incidents_named(connection, proposals.c.deployment_id == deployment_id, limit)
+
+
+def _incidents_named(
+    connection: sa.Connection, wanted: sa.ColumnElement[bool], limit: int
+) -> list[dict[str, str]]:
+    """The incidents of which the wanted proposals are part, each once, under its own id."""
+    rows = _named(connection, proposals.c.incident_id, wanted, limit)
+    whose = dict(
+        connection.execute(
+            sa.select(incident_runs.c.occurrence_id, incident_runs.c.incident_id).where(
+                incident_runs.c.occurrence_id.in_([row["id"] for row in rows])
+            )
+        )
+        .tuples()
+        .all()
+    )
+    newest: dict[str, dict[str, str]] = {}
+    for row in rows:
+        incident_id = whose.get(row["id"], row["id"])
+        newest.setdefault(incident_id, {**row, "id": incident_id})
+    return list(newest.values())
 
 
 def _named(
@@ -99,35 +128,61 @@ def entries_after(connection: sa.Connection, after: int, limit: int) -> list[dic
 
 
 def incident_list(connection: sa.Connection, limit: int) -> list[dict[str, Any]]:
-    """The newest incidents, each with all its proposals, oldest first."""
-    ids = [
-        row.incident_id
-        for row in connection.execute(
-            sa.select(proposals.c.incident_id)
-            .group_by(proposals.c.incident_id)
-            .order_by(sa.func.max(proposals.c.filed_at).desc())
-            .limit(limit)
-        )
-    ]
-    rows = dicts(
+    """The newest incidents, each with its runs and all its proposals, oldest first."""
+    wanted = (
+        sa.select(incidents)
+        .where(incidents.c.state != "merged")
+        .order_by(incidents.c.last_at.desc(), incidents.c.id)
+        .limit(limit)
+    )
+    return [described_incident(connection, row) for row in dicts(connection.execute(wanted))]
+
+
+def one_incident(connection: sa.Connection, incident_id: str) -> dict[str, Any] | None:
+    """One incident, or None; an occurrence's id, or that of one merged away, leads to what it is part of."""
+    wanted = sa.select(incidents).where(incidents.c.id == incident_id)
+    rows = dicts(connection.execute(wanted))
+    if not rows or rows[0]["state"] == "merged":
+        found = incident_in(connection, incident_id)
+        rows = dicts(connection.execute(sa.select(incidents).where(incidents.c.id == found))) if found else []
+    return described_incident(connection, rows[0]) if rows else None
+
+
+def incidents_to_tell(connection: sa.Connection, since: datetime) -> list[dict[str, Any]]:
+    """The open incidents and those that ended since, with proposals and what was told of them; oldest first."""
+    wanted = (
+        sa.select(incidents)
+        .where(sa.or_(incidents.c.state == "open", incidents.c.resolved_at > timestamp(since)))
+        .order_by(incidents.c.opened_at, incidents.c.id)
+    )
+    return [described_incident(connection, row) for row in dicts(connection.execute(wanted))]
+
+
+def described_incident(connection: sa.Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """One incident as people see it: its runs, its proposals, and how it stands."""
+    whole = whole_incident(connection, row)
+    found = dicts(
         connection.execute(
             sa.select(proposals)
-            .where(proposals.c.incident_id.in_(ids))
+            .where(proposals.c.incident_id.in_(whole["occurrences"]))
             .order_by(proposals.c.filed_at, proposals.c.id)
         )
     )
-    grouped: dict[str, list[dict[str, Any]]] = {incident_id: [] for incident_id in ids}
-    for described in _described(connection, rows):
-        grouped[described["incident_id"]].append(described)
-    return [_incident(incident_id, steps) for incident_id, steps in grouped.items()]
+    return _incident(whole, _described(connection, found))
 
 
 def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
     """Every audited step about the subject, in order, the finding and the forecast before the proposal."""
+    parts = sa.select(incident_runs.c.occurrence_id).where(incident_runs.c.incident_id == subject)
     rows = connection.execute(
         sa.select(audit.c.body)
         .where(
-            sa.or_(audit.c.proposal_id == subject, audit.c.incident_id == subject, audit.c.run_id == subject)
+            sa.or_(
+                audit.c.proposal_id == subject,
+                audit.c.incident_id == subject,
+                audit.c.run_id == subject,
+                audit.c.incident_id.in_(parts),
+            )
         )
         .order_by(audit.c.seq)
     )
@@ -207,30 +262,45 @@ def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[di
     ]
 
 
-def _incident(incident_id: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    changes = [row for row in rows if row["kind"] != NOTIFY]
-    statuses = {row["status"] for row in changes}
-    status = next((name for name, marks in INCIDENT_STATUS if statuses & marks), "")
-    if not status:
-        notified = any(row["kind"] == NOTIFY and row["status"] in ("delivered", "verified") for row in rows)
-        status = "told" if notified else "held"
-    case = rows[0]["case"]
-    ends = [row["outcome"]["at"] for row in changes if row["outcome"].get("judgement") == "verified"]
-    failed_at = case.get("failed_at")
-    seconds = (moment(min(ends)) - moment(failed_at)).total_seconds() if ends and failed_at else None
+def _incident(whole: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The incident with what people ask first: what it is about, since when, how it stands, how long it took."""
+    first = found[0] if found else {}
+    case = first.get("case", {})
+    runs = whole["runs"]
+    status = _status(whole, found)
+    seconds = None
+    if status == "recovered":
+        began = min((case.get("failed_at") or whole["opened_at"], *(run["at"] for run in runs)), key=moment)
+        seconds = (moment(max(run["closed_at"] for run in runs)) - moment(began)).total_seconds()
     return {
-        "incident_id": incident_id,
+        **whole,
         "status": status,
-        "subject": case["subject"],
-        "run_id": next((row["run_id"] for row in rows if row["run_id"]), ""),
-        "failure_class": case["failure_class"],
-        "p_fail": case["p_fail"],
-        "failed_at": failed_at,
-        "first_at": rows[0]["filed_at"],
-        "last_at": rows[-1]["filed_at"],
+        "subject": case.get("subject", runs[0]["subject"] if runs else ""),
+        "run_id": next((run["run_id"] for run in runs if run["run_id"]), first.get("run_id", "")),
+        "failure_class": case.get("failure_class", ""),
+        "p_fail": case.get("p_fail"),
+        "deployment": next((row["target_facts"].get("deployment_name") or row["case"].get("deployment") or ""
+                            for row in found), ""),
+        "error": case.get("error") or next(iter(case.get("notes") or ()), ""),
+        "failed_at": case.get("failed_at"),
+        "first_at": first.get("filed_at", whole["opened_at"]),
+        "last_at": found[-1]["filed_at"] if found else whole["last_at"],
         "seconds_to_recovery": seconds,
-        "proposals": rows,
-    }
+        "proposals": found,
+    }  # fmt: skip
+
+
+def _status(whole: dict[str, Any], found: list[dict[str, Any]]) -> str:
+    """How the incident stands, in one word of `docs/statuses.md`: recovered only when the work is done."""
+    if whole["state"] != "open":
+        return "recovered" if any(run["state"] == "recovered" for run in whole["runs"]) else "resolved"
+    changes = {row["status"] for row in found if row["kind"] != NOTIFY}
+    if "needs_approval" in changes:
+        return "waiting"
+    if changes & UNDER_WAY:
+        return "open"
+    told = any(row["kind"] == NOTIFY and row["status"] in ("delivered", "verified") for row in found)
+    return "told" if told else "held"
 
 
 def _before(step: dict[str, Any]) -> list[dict[str, Any]]:

@@ -135,6 +135,17 @@ def orphans(store: Store, ended_before: datetime) -> list[Orphan]:
     return [Orphan(child=known[pair["child"]], parent=known[pair["parent"]]) for pair in pairs]
 
 
+def failed_children(store: Store, parent: RunFact) -> list[RunFact]:
+    """The runs that a run had started and that are FAILED or CRASHED since before its own end, by their ends."""
+    rows = store.rows(
+        "SELECT c.* FROM runs c JOIN task_runs t ON t.task_run_id = c.parent_task_run_id "
+        "WHERE t.run_id = ? AND c.state_type IN ('FAILED', 'CRASHED') AND c.ended <= ? "
+        "ORDER BY c.ended, c.run_id LIMIT ?",
+        [parent.run_id, parent.ended or parent.updated, MOST],
+    )
+    return facts_from_rows(RunFact, rows)
+
+
 def task_runs_of(store: Store, run_id: str) -> list[TaskRunFact]:
     """The task runs of all attempts of a run, in the order of their ends."""
     sql = "SELECT * FROM task_runs WHERE run_id = ? ORDER BY ended, task_run_id LIMIT ?"

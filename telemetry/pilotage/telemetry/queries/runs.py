@@ -25,6 +25,25 @@ def run(store: Store, run_id: str) -> RunFact | None:
     return next(iter(_runs(store, "run_id = ?", [run_id])), None)
 
 
+def runs_of(store: Store, run_ids: Sequence[str]) -> dict[str, RunFact]:
+    """The runs with these ids that the store knows, by id."""
+    found = _runs(store, "run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)]) if run_ids else []
+    return {one.run_id: one for one in found}
+
+
+def done_by_later(store: Store, run_ids: Sequence[str]) -> dict[str, str]:
+    """Which of these failed runs of a schedule a later run of the same schedule and parameters stands for, by id."""
+    sql = """
+        SELECT f.run_id, arg_min(l.run_id, l.ended) AS later FROM runs f JOIN runs l
+        ON l.deployment_id = f.deployment_id AND l.state_type = 'COMPLETED' AND l.auto_scheduled
+        AND l.expected_start > f.expected_start AND l.started > f.ended
+        AND CAST(l.parameters AS VARCHAR) = CAST(f.parameters AS VARCHAR)
+        WHERE f.run_id IN (SELECT unnest(?::VARCHAR[])) AND f.auto_scheduled
+        AND f.state_type IN ('FAILED', 'CRASHED') GROUP BY f.run_id
+    """
+    return {row["run_id"]: row["later"] for row in store.rows(sql, [list(run_ids)])} if run_ids else {}
+
+
 def failures_since(store: Store, moment: datetime) -> list[RunFact]:
     """The runs that are FAILED or CRASHED now and ended after a moment, in the order of their ends."""
     return _runs(store, "state_type IN ('FAILED', 'CRASHED') AND ended > ? ORDER BY ended, run_id", [moment])
