@@ -314,3 +314,24 @@ def test_what_the_server_cannot_carry_is_neither_offered_nor_allowed(
         assert (verdict.outcome, verdict.policy_ids) == (Outcome.DENY, ("!server-lacks",))
         assert why in verdict.reasons[0]
     assert set(permitted_kinds(gate, pilot)) - set(permitted_kinds(limited, pilot)) == {"retry_run"}
+
+
+def test_what_may_be_asked_for_is_judged_once_for_each_bundle_and_caller(
+    bundle_with: Callable[..., Path], gate: Gate, pilot: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    judge = Gate.judge
+
+    def counted(self: Gate, filed: FiledProposal, *rest: Any) -> Any:
+        judged.append(filed.proposal.action.kind)
+        return judge(self, filed, *rest)
+
+    monkeypatch.setattr(Gate, "judge", counted)
+    first = permitted_kinds(gate, pilot)
+    assert "retry_run" in first
+    once = len(judged)
+    assert permitted_kinds(gate, pilot) == first
+    assert len(judged) == once, "the planner asks at every turn: the same bundle has the same answer"
+    text = '@id("no-retries")\n@reason("not here")\nforbid (principal, action == Pilotage::Action::"retry_run", resource);'
+    gate.reload(Bundle.load(bundle_with(zz__cedar=text)))
+    assert "retry_run" not in permitted_kinds(gate, pilot), "another bundle in force is asked anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.telemetry.samples import a_run, an_event, at
+from tests.telemetry.samples import a_queue, a_run, an_event, at
 
 from pilotage.telemetry.errors import ConfigError, StoreError
 from pilotage.telemetry.store.connect import connect
@@ -28,7 +29,7 @@ from pilotage.telemetry.store.paths import (
     socket_path,
     state_directory,
 )
-from pilotage.telemetry.store.socket import SocketStore, StoreServer
+from pilotage.telemetry.store.socket import ChangeListener, SocketStore, StoreServer
 
 
 @pytest.fixture
@@ -292,3 +293,31 @@ def test_a_closed_reader_refuses_instead_of_opening_another_connection(served: P
     store.close()
     with pytest.raises(StoreError, match="closed"):
         store.ping()
+
+
+def test_a_planner_hears_of_a_change_at_once_and_of_snapshots_not_at_all(
+    owner: DuckDBStore, state: Path
+) -> None:
+    path = socket_path(state, STORE_SOCKET)
+    server = StoreServer(owner, path, changes=owner.changes)
+
+    async def listened() -> list[bool]:
+        listener = ChangeListener(path)
+        heard = [await listener.next(30), await listener.next(0.05)]
+        owner.add_queues([a_queue()])
+        heard.append(await listener.next(0.05))
+        waiting = asyncio.create_task(listener.next(30))
+        await asyncio.sleep(0)
+        owner.merge_runs([a_run(run_id=str(uuid.uuid4()))])
+        heard.append(await waiting)
+        owner.merge_runs([a_run()])  # known already
+        heard.append(await listener.next(0.05))
+        server.close()
+        heard.append(await listener.next(0.05))
+        listener.close()
+        return heard
+
+    try:
+        assert asyncio.run(listened()) == [True, False, False, True, False, False]
+    finally:
+        server.close()

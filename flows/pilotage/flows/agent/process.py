@@ -7,7 +7,6 @@ in it all the same: a planner that could write would make every promise about th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilotage.flows.agent.tracing import Traces
 from pilotage.flows.api.client import ApiClient
@@ -29,10 +28,18 @@ from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.times import utc_now
 
+if TYPE_CHECKING:
+    from pilotage.telemetry.store.socket import ChangeListener
+
 log = logging.getLogger("pilotage.agent")
 
 NOTICEABLE = 0.005
 """A forecast that moved by less is not written down again."""
+
+QUIET_TICKS = 5
+"""After so many ticks without a change the planner looks all the same."""
+BURST = 0.1
+"""Seconds in which changes that come together are waited for."""
 
 
 def refuse_keys() -> None:
@@ -94,6 +101,7 @@ async def run(
     from pilotage.telemetry import connect
     from pilotage.telemetry.forecast.selection import ChampionForecaster
     from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
+    from pilotage.telemetry.store.socket import ChangeListener
 
     where = settings.paths
     given = store
@@ -101,6 +109,7 @@ async def run(
     control_api = control_api or ApiClient(where.api_socket, token)
     traces = Traces(settings)
     forecaster = ChampionForecaster(store, clock=clock)
+    changes = None if given else ChangeListener(where.store_socket)
     async with Planner(
         store=store,
         forecaster=forecaster,
@@ -117,6 +126,7 @@ async def run(
         said: dict[str, float] = {}
         while not stop.is_set():
             now = clock()
+            quiet = True
             try:
                 ended = await asyncio.to_thread(_ended_runs, store)
                 if ended != ended_then or now - trained_at > settings.loop.train_interval:
@@ -138,14 +148,41 @@ async def run(
                     )
                 said = {forecast.run_id: forecast.p_fail for forecast in forecasts}
                 for event in await planner.tick(now):
+                    quiet = False
                     log.info("%s", in_words(event))
             except AdapterError as exc:
                 log.warning("planning: %s", exc)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), settings.loop.tick.total_seconds())
+                quiet = False
+            await _until_worth_a_look(changes, stop, settings.loop.tick.total_seconds(), quiet=quiet)
+    if changes is not None:
+        changes.close()
     await asyncio.to_thread(traces.stop)
     if given is None:
         store.close()
+
+
+async def _until_worth_a_look(
+    changes: ChangeListener | None, stop: asyncio.Event, tick: float, *, quiet: bool
+) -> None:
+    """Returns when the store has changed or `stop` is set.
+
+    Where nothing changes it is after `QUIET_TICKS` ticks, or after one when the last look was not a `quiet` one or
+    nobody tells of changes. What depends on time alone (a run that is late, a hold that ends) is seen then. A burst of
+    changes is one look.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    if changes is None:
+        change = asyncio.create_task(asyncio.sleep(tick, result=True))
+    else:
+        change = asyncio.create_task(changes.next(QUIET_TICKS * tick if quiet else tick))
+    try:
+        await asyncio.wait({stopping, change}, return_when=asyncio.FIRST_COMPLETED)
+        if changes is not None and not stop.is_set():
+            await asyncio.wait({stopping}, timeout=min(BURST, tick))
+    finally:
+        for task in (stopping, change):
+            task.cancel()
+        await asyncio.gather(stopping, change, return_exceptions=True)
 
 
 def in_words(happened: Mapping[str, Any]) -> str:

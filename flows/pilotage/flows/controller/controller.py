@@ -155,7 +155,7 @@ class Controller:
             if server is None:
                 self._say("stopped")
                 return
-            reader = StoreServer(store, paths.store_socket)
+            reader = StoreServer(store, paths.store_socket, changes=store.changes)
             stack.callback(reader.close)
             api = self._outside.open_prefect()
             try:

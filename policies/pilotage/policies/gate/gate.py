@@ -11,10 +11,10 @@ database.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pilotage.planner.actions.types import target_of
 from pilotage.policies.cedar import entities as cedar_entities
@@ -33,8 +33,12 @@ from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Targ
 
 MOST_APPROVAL_REQUIREMENTS = 3
 """The most seats of one role that a policy may ask for; saturation fills this many of each."""
+_KEPT_AT_MOST = 1000
+"""Answers that are kept for one bundle; far more than an installation has people and agents."""
 CLOCK_SKEW = timedelta(seconds=2)
 """Facts may seem to come from the future by this much; more is a broken clock."""
+
+T = TypeVar("T")
 
 Command = Literal[
     "stop", "resume", "undo", "set_mode", "break_glass", "delegate", "set_autonomy", "publish_policy"
@@ -63,6 +67,7 @@ class Gate:
         self._bundle = bundle
         self.server_lacks = dict(server_lacks or {})
         self._roles = tuple(str(role) for role in roles)
+        self._kept: tuple[Bundle, dict[Hashable, Any]] = (bundle, {})
 
     @property
     def bundle(self) -> Bundle:
@@ -72,6 +77,19 @@ class Gate:
     def reload(self, bundle: Bundle) -> None:
         """Puts another bundle in force. One assignment: a decision that has begun ends under the old one."""
         self._bundle = bundle
+
+    def kept(self, key: Hashable, made: Callable[[Bundle], T]) -> T:
+        """What follows from the bundle in force alone: made once for each bundle and key, then looked up."""
+        bundle = self._bundle
+        if self._kept[0] is not bundle:
+            self._kept = (bundle, {})
+        known = self._kept[1]
+        if key not in known:
+            if len(known) >= _KEPT_AT_MOST:
+                known.clear()
+            known[key] = made(bundle)
+        answer: T = known[key]
+        return answer
 
     def judge(
         self, filed: FiledProposal, target: TargetFacts | None, ledger: LedgerFacts, now: datetime

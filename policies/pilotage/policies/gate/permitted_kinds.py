@@ -41,6 +41,7 @@ from pilotage.planner.actions.types import (
     target_of,
 )
 from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, TargetFacts
@@ -103,8 +104,14 @@ _SAMPLES: tuple[_Sample, ...] = (
 
 
 def permitted_kinds(gate: Gate, identity: Identity) -> tuple[ActionKind, ...]:
-    """The kinds that are not denied to this caller when nothing about the target stands in the way."""
-    bundle = gate.bundle
+    """The kinds that are not denied to this caller when nothing about the target stands in the way.
+
+    Each caller's answer is worked out once for each bundle: the planner asks at every turn.
+    """
+    return gate.kept(("permitted_kinds", identity), lambda bundle: _permitted(gate, bundle, identity))
+
+
+def _permitted(gate: Gate, bundle: Bundle, identity: Identity) -> tuple[ActionKind, ...]:
     disposed = Gate(
         replace(bundle, guardrails=bundle.guardrails.model_copy(update=_WELL_DISPOSED)),
         server_lacks=gate.server_lacks,

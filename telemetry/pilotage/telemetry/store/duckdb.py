@@ -32,6 +32,7 @@ from pilotage.telemetry.facts import (
 )
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.adhoc_sql import AdHocLimits, AdHocTurns, answered, check_text
+from pilotage.telemetry.store.changes import Changes
 from pilotage.telemetry.store.retention import Retention
 from pilotage.telemetry.store.rows import rows_of
 from pilotage.telemetry.store.schema import (
@@ -218,6 +219,9 @@ def _found_version(connection: duckdb.DuckDBPyConnection) -> int | None:
     return int(row[0]) if row else None
 
 
+_WORTH_A_LOOK = frozenset({"runs", "task_runs", "logs", "deployments", "decisions"})
+
+
 class DuckDBStore:
     """The one writer of the telemetry store; it reads too, for its own process. Threads may share it."""
 
@@ -241,6 +245,8 @@ class DuckDBStore:
         self._lock = threading.RLock()
         self._snapshots = Snapshots(path, self._lock)
         self._closed = False
+        self.changes = Changes()
+        """Of runs, tasks, logs, deployments and decisions; snapshots and forecasts come all the time and do not count."""
         try:
             self._bring_up()
         except BaseException:
@@ -345,7 +351,13 @@ class DuckDBStore:
     def _forget(self, table: Table, ids: Sequence[str]) -> int:
         with self._writing(f"Taking {len(ids)} rows out of {table.name}") as writer:
             sql = f"DELETE FROM {table.name} WHERE {table.identity} IN (SELECT unnest(?::VARCHAR[]))"  # noqa: S608
-            return _count(writer.execute(sql, [list(ids)]))
+            gone = _count(writer.execute(sql, [list(ids)]))
+        return self._noted(table, gone)
+
+    def _noted(self, table: Table, count: int) -> int:
+        if count and table.name in _WORTH_A_LOOK:
+            self.changes.note()
+        return count
 
     @contextlib.contextmanager
     def _staged(self, table: Table, facts: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -374,7 +386,8 @@ class DuckDBStore:
             f"(SELECT {table.identity} FROM {table.name} WHERE {quoted_name(table.time)} >= ?)"
         )
         with self._staged(table, unique) as writer:
-            return _count(writer.execute(sql, [since]))
+            new = _count(writer.execute(sql, [since]))
+        return self._noted(table, new)
 
     def _merge(self, table: Table, facts: Sequence[Any]) -> int:
         newest: dict[str, Any] = {}
@@ -393,7 +406,8 @@ class DuckDBStore:
             f"VALUES ({', '.join(f'batch.{name}' for name in names)})"
         )
         with self._staged(table, list(newest.values())) as writer:
-            return _count(writer.execute(sql))
+            new = _count(writer.execute(sql))
+        return self._noted(table, new)
 
     def watermark(self, name: str) -> datetime | None:
         """Up to when everything of this name has been read from Prefect, or None when nothing was."""

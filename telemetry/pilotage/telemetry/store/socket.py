@@ -1,13 +1,15 @@
 """The store's front: readers of other processes ask SQL over a unix socket and get Arrow back.
 
-A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`, or `{"ad_hoc", "asker", "token"}`
-for a statement that nobody wrote beforehand; a reply is an 8-byte length, one status byte (0 Arrow stream, 1 JSON error,
+A request is a 4-byte length and a JSON object `{"sql", "parameters", "token"}`, `{"ad_hoc", "asker", "token"}` for a
+statement that nobody wrote beforehand, or `{"changes", "seconds", "token"}`, which is answered when something has
+changed; a reply is an 8-byte length, one status byte (0 Arrow stream, 1 JSON error,
 2 Arrow stream with rows cut off) and the body. An error is a reply: the connection lives on. The socket's mode lets only
 its own user in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import json
@@ -16,6 +18,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 
 from pilotage.telemetry.errors import StoreError
+from pilotage.telemetry.store.changes import Changes
 from pilotage.telemetry.store.protocol import ServedStore
 from pilotage.telemetry.store.rows import rows_of
 
@@ -31,6 +35,8 @@ LONGEST_REQUEST = 1 << 20
 """Bytes: a statement and its parameters, not a way to load rows."""
 _WAITING_READERS = 128
 """Readers that may be at the door at once; one more is told that the store is busy."""
+LONGEST_WAIT = 30.0
+"""Seconds that a reader may wait for a change; then it hears that there was none, and asks again."""
 REPLY_TIMEOUT = 60.0
 """Seconds a reader waits for an answer: twice what the owner lets a statement run."""
 
@@ -70,10 +76,13 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 class StoreServer:
     """Serves a store on a unix socket, one thread for each reader, until `close`."""
 
-    def __init__(self, store: ServedStore, path: Path, token: str | None = None) -> None:
+    def __init__(
+        self, store: ServedStore, path: Path, token: str | None = None, *, changes: Changes | None = None
+    ) -> None:
         """Listens at once. Raises StoreError when another process already serves there."""
         self.path = path
         self._store = store
+        self._changes = changes or Changes()
         self._token = token
         self._live: set[socket.socket] = set()
         self._live_lock = threading.Lock()
@@ -100,7 +109,7 @@ class StoreServer:
             os.umask(before)
         self._thread = threading.Thread(
             target=self._listener.serve_forever,
-            kwargs={"poll_interval": 0.1},
+            kwargs={"poll_interval": 0.5},  # only `close` waits for it
             name="store-socket",
             daemon=True,
         )
@@ -136,7 +145,11 @@ class StoreServer:
             ):
                 return 1, _error("a wrong token. Use the one that the owner was started with.")
             cut = False
-            if "ad_hoc" in asked:
+            if "changes" in asked:
+                wait = min(float(asked["seconds"]), LONGEST_WAIT)
+                count = self._changes.after(int(asked["changes"]), wait)
+                table = pa.table({"changes": [count]})
+            elif "ad_hoc" in asked:
                 table, cut = self._store.ad_hoc(str(asked["ad_hoc"]), str(asked.get("asker", "")))
             else:
                 parameters = [_decoded(item) for item in asked.get("parameters", ())]
@@ -186,6 +199,49 @@ def _clear_stale(path: Path) -> None:
         f"Serving the telemetry store on {path}: another process answers there. "
         "Stop that one first; one state directory has one owner."
     )
+
+
+class ChangeListener:
+    """Waits for changes on a connection of its own, for a reader that has an event loop."""
+
+    def __init__(self, path: Path, token: str | None = None) -> None:
+        self._path, self._token = path, token
+        self._seen = 0
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def next(self, seconds: float) -> bool:
+        """Whether the store has changed since the last call; returns then, or after so many seconds.
+
+        Where the owner does not answer it waits all the time and says False: asking it will tell why.
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds + 1):
+                seen, self._seen = self._seen, await self._ask(seconds)
+        except (OSError, EOFError, ValueError, KeyError, TimeoutError):
+            self.close()
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
+            return False
+        return seen != self._seen
+
+    async def _ask(self, seconds: float) -> int:
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(str(self._path))
+        reader, writer = self._streams
+        asked = {"changes": self._seen, "seconds": seconds, "token": self._token}
+        message = json.dumps(asked).encode()
+        writer.write(struct.pack("!I", len(message)) + message)
+        length, status = struct.unpack("!QB", await reader.readexactly(9))
+        body = await reader.readexactly(length)
+        if status == 1:
+            raise ValueError(body)
+        return int(pa.ipc.open_stream(body).read_all()["changes"][0].as_py())
+
+    def close(self) -> None:
+        """Hang up; the next call connects again."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
 
 
 class SocketStore:
