@@ -27,12 +27,12 @@ FAILURE_RULES: tuple[FailureRule, ...] = (
     # codes of sources that somebody keeps
     *clouds.MONEY,
     *clouds.MODELS,
+    *protocols.CERTIFICATES,
     *prefect.MESSAGES,
     *memory.MEMORY,
     *containers.CONTAINERS,
     *protocols.REPLIES,
     *clouds.AZURE,
-    *protocols.CERTIFICATES,
     *clouds.RATE,
     *clouds.GOOGLE,
     *clouds.AWS,

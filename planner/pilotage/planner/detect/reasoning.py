@@ -6,18 +6,30 @@ Pure. The texts are untrusted: they can choose among the rows of a closed table 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
 from pilotage.planner.detect.rulebook import Rulebook
+from pilotage.planner.detect.signs.language import (
+    PASSING,
+    asks_for_another_try,
+    first_named,
+    may_be_alive,
+    speaks_of_memory,
+    speaks_of_passing,
+    wants_change,
+    without_server_error,
+)
 from pilotage.planner.detect.signs.reading import (
     READ_CHARS,
     Reading,
+    beyond_limit,
     beyond_quota,
     bytes_wanted,
     clipped,
+    exit_code_in,
     read,
     seconds_to_wait,
     spoken_types,
@@ -30,13 +42,30 @@ WARNING = 30
 ERROR = 40
 LINES_READ = 200
 """The newest lines of a run that are looked at."""
-LARGEST_MACHINE = 4 * 2.0**40
+LARGEST_MACHINE = 768 * 2.0**30
 """Bytes that no machine of a usual pool has: an allocation beyond it is a mistake of the code or the data."""
 
 DECISIVE = frozenset({"code", "phrase", "family"})
 OWN_END = DECISIVE | {"builtin"}
 ANY = OWN_END | {"weak"}
 WEAK = frozenset({"weak"})
+
+NOT_SEEN = -1
+"""The exit code that a worker reports which did not see how a run's infrastructure ended."""
+NO_BODY = "expecting value: line 1 column 1 (char 0)"
+SEEN_BY_PLATFORM = frozenset({"evicted", "evicted-memory", "memory-container"})
+"""Rows by which the platform itself says that the process has ended."""
+OTHERS_MEMORY = frozenset({"others-memory", "executor-heartbeat"})
+"""Rows by which it is the other side that has no memory."""
+END_SEEN = re.compile(
+    r"exit(?:ed|ing)?(?: with)?(?: an?)?(?: non-zero)?(?: error)?(?: status)?(?: code)?(?: is|:)?\s*(?:of\s*)?(?!-1\b)-?\d|"
+    r"aborted by an? (?:termination|interrupt)|system exit|cancelled by the runtime|interrupted by an unexpected|"
+    r"request to .{1,300} failed|request failed while attempting|failed to (?:submit|start|generate|create|load|find)|"
+    r"could not (?:be|start)|oom-?killed|evict|preempt|terminated|killed|stopped|died|\bgone\b|deleted|"
+    r"node (?:lost|shutdown)|process (?:\w+ )?(?:ended|exited|lost)",
+    re.IGNORECASE,
+)
+"""What shows that the process of a crashed run has ended, or never began."""
 
 # Sentences of Prefect's that say that something failed and leave open what.
 SAYS_NOTHING = re.compile(
@@ -51,6 +80,11 @@ SAYS_NOTHING = re.compile(
 _PROGRAM = re.compile(
     r"return code -?\d|returned non-zero exit|CalledProcessError|exit (?:code|status) -?\d|Command failed|PID \d+ failed"
 )
+_OF_PREFECT = re.compile(
+    r"(?:Beginning|Finished|Created|Executing|Submitted|Process for|Opening process|Flow run|Task run|Check |Increase |"
+    r"Verify |Running \d|Worker '|Downloading|Task .{1,200} completed|No |If )"
+)
+"""Lines of Prefect's own at level INFO, which tell what was done or give advice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +154,87 @@ def reason(
     def first(reading: Reading, strengths: frozenset[str]) -> FailureRule | None:
         return book.first(reading, state_type, state_name, strengths=strengths)
 
+    # 0. what a worker says of a run that it lost sight of stands before the reason why it lost it
+    if loud and state_type is StateType.CRASHED and exit_code_in(message) in (None, NOT_SEEN):
+        together = "\n".join([message, *(line.text for _, line in loud)])
+        rule = first(read(together), DECISIVE)
+        if rule is not None and rule.failure_class is FailureClass.MAY_STILL_BE_RUNNING:
+            shown = next(
+                (i for i, line in reversed(loud) if first(reading_of(i, line.text), DECISIVE) is rule), None
+            )
+            return _diagnosis(rule, message if shown is None else lines[shown].text, shown)
+    made = _error_page(message, loud, first, reading_of) or _reasoned(
+        state_type, message, lines, loud, first, reading_of, book
+    )
+    everything = [line.text for line in lines[-LINES_READ:]]
+    return _held_back(made, state_type, message, [line.text for _, line in loud], everything)
+
+
+def _error_page(
+    message: str,
+    loud: Sequence[tuple[int, Line]],
+    first: Callable[[Reading, frozenset[str]], FailureRule | None],
+    reading_of: Callable[[int, str], Reading],
+) -> Diagnosis | None:
+    """Return what the log says of a reply that is not JSON from its first character on: it is an error page."""
+    if not any(NO_BODY in text.lower() for text in (message, *(line.text for _, line in loud))):
+        return None
+    for i, line in reversed(loud):
+        if NO_BODY in line.text.lower() or not any(
+            c.startswith("http:") for c in reading_of(i, line.text).codes
+        ):
+            continue
+        if (page := first(reading_of(i, line.text), DECISIVE)) is not None:
+            return _diagnosis(page, line.text, i)
+    return None
+
+
+def _held_back(
+    made: Diagnosis, state_type: StateType, message: str, loud: Sequence[str], everything: Sequence[str]
+) -> Diagnosis:
+    """Return a diagnosis that would try the same again with what speaks against that, wherever it stands.
+
+    Another attempt beside a living one and another at a size that was too small are the dearest mistakes, so a sentence
+    that stands beside the reason is enough to hold one back.
+    """
+    if made.cure not in (Cure.SECONDS, Cure.MINUTES):
+        return made
+    whole = "\n".join([message, *loud])
+    unseen = exit_code_in(message) in (None, NOT_SEEN)
+    if state_type is StateType.CRASHED and made.rule_id not in SEEN_BY_PLATFORM:
+        if exit_code_in(message) == NOT_SEEN:
+            return _alive(made, "status -1 says that its worker did not see it end")
+        if unseen and may_be_alive(whole):
+            return _alive(made, "somebody lost sight of it")
+        if made.rule_id == "crashed" and not END_SEEN.search(whole):
+            return _alive(made, "nothing says that its process has ended")
+    if state_type is StateType.FAILED and may_be_alive(message):
+        return _alive(made, "its end may not be an end")
+    spoken = "\n".join([message, *everything])
+    if (
+        made.rule_id not in OTHERS_MEMORY
+        and made.failure_class is not FailureClass.CAPACITY
+        and speaks_of_memory(spoken)
+    ):
+        because = f"{made.because}, and memory was short"
+        return replace(made, failure_class=FailureClass.OUT_OF_MEMORY, cure=Cure.MEMORY, because=because)
+    return made
+
+
+def _alive(made: Diagnosis, why: str) -> Diagnosis:
+    return replace(made, cure=Cure.DEATH, because=f"{made.because}; {why}")
+
+
+def _reasoned(
+    state_type: StateType,
+    message: str,
+    lines: Sequence[Line],
+    loud: Sequence[tuple[int, Line]],
+    first: Callable[[Reading, frozenset[str]], FailureRule | None],
+    reading_of: Callable[[int, str], Reading],
+    book: Rulebook,
+) -> Diagnosis:
+    """Return what the signs say, from the run's own end to its logs, from structured to worded."""
     own_types = spoken_types(clipped(message))
     open_end = SAYS_NOTHING.search(message) is not None
     with_trace = [] if open_end else [(i, line) for i, line in loud if _continues(own_types, line)]
@@ -149,22 +264,41 @@ def reason(
             if rule is not None:
                 return _diagnosis(rule, line.text, i)
     # a program's own output arrives at level INFO; it is read where the run says that a program failed, and only there
-    if _PROGRAM.search(message):
-        quiet = [(i, line) for i, line in list(enumerate(lines))[-LINES_READ:] if line.level < WARNING]
+    if _PROGRAM.search(message) or state_type is StateType.CRASHED:
+        quiet = [
+            (i, line)
+            for i, line in list(enumerate(lines))[-LINES_READ:]
+            if line.level < WARNING and not _OF_PREFECT.match(line.text)
+        ]
         for i, line in reversed(quiet):
             rule = first(reading_of(i, line.text), DECISIVE)
             if rule is not None:
                 return _diagnosis(rule, line.text, i)
-    # 4. weak signs: the run's own, then those of the logs
+    # 4. weak signs: the run's own, then those of the logs; what its type is named for stands beside them
     rule = first(joined, WEAK)
-    if rule is not None and rule.id != "crashed":
-        return _diagnosis(rule, message, None)
-    for i, line in reversed(loud):
-        found = first(reading_of(i, line.text), WEAK)
-        if found is not None and found.id != "crashed":
-            return _diagnosis(found, line.text, i)
+    last = rule if rule is not None and rule.id == "crashed" else None
+    if rule is None or last is not None:
+        rule = first_named(joined.spoken, book.known_types)
     if rule is not None:
-        return _diagnosis(rule, message, None)
+        return _diagnosis(rule, text, None)
+    for i, line in reversed(loud):
+        spoken = reading_of(i, line.text)
+        found = first(spoken, WEAK)
+        if found is None or found.id == "crashed":
+            found = first_named(spoken.spoken, book.known_types)
+        if found is not None:
+            return _diagnosis(found, line.text, i)
+    # of a sentence that leaves it open the newest line with an exception speaks; other lines are anybody's words
+    newest = (
+        next((line.text for i, line in reversed(loud) if reading_of(i, line.text).spoken), "")
+        if open_end
+        else ""
+    )
+    said = text + newest
+    if last is None and (speaks_of_passing(said) or asks_for_another_try(said)) and not wants_change(said):
+        return _diagnosis(PASSING, text, None)
+    if last is not None:
+        return _diagnosis(last, message, None)
     return Diagnosis(failure_class=FailureClass.UNKNOWN)
 
 
@@ -190,11 +324,19 @@ def _diagnosis(rule: FailureRule, text: str, line: int | None) -> Diagnosis:
     if failure_class is FailureClass.CAPACITY and beyond_quota(text):
         failure_class, cure = FailureClass.ENVIRONMENT, Cure.OWNER
         because = "it asks for more than the quota allows at all"
+    confidence = rule.confidence
+    if failure_class in (FailureClass.RATE_LIMITED, FailureClass.CAPACITY) and beyond_limit(text):
+        cure, because = Cure.OWNER, f"{because}, and it asks for more than the limit allows at once"
+    doubtful = without_server_error(text) if rule.id == "http-unavailable" else text
+    worded = cure in (Cure.SECONDS, Cure.MINUTES) and (rule.strength != "code" or doubtful != text)
+    if worded and (asked := wants_change(doubtful)) and not speaks_of_passing(doubtful):
+        cure, confidence = Cure.UNCLEAR, confidence / 2
+        because = f"{because}, yet it asks for a change ({asked[:60]})"
     return Diagnosis(
         failure_class=failure_class,
         rule_id=rule.id,
         because=because,
-        confidence=rule.confidence,
+        confidence=confidence,
         cure=cure,
         wait_seconds=wait,
         line=line,

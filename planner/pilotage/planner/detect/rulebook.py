@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from pilotage.planner.detect.signs.reading import Reading
-from pilotage.planner.detect.signs.rule import FailureRule, Phrase
+from pilotage.planner.detect.signs.rule import FailureRule, Phrase, stem
 from pilotage.telemetry.facts import StateType
 
 
@@ -19,6 +19,8 @@ class Rulebook:
         self._by_code: dict[str, list[int]] = defaultdict(list)
         self._by_word: dict[str, list[tuple[int, Phrase]]] = defaultdict(list)
         self._always: list[int] = []
+        self.known_types = frozenset(name for rule in self.rules for name in rule.exceptions)
+        """Every exception type that a row names."""
         for number, rule in enumerate(self.rules):
             for name in rule.exceptions:
                 self._by_name[name].append(number)
@@ -29,7 +31,7 @@ class Rulebook:
             if rule.codes:
                 continue
             for phrase in rule.phrases:
-                self._by_word[phrase.key].append((number, phrase))
+                self._by_word[stem(phrase.key)].append((number, phrase))
             if not rule.phrases:
                 self._always.append(number)
 
@@ -42,7 +44,7 @@ class Rulebook:
             candidates.update(self._by_name[name])
         for code in reading.codes & self._by_code.keys():
             candidates.update(self._by_code[code])
-        for word in reading.tokens & self._by_word.keys():
+        for word in {stem(token) for token in reading.tokens} & self._by_word.keys():
             for number, phrase in self._by_word[word]:
                 if number not in candidates and phrase.found_in(reading.lowered):
                     candidates.add(number)

@@ -181,6 +181,10 @@ def remediate_out_of_memory(s: IncidentContext) -> Remediation:
     """One step more memory and a retry; the forecast speaks of the old size and does not hold this back."""
     run = run_of(s)
     has = s.around.memory_mb
+    if not has and s.finding.failure_class is FailureClass.CRASHED:
+        # killed without a limit of its own: its machine was short of memory, or somebody ended it. There is no size
+        # at which it would fail again, and its machine may have room by then
+        return retry(s, s.parameters.retry_delay, s.parameters.max_attempts)
     if not has or has < 1:
         return Remediation(
             desired=notify(s),

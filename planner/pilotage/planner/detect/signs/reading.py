@@ -93,7 +93,7 @@ _WAIT = re.compile(
     re.IGNORECASE,
 )
 _SIZE = re.compile(
-    r"(?:allocat\w+|malloc of size|requested|tried to allocate|need(?:ed|s)?)\s+(?:a total of )?(?P<n>\d+(?:\.\d+)?)\s*"
+    r"(?:allocat\w+|malloc of size|requested|tried to allocate|need(?:ed|s)?)\s+(?:a total of )?(?P<n>\d+(?:\.\d*)?)\s*"
     r"(?P<unit>[KMGTPE]i?B|bytes)\b",
     re.IGNORECASE,
 )
@@ -175,6 +175,27 @@ def bytes_wanted(text: str) -> float | None:
     unit = match["unit"].lower()
     base = 1024.0 if "i" in unit else 1000.0
     return float(match["n"]) * (1.0 if unit == "bytes" else base ** _POWERS[unit[0]])
+
+
+_ASKED = (
+    re.compile(
+        r"limit(?:ed to| of)?:? ?(?P<limit>\d[\d,]*)(?:\.0)?\b.{0,60}?(?:requested|requires?|required|asked(?: for)?|needed|attempted):? ?"
+        r"(?P<asked>\d[\d,]*)", re.IGNORECASE
+    ),
+    re.compile(
+        r"(?:requested|required|requires?|asked for|attempted)(?: to \w+)?:? ?(?P<asked>\d[\d,]*)\b.{0,60}?(?:limit|maximum|max|quota)"
+        r"(?: \w+){0,3}:? ?(?P<limit>\d[\d,]*)", re.IGNORECASE
+    ),
+)  # fmt: skip
+
+
+def beyond_limit(text: str) -> bool:
+    """Return whether a text says that more was asked for than its limit allows at once: no wait helps then."""
+    return any(
+        int(found["asked"].replace(",", "")) > int(found["limit"].replace(",", ""))
+        for pattern in _ASKED
+        for found in pattern.finditer(text[:READ_CHARS])
+    )
 
 
 def beyond_quota(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 from pilotage.planner.findings import Cure, FailureClass
@@ -16,6 +16,15 @@ FAILED = frozenset({StateType.FAILED})
 GAP = 120
 """Characters that a `*` of a phrase may stand for."""
 _WORD = re.compile(r"[a-z0-9_]+")
+
+
+_ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
+
+
+@cache
+def stem(word: str) -> str:
+    """Return a word without its ending, so that `throttle`, `throttled` and `throttling` are found by one key."""
+    return _ENDING.sub("", word) if len(word) > 4 else word
 
 
 Strength = Literal["code", "phrase", "family", "builtin", "weak"]
