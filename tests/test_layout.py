@@ -68,7 +68,7 @@ SUB_PACKAGES = {
     "policies": {"gate", "cedar", "ledger", "audit", "identity", "testing", "replay", "bundles"},
     "flows": {
         *("config", "prefect", "levers", "execution", "controller", "api", "notify", "agent"),
-        *("doctor", "sdk", "replay", "dev", "demo", "examples"),
+        *("doctor", "sdk", "replay", "dev", "demo", "bench", "examples"),
     },
     "console": {"cli", "session", "render", "tui", "web"},
 }

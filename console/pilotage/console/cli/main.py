@@ -13,6 +13,7 @@ import typer
 
 from pilotage.console.cli import (
     audit,
+    bench,
     bundles,
     chat,
     diagnose,
@@ -64,6 +65,7 @@ app.add_typer(users.app, name="users")
 app.add_typer(doctor.app, name="doctor")
 app.add_typer(policy.app, name="policy")
 app.add_typer(forecast.app, name="forecast")
+app.add_typer(bench.app, name="bench")
 publish.join(policy.app)
 bundles.join(policy.app)
 chat.join(app)

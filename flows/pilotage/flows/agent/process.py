@@ -22,6 +22,7 @@ from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.flows.config.paths import paths
 from pilotage.flows.config.settings import Settings, load_settings
 from pilotage.flows.notify.describe import proposal_for_log
+from pilotage.planner.checkpoints import Checkpoints
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
 from pilotage.telemetry.forecasts import Forecast
@@ -91,10 +92,13 @@ async def run(
     clock: Callable[[], datetime] = utc_now,
     store: Store | None = None,
     control_api: ApiClient | None = None,
+    checkpoints: Checkpoints | None = None,
+    model: LanguageModel | None = None,
 ) -> None:
     """Plans until `stop` is set. Faults of the store, the API or the model wait for the next turn.
 
-    `store` and `control_api` are those of the state directory's sockets, unless they are given.
+    `store` and `control_api` are those of the state directory's sockets, `checkpoints` and `model` the configured ones,
+    unless they are given.
     """
     from pilotage.planner.checkpoints import checkpoints_at
     from pilotage.planner.loop.planner import Planner
@@ -114,9 +118,10 @@ async def run(
         store=store,
         forecaster=forecaster,
         control_api=control_api,
-        model=language_model(settings),
+        model=model or language_model(settings),
         parameters=settings.planner,
-        checkpoints=checkpoints_at(settings.agent_memory.get_secret_value(), where.checkpoints),
+        checkpoints=checkpoints
+        or checkpoints_at(settings.agent_memory.get_secret_value(), where.checkpoints),
         since=watch_from,
         traces=traces.of_planner(control_api),
         clock=clock,

@@ -48,16 +48,9 @@ class ApiClient:
 
         Raises ApiRejection when the API says no, ApiError when there is no API.
         """
-        request = json.dumps({"token": self._token, "op": op, "arguments": arguments}).encode() + b"\n"
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(self._timeout)
-                connection.connect(str(self._path))
-                connection.sendall(request)
-                with connection.makefile("rb") as lines:
-                    line = lines.readline(MAX_LINE)
-        except OSError as exc:
-            raise _unreachable(self._path, exc, self._timeout) from exc
+        line = self._exchanged(
+            json.dumps({"token": self._token, "op": op, "arguments": arguments}).encode() + b"\n"
+        )
         if not line:
             raise ApiError(
                 f"Asking the API for {op}: it hung up. Look at the output of `pilotage up`.", transient=True
@@ -75,6 +68,18 @@ class ApiClient:
         raise ApiRejection(
             str(error.get("kind", "error")), str(error.get("message", "refused without a reason"))
         )
+
+    def _exchanged(self, request: bytes) -> bytes:
+        """Return the line that answers a line. Raises ApiError when nobody answers."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(self._timeout)
+                connection.connect(str(self._path))
+                connection.sendall(request)
+                with connection.makefile("rb") as lines:
+                    return lines.readline(MAX_LINE)
+        except OSError as exc:
+            raise _unreachable(self._path, exc, self._timeout) from exc
 
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         """What became of the proposal so far; see `pilotage.planner.proposals.ProposalApi`."""

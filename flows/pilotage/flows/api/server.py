@@ -70,7 +70,7 @@ class ApiServer:
         try:
             line = await asyncio.wait_for(reader.readline(), timeout=30)
             if line:
-                writer.write(json.dumps(await self._answer(line), default=str).encode() + b"\n")
+                writer.write(await self.answer(line))
                 await writer.drain()
         except (TimeoutError, ConnectionError, ValueError) as exc:
             log.debug("a caller went away: %s", exc)
@@ -78,6 +78,10 @@ class ApiServer:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+    async def answer(self, line: bytes) -> bytes:
+        """Return the line that answers a line."""
+        return json.dumps(await self._answer(line), default=str).encode() + b"\n"
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:

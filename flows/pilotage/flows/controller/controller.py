@@ -51,7 +51,7 @@ from pilotage.policies.publishing import misfit
 from pilotage.policies.types import Identity, Mode
 from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
 from pilotage.telemetry.prefect.collector import PrefectCollector
-from pilotage.telemetry.prefect.http import ServerVersion, api_address, check_server
+from pilotage.telemetry.prefect.http import ServerVersion, check_server
 from pilotage.telemetry.prefect.servers import kinds_not_offered, remarks
 from pilotage.telemetry.queries.runs import queue_snapshots, worker_released
 from pilotage.telemetry.store.duckdb import DuckDBStore
@@ -145,7 +145,7 @@ class Controller:
                     f"the published policies {bundle.hash[:12]} do not fit this version, so everything is denied "
                     f"({why}); run `pilotage policy publish` with ones that do"
                 )
-            self._say(f"starting in {paths.root}, asking Prefect at {api_address()}")
+            self._say(f"starting in {paths.root}, asking Prefect at {self._outside.address()}")
             try:
                 server = await unless_stopped(stop, check_server(self._outside.reader))
             except AdapterError:

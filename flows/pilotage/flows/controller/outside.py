@@ -14,7 +14,7 @@ from pilotage.flows.api.server import ApiServer
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.supervisor import keep_agent
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.telemetry.prefect.http import PrefectReader, events_as_they_happen
+from pilotage.telemetry.prefect.http import PrefectReader, api_address, events_as_they_happen
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.times import utc_now
 
@@ -46,6 +46,8 @@ class Outside:
 
     clock: Callable[[], datetime] = utc_now
     """The time, aware, in UTC. All of the control plane asks this one clock."""
+    address: Callable[[], str] = api_address
+    """Prefect's address, without a password."""
     reader: Callable[[], PrefectReader] = PrefectReader
     """Opens Prefect for reading, as the collector does."""
     events: Callable[[Callable[[], None]], AsyncIterator[dict[str, Any]]] = events_as_they_happen

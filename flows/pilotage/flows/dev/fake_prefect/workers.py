@@ -6,7 +6,7 @@ run is cancelled and reports its end. What a process does is a script: steps in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ from pilotage.flows.dev.fake_prefect.server import FakePrefect
 from pilotage.flows.dev.fake_prefect.work import handed_out
 
 PREFETCH = timedelta(seconds=10)
-"""How long before it is due a run is taken."""
+"""How long before it is due a run is taken, by default."""
 BEAT = timedelta(seconds=30)
 """Between two heartbeats of a worker."""
 
@@ -37,8 +37,9 @@ class Step:
     """With it the process ends without a word, and its worker says so."""
 
 
-Script = Callable[[Run], Sequence[Step]]
-"""What the process of a run does; `run.run_count` says which attempt it is. Without a last step it goes on for ever."""
+Script = Callable[[Run], Iterable[Step]]
+"""What the process of a run does, asked for a step when the one before it is done. `run.run_count` says which attempt it
+is. Without a last step it goes on for ever."""
 
 
 def completes(after: timedelta) -> tuple[Step, ...]:
@@ -78,8 +79,11 @@ class SimulatedWorker:
     slots: int = 1000
     """Processes that it runs at a time."""
     poll: timedelta = timedelta(seconds=10)
+    prefetch: timedelta = PREFETCH
     start_up: timedelta = timedelta(seconds=2)
     """From taking a run to its process running."""
+    run_beat: timedelta | None = None
+    """Between two heartbeats of a running flow; None for flows that send none."""
     processes: dict[str, Process] = field(default_factory=dict)
     """The living, by run."""
     _working: bool = True
@@ -115,7 +119,7 @@ class SimulatedWorker:
         free = self.slots - len(self.processes)
         pool = self.server.tables.pools[self.pool]
         if free > 0:
-            for run in handed_out(self.server.tables, pool, self.queues, now + PREFETCH, limit=free):
+            for run in handed_out(self.server.tables, pool, self.queues, now + self.prefetch, limit=free):
                 self._take(run, now)
 
     def _take(self, run: Run, now: datetime) -> None:
@@ -185,16 +189,35 @@ class SimulatedWorker:
         elif ruling.status != "ACCEPT":
             self._end(process, now)
         else:
-            self._do(process, list(self.script(process.run)), now)
+            if self.run_beat is not None:
+                self._after(self.run_beat, process, self._beat, now)
+            self._do(process, iter(self.script(process.run)), now)
 
-    def _do(self, process: Process, steps: list[Step], now: datetime) -> None:
-        if not steps:
+    def _beat(self, process: Process, now: datetime) -> None:
+        """Send the heartbeat of a flow, and the next one later, for as long as its process lives."""
+        if self.run_beat is None or process.run.state.ended:
             return
-        step, rest = steps[0], steps[1:]
+        run = process.run
+        event = {
+            "occurred": text_of(now),
+            "event": "prefect.flow-run.heartbeat",
+            "resource": {
+                "prefect.resource.id": f"prefect.flow-run.{run.id}",
+                "prefect.resource.name": run.name,
+            },
+            "related": self.server.engine.related_to(run),
+        }
+        self.server.engine.emit(event, now)
+        self._after(self.run_beat, process, self._beat, now)
+
+    def _do(self, process: Process, steps: Iterator[Step], now: datetime) -> None:
+        step = next(steps, None)
+        if step is None:
+            return
 
         def work(process: Process, moment: datetime) -> None:
             if self._goes_on(process, step, moment):
-                self._do(process, rest, moment)
+                self._do(process, steps, moment)
 
         self._after(step.after, process, work, now)
 

@@ -1,0 +1,122 @@
+"""Pilotage on the fake Prefect: the whole controller with its agent, in the virtual time of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from pilotage.flows.agent import process as agent
+from pilotage.flows.api.client import ApiClient
+from pilotage.flows.api.server import ApiServer
+from pilotage.flows.bench.arms import ArmName
+from pilotage.flows.bench.outside import OutsideTransport
+from pilotage.flows.bench.pilot import prepared
+from pilotage.flows.bench.round import Round
+from pilotage.flows.bench.virtual_loop import awaited
+from pilotage.flows.config.settings import Settings, load_settings
+from pilotage.flows.controller.controller import Controller
+from pilotage.flows.controller.outside import AgentStart, Outside
+from pilotage.flows.dev.fake_prefect import API_URL
+from pilotage.flows.prefect.api import PrefectApi
+from pilotage.planner.checkpoints import MemoryCheckpoints
+from pilotage.telemetry.prefect.http import PrefectReader
+
+if TYPE_CHECKING:
+    from pilotage.flows.bench.simulated_stage import SimulatedStage
+
+PAGER = "http://outside/pager"
+TICK = 2.0
+"""Seconds of the loop, and half of those between two snapshots of queues: a simulated second costs as much as a real
+one would, and nothing that is scored hangs on one."""
+START_UP = 5.0
+"""Seconds before the trouble begins."""
+
+
+class LoopApi(ApiClient):
+    """The control API, asked by an agent in the same loop."""
+
+    def __init__(self, server: ApiServer, token: str) -> None:
+        super().__init__(Path(), token)
+        self._server = server
+
+    def _exchanged(self, request: bytes) -> bytes:
+        return awaited(self._server.answer(request))
+
+
+async def _raise_for_errors(response: httpx.Response) -> None:
+    if response.is_error:
+        await response.aread()
+        response.raise_for_status()
+
+
+def world_outside(stage: SimulatedStage, settings: Settings) -> Outside:
+    """Return the fake Prefect, its clock and the pager, as the controller's outside."""
+
+    def reader() -> PrefectReader:
+        client = httpx.AsyncClient(
+            transport=stage.fake.transport,
+            base_url=API_URL,
+            event_hooks={"response": [_raise_for_errors]},
+        )
+        return PrefectReader(client)
+
+    async def events(connected: Callable[[], None]) -> AsyncIterator[dict[str, Any]]:
+        connected()
+        told = len(stage.fake.tables.events)
+        while True:
+            await asyncio.sleep(TICK / 2)
+            known = stage.fake.tables.events
+            if len(known) > told:
+                for event in list(known.values())[told:]:
+                    yield event
+                told = len(known)
+
+    async def keep_agent(start: AgentStart) -> None:
+        await agent.run(
+            settings,
+            token=start.token,
+            watch_from=start.watch_from,
+            stop=start.stop,
+            clock=stage.clock.now,
+            store=start.store,
+            control_api=LoopApi(start.api, start.token),
+            checkpoints=MemoryCheckpoints(),
+        )
+
+    return Outside(
+        clock=stage.clock.now,
+        address=lambda: API_URL,
+        reader=reader,
+        events=events,
+        prefect=lambda: PrefectApi(API_URL, transport=stage.fake.transport, clock=stage.clock.now),
+        webhook=lambda: OutsideTransport(stage.outside),
+        agent=keep_agent,
+    )
+
+
+async def run_controller(stage: SimulatedStage, root: Path, played: Round, arm: ArmName) -> None:
+    """Run pilotage while the worlds of a round have their trouble, and stop it."""
+    paths = prepared(root, mode=played.mode, pager=PAGER, scale=1.0, tick=TICK, queue=2 * TICK)
+    settings = load_settings(config=paths.config, state_dir=paths.root)
+    stop = asyncio.Event()
+    controller = Controller(settings, outside=world_outside(stage, settings))
+    running = asyncio.create_task(controller.run(stop))
+    try:
+        await _unless_ended(running, START_UP)
+        stage.drive()
+        stage.fake.asked.clear()
+        await _unless_ended(running, played.horizon.total_seconds())
+    finally:
+        stop.set()
+        await running
+
+
+async def _unless_ended(running: asyncio.Task[None], seconds: float) -> None:
+    done, _ = await asyncio.wait({running}, timeout=seconds)
+    if done:
+        await running
+        raise RuntimeError("the controller ended before the round did")
