@@ -50,7 +50,7 @@ TOP_LEVEL = {
         "token_detectors",
     },
     "planner": {
-        *("findings", "proposals", "parameters", "remediation"),
+        *("findings", "proposals", "parameters", "remediation", "plugins"),
         *("similar_incidents", "log_templates", "checkpoints"),
     },
     "policies": {

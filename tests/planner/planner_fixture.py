@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pilotage.planner.actions.types import ActionKind
+from pilotage.planner.actions.types import KINDS, ActionKind
 from pilotage.planner.checkpoints import SqliteCheckpoints
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.loop.planner import Planner
@@ -19,7 +19,7 @@ from pilotage.telemetry.errors import ApiError
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
-ALL: tuple[ActionKind, ...] = get_args(ActionKind)
+ALL: tuple[ActionKind, ...] = KINDS
 
 
 class NoApi:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from langgraph.runtime import Runtime
 
-from pilotage.planner.actions.types import ActionKind
+from pilotage.planner.actions.types import KINDS
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.llm.openai import OpenAIModel
@@ -163,7 +163,7 @@ def test_a_fault_that_a_model_has_read_before_is_read_from_memory_and_told_by_it
             forecaster=Unsure(),
             parameters=PlaybookParameters(),
             clock=lambda: make.now,
-            permitted_kinds=get_args(ActionKind),
+            permitted_kinds=KINDS,
             model=model,
         )
 

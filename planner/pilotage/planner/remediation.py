@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from pilotage.planner.actions.types import Action, NotifyOwner, Severity
 from pilotage.planner.findings import Finding
@@ -124,6 +126,15 @@ class Remediation:
 
     desired: tuple[DesiredAction, ...] = ()
     alternatives: tuple[str, ...] = ()
+
+
+class Playbook(NamedTuple):
+    """What is proposed for one kind of finding."""
+
+    name: str
+    """As cases and the audit log show it."""
+    remediate: Callable[[IncidentContext], Remediation]
+    """A pure function: it reads no clock, no store and no model."""
 
 
 def notify(s: IncidentContext, severity: Severity = Severity.ERROR) -> tuple[DesiredAction, ...]:

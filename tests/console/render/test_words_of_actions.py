@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from typing import Any, get_args
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 from rich.console import Console
 from tests.console.console_stack import ConsoleStack
 
@@ -21,6 +20,7 @@ from pilotage.console.tui.drawing import card as drawn_card
 from pilotage.flows.notify.describe import told as in_words
 from pilotage.planner.actions.types import (
     ACTION,
+    ACTIONS,
     Action,
     Directive,
     LimitScope,
@@ -34,9 +34,6 @@ from pilotage.policies.digests import digest_of
 from pilotage.policies.ledger.amending import amended
 from pilotage.policies.types import FiledProposal, Identity
 
-KINDS: dict[str, type[BaseModel]] = {
-    model.model_fields["kind"].default: model for model in get_args(get_args(Action)[0])
-}
 TARGET = frozenset({"kind", "run_id"})
 """What names the target, which a card shows as such and an edit keeps."""
 NAMES = st.sampled_from(["nightly", "default", "gpu", "etl-2"])
@@ -69,7 +66,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def two_that_differ(draw: st.DrawFn, kind: str, field: str) -> tuple[Action, Action]:
     """Two valid actions of the kind that are equal but for that field."""
-    model = KINDS[kind]
+    model = ACTIONS[kind]
     values = {name: draw(FIELDS[name]) for name in model.model_fields if name != "kind"}
     if "scope" in values:
         scopes = (
@@ -109,7 +106,9 @@ def read(row: Mapping[str, Any]) -> str:
     return "; ".join([card["words"], *(f"{one['what']}: {one['after']}" for one in card["changes"])])
 
 
-CHOICES = [(kind, name) for kind, model in KINDS.items() for name in model.model_fields if name not in TARGET]
+CHOICES = [
+    (kind, name) for kind, model in ACTIONS.items() for name in model.model_fields if name not in TARGET
+]
 
 
 @pytest.mark.parametrize(("kind", "field"), CHOICES, ids=lambda value: str(value))
@@ -126,11 +125,11 @@ def test_no_argument_changes_without_a_word(kind: str, field: str, data: st.Data
     assert read(row(one)) != read(row(other))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ACTIONS)
 @settings(max_examples=8)
 @given(data=st.data(), lie=st.text(max_size=20))
 def test_what_the_old_case_said_is_not_said_of_an_edit(kind: str, data: st.DataObject, lie: str) -> None:
-    name = next(iter(each for each in KINDS[kind].model_fields if each != "kind"))
+    name = next(iter(each for each in ACTIONS[kind].model_fields if each != "kind"))
     old, new = data.draw(two_that_differ(kind, name))
     marked = f"<<{lie}>>"
     case = CaseFile(
@@ -157,7 +156,7 @@ def test_what_the_old_case_said_is_not_said_of_an_edit(kind: str, data: st.DataO
 
 
 def test_the_fields_that_people_edit_are_all_tried() -> None:
-    assert {name for model in KINDS.values() for name in model.model_fields} - {"kind"} <= set(FIELDS)
+    assert {name for model in ACTIONS.values() for name in model.model_fields} - {"kind"} <= set(FIELDS)
 
 
 def test_an_edited_delay_is_what_the_card_says(port: ConsoleStack) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from tests.planner.conftest import Maker
 from tests.planner.planner_fixture import ALL, MemoryApi
 
-from pilotage.planner.actions.forms import ASKED, MODELS, in_full, signature
-from pilotage.planner.actions.types import ActionKind
+from pilotage.planner.actions.forms import asked_for, in_full, signature
+from pilotage.planner.actions.types import ACTIONS, KINDS, ActionKind
 from pilotage.planner.chat.tool_calls import refusal
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.telemetry.facts import DeploymentFact, StateType
@@ -99,7 +99,8 @@ def wishes(make: Any) -> dict[ActionKind, tuple[str, dict[str, Any]]]:
 
 
 def test_every_kind_can_be_asked_for_and_is_spelt_in_one_line(make: Any) -> None:
-    assert set(ASKED) == set(MODELS) == set(get_args(ActionKind)) == set(wishes(make)) == set(ALL)
+    assert set(ACTIONS) == set(KINDS) == set(wishes(make)) == set(ALL)
+    assert all(asked_for(kind) for kind in KINDS)
     assert signature("retry_run") == "retry_run(run; delay?, changes?)"
     assert signature("reserve_slot") == "reserve_slot(queue; starved_queue, limit, hold)"
     assert signature("set_limit") == "set_limit(limit; limit, hold)"

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from pilotage.planner.actions.types import ActionKind
+from pilotage.planner.actions.types import KINDS, ActionKind
 from pilotage.planner.chat.agent import CALLS_PER_ANSWER, ChatAgent
 from pilotage.planner.chat.citations import key_of
 from pilotage.planner.chat.parts import ChatPart
@@ -28,7 +28,7 @@ from pilotage.telemetry.store.duckdb import DuckDBStore
 
 
 class MemoryApi:
-    def __init__(self, permitted_kinds: tuple[ActionKind, ...] = get_args(ActionKind)) -> None:
+    def __init__(self, permitted_kinds: tuple[ActionKind, ...] = KINDS) -> None:
         self.kinds = permitted_kinds
         self.filed: list[tuple[Proposal, CaseFile]] = []
 

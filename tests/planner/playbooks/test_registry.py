@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from pilotage.planner.actions.types import (
+    KINDS,
     ActionKind,
     NotifyOwner,
     PauseDeployment,
@@ -22,7 +23,7 @@ from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.playbooks.registry import REMEDIATIONS, backoff, next_size
 from pilotage.planner.remediation import Background, deadline_of
 
-ALL: tuple[ActionKind, ...] = get_args(ActionKind)
+ALL: tuple[ActionKind, ...] = KINDS
 P = PlaybookParameters()
 
 

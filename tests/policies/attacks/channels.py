@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from tests.policies.attacks.obedient import DEPLOYMENT, NOW, PILOT, RUN, Deed
 
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts
-from pilotage.planner.actions.types import ActionKind, target_of
+from pilotage.planner.actions.types import KINDS, target_of
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import Finding
 from pilotage.planner.llm.prompts import ModelDiagnosis, class_of
@@ -173,7 +173,7 @@ def heard(world: World) -> TurnResult:
     situation = IncidentContext(
         finding=finding, run=run, forecast=None, around=around, now=NOW, parameters=PlaybookParameters()
     )
-    plan = plan_for(situation, get_args(ActionKind))
+    plan = plan_for(situation, KINDS)
     refs = (
         *(one.ref for one in finding.evidence),
         *(f"event:{one.event_id}" for one in events),

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import pytest
 import yaml
 
-from pilotage.planner.actions.types import ActionKind
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE, GUARDRAILS_FILE
 from pilotage.policies.cedar.calendar import clock_facts
 from pilotage.policies.cedar.guardrails import Guardrails, guardrails_from_text
@@ -119,7 +117,7 @@ def test_the_strictest_mode_that_fits_holds() -> None:
         ("pay/out", "cancel_run"): Mode.OBSERVE,
         ("", "retry_run"): Mode.AUTO,
     }
-    found = {one: ours.mode_for(Mode.AUTO, (cast("ActionKind", one[1]),), one[0]) for one in asked}
+    found = {one: ours.mode_for(Mode.AUTO, (one[1],), one[0]) for one in asked}
     assert found == asked
     assert ours.mode_for(Mode.SHADOW, ("retry_run",), "etl/a") is Mode.SHADOW
     assert ours.mode_for(Mode.AUTO, ("change_parameters", "cancel_run"), "pay/out") is Mode.OBSERVE

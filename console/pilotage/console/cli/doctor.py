@@ -16,7 +16,7 @@ app = typer.Typer(
     help="What is wrong or missing, and what to do. Exit code 0: well, 1: a warning, 2: something is broken."
 )
 
-DETECTORS = {"OK": "green", "NOTE": "", "WARNING": "yellow", "BROKEN": "red"}
+COLOURS = {"OK": "green", "NOTE": "", "WARNING": "yellow", "BROKEN": "red"}
 
 
 @app.callback(invoke_without_command=True)
@@ -63,7 +63,7 @@ def doctor(
                 (
                     (
                         row.check,
-                        Text(row.result.level.name.lower(), style=DETECTORS[row.result.level.name]),
+                        Text(row.result.level.name.lower(), style=COLOURS[row.result.level.name]),
                         row.result.found,
                         row.result.todo,
                     )

@@ -17,6 +17,8 @@ from pilotage.telemetry.store.protocol import Store
 Change = dict[str, str]
 Known = Mapping[str, Any]
 
+FIXED = frozenset({"kind", "run_id", "deployment_id"})
+"""What names the action and its target; an edit keeps it."""
 NOT_KNOWN = "not known"
 _OF_QUEUES = frozenset({"reserve_slot", "set_priority", "set_limit", "hold_queue", "release_queue"})
 _OF_RUNS = frozenset({"retry_run", "change_parameters", "move_run", "raise_retries"})
@@ -47,7 +49,7 @@ def known_before(store: Store, action: Known) -> dict[str, Any]:
 
 def changes_of(action: Known, facts: Known, before: Known) -> list[Change]:
     """The list for one action: `{what, before, after}` each. `facts` as the gate saw them, `before` as above."""
-    return TELL[str(action["kind"])](action, facts, before)
+    return TELL.get(str(action["kind"]), _arguments)(action, facts, before)
 
 
 def _change(what: str, before: object, after: object) -> Change:
@@ -83,6 +85,13 @@ def _running(before: Known) -> object:
 def _held(action: Known) -> Change:
     length = span_of(action.get("hold"))
     return _change("for", "-", times.span(length) if length is not None else action.get("hold"))
+
+
+def _arguments(action: Known, facts: Known, before: Known) -> list[Change]:
+    """Return each argument beside the target: what a kind without a row of its own changes."""
+    return [
+        _change(name.replace("_", " "), None, value) for name, value in action.items() if name not in FIXED
+    ]
 
 
 def _resize(action: Known, facts: Known, before: Known) -> list[Change]:

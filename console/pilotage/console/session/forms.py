@@ -8,24 +8,22 @@ import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
+from pilotage.console.session.changes import FIXED
 from pilotage.flows.api.client import ApiRejection
-from pilotage.planner.actions.types import ACTION, Action, action_as_json, target_of
+from pilotage.planner.actions.types import ACTION, ACTIONS, action_as_json, target_of
 
 _SPAN = re.compile(r"(\d+)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-FIXED = frozenset({"kind", "run_id", "deployment_id"})
-"""What an edit keeps: another target is another proposal."""
 
 
 @cache
 def schemas() -> dict[str, dict[str, Any]]:
     """The JSON schema of each kind of action, for the forms in which people edit them."""
-    models = get_args(get_args(Action)[0])
-    return {model.model_fields["kind"].default: model.model_json_schema() for model in models}
+    return {kind: model.model_json_schema() for kind, model in ACTIONS.items()}
 
 
 def span(words: str) -> timedelta:

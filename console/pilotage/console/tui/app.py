@@ -19,9 +19,9 @@ from textual.events import Resize
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
 from pilotage.console.render.text import harmless
+from pilotage.console.session.changes import FIXED
 from pilotage.console.session.commands.registry import COMMANDS
 from pilotage.console.session.events import Event
-from pilotage.console.session.forms import FIXED
 from pilotage.console.tui.drawing import card, drawn
 from pilotage.console.tui.panes import Inbox, Looking, Talk, head_line
 from pilotage.console.tui.session import Conversation, Which, conversing, ends
@@ -32,7 +32,7 @@ WIDE = 110
 """From this many columns both halves are shown; below, one at a time."""
 REFRESH = 3.0
 """Seconds between two looks at what is shown on the right."""
-DETECTORS: Mapping[str, tuple[str, ...]] = {
+PANES: Mapping[str, tuple[str, ...]] = {
     "queues": ("status", "queue"),
     "incidents": ("incidents",),
     "forecast": ("forecast", "kpi"),
@@ -92,7 +92,7 @@ class TerminalApp(App[None]):
             with ContentSwitcher(id="side", initial="inbox"):
                 yield Inbox(id="inbox")
                 yield Looking(id="card")
-                for name in DETECTORS:
+                for name in PANES:
                     yield Looking(id=name)
         yield Input(id="line", placeholder=READY, select_on_focus=False)
         yield Footer(compact=True, show_command_palette=False)
@@ -207,7 +207,7 @@ class TerminalApp(App[None]):
                 self.query_one("#card", Looking).draw(await self._card_parts())
             case name:
                 pane = self.query_one(f"#{name}", Looking)
-                parts = [block for command in DETECTORS[name] for block in await self._blocks(command)]
+                parts = [block for command in PANES[name] for block in await self._blocks(command)]
                 pane.draw([drawn(block, pane.text_width) for block in parts])
 
     async def _card_parts(self) -> list[RenderableType]:

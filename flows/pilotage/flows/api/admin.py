@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ from pilotage.flows.api.errors import refusal
 from pilotage.flows.api.resolve import LEAST, Named, Resolver, only
 from pilotage.flows.api.server import PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.execution.mode import ModeSwitch
-from pilotage.planner.actions.types import ActionKind, action_from_json
+from pilotage.planner.actions.types import KINDS, ActionKind, action_from_json
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.grants import BreakGlassGrant, Delegation
 from pilotage.policies.ledger.amending import amended
@@ -170,10 +170,8 @@ class AdminEndpoints:
         if verdict.outcome is not Outcome.ALLOW:
             raise await self._refused("set_autonomy", "Setting autonomy", caller, verdict)
         known = await self.autonomy(caller)
-        if kind not in get_args(ActionKind):
-            raise ApiRejection(
-                "bad-request", f"Setting autonomy of {kind!r}: valid are {', '.join(get_args(ActionKind))}."
-            )
+        if kind not in KINDS:
+            raise ApiRejection("bad-request", f"Setting autonomy of {kind!r}: valid are {', '.join(KINDS)}.")
         meant = _scope_meant(scope, {str(row["scope"]): str(row["deployment"] or "") for row in known})
         change = await asyncio.to_thread(
             self._ledger.set_autonomy, kind, meant, to, caller.name, reason[:500], now

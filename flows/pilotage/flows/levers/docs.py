@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import get_args
 
 from pilotage.flows.execution.receipts import Lever
 from pilotage.flows.levers.registry import build_levers
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.planner.actions.types import Action, DeploymentAction, QueueAction, RunAction
+from pilotage.planner.actions.types import ACTIONS, DeploymentAction, QueueAction, RunAction
 
 README = Path(__file__).with_name("README.md")
 _HEAD = """# The levers
@@ -97,11 +96,10 @@ def as_markdown() -> str:
 
 def in_words(levers: Mapping[str, Lever]) -> dict[str, dict[str, str]]:
     """What people are told of each lever by kind of action: `{on, does, undo, within}`."""
-    what = {_kind(action): action for action in get_args(get_args(Action)[0])}
     return {
         kind: {
-            "on": _target(what[kind]),
-            "does": _first(what[kind].__doc__),
+            "on": _target(ACTIONS[kind]),
+            "does": _first(ACTIONS[kind].__doc__),
             "undo": lever.undoable,
             "within": _span(lever.window),
         }
@@ -109,16 +107,12 @@ def in_words(levers: Mapping[str, Lever]) -> dict[str, dict[str, str]]:
     }
 
 
-def _kind(action: type) -> str:
-    return str(action.model_fields["kind"].default)  # type: ignore[attr-defined]
-
-
 def _target(action: type) -> str:
-    if action in get_args(RunAction):
+    if issubclass(action, RunAction):
         return "run"
-    if action in get_args(DeploymentAction):
+    if issubclass(action, DeploymentAction):
         return "deployment"
-    return "queue or pool" if action in get_args(QueueAction) else "limit"
+    return "queue or pool" if issubclass(action, QueueAction) else "limit"
 
 
 def _first(text: str | None) -> str:

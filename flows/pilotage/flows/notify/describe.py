@@ -141,7 +141,10 @@ def action_in_words(action: Mapping[str, Any]) -> str:
         case "resolve_alert":
             return "tell the owner that it is over"
         case kind:
-            return str(kind)
+            given = {name: value for name, value in action.items() if name not in ("kind", "run_id")}
+            return (
+                f"{str(kind).replace('_', ' ')} ({_named(given)})" if given else str(kind).replace("_", " ")
+            )
 
 
 def waves_in_words(action: Mapping[str, Any]) -> str:
@@ -162,6 +165,10 @@ def said_of_it(case: Mapping[str, Any], replaces: str) -> dict[str, Any]:
         "alternatives": tuple(case.get("alternatives") or ()),
         "explanation": case.get("explanation") or "",
     }
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
 def _values(changes: Any) -> str:

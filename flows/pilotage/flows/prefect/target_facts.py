@@ -12,11 +12,8 @@ from pilotage.flows.prefect.liveness import judge_liveness, process_here, signs_
 from pilotage.flows.prefect.models import DeploymentView, PoolView, RunView
 from pilotage.planner.actions.types import (
     Action,
-    LimitScope,
     MarkCrashed,
-    ReleaseSlot,
     ReserveSlot,
-    SetLimit,
     SizeRun,
     deployment_of,
     queue_of,
@@ -44,7 +41,7 @@ class PrefectFacts:
     async def target(self, action: Action) -> TargetFacts:
         """Fresh facts about the action's target. Raises OrchestratorError when they cannot be had."""
         match action:
-            case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
+            case _ if action.limit_changed():
                 return TargetFacts(target=target_of(action), read_at=self._api().now(), **strictest([]))
             case _ if queue := queue_of(action):
                 return await self._queue(action, *queue)

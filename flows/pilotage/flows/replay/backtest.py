@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
 from pilotage.flows.prefect.target_facts import labelled, strictest
 from pilotage.flows.replay.backtest_queues import ASSUMED, CLASSES, asked_then, queue_detections
 from pilotage.planner.actions.types import (
+    KINDS,
     Action,
-    ActionKind,
     RetryRun,
     deployment_of,
     queue_of,
@@ -136,7 +136,7 @@ def _situation(
 def _counterfactual(
     situation: IncidentContext, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
 ) -> Iterator[Counterfactual]:
-    for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
+    for proposal, case in plan_for(situation, KINDS).proposals:
         filed = FiledProposal(
             proposal=proposal,
             case=case,
@@ -157,7 +157,7 @@ def _counterfactual(
 def _counterfactual_of_queues(
     situation: IncidentContext, deployments: Mapping[str, DeploymentFact], failed: Mapping[str, RunFact]
 ) -> Iterator[Counterfactual]:
-    for proposal, case in plan_for(situation, get_args(ActionKind)).proposals:
+    for proposal, case in plan_for(situation, KINDS).proposals:
         yield Counterfactual(
             filed=FiledProposal(
                 proposal=proposal,

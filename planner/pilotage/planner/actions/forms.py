@@ -13,52 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel
-
-from pilotage.planner.actions.types import Action, ActionKind
-
-MODELS: Mapping[str, type[BaseModel]] = {
-    model.model_fields["kind"].default: model for model in get_args(get_args(Action)[0])
-}
-"""The class of each kind."""
+from pilotage.planner.actions.types import ACTIONS
 
 
-def _words(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
-
-ASKED: Mapping[ActionKind, re.Pattern[str]] = {
-    "retry_run": _words(r"retr(?:y|ied)|\bagain\b|re-?run"),
-    "resize_run": _words(r"memory|resize|\b(?:mib|mb|gib|gb)\b|bigger"),
-    "size_run": _words(r"memory|\bsize|\b(?:mib|mb|gib|gb)\b|bigger|smaller"),
-    "reschedule_run": _words(r"resched|\bmove\b|delay|later|earlier|sooner|boost|postpone"),
-    "reserve_slot": _words(r"\bslots?\b|reserv|starv"),
-    "cancel_run": _words(r"cancel|stop|kill|abort"),
-    "pause_deployment": _words(r"paus|quarantin"),
-    "notify_owner": _words(r"notif|tell|inform|alert"),
-    "change_parameters": _words(r"param|chang|\bset\b|\bwith\b|instead"),
-    "move_run": _words(r"\bmove\b|queue"),
-    "set_priority": _words(r"priorit|\brank|first"),
-    "set_limit": _words(r"limit|concurren|slots?"),
-    "hold_queue": _words(r"\bhold\b|paus|freez"),
-    "release_queue": _words(r"releas|resum|unpaus|let go|\bopen\b"),
-    "raise_retries": _words(r"retr(?:y|ies)"),
-    "cancel_tree": _words(r"cancel|stop|kill|abort"),
-    "launch_remediation": _words(r"remed|\bfix|repair|launch|\bstart\b"),
-    "send_directive": _words(r"tell|direct|checkpoint|drain|slow|speed|skip|carry on"),
-    "suspend_run": _words(r"suspend|paus"),
-    "resume_run": _words(r"resum|go on|continue|unpaus"),
-    "spread_runs": _words(r"spread|waves?\b|stagger"),
-    "catch_up": _words(r"catch|newest|superseded|backlog"),
-    "mark_crashed": _words(r"crash|dead|zombie"),
-    "release_slot": _words(r"\bslots?\b|releas|give back|\bfree\b"),
-    "override_result": _words(r"overrid|instead|result|\bput\b"),
-    "answer_run": _words(r"answer|input|\btell\b"),
-    "resolve_alert": _words(r"resolv|\bclose|\bover\b"),
-}
-"""The words of which one stands in the message of a person who asks for it."""
+@cache
+def asked_for(kind: str) -> re.Pattern[str] | None:
+    """Return the words of which one stands in the message of a person who asks for the kind; None for no such kind."""
+    model = ACTIONS.get(kind)
+    return re.compile(model.asked, re.IGNORECASE) if model and model.asked else None
 
 
 class Aim(StrEnum):
@@ -73,7 +37,7 @@ class Aim(StrEnum):
 @cache
 def aim_of(kind: str) -> Aim:
     """What the kind is done to."""
-    named = set(MODELS[kind].model_fields)
+    named = set(ACTIONS[kind].model_fields)
     if "run_id" in named:
         return Aim.RUN
     if "scope" in named:
@@ -93,19 +57,19 @@ _NAMES_THE_TARGET: Mapping[Aim, frozenset[str]] = {
 def _arguments(kind: str) -> tuple[str, ...]:
     """The fields of the kind beside its target."""
     aimed = _NAMES_THE_TARGET[aim_of(kind)]
-    return tuple(name for name in MODELS[kind].model_fields if name != "kind" and name not in aimed)
+    return tuple(name for name in ACTIONS[kind].model_fields if name != "kind" and name not in aimed)
 
 
 def signature(kind: str) -> str:
     """The kind with its target and arguments in one short line; `?` behind what may be left out."""
-    fields = MODELS[kind].model_fields
+    fields = ACTIONS[kind].model_fields
     names = ", ".join(name if fields[name].is_required() else f"{name}?" for name in _arguments(kind))
     return f"{kind}({aim_of(kind).name.lower()}{'; ' if names else ''}{names})"
 
 
 def in_full(kind: str) -> dict[str, Any]:
     """What the kind does and takes, in plain JSON: `{kind, does, target, arguments}`."""
-    model = MODELS[kind]
+    model = ACTIONS[kind]
     schema = model.model_json_schema()
     return {
         "kind": kind,
@@ -155,7 +119,7 @@ def fields_of(kind: str, target: str, arguments: Mapping[str, Any], now: datetim
 
     Times may be seconds or `30m`, a start may be `+30m`, and what is given by name may be an object.
     """
-    properties = MODELS[kind].model_json_schema()["properties"]
+    properties = ACTIONS[kind].model_json_schema()["properties"]
     given = {name: _typed(properties.get(name, {}), name, value, now) for name, value in arguments.items()}
     return {"kind": kind} | given | _aimed(kind, target.strip())
 
@@ -204,7 +168,7 @@ _CLOSED = frozenset({"directive", "severity"})
 
 def literals(kind: str, arguments: Mapping[str, Any]) -> Iterator[str]:
     """What the arguments name or set that somebody must have said: names and values, not numbers of ours and times."""
-    properties = MODELS[kind].model_json_schema()["properties"]
+    properties = ACTIONS[kind].model_json_schema()["properties"]
     for name, value in arguments.items():
         if name in BY_NAME:
             pairs = value.items() if isinstance(value, Mapping) else _pairs(value)

@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
 
-from pilotage.planner.actions.forms import MODELS, in_full, signature
-from pilotage.planner.actions.types import ACTION
+from pilotage.planner.actions.forms import in_full, signature
+from pilotage.planner.actions.types import ACTION, ACTIONS
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.log_templates import mined
@@ -327,14 +327,14 @@ class LookUps:
         """What can be proposed: every kind with its target and arguments, or one kind with what each may hold."""
         permitted_kinds = self.control_api.permitted_kinds()
         if kind:
-            known = kind in MODELS
+            known = kind in ACTIONS
             return (
                 in_full(kind) | {"offered": kind in permitted_kinds}
                 if known
                 else {"error": "there is no such kind"}
             )
         return {
-            "kinds": [{"kind": kind, "takes": signature(kind)} for kind in MODELS if kind in permitted_kinds]
+            "kinds": [{"kind": kind, "takes": signature(kind)} for kind in ACTIONS if kind in permitted_kinds]
         }
 
     def what_if(self, action: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from pilotage.planner.actions.forms import ASKED, literals, said_in, signature
+from pilotage.planner.actions.forms import asked_for, literals, said_in, signature
 from pilotage.planner.chat.citations import key_of
 from pilotage.planner.chat.history import without_secrets
 from pilotage.planner.chat.tools import PROPOSING, READING, LookedUp, Toolbox, looked_up
@@ -123,7 +123,7 @@ def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
     """Why nobody asked for this proposal, or an empty string."""
     said = [str(m.text) for m in messages if isinstance(m, HumanMessage)]
     kind, target = str(arguments.get("kind", "")), str(arguments.get("target", ""))
-    asks = next((words for asked_kind, words in ASKED.items() if asked_kind == kind), None)
+    asks = asked_for(kind)
     if asks is None:
         return ""  # there is no such kind, as it will be told
     if not said or not asks.search(said[-1]):

@@ -15,9 +15,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pilotage.planner.actions.forms import MODELS, fields_of, signature
+from pilotage.planner.actions.forms import fields_of, signature
 from pilotage.planner.actions.resolve import resolve_targets
-from pilotage.planner.actions.types import ACTION, Action, RetryRun, action_as_json, run_of, target_of
+from pilotage.planner.actions.types import (
+    ACTION,
+    ACTIONS,
+    Action,
+    RetryRun,
+    action_as_json,
+    run_of,
+    target_of,
+)
 from pilotage.planner.chat.citations import NotingStore, citation
 from pilotage.planner.chat.queries import ChatApi as ChatApi
 from pilotage.planner.chat.queries import LookUps, first_fault, said
@@ -45,7 +53,7 @@ class Toolbox(LookUps):
 
     def propose(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
         """Hand in the proposal of one action on one target. Policy and people decide on it; nothing changes yet."""
-        if kind not in MODELS or kind not in self.control_api.permitted_kinds():
+        if kind not in ACTIONS or kind not in self.control_api.permitted_kinds():
             return {
                 "error": f"{said(kind, 60)} is not offered to this caller; see `actions`",
                 "status": "refused",

@@ -6,9 +6,10 @@ then has decided. A run is found under an id of its own and needs no such memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from pilotage.planner.detect.backlog import blocked, overdue
 from pilotage.planner.detect.context import ENDED_RUNS_READ
@@ -28,6 +29,7 @@ from pilotage.planner.detect.stale import (
 from pilotage.planner.detect.starvation import at_risk_runs, late_runs, starved_queues
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.plugins import plugins
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecast, Forecaster
 from pilotage.telemetry.pool_memory import memory_of
@@ -210,7 +212,18 @@ def stale_resources(at: DetectorSnapshot) -> list[Finding]:
     ]
 
 
-DETECTORS: tuple[Callable[[DetectorSnapshot], list[Finding]], ...] = (
+class Detector(Protocol):
+    """A function that reads the store and returns what it finds; `__name__` says in the log which one it was."""
+
+    __name__: str
+
+    def __call__(self, at: DetectorSnapshot, /) -> list[Finding]:
+        """Return the findings of this moment. Raises StoreError when the store cannot be read."""
+        ...
+
+
+GROUP = "pilotage.detectors"
+DETECTORS: tuple[Detector, ...] = (
     waiting,
     queues,
     backlogs,
@@ -218,8 +231,9 @@ DETECTORS: tuple[Callable[[DetectorSnapshot], list[Finding]], ...] = (
     under_way,
     orphans,
     stale_resources,
+    *(detector for _, detector in plugins(GROUP)),
 )
-"""In the order in which their findings are filed."""
+"""In the order in which their findings are filed; those of installed packages come last."""
 
 
 def _not_asked_lately(at: DetectorSnapshot, findings: Sequence[Finding]) -> list[Finding]:

@@ -14,7 +14,7 @@ from typing import Any
 from pilotage.planner.actions.types import Action, ActionKind
 from pilotage.planner.findings import NEEDS_NO_RUN, NOT_A_FAILURE
 from pilotage.planner.incidents.causes import causes_of
-from pilotage.planner.playbooks.registry import REMEDIATIONS, quarantine, remedy
+from pilotage.planner.playbooks.registry import playbook_for, quarantine, remedy
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.remediation import DesiredAction, IncidentContext, notify
 from pilotage.telemetry.facts import RunFact
@@ -34,7 +34,7 @@ class Plan:
 
 def plan_for(s: IncidentContext, permitted_kinds: Sequence[ActionKind]) -> Plan:
     """The proposals for a situation, only of kinds that are offered, and the rejected not taken."""
-    name, remediation_of = REMEDIATIONS[s.finding.failure_class]
+    name, remediation_of = playbook_for(s.finding)
     if s.run is None and s.finding.failure_class not in NEEDS_NO_RUN:
         return Plan(playbook=name, alternatives=("nothing: the run is not in the store any more",))
     remediation = remediation_of(s)

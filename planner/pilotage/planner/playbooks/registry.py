@@ -1,4 +1,4 @@
-"""What is proposed for which failure class: one table of plays, each a pure function of a situation.
+"""What is proposed for which failure class: one table of playbooks, each a pure function of an incident context.
 
 A playbook returns desired actions in the order of preference and the rejected options, each with its reason. The forecast
 is an input of every playbook that runs something again: a retry that it calls hopeless is not proposed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from types import MappingProxyType
 
 from pilotage.planner.actions.types import (
@@ -28,12 +29,14 @@ from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.run_risks import remediate_blocked_by_hold, remediate_fragile, remediate_orphaned
 from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
 from pilotage.planner.detect.starvation import busy_queue
-from pilotage.planner.findings import NOT_A_FAILURE, Cure, FailureClass
+from pilotage.planner.findings import NOT_A_FAILURE, Cure, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.plugins import broken, plugins
 from pilotage.planner.remediation import (
     SAFE_TO_REPEAT,
     DesiredAction,
     IncidentContext,
+    Playbook,
     Remediation,
     deadline_of,
     notify,
@@ -285,40 +288,60 @@ def remediate_late(s: IncidentContext) -> Remediation:
     )
 
 
-REMEDIATIONS: Mapping[FailureClass, tuple[str, Callable[[IncidentContext], Remediation]]] = MappingProxyType(
+REMEDIATIONS: Mapping[FailureClass, Playbook] = MappingProxyType(
     {
-        FailureClass.TRANSIENT: ("retry-transient", play_failure),
-        FailureClass.RATE_LIMITED: ("retry-when-allowed", play_failure),
-        FailureClass.CRASHED: ("retry-crashed", play_failure),
-        FailureClass.OUT_OF_MEMORY: ("more-memory", play_failure),
-        FailureClass.TIMED_OUT: ("retry-timed-out", play_failure),
-        FailureClass.AUTH: ("tell-owner", play_failure),
-        FailureClass.BAD_INPUT: ("tell-owner", play_failure),
-        FailureClass.CODE_BUG: ("tell-owner", play_failure),
-        FailureClass.DEPENDENCY: ("retry-dependency", play_failure),
-        FailureClass.INFRASTRUCTURE: ("tell-owner", play_failure),
-        FailureClass.ENVIRONMENT: ("tell-owner", play_failure),
-        FailureClass.CAPACITY: ("retry-when-room", play_failure),
-        FailureClass.QUOTA_SPENT: ("tell-owner", play_failure),
-        FailureClass.CERTIFICATE: ("tell-owner", play_failure),
-        FailureClass.MAY_STILL_BE_RUNNING: ("prove-death", play_failure),
-        FailureClass.STARVED: ("reserve-slot", remediate_starved),
-        FailureClass.AT_RISK: ("hold-back", remediate_at_risk),
-        FailureClass.LATE: ("boost", remediate_late),
-        FailureClass.MISSIZED: ("size-ladder", remediate_missized),
-        FailureClass.FRAGILE: ("raise-retries", remediate_fragile),
-        FailureClass.BLOCKED_BY_HOLD: ("move-to-open-queue", remediate_blocked_by_hold),
-        FailureClass.ORPHANED: ("cancel-orphans", remediate_orphaned),
-        FailureClass.BACKLOG: ("catch-up", remediate_backlog),
-        FailureClass.BLOCKED: ("spread-crowd", remediate_blocked),
-        FailureClass.UNHEALTHY: ("hold-queue", remediate_unhealthy_queue),
-        FailureClass.RECOVERED_QUEUE: ("release-queue", remediate_recovered_queue),
-        FailureClass.SILENT: ("mark-dead", remediate_silent),
-        FailureClass.LEAKED: ("release-slots", remediate_leaked_slot),
-        FailureClass.RECOVERED: ("resolve-alert", remediate_resolved_alert),
-        FailureClass.UNKNOWN: ("cautious-retry", play_failure),
+        FailureClass.TRANSIENT: Playbook("retry-transient", play_failure),
+        FailureClass.RATE_LIMITED: Playbook("retry-when-allowed", play_failure),
+        FailureClass.CRASHED: Playbook("retry-crashed", play_failure),
+        FailureClass.OUT_OF_MEMORY: Playbook("more-memory", play_failure),
+        FailureClass.TIMED_OUT: Playbook("retry-timed-out", play_failure),
+        FailureClass.AUTH: Playbook("tell-owner", play_failure),
+        FailureClass.BAD_INPUT: Playbook("tell-owner", play_failure),
+        FailureClass.CODE_BUG: Playbook("tell-owner", play_failure),
+        FailureClass.DEPENDENCY: Playbook("retry-dependency", play_failure),
+        FailureClass.INFRASTRUCTURE: Playbook("tell-owner", play_failure),
+        FailureClass.ENVIRONMENT: Playbook("tell-owner", play_failure),
+        FailureClass.CAPACITY: Playbook("retry-when-room", play_failure),
+        FailureClass.QUOTA_SPENT: Playbook("tell-owner", play_failure),
+        FailureClass.CERTIFICATE: Playbook("tell-owner", play_failure),
+        FailureClass.MAY_STILL_BE_RUNNING: Playbook("prove-death", play_failure),
+        FailureClass.STARVED: Playbook("reserve-slot", remediate_starved),
+        FailureClass.AT_RISK: Playbook("hold-back", remediate_at_risk),
+        FailureClass.LATE: Playbook("boost", remediate_late),
+        FailureClass.MISSIZED: Playbook("size-ladder", remediate_missized),
+        FailureClass.FRAGILE: Playbook("raise-retries", remediate_fragile),
+        FailureClass.BLOCKED_BY_HOLD: Playbook("move-to-open-queue", remediate_blocked_by_hold),
+        FailureClass.ORPHANED: Playbook("cancel-orphans", remediate_orphaned),
+        FailureClass.BACKLOG: Playbook("catch-up", remediate_backlog),
+        FailureClass.BLOCKED: Playbook("spread-crowd", remediate_blocked),
+        FailureClass.UNHEALTHY: Playbook("hold-queue", remediate_unhealthy_queue),
+        FailureClass.RECOVERED_QUEUE: Playbook("release-queue", remediate_recovered_queue),
+        FailureClass.SILENT: Playbook("mark-dead", remediate_silent),
+        FailureClass.LEAKED: Playbook("release-slots", remediate_leaked_slot),
+        FailureClass.RECOVERED: Playbook("resolve-alert", remediate_resolved_alert),
+        FailureClass.UNKNOWN: Playbook("cautious-retry", play_failure),
     }
 )
+GROUP = "pilotage.playbooks"
+
+
+@cache
+def added_playbooks() -> Mapping[str, Playbook]:
+    """Return the playbooks of installed packages, by the `rule_id` of the findings that each is for.
+
+    Raises ConfigError for what is no Playbook, or is named as one of our failure classes.
+    """
+    added: dict[str, Playbook] = {}
+    for rule_id, playbook in plugins(GROUP):
+        if not isinstance(playbook, Playbook) or rule_id in set(FailureClass):
+            raise broken(GROUP, rule_id, "it must be a Playbook, named by the `rule_id` of its findings")
+        added[rule_id] = playbook
+    return MappingProxyType(added)
+
+
+def playbook_for(finding: Finding) -> Playbook:
+    """Return the playbook of a finding: that of its rule where a package added one, else that of its class."""
+    return added_playbooks().get(finding.rule_id) or REMEDIATIONS[finding.failure_class]
 
 
 def quarantine(s: IncidentContext) -> tuple[DesiredAction, ...]:

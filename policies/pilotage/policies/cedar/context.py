@@ -29,7 +29,7 @@ def cedar_context(
         "autonomy": ledger.autonomy,
         "clock": clock_facts(now, guardrails.time_zone),
         "listed": {
-            "action": all(kind in guardrails.allowed_actions for kind in kinds_of(action)),
+            "action": all(guardrails.lists_action(kind) for kind in kinds_of(action)),
             "target": (
                 guardrails.lists_queue(*queue)
                 if (queue := queue_of(action))

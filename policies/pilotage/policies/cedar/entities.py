@@ -7,44 +7,11 @@ principal, the resource and all their ancestors, and what safety rests on is an 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, assert_never
+from typing import Any
 
-from pilotage.planner.actions.types import (
-    Action,
-    AnswerRun,
-    CancelRun,
-    CancelTree,
-    CatchUp,
-    ChangeParameters,
-    HoldQueue,
-    LaunchRemediation,
-    LimitScope,
-    MarkCrashed,
-    MoveRun,
-    NotifyOwner,
-    OverrideResult,
-    PauseDeployment,
-    RaiseRetries,
-    ReleaseQueue,
-    ReleaseSlot,
-    RescheduleRun,
-    ReserveSlot,
-    ResizeRun,
-    ResolveAlert,
-    ResumeRun,
-    RetryRun,
-    SendDirective,
-    SetLimit,
-    SetPriority,
-    SizeRun,
-    SpreadRuns,
-    SuspendRun,
-    deployment_of,
-    queue_of,
-    run_of,
-)
+from pilotage.planner.actions.types import Action, deployment_of, queue_of, run_of
 from pilotage.policies.cedar.guardrails import Guardrails
 from pilotage.policies.cedar.protocol import Entity, Uid
 from pilotage.policies.roles import INCLUDES, Role, expanded
@@ -110,8 +77,8 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
     teams = (Uid(type="Team", id=target.team),) if target.team else ()
     team_entities = tuple(Entity(uid=team) for team in teams)
     match action:
-        case SetLimit() | ReleaseSlot() if action.scope in (LimitScope.TAG, LimitScope.GLOBAL):
-            uid = Uid(type="Limit", id=f"{action.scope.value}:{action.name}")
+        case _ if limit := action.limit_changed():
+            uid = Uid(type="Limit", id=limit)
             return uid, (Entity(uid=uid, attributes=shared),)
         case _ if queue := queue_of(action):
             uid = Uid(type="WorkQueue", id="/".join(queue))
@@ -148,44 +115,9 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
 
 
 def arguments(action: Action, target: TargetFacts, filed_at: datetime) -> dict[str, Any]:
-    """The typed arguments of an action as the schema names them; durations in whole seconds."""
-    match action:
-        case RetryRun():
-            return {"delay": int(action.delay.total_seconds())}
-        case ResizeRun() | SizeRun():
-            return {"memory_mb": action.memory_mb}
-        case RescheduleRun():
-            present = target.read_at.timestamp() + target.seconds_to_start
-            return {
-                "shift": int(action.start.timestamp() - present),
-                "ahead": int((action.start - filed_at).total_seconds()),
-            }
-        case ReserveSlot():
-            return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
-        case SetLimit():
-            return {"limit": action.limit, "hold": int(action.hold.total_seconds())}
-        case PauseDeployment() | SetPriority() | HoldQueue() | SuspendRun():
-            return {"hold": int(action.hold.total_seconds())}
-        case NotifyOwner():
-            return {"severity": action.severity.value}
-        case SendDirective():
-            return {"directive": action.directive.value}
-        case SpreadRuns():
-            return {"ahead": int((action.first - filed_at).total_seconds())}
-        case CatchUp():
-            return {"ahead": int((action.first - filed_at).total_seconds()), "keep": action.keep}
-        case RaiseRetries():
-            return {"retries": action.retries}
-        case LaunchRemediation():
-            return {"attempt": action.attempt}
-        case ReleaseSlot():
-            return {"scope": action.scope.value}
-        case CancelRun() | CancelTree() | ChangeParameters() | MoveRun() | ReleaseQueue() | ResumeRun():
-            return {}
-        case MarkCrashed() | OverrideResult() | AnswerRun() | ResolveAlert():
-            return {}
-        case _:
-            assert_never(action)
+    """Return the typed arguments of an action as the schema names them; durations in whole seconds."""
+    starts_at = target.read_at + timedelta(seconds=target.seconds_to_start)
+    return action.policy_arguments(filed_at=filed_at, starts_at=starts_at)
 
 
 def proposal_resource(filed: FiledProposal, now: datetime) -> tuple[Uid, tuple[Entity, ...]]:

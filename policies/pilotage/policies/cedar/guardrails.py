@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from pilotage.planner.actions.types import ActionKind
+from pilotage.planner.actions.types import KINDS, ActionKind
 from pilotage.policies.autonomy import AutonomyRule
 from pilotage.policies.cedar.calendar import Freeze, WeeklyWindow, Zone
 from pilotage.policies.types import Mode
@@ -34,6 +34,10 @@ def span(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(span), Field(ge=timedelta(0), le=timedelta(days=365))]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(strict=False)]
+if TYPE_CHECKING:
+    AllowedKind = str
+else:
+    AllowedKind = Literal[("*", *KINDS)]
 ModePattern = Annotated[str, Field(max_length=500, pattern=rf"^[^:]+: [^=]+=({'|'.join(Mode)})$")]
 ParameterPattern = Annotated[str, Field(max_length=500, pattern=r"^[^:]+: .+$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -113,8 +117,8 @@ class Guardrails(BaseModel):
     """The same every week by the local clock, such as `Fri 16:00 to Mon 06:00`."""
     time_zone: Zone = "UTC"
     """Whose clock `weekly_freeze` and the clock facts go by: a name of the IANA database."""
-    allowed_actions: Annotated[tuple[ActionKind, ...], Field(strict=False)] = get_args(ActionKind)
-    """The kinds of action that are done at all."""
+    allowed_actions: Annotated[tuple[AllowedKind, ...], Field(strict=False)] = ("*",)
+    """The kinds of action that are done at all; `*` is every kind that a policy permits."""
     allowed_deployments: Patterns = ("*",)
     """The deployments that are acted on, as `flow/deployment` with `*` and `?`; `*` is also runs without one."""
     allowed_queues: Patterns = ("*",)
@@ -126,6 +130,10 @@ class Guardrails(BaseModel):
     modes: Annotated[tuple[ModePattern, ...], Field(strict=False)] = ()
     """Narrower modes, as `flow/deployment: kind=mode` with `*` and `?`. Of those that fit and the installation's own
     the strictest holds: a row here can take freedom away, and never gives any."""
+
+    def lists_action(self, kind: ActionKind) -> bool:
+        """Return whether a kind of action is done at all."""
+        return "*" in self.allowed_actions or kind in self.allowed_actions
 
     def mode_for(self, installation: Mode, kinds: Iterable[ActionKind], deployment: str) -> Mode:
         """The mode in force for these kinds of action on the deployment with this full name."""
