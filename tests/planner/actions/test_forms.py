@@ -99,7 +99,7 @@ def wishes(make: Any) -> dict[ActionKind, tuple[str, dict[str, Any]]]:
 
 
 def test_every_kind_can_be_asked_for_and_is_spelt_in_one_line(make: Any) -> None:
-    assert set(ACTIONS) == set(KINDS) == set(wishes(make)) == set(ALL)
+    assert set(ACTIONS) == set(KINDS) == set(ALL) >= set(wishes(make))
     assert all(asked_for(kind) for kind in KINDS)
     assert signature("retry_run") == "retry_run(run; delay?, changes?)"
     assert signature("reserve_slot") == "reserve_slot(queue; starved_queue, limit, hold)"
@@ -113,7 +113,8 @@ def test_every_kind_can_be_asked_for_and_is_spelt_in_one_line(make: Any) -> None
 def test_a_wish_of_any_kind_is_handed_in_once(
     tools: Toolbox, control_api: ProposalApi, make: Any, kind: ActionKind
 ) -> None:
-    target, arguments = wishes(make)[kind]
+    # a kind that has no row above is asked for by its own example
+    target, arguments = wishes(make).get(kind) or (make.run_id, dict(ACTIONS[kind].example))
     told = [tools.propose(kind, target, arguments) for _ in range(2)]
     assert told[0].get("outcome") == "allow", told
     assert told[0] == told[1]
