@@ -11,6 +11,7 @@ from typing import Any
 
 from pilotage.planner.actions.types import KINDS, ActionKind
 from pilotage.planner.checkpoints import SqliteCheckpoints
+from pilotage.planner.detect.reasoning import EXAMPLES
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.loop.planner import Planner
 from pilotage.planner.parameters import PlaybookParameters
@@ -103,6 +104,7 @@ class PlannerFixture:
         self.forecaster: Any = FixedForecaster(now)
         self.model: OpenAIModel | None = None
         self.parameters = PlaybookParameters()
+        self.book = EXAMPLES
         self.clock: Callable[[], datetime] = lambda: self.now
 
     def planner(self) -> Planner:
@@ -115,6 +117,7 @@ class PlannerFixture:
             model=self.model,
             since=self.now - timedelta(hours=1),
             clock=self.clock,
+            book=self.book,
         )
 
     def ticks(self, times: int = 1) -> list[list[dict[str, Any]]]:

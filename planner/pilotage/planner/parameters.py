@@ -42,6 +42,10 @@ class PlaybookParameters(BaseModel):
     """For so long after a run's end its log rows are waited for, where its state's words leave open what is wrong: a
     worker's rows come after the state. Default 5 s."""
 
+    death_wait: timedelta = Field(default=timedelta(minutes=12), ge=timedelta(0), le=timedelta(hours=6))
+    """For so long a crashed run that may still be alive is held, while two signs of its death may come: three missed
+    heartbeats, and the end of what carried it. After that, or where no sign can come, a person is asked. Default 12 min."""
+
     # -- retrying
     retry_delay: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0), le=timedelta(hours=1))
     """Before the first retry of a passing fault; doubles with every attempt. Default 10 s."""

@@ -91,6 +91,10 @@ class Background:
     """Failed runs that this one had started before it failed, by id."""
     child_tried_again: bool = False
     """Whether one of them has a deployment of its own, so that it is tried again by itself."""
+    death_signs: tuple[str, ...] = ()
+    """What says that the process of a run that is called ended is dead; two independent signs prove it."""
+    heard_after_end: bool = False
+    """Whether its process was heard although the run is called ended."""
     newest_failure: bool = True
     """Whether no other run of the deployment has ended since this one."""
 

@@ -30,6 +30,7 @@ from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.times import utc_now
 
 if TYPE_CHECKING:
+    from pilotage.planner.detect.rulebook import Rulebook
     from pilotage.telemetry.store.socket import ChangeListener
 
 log = logging.getLogger("pilotage.agent")
@@ -83,6 +84,28 @@ def language_model(settings: Settings) -> LanguageModel | None:
     )
 
 
+def failure_rulebook(settings: Settings) -> Rulebook:
+    """Return the failure rules: the shipped ones with the site's own around them.
+
+    A file that cannot be read is told of, and the shipped rules go on alone: a fault in a table is no reason to be blind.
+    """
+    from pilotage.planner.detect.reasoning import EXAMPLES
+    from pilotage.planner.detect.site_rules import FILE, load_rules, shadows_of  # start-up time: yaml
+
+    path = settings.failure_rules or settings.paths.root / FILE
+    if settings.failure_rules is None and not path.exists():
+        return EXAMPLES
+    try:
+        rules = load_rules(path)
+    except ConfigError as error:
+        log.error("Failing runs are diagnosed by the shipped rules alone: %s", error)
+        return EXAMPLES
+    log.info("%d failure rules of %s are in force", len(rules.before) + len(rules.after), path)
+    for shadow in shadows_of(rules):
+        log.warning("Failure rule %s cannot decide: %s", shadow.rule_id, shadow.because)
+    return rules.book()
+
+
 async def run(
     settings: Settings,
     *,
@@ -125,6 +148,7 @@ async def run(
         since=watch_from,
         traces=traces.of_planner(control_api),
         clock=clock,
+        book=failure_rulebook(settings),
     ) as planner:
         trained_at = datetime.min.replace(tzinfo=UTC)
         ended_then = -1

@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     """A directory with your own Cedar bundle; empty for the shipped one."""
     guardrails: Path | None = None
     """A YAML file with your own numbers, laid over the bundle's."""
+    failure_rules: Path | None = None
+    """A YAML file with your own failure rules; empty for `failure_rules.yaml` in the state directory, if it is there."""
     checkpoints: Path | None = None
     """A directory away from the state directory where signed checkpoints of the audit log are written; empty for none."""
     webhook_url: SecretStr = SecretStr("")

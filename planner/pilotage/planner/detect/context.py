@@ -15,7 +15,7 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import SAFE_TO_REPEAT, Background, Backlog, Remedy
 from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
 from pilotage.telemetry.pool_memory import allowed_sizes, memory_of
-from pilotage.telemetry.queries import fleet
+from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.queries.retry_impact import retry_impact_of
 from pilotage.telemetry.store.protocol import Store
@@ -45,6 +45,8 @@ def background_of(
         )
     deployment = run_queries.deployment_of(store, run.run_id)
     job_variables = job_variables_of(run, deployment)
+    crashed = run.state_type is StateType.CRASHED
+    death = heartbeats.signs_of_death(store, run, now) if crashed else heartbeats.DeathSigns()
     missized = kind is FailureClass.MISSIZED
     ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
     default = memory_of(deployment.job_variables) if deployment else None
@@ -68,6 +70,8 @@ def background_of(
         retry_impact=retry_impact_of(fleet.task_runs_of(store, run.run_id))
         if run.state_type in _FAILED
         else None,
+        death_signs=tuple(sign for sign in (death.silent, death.carrier) if sign),
+        heard_after_end=death.heard_after is not None,
         newest_failure=not ended or ended[0].run_id == run.run_id,
     )
 

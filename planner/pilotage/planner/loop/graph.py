@@ -22,6 +22,8 @@ from pydantic import TypeAdapter
 from pilotage.planner.actions.types import ActionKind
 from pilotage.planner.detect.context import background_of
 from pilotage.planner.detect.failures import diagnose_run, opinion_on
+from pilotage.planner.detect.reasoning import EXAMPLES
+from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.llm.budget import attribute_cost
 from pilotage.planner.llm.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
@@ -66,6 +68,7 @@ class GraphDeps:
     clock: Callable[[], datetime]
     permitted_kinds: tuple[ActionKind, ...]
     model: LanguageModel | None = None
+    book: Rulebook = EXAMPLES
 
 
 class GraphState(TypedDict, total=False):
@@ -110,7 +113,7 @@ async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
     if state.get("finding") or not state["run"]:
         return {}
     run, logs = RUN.validate_python(state["run"]), LOGS.validate_python(state["logs"])
-    finding = diagnose_run(run, logs, runtime.context.clock())
+    finding = diagnose_run(run, logs, runtime.context.clock(), runtime.context.book)
     past = await asyncio.to_thread(past_incidents, runtime.context.store, finding)
     known = remembered_class(past) if finding.failure_class is FailureClass.UNKNOWN else None
     model = runtime.context.model

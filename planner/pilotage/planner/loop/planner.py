@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any, Self
 from pilotage.planner.actions.types import ActionKind, action_as_json
 from pilotage.planner.checkpoints import Checkpoints, checkpoint_fault
 from pilotage.planner.detect.failures import diagnosis_of, incident_id
+from pilotage.planner.detect.reasoning import EXAMPLES
 from pilotage.planner.detect.registry import DETECTORS, DetectorSnapshot
-from pilotage.planner.findings import Finding
+from pilotage.planner.detect.rulebook import Rulebook
+from pilotage.planner.findings import Cure, Finding
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.planner.llm.tracing import TurnTracer, Untraced
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import ProposalApi
 from pilotage.telemetry.errors import AdapterError
-from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecaster
+from pilotage.telemetry.queries import heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
 
@@ -46,6 +49,8 @@ DECIDED = 0.87
 """From this confidence on a state's own words decide without its logs."""
 TRIES = 3
 """How often a situation is thought about that breaks the planner or that the API refuses for good."""
+LOOK_AGAIN = timedelta(seconds=10)
+"""Between two looks for signs of a held run's death."""
 REMEMBERED = 20_000
 """Handled incidents that are remembered; far more than the overlap can bring back."""
 
@@ -75,13 +80,16 @@ class Planner:
         since: datetime | None = None,
         traces: TurnTracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        book: Rulebook = EXAMPLES,
     ) -> None:
         self._store, self._forecaster, self._control_api, self._model = store, forecaster, control_api, model
         self._parameters = parameters or PlaybookParameters()
         self._checkpoints, self._clock = checkpoints, clock
         self._traces = traces or Untraced()
         self._since = since or clock()
+        self._book = book
         self._handled: dict[str, None] = {}
+        self._held: dict[str, datetime] = {}
         self._broken: dict[str, int] = {}
         self._open = AsyncExitStack()
         self._graph: CompiledStateGraph[Any, Any, Any, Any] | None = None
@@ -174,19 +182,41 @@ class Planner:
         return [trouble for _, trouble in new]
 
     def _rows_are_due(self, run: RunFact, now: datetime) -> bool:
-        """Return whether log rows may still come that decide what is wrong with a run.
+        """Return whether rows may still come that decide what is wrong with a run, or whether it is dead at all.
 
-        Where the state's own words decide, none is waited for; where they leave it open, `evidence_wait` after the end.
+        Where the state's own words decide, none is waited for; where they leave it open, and where a crash would be
+        retried, `evidence_wait` after the end. A crash that may still be alive is held until two signs prove its death,
+        at most for `death_wait`.
         """
-        if run.ended is None or now - run.ended >= self._parameters.evidence_wait:
+        if run.ended is None or now < self._held.get(run.state_id, now):
+            return run.ended is not None
+        made = diagnosis_of(run, (), self._book)[0]
+        crashed = run.state_type is StateType.CRASHED
+        if now - run.ended < self._parameters.evidence_wait:
+            if made.confidence >= DECIDED and not (crashed and made.cure in (Cure.SECONDS, Cure.MINUTES)):
+                return False
+            until = run.ended + self._parameters.evidence_wait
+            return self._wait(run, "its log rows", until, until)
+        if not crashed or now - run.ended >= self._parameters.death_wait:
             return False
-        if diagnosis_of(run, ())[0].confidence >= DECIDED:
+        logs = run_queries.logs_of(self._store, run.run_id, self._parameters.logs_read)
+        if diagnosis_of(run, logs, self._book)[0].cure is not Cure.DEATH:
             return False
-        log.info(
-            "Diagnosing run %s waits for its log rows until %s after its end",
-            run.run_id,
-            self._parameters.evidence_wait,
+        signs = heartbeats.signs_of_death(self._store, run, now)
+        if signs.proven or not signs.may_come:
+            return False
+        return self._wait(
+            run, "signs of its death", now + LOOK_AGAIN, run.ended + self._parameters.death_wait
         )
+
+    def _wait(self, run: RunFact, what: str, again: datetime, latest: datetime) -> bool:
+        if run.state_id not in self._held:
+            log.info(
+                "Diagnosing run %s waits for %s, until %s at the latest", run.run_id, what, latest.isoformat()
+            )
+        self._held[run.state_id] = again
+        while len(self._held) > REMEMBERED:
+            del self._held[next(iter(self._held))]
         return True
 
     def _odds(self, run_ids: list[str]) -> dict[str, float]:
@@ -227,6 +257,7 @@ class Planner:
                 clock=lambda: now,
                 permitted_kinds=permitted_kinds,
                 model=self._model,
+                book=self._book,
             )
             begun = await graph.aget_state(config)
             made_at = datetime.fromisoformat(begun.created_at) if begun.created_at else None

@@ -135,6 +135,7 @@ def remedy_of(s: IncidentContext) -> Remedy:
         p_fail=p_fail,
         safe_to_repeat=s.around.safe_to_repeat,
         retry_unknown_below=s.parameters.cautious_below,
+        proven_dead=len(s.around.death_signs) > 1 and not s.around.heard_after_end,
     )
     return choose(cure, finding.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
 
@@ -161,11 +162,20 @@ def play_failure(s: IncidentContext) -> Remediation:
     if chosen in (Remedy.HOLD, Remedy.ASK):
         return Remediation(
             desired=notify(s),
-            alternatives=("retry_run: it may still be running, and nothing proves that it has ended",),
+            alternatives=(f"retry_run: it may still be running, and {_missing_proof(s)}",),
         )
     if finding.failure_class is FailureClass.UNKNOWN:
         return Remediation(desired=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
     return Remediation(desired=notify(s), alternatives=(_REASONS.get(finding.failure_class, _NEVER_AGAIN),))
+
+
+def _missing_proof(s: IncidentContext) -> str:
+    """Return what keeps a run from counting as dead; two independent signs would prove it."""
+    if s.around.heard_after_end:
+        return "its process was heard after it was called ended"
+    if s.around.death_signs:
+        return f"one sign is not enough: {s.around.death_signs[0]}"
+    return "nothing proves that it has ended"
 
 
 def _unknown_because(s: IncidentContext) -> str:

@@ -118,3 +118,75 @@ def told_and_completed(store: Store, since: datetime) -> list[ResolvedAlert]:
     marks = ", ".join("?" for _ in alerts)
     rows = store.rows(f"SELECT * FROM runs WHERE run_id IN ({marks}) ORDER BY run_id", [*alerts])  # noqa: S608
     return [ResolvedAlert(run=run, told=alerts[run.run_id]) for run in facts_from_rows(RunFact, rows)]
+
+
+MISSED_BEATS = 3
+"""Heartbeats in a row that a dead process has missed."""
+LATE_BY = timedelta(seconds=30)
+"""Prefect writes events in batches, seconds late."""
+UNMEASURED = timedelta(minutes=20)
+"""Taken for the interval of a run that sent one heartbeat only; Prefect's default is 3 min, and a site may say more."""
+_CARRIER_ENDED = (
+    "prefect.worker.executed-flow-run",
+    "prefect.kubernetes.pod.failed",
+    "prefect.kubernetes.pod.succeeded",
+    "prefect.kubernetes.pod.evicted",
+    "prefect.kubernetes.pod.deleted",
+    "prefect.ecs.task.stopped",
+    "prefect.docker.container.died",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeathSigns:
+    """What the collected rows say of the process of a run that is called ended, each sign in words or empty."""
+
+    silent: str = ""
+    """That the process itself is not heard any more, while others are."""
+    carrier: str = ""
+    """That what carried it has ended: its worker, pod or task says so."""
+    heard_after: datetime | None = None
+    """When its process was heard although it was called ended."""
+    may_come: bool = False
+    """Whether waiting can bring a sign: it sent heartbeats, so its silence will say something."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether both signs are there and nothing speaks against them."""
+        return bool(self.silent and self.carrier) and self.heard_after is None
+
+
+def signs_of_death(store: Store, run: RunFact, now: datetime) -> DeathSigns:
+    """Return the signs that the process of an ended run is dead, from its heartbeats, tasks and infrastructure."""
+    ended = run.ended or run.updated
+    voice = store.rows(
+        "SELECT name, occurred FROM events WHERE run_id = ? AND (name = ? OR name LIKE 'prefect.task-run.%') "
+        "ORDER BY occurred DESC LIMIT 50",
+        [run.run_id, HEARTBEAT],
+    )
+    beats = [row["occurred"] for row in voice if row["name"] == HEARTBEAT][:_BEATS]
+    heard = voice[0]["occurred"] if voice else None
+    gaps = [newer - older for newer, older in pairwise(beats)]
+    every = max(gaps) if gaps else UNMEASURED
+    silent, needed = "", MISSED_BEATS * every + LATE_BY
+    if (
+        beats
+        and heard is not None
+        and now - heard > needed
+        and heard_throughout(store, now - needed, now, every)
+    ):
+        silent = f"its process has been silent for {(now - heard).total_seconds():.0f} s, with others heard"
+    began = run.started or ended
+    names = ", ".join("?" for _ in _CARRIER_ENDED)
+    carriers = store.rows(
+        f"SELECT name FROM events WHERE run_id = ? AND occurred >= ? AND name IN ({names}) "  # noqa: S608
+        "ORDER BY occurred DESC LIMIT 1",
+        [run.run_id, began, *_CARRIER_ENDED],
+    )
+    alive = heard is not None and heard > ended + LATE_BY and bool(beats) and not silent
+    return DeathSigns(
+        silent=silent,
+        carrier=f"its infrastructure has ended ({carriers[0]['name']})" if carriers else "",
+        heard_after=heard if alive else None,
+        may_come=bool(beats) and not alive,
+    )
