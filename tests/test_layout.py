@@ -47,6 +47,7 @@ TOP_LEVEL = {
         "pool_memory",
         "redaction",
         "times",
+        "fact_ages",
         "token_detectors",
     },
     "planner": {

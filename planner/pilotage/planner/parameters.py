@@ -147,6 +147,38 @@ class PlaybookParameters(BaseModel):
     ask_again_after: timedelta = Field(default=timedelta(hours=6), gt=timedelta(0), le=timedelta(days=7))
     """What was proposed about a deployment or a queue is not proposed again sooner. Default 6 h."""
 
+    # -- what stands still
+    stands_after: timedelta = Field(
+        default=timedelta(minutes=5), ge=timedelta(seconds=30), le=timedelta(hours=24)
+    )
+    """A due run that has waited longer for what does not come by itself (no worker, a pause, no pool) is found; what
+    comes by itself is not: see `full_after`. Default 5 min."""
+    full_after: timedelta = Field(
+        default=timedelta(minutes=30), ge=timedelta(seconds=30), le=timedelta(days=7)
+    )
+    """A run that has waited longer behind a full queue, pool or limit is found, where its like usually waits less.
+    Default 30 min."""
+    pending_after: timedelta = Field(
+        default=timedelta(minutes=10), ge=timedelta(seconds=30), le=timedelta(hours=24)
+    )
+    """A run that is Pending for longer, where its pool usually takes less, is stuck. Default 10 min."""
+    cancelling_after: timedelta = Field(
+        default=timedelta(minutes=6), ge=timedelta(seconds=30), le=timedelta(hours=24)
+    )
+    """A run that is Cancelling for longer is stuck: Prefect ends it itself after 5 min since 3.7.5. Default 6 min."""
+    slow_answer: timedelta = Field(
+        default=timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(minutes=5)
+    )
+    """Prefect is slow when one request in twenty takes longer. Default 5 s."""
+    slow_failures: float = Field(default=0.2, gt=0, le=1)
+    """Or when so large a part of the requests is not answered. Default 0.2."""
+    slow_requests: int = Field(default=20, ge=5, le=10_000)
+    """So many requests in five minutes are needed to say so. Default 20."""
+    zone_schedules: int = Field(default=4, ge=2, le=1000)
+    """So many other schedules in one time zone make a schedule without one suspect. Default 4."""
+    zone_share: float = Field(default=0.8, gt=0.5, le=1)
+    """And so large a part of all others. Default 0.8."""
+
     # -- the rest
     proposal_life: timedelta = Field(default=timedelta(hours=4), gt=timedelta(0), le=timedelta(hours=24))
     """How long a proposal waits for a person before it lapses; windows of minutes have lost real decisions.

@@ -70,6 +70,8 @@ class RunFact:
     """How many retries its own policy grants; None when nobody said."""
     auto_scheduled: bool = False
     """Whether a schedule made it."""
+    state_at: datetime | None = None
+    """When it entered its present state; None where that was not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class TaskRunFact:
     """The attempt of its flow run in which it was made, from 1; each attempt makes its own. 0 when unknown."""
     kept: bool = False
     """Whether its result is in storage, where the next attempt looks for it."""
+    tags: tuple[str, ...] = ()
+    """What a limit by tag counts it under."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,12 @@ class QueueFact:
     """Runs that hold a slot (pending, running or cancelling)."""
     oldest_due: datetime | None = None
     """Start time of the longest waiting due run, or None when nothing waits."""
+    pool_paused: bool = False
+    """Whether its pool is what is paused."""
+    status: str = ""
+    """As Prefect says it: `READY`, `NOT_READY`, `PAUSED`; empty where nobody asked."""
+    last_polled: datetime | None = None
+    """When a worker last asked for its runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +164,122 @@ class DeploymentFact:
     queue: str | None = None
     job_variables: Mapping[str, Any] = field(default_factory=dict)
     updated: datetime
+    status: str = ""
+    """`READY` while something asks for its runs, `NOT_READY` otherwise; empty where nobody asked."""
+    last_polled: datetime | None = None
+    """When its queue or a process that serves it last asked for its runs."""
+    paused_since: datetime | None = None
+    """When it was seen to become paused; None when it is not, or was so at the first look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFact:
+    """One work pool as it is now."""
+
+    pool: str
+    type: str = ""
+    paused: bool = False
+    limit: int | None = None
+    status: str = ""
+    """`READY` while a worker is heard, `NOT_READY`, `PAUSED`."""
+    changed: datetime | None = None
+    """When its pause or status was seen to change; None when it was so at the first look."""
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFact:
+    """One worker as it is now."""
+
+    worker_id: str
+    pool: str
+    name: str
+    status: str = ""
+    """`ONLINE` or `OFFLINE`, as Prefect says it."""
+    heard: datetime | None = None
+    """Its last heartbeat."""
+    every: float | None = None
+    """Seconds between its heartbeats."""
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitFact:
+    """One concurrency limit as it is now: of a deployment (`deployment:<id>`), of a tag (`tag:<tag>`) or global."""
+
+    limit_id: str
+    name: str
+    limit: int
+    active: bool = True
+    taken: int = 0
+    """Slots that count as taken."""
+    holders: tuple[str, ...] = ()
+    """Task runs that hold them, where Prefect says (limits by tag)."""
+    decay: float = 0.0
+    """Slots a second that come free by themselves; not 0 for a rate limit."""
+    full_since: datetime | None = None
+    """When it was seen to become full; None while it is not."""
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleFact:
+    """One schedule of a deployment as it is now."""
+
+    schedule_id: str
+    deployment_id: str
+    active: bool = True
+    cron: str = ""
+    timezone: str = ""
+    """Empty where none is given: Prefect then means UTC."""
+    interval: float | None = None
+    """Seconds."""
+    anchor: datetime | None = None
+    """Where the intervals are counted from."""
+    rrule: str = ""
+    changed: datetime | None = None
+    """When it was last edited."""
+    inactive_since: datetime | None = None
+    """When it was seen to become inactive; None when it is active, or was inactive at the first look."""
+    last_due: datetime | None = None
+    """The last time it fires up to when it was seen; None where that cannot be told."""
+    next_due: datetime | None = None
+    """The next one."""
+    every: float | None = None
+    """Seconds between these two."""
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutomationFact:
+    """One of Prefect's automations as it is now."""
+
+    automation_id: str
+    name: str
+    enabled: bool = True
+    actions: tuple[str, ...] = ()
+    """Kinds of its actions, such as `pause-deployment`."""
+    targets: tuple[str, ...] = ()
+    """Ids of deployments, queues and pools that its actions name."""
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedFact:
+    """When a kind of fact was last asked for: its age."""
+
+    kind: str
+    """`pools`, `queues`, `deployments`, `limits`, `tag_limits`, `automations`, `workers:<pool>`; `api` for all requests."""
+    at: datetime | None = None
+    """When it was last answered."""
+    ms: float = 0.0
+    """How long the answer took; of `api` the 95th percentile of the last minutes."""
+    requests: int = 0
+    """How many requests that took; of `api` how many were made in the last minutes."""
+    failures: int = 0
+    """How many of them failed in a row; of `api` in the last minutes."""
+    error: str = ""
+    """What went wrong last, where something is wrong now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

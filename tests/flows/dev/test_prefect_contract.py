@@ -609,6 +609,29 @@ def a_worker_that_is_heard_is_online(side: Side) -> None:
     assert side.ask("POST", f"/work_pools/{pool}/workers/filter", {}) == []
 
 
+def what_is_polled_is_ready(side: Side) -> None:
+    pool = side.pool("low")
+    deployment = side.deployment(pool)
+    beat = {"name": "w", "heartbeat_interval_seconds": 30}
+    side.ask("POST", f"/work_pools/{pool}/workers/heartbeat", beat, status=204)
+
+    def queues() -> dict[str, Any]:
+        found = side.ask("POST", "/work_queues/filter", {"limit": 200})
+        return {each["name"]: each for each in found if each["work_pool_name"] == pool}
+
+    assert {each["last_polled"] for each in queues().values()} == {None}
+    ask = {"work_queue_names": ["default"]}
+    side.ask("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", ask)
+    side.eventually(lambda: queues()["default"]["last_polled"] is not None)
+    # Prefect notes it once more at the next poll, and only then that the queue is ready
+    side.ask("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", ask)
+    side.eventually(lambda: queues()["default"]["status"] == "READY")
+    assert (queues()["low"]["last_polled"], queues()["low"]["status"]) == (None, "NOT_READY")
+    side.eventually(lambda: side.ask("GET", f"/deployments/{deployment['id']}")["status"] == "READY")
+    assert side.ask("GET", f"/deployments/{deployment['id']}")["last_polled"] is not None
+    assert side.ask("GET", f"/work_pools/{pool}")["status"] == "READY"
+
+
 # -- deployments and schedules --------------------------------------------------------------------------------
 
 
@@ -769,6 +792,8 @@ def the_slots_of_a_tag_have_holders(side: Side) -> None:
         return int(side.ask("GET", f"/v2/concurrency_limits/tag:{tag}")["active_slots"])
 
     assert holders() == {task, held["holder"]["id"]}  # type: ignore[index]
+    listed = {each["tag"]: each for each in side.ask("POST", "/concurrency_limits/filter", {"limit": 200})}
+    assert (listed[tag]["id"], set(listed[tag]["active_slots"])) == (made["id"], holders())
     side.ask("POST", "/concurrency_limits/decrement", {"names": [tag], "task_run_id": task})
     assert holders() == {held["holder"]["id"]}  # type: ignore[index]
     assert slots() == 1
@@ -778,6 +803,20 @@ def the_slots_of_a_tag_have_holders(side: Side) -> None:
 
 
 # -- what is written down -------------------------------------------------------------------------------------
+
+
+def automations_are_told_with_their_actions(side: Side) -> None:
+    deployment = side.deployment()
+    trigger = {"type": "event", "expect": ["x"], "posture": "Reactive", "threshold": 1, "within": 0}
+    pause = {"type": "pause-deployment", "source": "selected", "deployment_id": deployment["id"]}
+    name = f"automation-{uuid4().hex[:8]}"
+    body = {"name": name, "trigger": trigger, "actions": [pause]}
+    side.ask("POST", "/automations/", body, status=201)
+    found = [each for each in side.ask("POST", "/automations/filter", {}) if each["name"] == name]
+    assert [each["enabled"] for each in found] == [True]
+    assert [(each["type"], each["deployment_id"]) for each in found[0]["actions"]] == [
+        ("pause-deployment", deployment["id"])
+    ]
 
 
 def variables_are_kept_by_name(side: Side) -> None:
@@ -941,6 +980,7 @@ CONTRACT: Mapping[str, Callable[[Side], None]] = {
         pools_and_queues_are_limited_and_paused,
         a_worker_is_handed_what_is_due_in_order,
         a_worker_that_is_heard_is_online,
+        what_is_polled_is_ready,
         a_deployment_is_one_by_flow_and_name,
         schedules_make_runs_ahead_and_pausing_takes_them_away,
         the_scheduler_makes_runs_by_itself,
@@ -949,6 +989,7 @@ CONTRACT: Mapping[str, Callable[[Side], None]] = {
         a_deployment_may_cancel_what_finds_no_slot,
         slots_are_taken_under_leases,
         the_slots_of_a_tag_have_holders,
+        automations_are_told_with_their_actions,
         variables_are_kept_by_name,
         an_event_is_one_by_its_id_and_found_by_its_resource,
         a_state_is_an_event_with_its_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import threading
@@ -16,8 +17,22 @@ import pytest
 from tests.telemetry.samples import a_log, a_queue, a_run, a_task_run, an_event, at
 
 from pilotage.telemetry.errors import InvariantError, StoreError
-from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, SpanFact, StateType, TaskRunFact
+from pilotage.telemetry.facts import (
+    AskedFact,
+    AutomationFact,
+    DecisionFact,
+    DeploymentFact,
+    LimitFact,
+    PoolFact,
+    RunFact,
+    ScheduleFact,
+    SpanFact,
+    StateType,
+    TaskRunFact,
+    WorkerFact,
+)
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.queries.site import site_facts
 from pilotage.telemetry.store import schema
 from pilotage.telemetry.store.duckdb import DuckDBFile, DuckDBStore
 from pilotage.telemetry.store.retention import Retention
@@ -40,7 +55,24 @@ def test_a_table_has_the_columns_of_its_dataclass(store: DuckDBStore, table: sch
     assert found == [field.name for field in dataclasses.fields(table.fact)]
 
 
+SITE: dict[str, Any] = {
+    "pools": PoolFact(pool="p", type="process", limit=3, status="READY", changed=at(1), seen=at(2)),
+    "workers": WorkerFact(
+        worker_id="w", pool="p", name="n", status="ONLINE", heard=at(1), every=30.0, seen=at(2)
+    ),
+    "limits": LimitFact(
+        limit_id="l", name="tag:db", limit=2, taken=2, holders=("t",), full_since=at(1), seen=at(2)
+    ),
+    "schedules": ScheduleFact(
+        schedule_id="s", deployment_id="d", cron="0 6 * * *", timezone="UTC", seen=at(2)
+    ),
+    "automations": AutomationFact(
+        automation_id="a", name="n", actions=("pause-deployment",), targets=("d",), seen=at(2)
+    ),
+    "asked": AskedFact(kind="pools", at=at(2), ms=4.5, requests=1),
+}
 FACTS = {
+    **{name: (functools.partial(DuckDBStore.put, name=name), fact) for name, fact in SITE.items()},
     "runs": (DuckDBStore.merge_runs, a_run(next_start=at(9), retries=3, parent_task_run_id="t-9")),
     "task_runs": (DuckDBStore.merge_task_runs, a_task_run(attempt=2, kept=True)),
     "events": (DuckDBStore.add_events, an_event()),
@@ -76,7 +108,7 @@ FACTS = {
 def test_a_fact_comes_back_as_it_went_in(store: DuckDBStore, name: str) -> None:
     add: Any
     add, fact = FACTS[name]
-    assert add(store, [fact]) == 1
+    assert (add(store, facts=[fact]) if name in SITE else add(store, [fact])) == 1
     (row,) = store.rows(f"FROM {name}")
     assert schema.fact_from_row(type(fact), row) == fact
 
@@ -369,6 +401,55 @@ def test_a_store_of_the_first_version_becomes_one_of_ours(tmp_path: Path) -> Non
         assert schema.facts_from_rows(TaskRunFact, new.rows("SELECT * FROM task_runs")) == [a_task_run()]
     finally:
         new.close()
+
+
+def test_a_store_from_before_the_facts_about_a_site_becomes_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "t.duckdb"
+    deployment = DeploymentFact(deployment_id="d", name="n", flow_name="f", paused=True, updated=at(0))
+    old = DuckDBStore(path)
+    old.merge_runs([a_run()])
+    old.merge_task_runs([a_task_run()])
+    old.merge_deployments([deployment])
+    old.add_queues([a_queue()])
+    old.close()
+    with duckdb.connect(str(path)) as connection:
+        for table, name in (
+            ("runs", "state_at"),
+            ("task_runs", "tags"),
+            *(("queues", name) for name in ("pool_paused", "status", "last_polled")),
+            *(("deployments", name) for name in ("status", "last_polled", "paused_since")),
+        ):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
+        for table in SITE:
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
+    new = DuckDBStore(path)
+    try:
+        assert every_run(new) == [a_run()]
+        for table, fact in (("queues", a_queue()), ("deployments", deployment), ("task_runs", a_task_run())):
+            assert schema.facts_from_rows(type(fact), new.rows(f"FROM {table}")) == [fact]
+        new.put("pools", [PoolFact(pool="p", seen=at(0))])
+        assert [row["pool"] for row in new.rows("FROM pools")] == ["p"]
+        assert site_facts(new, at(60)).deployments == {"d": deployment}
+    finally:
+        new.close()
+
+
+def test_what_is_now_replaces_what_was_and_leaves_other_pools_alone(store: DuckDBStore) -> None:
+    def worker(name: str, pool: str) -> WorkerFact:
+        return WorkerFact(worker_id=f"{pool}-{name}", pool=pool, name=name, seen=at(0))
+
+    store.replace("workers", [worker("a", "p"), worker("b", "p")], of_pool="p")
+    store.replace("workers", [worker("a", "q")], of_pool="q")
+    store.replace("workers", [worker("b", "p")], of_pool="p")
+    found = store.rows("SELECT pool, name FROM workers ORDER BY ALL")
+    assert [(row["pool"], row["name"]) for row in found] == [("p", "b"), ("q", "a")]
+    store.replace("workers", [])
+    assert store.rows("FROM workers") == []
+    for at_ms in (1.0, 2.0):
+        store.put("asked", [AskedFact(kind="pools", ms=at_ms), AskedFact(kind="limits", ms=at_ms)])
+    found = store.rows("SELECT kind, ms FROM asked ORDER BY kind")
+    assert [tuple(row.values()) for row in found] == [("limits", 2.0), ("pools", 2.0)]
 
 
 def test_steps_of_agents_that_nobody_was_named_for_stay(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 from pilotage.telemetry.errors import AdapterError, OrchestratorError
 from pilotage.telemetry.facts import TERMINAL, RunFact
+from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.http import PrefectReader, events_as_they_happen
 from pilotage.telemetry.prefect.models import event_fact, moment
+from pilotage.telemetry.prefect.site import SiteSync
 from pilotage.telemetry.prefect.sync import RunSync
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.schema import facts_from_rows
@@ -68,7 +70,10 @@ class PrefectCollector:
         self._store = store
         self._clock = clock
         self._reader, self._events = reader, events
-        self._copy = RunSync(store, clock=clock)
+        self._copy = RunSync(store)
+        self._site = SiteSync(store, self._copy, clock=clock)
+        self._answers = AnswerTimes()
+        self._site_hinted = asyncio.Event()
         self._on_change = on_change
         self._poll = poll
         self._interval = interval
@@ -93,14 +98,14 @@ class PrefectCollector:
         await self._first_contact(stop)
         if stop.is_set():
             return
-        async with self._reader() as reader:
+        async with self._timed_reader() as reader, self._timed_reader() as site_reader:
             loops = [
                 asyncio.create_task(loop, name=f"collector-{name}")
                 for name, loop in (
                     ("stream", self._persist(self._listen)),
                     ("hints", self._persist(lambda: self._follow_hints(reader))),
                     ("poll", self._persist(lambda: self._keep_polling(reader))),
-                    ("queues", self._persist(lambda: self._keep_queue_snapshots(reader))),
+                    ("site", self._persist(lambda: self._keep_site(site_reader))),
                     ("sweep", self._persist(lambda: self._keep_sweeping(reader))),
                 )
             ]
@@ -126,10 +131,16 @@ class PrefectCollector:
         await self._once(since)
 
     async def _once(self, since: datetime | None) -> None:
-        async with self._reader() as reader:
-            await self._copy.deployments(reader)
+        async with self._timed_reader() as reader:
+            await self._site.everything(reader)
             await self._reconcile(reader, since)
-            await self._copy.queues(reader, tuple(self._live.values()))
+            await self._site.snapshot(self._live.values())
+
+    def _timed_reader(self) -> PrefectReader:
+        """A reader that notes how quickly it is answered."""
+        reader = self._reader()
+        reader.answers = self._answers
+        return reader
 
     async def _first_contact(self, stop: asyncio.Event) -> None:
         attempt = 0
@@ -217,6 +228,8 @@ class PrefectCollector:
         new = await asyncio.to_thread(self._store.add_events, facts)
         newest = max(fact.occurred for fact in facts)
         self.last_event = max(newest, self.last_event or newest)
+        if new and self._site.hint(fact.name for fact in facts):
+            self._site_hinted.set()
         if new:
             hints = {fact.run_id for fact in facts if fact.run_id and "heartbeat" not in fact.name}
             self._hints |= hints
@@ -260,12 +273,15 @@ class PrefectCollector:
         for run in facts_from_rows(RunFact, rows):
             self._live.setdefault(run.run_id, run)
 
-    async def _keep_queue_snapshots(self, reader: PrefectReader) -> None:
+    async def _keep_site(self, reader: PrefectReader) -> None:
         while True:
             async with self._working():
-                await self._copy.deployments(reader)
-                await self._copy.queues(reader, tuple(self._live.values()))
-            await asyncio.sleep(self._interval.total_seconds())
+                await self._site.refresh(reader)
+            await self._site.snapshot(self._live.values())
+            self._site_hinted.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._site_hinted.wait(), self._interval.total_seconds())
+                await asyncio.sleep(0.2)  # what changes together is told of together
 
     async def _reconcile(self, reader: PrefectReader, since: datetime | None) -> None:
         """Runs first, events last: the events are many, and the watermark moves along with them."""

@@ -7,6 +7,7 @@ never looked at here. Foreign errors become ours in `_translated` and nowhere el
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.servers import OLDEST_SERVER, USER_AGENT, unfit
 from pilotage.telemetry.redaction import redact
 
@@ -105,6 +107,10 @@ class PrefectReader:
         self._given = client
         self._stack = AsyncExitStack()
         self._client: PrefectClient | httpx.AsyncClient | None = None
+        self.answers = AnswerTimes()
+        """Is told how long each request took."""
+        self.requests = 0
+        """How many were made."""
 
     async def __aenter__(self) -> Self:
         if self._given is not None:
@@ -128,12 +134,18 @@ class PrefectReader:
             raise OrchestratorError(
                 f"Asking Prefect for {path}: not connected. Use `async with PrefectReader()`."
             )
+        began = time.monotonic()
+        self.requests += 1
         try:
             headers = {"User-Agent": USER_AGENT}
             response = await self._client.request(method, path, headers=headers, **arguments)
-            return response.json()
+            answer = response.json()
         except Exception as exc:
-            raise _translated(f"Asking Prefect for {path}", exc) from exc
+            error = _translated(f"Asking Prefect for {path}", exc)
+            self.answers.note(time.monotonic() - began, str(error)[:200] if error.transient else "")
+            raise error from exc
+        self.answers.note(time.monotonic() - began)
+        return answer
 
     async def version(self) -> ServerVersion:
         """Which Prefect answers. Raises OrchestratorError when there is none, it is too old or refuses us."""

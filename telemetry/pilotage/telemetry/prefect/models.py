@@ -10,13 +10,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pilotage.telemetry.facts import (
+    AutomationFact,
     DeploymentFact,
     EventFact,
+    LimitFact,
     LogLine,
+    PoolFact,
     QueueFact,
     RunFact,
+    ScheduleFact,
     StateType,
     TaskRunFact,
+    WorkerFact,
 )
 from pilotage.telemetry.redaction import redact, redact_json
 
@@ -24,6 +29,8 @@ Json = Mapping[str, Any]
 
 HOLDS_A_SLOT = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
 _FLOW_RUN = "prefect.flow-run."
+_AUTOMATION_DID = "prefect.automation.action."
+"""Events of automations are kept with what they were done to."""
 
 
 def moment(text: str | None) -> datetime | None:
@@ -72,6 +79,7 @@ def run_fact(raw: Json, *, flow_name: str, deployment_name: str | None) -> RunFa
         parent_task_run_id=raw.get("parent_task_run_id"),
         retries=(raw.get("empirical_policy") or {}).get("retries"),
         auto_scheduled=bool(raw.get("auto_scheduled")),
+        state_at=moment(state.get("timestamp")),
     )
 
 
@@ -93,19 +101,25 @@ def task_run_fact(raw: Json) -> TaskRunFact:
         attempt=raw.get("flow_run_run_count") or 0,
         # a result that was kept says where; without persistence the state has no data at all
         kept=bool(isinstance(data := state.get("data"), Mapping) and data.get("storage_key")),
+        tags=tuple(redact(str(tag)) for tag in raw.get("tags") or ()),
     )
 
 
 def event_fact(raw: Json) -> EventFact:
     """One event, from `/events/filter` or the stream."""
     resource_id = str(raw["resource"].get("prefect.resource.id", ""))
+    payload = raw.get("payload") or {}
+    if str(raw["event"]).startswith(_AUTOMATION_DID):
+        related = (str(each.get("prefect.resource.id", "")) for each in raw.get("related") or ())
+        name = str(raw["resource"].get("prefect.resource.name", ""))
+        payload = {**payload, "automation": name, "related": [each for each in related if each]}
     return EventFact(
         event_id=str(raw["id"]),
         occurred=_moment(raw["occurred"]),
         name=str(raw["event"]),
         resource_id=redact(resource_id),
         run_id=_run_of(resource_id, raw.get("related") or ()),
-        payload=redact_json(raw.get("payload") or {}),
+        payload=redact_json(payload),
     )
 
 
@@ -149,6 +163,8 @@ def deployment_fact(raw: Json, *, flow_name: str) -> DeploymentFact:
         queue=raw.get("work_queue_name"),
         job_variables=redact_json(raw.get("job_variables") or {}),
         updated=_moment(raw.get("updated")),
+        status=str(raw.get("status") or ""),
+        last_polled=moment(raw.get("last_polled")),
     )
 
 
@@ -178,6 +194,85 @@ def queue_facts(
             waiting=len(waiting.get(queue["name"], ())),
             running=holding.get(queue["name"], 0),
             oldest_due=min(waiting.get(queue["name"], ()), default=None),
+            pool_paused=bool(pool.get("is_paused")),
+            status=str(queue.get("status") or ""),
+            last_polled=moment(queue.get("last_polled")),
         )
         for queue in queues
+    )
+
+
+def pool_fact(raw: Json, now: datetime) -> PoolFact:
+    """One work pool, from a row of `/work_pools/filter`."""
+    return PoolFact(
+        pool=str(raw["name"]),
+        type=str(raw.get("type") or ""),
+        paused=bool(raw.get("is_paused")),
+        limit=raw.get("concurrency_limit"),
+        status=str(raw.get("status") or ""),
+        seen=now,
+    )
+
+
+def worker_fact(raw: Json, pool: str, now: datetime) -> WorkerFact:
+    """One worker, from a row of `/work_pools/{name}/workers/filter`."""
+    return WorkerFact(
+        worker_id=str(raw["id"]),
+        pool=pool,
+        name=redact(str(raw.get("name") or "")),
+        status=str(raw.get("status") or ""),
+        heard=moment(raw.get("last_heartbeat_time")),
+        every=raw.get("heartbeat_interval_seconds"),
+        seen=now,
+    )
+
+
+def limit_fact(raw: Json, now: datetime) -> LimitFact:
+    """One concurrency limit, from a row of `/v2/concurrency_limits/filter`."""
+    return LimitFact(
+        limit_id=str(raw["id"]),
+        name=redact(str(raw["name"])),
+        limit=int(raw["limit"]),
+        active=bool(raw.get("active", True)),
+        taken=round(float(raw.get("active_slots") or 0)),
+        decay=float(raw.get("slot_decay_per_second") or 0),
+        seen=now,
+    )
+
+
+def schedule_facts(raw: Json, now: datetime) -> tuple[ScheduleFact, ...]:
+    """The schedules of one deployment, from a row of `/deployments/filter`."""
+    return tuple(
+        ScheduleFact(
+            schedule_id=str(each["id"]),
+            deployment_id=str(raw["id"]),
+            active=bool(each.get("active", True)),
+            cron=str(of.get("cron") or ""),
+            timezone=str(of.get("timezone") or ""),
+            interval=_seconds(of.get("interval")),
+            anchor=moment(of.get("anchor_date")),
+            rrule=str(of.get("rrule") or ""),
+            changed=moment(each.get("updated")),
+            seen=now,
+        )
+        for each in raw.get("schedules") or ()
+        if isinstance(of := each.get("schedule"), Mapping)
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def automation_fact(raw: Json, now: datetime) -> AutomationFact:
+    """One automation, from a row of `/automations/filter`."""
+    actions = [each for each in raw.get("actions") or () if isinstance(each, Mapping)]
+    named = ("deployment_id", "work_queue_id", "work_pool_id", "automation_id")
+    return AutomationFact(
+        automation_id=str(raw["id"]),
+        name=redact(str(raw.get("name") or "")),
+        enabled=bool(raw.get("enabled", True)),
+        actions=tuple(str(each.get("type") or "") for each in actions),
+        targets=tuple(str(each[key]) for each in actions for key in named if each.get(key)),
+        seen=now,
     )

@@ -1,17 +1,15 @@
-"""Copies what Prefect's API says into the store, page by page: names, deployments, queues, logs, task runs."""
+"""Copies what Prefect's API says into the store, page by page: runs with their names, logs, task runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.facts import DeploymentFact, RunFact
 from pilotage.telemetry.prefect.http import PrefectReader
-from pilotage.telemetry.prefect.models import deployment_fact, log_line, queue_facts, run_fact, task_run_fact
+from pilotage.telemetry.prefect.models import deployment_fact, log_line, run_fact, task_run_fact
 from pilotage.telemetry.store.duckdb import DuckDBStore
-from pilotage.telemetry.times import utc_now
 
 LAST_LINES = 50
 """Lines of any level that are kept from the end of a run, beside all warnings and worse."""
@@ -20,9 +18,8 @@ LAST_LINES = 50
 class RunSync:
     """Writes into one store. Remembers the names of flows and deployments, which runs only refer to by id."""
 
-    def __init__(self, store: DuckDBStore, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, store: DuckDBStore) -> None:
         self._store = store
-        self._clock = clock
         self._flows: dict[str, str] = {}
         self._deployments: dict[str, str] = {}
 
@@ -70,21 +67,11 @@ class RunSync:
         async for rows in reader.pages("/task_runs/filter", wanted):
             await asyncio.to_thread(self._store.merge_task_runs, [task_run_fact(row) for row in rows])
 
-    async def deployments(self, reader: PrefectReader) -> None:
-        """Makes the stored deployments those that Prefect has."""
-        rows = await reader.every("/deployments/filter", {})
+    async def deployment_facts(
+        self, reader: PrefectReader, rows: list[dict[str, Any]]
+    ) -> list[DeploymentFact]:
+        """The facts that rows of `/deployments/filter` stand for; their names are remembered, nothing is stored."""
         await self._learn_names(reader, [{"flow_id": row.get("flow_id")} for row in rows])
         facts = [deployment_fact(row, flow_name=self._flows.get(str(row.get("flow_id")), "")) for row in rows]
         self._deployments.update({fact.deployment_id: fact.name for fact in facts})
-        await asyncio.to_thread(self._store.merge_deployments, facts)
-        kept = await asyncio.to_thread(self._store.rows, "SELECT deployment_id FROM deployments")
-        gone = {row["deployment_id"] for row in kept} - {fact.deployment_id for fact in facts}
-        if gone:
-            await asyncio.to_thread(self._store.forget_deployments, sorted(gone))
-
-    async def queues(self, reader: PrefectReader, live: Iterable[RunFact]) -> None:
-        """Stores how every queue stands now, counted from the runs that have not ended."""
-        now = self._clock()
-        for pool in await reader.every("/work_pools/filter", {}):
-            queues = await reader.every(f"/work_pools/{pool['name']}/queues/filter", {})
-            await asyncio.to_thread(self._store.add_queues, queue_facts(pool, queues, live, now))
+        return facts

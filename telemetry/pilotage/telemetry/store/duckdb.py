@@ -344,6 +344,22 @@ class DuckDBStore:
         """How many runs were taken out, because Prefect no longer has them."""
         return self._forget(TABLES["runs"], run_ids)
 
+    def replace(self, name: str, facts: Sequence[Any], *, of_pool: str | None = None) -> int:
+        """Make the rows of a table that keeps what is now those facts; `of_pool` leaves those of other pools alone."""
+        table = TABLES[name]
+        with self._staged(table, facts) as writer:
+            where = "" if of_pool is None else " WHERE pool = ?"
+            writer.execute(f"DELETE FROM {table.name}{where}", [] if of_pool is None else [of_pool])  # noqa: S608
+            return _count(writer.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM batch"))  # noqa: S608
+
+    def put(self, name: str, facts: Sequence[Any]) -> int:
+        """Keep these facts in place of what a table has under their names; the others stay."""
+        table = TABLES[name]
+        with self._staged(table, facts) as writer:
+            of = table.identity
+            writer.execute(f"DELETE FROM {table.name} WHERE {of} IN (SELECT {of} FROM batch)")  # noqa: S608
+            return _count(writer.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM batch"))  # noqa: S608
+
     def forget_deployments(self, deployment_ids: Sequence[str]) -> int:
         """How many deployments were taken out, because Prefect no longer has them."""
         return self._forget(TABLES["deployments"], deployment_ids)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """Read access to the telemetry tables.
 
-    The tables are `runs`, `task_runs`, `events`, `logs`, `queues`, `deployments`, `forecasts` and
-    `decisions`; `pilotage.telemetry.store.schema` lists their columns.
+    The tables are `runs`, `task_runs`, `events`, `logs`, `queues`, `deployments`, `pools`, `workers`, `limits`,
+    `schedules`, `automations`, `asked`, `forecasts`, `agent_spans` and `decisions`;
+    `pilotage.telemetry.store.schema` lists their columns.
     """
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:

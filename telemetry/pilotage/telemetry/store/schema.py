@@ -20,19 +20,25 @@ from typing import Any, TypeVar
 
 from pilotage.telemetry.errors import InvariantError, StoreError
 from pilotage.telemetry.facts import (
+    AskedFact,
+    AutomationFact,
     DecisionFact,
     DeploymentFact,
     EventFact,
+    LimitFact,
     LogLine,
+    PoolFact,
     QueueFact,
     RunFact,
+    ScheduleFact,
     SpanFact,
     StateType,
     TaskRunFact,
+    WorkerFact,
 )
 from pilotage.telemetry.forecasts import Forecast
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised by one with every change to a table, together with a row in `MIGRATIONS`."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
@@ -54,6 +60,18 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     3: (
         "ALTER TABLE agent_spans ADD COLUMN IF NOT EXISTS agent VARCHAR",
         "UPDATE agent_spans SET agent = '' WHERE agent IS NULL",
+    ),
+    4: (
+        "ALTER TABLE runs ADD COLUMN IF NOT EXISTS state_at TIMESTAMPTZ",
+        "ALTER TABLE task_runs ADD COLUMN IF NOT EXISTS tags VARCHAR",
+        "ALTER TABLE queues ADD COLUMN IF NOT EXISTS pool_paused BOOLEAN",
+        "ALTER TABLE queues ADD COLUMN IF NOT EXISTS status VARCHAR",
+        "ALTER TABLE queues ADD COLUMN IF NOT EXISTS last_polled TIMESTAMPTZ",
+        "UPDATE queues SET pool_paused = false, status = '' WHERE status IS NULL",
+        "ALTER TABLE deployments ADD COLUMN IF NOT EXISTS status VARCHAR",
+        "ALTER TABLE deployments ADD COLUMN IF NOT EXISTS last_polled TIMESTAMPTZ",
+        "ALTER TABLE deployments ADD COLUMN IF NOT EXISTS paused_since TIMESTAMPTZ",
+        "UPDATE deployments SET status = '' WHERE status IS NULL",
     ),
 }
 """For each old version, the statements that make a store of that version one of the next."""
@@ -118,6 +136,12 @@ TABLES: Mapping[str, Table] = {
         Table(name="logs", fact=LogLine, identity="log_id", time="at"),
         Table(name="queues", fact=QueueFact, identity="queue", time="at"),
         Table(name="deployments", fact=DeploymentFact, identity="deployment_id", time="updated"),
+        Table(name="pools", fact=PoolFact, identity="pool", time="seen"),
+        Table(name="workers", fact=WorkerFact, identity="worker_id", time="seen"),
+        Table(name="limits", fact=LimitFact, identity="limit_id", time="seen"),
+        Table(name="schedules", fact=ScheduleFact, identity="schedule_id", time="seen"),
+        Table(name="automations", fact=AutomationFact, identity="automation_id", time="seen"),
+        Table(name="asked", fact=AskedFact, identity="kind", time="at"),
         Table(name="forecasts", fact=Forecast, identity="run_id", time="made_at"),
         Table(name="agent_spans", fact=SpanFact, identity="span_id", time="at"),
         Table(name="decisions", fact=DecisionFact, identity="decision_id", time="at"),

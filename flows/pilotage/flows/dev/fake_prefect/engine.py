@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pilotage.flows.dev.fake_prefect.clock import Agenda
@@ -34,10 +35,12 @@ from pilotage.flows.dev.fake_prefect.rules import (
     ruling_on,
 )
 from pilotage.flows.dev.fake_prefect.tables import Tables
+from pilotage.flows.dev.fake_prefect.work import mark_not_ready
 
 LATE_AFTER = timedelta(seconds=15)
 LATE_EVERY = timedelta(seconds=5)
 PAUSES_EVERY = timedelta(seconds=5)
+FOREMAN_EVERY = timedelta(seconds=15)
 LEASES_EVERY = timedelta(seconds=15)
 CANCELLING_FOR = timedelta(seconds=300)
 """How long a run may be Cancelling before Prefect calls it Cancelled itself."""
@@ -228,6 +231,11 @@ class Engine:
                 self.propose(child, Proposed(type=kind, name=kind.capitalize(), message=said), now)
             if task.states and not task.states[-1].ended and child is None:
                 self._enter_task(task, Proposed(type="CANCELLED", name="Cancelled", message=said), now)
+
+    def keep_ready(self) -> None:
+        """Let Prefect's foreman see what is not served any more, for as long as the server runs."""
+        work = partial(mark_not_ready, self.tables)
+        self.agenda.every(FOREMAN_EVERY, self.started + FOREMAN_EVERY, work)
 
     def keep_leases(self) -> None:
         """Let Prefect's service end leases that expired, for as long as the server runs."""

@@ -66,7 +66,9 @@ def delete_limit(call: Call) -> Reply:
 
 
 def filter_limits(call: Call) -> Reply:
-    return Reply(200, sorted(call.tables.limits.values(), key=lambda limit: limit["name"]))
+    rows = sorted(call.tables.limits.values(), key=lambda limit: limit["name"])
+    first = call.json.get("offset") or 0
+    return Reply(200, rows[first : first + (call.json.get("limit") or 200)])
 
 
 def _named(call: Call, names: list[str]) -> list[Json]:
@@ -167,6 +169,11 @@ def _tag_reply(call: Call, tag: str, limit: Json) -> Json:
     }
 
 
+def filter_tags(call: Call) -> Reply:
+    tagged = [limit for limit in call.tables.limits.values() if limit["name"].startswith("tag:")]
+    return Reply(200, [_tag_reply(call, limit["name"].removeprefix("tag:"), limit) for limit in tagged])
+
+
 def increment_tags(call: Call) -> Reply:
     limits = _named(call, [f"tag:{name}" for name in call.json["names"]])
     ids = tuple(limit["id"] for limit in limits)
@@ -210,6 +217,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/concurrency_limits", create_tag),
     ("GET", "/concurrency_limits/tag/{tag}", read_tag),
     ("POST", "/concurrency_limits/tag/{tag}/reset", reset_tag),
+    ("POST", "/concurrency_limits/filter", filter_tags),
     ("POST", "/concurrency_limits/increment", increment_tags),
     ("POST", "/concurrency_limits/decrement", decrement_tags),
 )

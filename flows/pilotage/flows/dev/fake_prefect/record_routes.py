@@ -242,6 +242,22 @@ def filter_artifacts(call: Call) -> Reply:
     return Reply(200, rows[:200])
 
 
+def create_automation(call: Call) -> Reply:
+    fields = ("name", "description", "enabled", "tags", "trigger", "actions", "owner_resource")
+    body = call.fields(
+        *fields, "actions_on_trigger", "actions_on_resolve", required=["name", "trigger", "actions"]
+    )
+    now = text_of(call.now)
+    automation = {"id": call.tables.new_id(call.now), "created": now, "updated": now, "enabled": True, **body}
+    call.tables.automations.append(automation)
+    return Reply(201, automation)
+
+
+def filter_automations(call: Call) -> Reply:
+    sorts = {"NAME_ASC": (lambda row: row["name"], False)}
+    return Reply(200, page_of(call.tables.automations, call.json, sorts, "NAME_ASC"))
+
+
 # -- the server -----------------------------------------------------------------------------------------------
 
 
@@ -266,6 +282,8 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/logs/filter", filter_logs),
     ("POST", "/artifacts", create_artifact),
     ("POST", "/artifacts/filter", filter_artifacts),
+    ("POST", "/automations", create_automation),
+    ("POST", "/automations/filter", filter_automations),
     ("GET", "/health", health),
     ("GET", "/csrf-token", no_csrf),
 )

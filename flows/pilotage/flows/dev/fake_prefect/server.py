@@ -35,6 +35,7 @@ class FakePrefect:
         self.agenda = Agenda()
         self.engine = Engine(self.tables, self.agenda, self.clock.now())
         self.engine.keep_leases()
+        self.engine.keep_ready()
         keep_scheduling(self.engine)
         self.asked: Counter[str] = Counter()
         """How often each route was asked, such as `POST /flow_runs/filter`."""

@@ -53,6 +53,8 @@ class Tables:
     logs: dict[str, list[Json]] = field(default_factory=lambda: defaultdict(list))
     """By flow run."""
     artifacts: list[Json] = field(default_factory=list)
+    automations: list[Json] = field(default_factory=list)
+    """Kept and told of; none is ever triggered."""
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def new_id(self, now: datetime) -> str:

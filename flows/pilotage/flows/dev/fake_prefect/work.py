@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from pilotage.flows.dev.fake_prefect.records import Json, Run
+from pilotage.flows.dev.fake_prefect.records import Json, Run, moment_of, text_of
 from pilotage.flows.dev.fake_prefect.tables import Tables
 
 OCCUPYING = ("RUNNING", "PENDING")
@@ -48,6 +48,45 @@ def handed_out(
 
 def _paths(limit: int | None, taken: int, most: int) -> int:
     return most if limit is None else min(most, max(0, limit - taken))
+
+
+POLLED_LATELY = timedelta(seconds=60)
+"""A queue and a deployment that nobody asked about for longer are not ready."""
+OFFLINE_AFTER = 3
+"""Heartbeats that a worker may miss."""
+
+
+def polled(tables: Tables, pool: str, names: Collection[str] | None, now: datetime) -> None:
+    """Note that a worker asked for the runs of these queues of a pool, or of all of them."""
+    asked = set()
+    for queue in tables.queues_of(pool):
+        if names is None or queue["name"] in names:
+            asked.add(queue["id"])
+            queue["last_polled"] = text_of(now)
+            if not queue["is_paused"]:
+                queue["status"] = "READY"
+    for deployment in tables.deployments.values():
+        if deployment["work_queue_id"] in asked:
+            deployment |= {"last_polled": text_of(now), "status": "READY"}
+
+
+def mark_not_ready(tables: Tables, now: datetime) -> None:
+    """Do what Prefect's foreman does: pools without a living worker, and what nobody polls, are not ready."""
+    for pool in tables.pools.values():
+        workers = [worker for (of, _), worker in tables.workers.items() if of == pool["name"]]
+        if pool["status"] == "READY" and not any(online(worker, now) for worker in workers):
+            pool["status"] = "NOT_READY"
+    for row in (*tables.queues.values(), *tables.deployments.values()):
+        asked = moment_of(row["last_polled"])
+        if row["status"] == "READY" and (asked is None or asked < now - POLLED_LATELY):
+            row["status"] = "NOT_READY"
+
+
+def online(worker: Json, now: datetime) -> bool:
+    """Return whether a worker has been heard lately enough."""
+    heard = moment_of(worker["last_heartbeat_time"])
+    silent = timedelta(seconds=(worker["heartbeat_interval_seconds"] or 30) * OFFLINE_AFTER)
+    return heard is not None and heard > now - silent
 
 
 def reranked(queues: list[Json], queue_id: str, rank: int) -> None:

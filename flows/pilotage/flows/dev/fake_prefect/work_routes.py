@@ -20,10 +20,8 @@ from pilotage.flows.dev.fake_prefect.filters import (
 from pilotage.flows.dev.fake_prefect.records import Json, moment_of, text_of
 from pilotage.flows.dev.fake_prefect.run_routes import queue_id_of, reply_of
 from pilotage.flows.dev.fake_prefect.schedules import schedule_runs
-from pilotage.flows.dev.fake_prefect.work import handed_out, reranked
+from pilotage.flows.dev.fake_prefect.work import handed_out, online, polled, reranked
 
-OFFLINE_AFTER = 3
-"""Heartbeats that a worker may miss."""
 _BY_NAME = {"NAME_ASC": (lambda row: row["name"], False), "ID": (lambda row: row["id"], False)}
 _SORTS = {
     **_BY_NAME,
@@ -211,7 +209,7 @@ def delete_deployment(call: Call) -> Reply:
 
 def pause_deployment(call: Call) -> Reply:
     row = _deployment(call)
-    row["paused"] = True
+    row |= {"paused": True, "updated": text_of(call.now)}
     for run in list(call.tables.by_deployment[row["id"]].values()):
         waiting = run.state.type == "SCHEDULED" and run.state.name != "AwaitingConcurrencySlot"
         if waiting and run.auto_scheduled and run.run_count == 0:
@@ -220,7 +218,7 @@ def pause_deployment(call: Call) -> Reply:
 
 
 def resume_deployment(call: Call) -> Reply:
-    _deployment(call)["paused"] = False
+    _deployment(call).update(paused=False, updated=text_of(call.now))
     return Reply(200)
 
 
@@ -243,7 +241,7 @@ def update_schedule(call: Call) -> Reply:
     row = _deployment(call)
     for schedule in row["schedules"]:
         if schedule["id"] == call.path["schedule"]:
-            schedule |= call.json
+            schedule |= {**call.json, "updated": text_of(call.now)}
             return NO_CONTENT
     raise not_found("Schedule")
 
@@ -363,6 +361,12 @@ def filter_queues(call: Call) -> Reply:
     return Reply(200, page_of(rows, {**call.json, "sort": "PRIORITY"}, by_rank, "PRIORITY"))
 
 
+def filter_all_queues(call: Call) -> Reply:
+    tests = compiled(call.json.get("work_queues"), QUEUE, "work_queues")
+    rows = [row for row in call.tables.queues.values() if all(test(row) for test in tests)]
+    return Reply(200, page_of(rows, call.json, _SORTS, "NAME_ASC"))
+
+
 def update_queue(call: Call) -> Reply:
     body, queue = call.fields(*_QUEUE), _queue(call)
     _queue_is_sound(body)
@@ -417,10 +421,7 @@ def filter_workers(call: Call) -> Reply:
 
 
 def _worker_reply(call: Call, worker: Json) -> Json:
-    heard = moment_of(worker["last_heartbeat_time"])
-    silent = timedelta(seconds=(worker["heartbeat_interval_seconds"] or 30) * OFFLINE_AFTER)
-    online = heard is not None and heard > call.now - silent
-    return {**worker, "status": "ONLINE" if online else "OFFLINE"}
+    return {**worker, "status": "ONLINE" if online(worker, call.now) else "OFFLINE"}
 
 
 def delete_worker(call: Call) -> Reply:
@@ -434,9 +435,7 @@ def get_scheduled_runs(call: Call) -> Reply:
     wanted = body.get("work_queue_names") or None
     before = moment_of(body.get("scheduled_before"))
     runs = handed_out(call.tables, pool, wanted, before, limit=body.get("limit") or 200)
-    for queue in call.tables.queues_of(pool["name"]):
-        if (wanted is None or queue["name"] in wanted) and not queue["is_paused"]:
-            queue |= {"last_polled": text_of(call.now), "status": "READY"}
+    polled(call.tables, pool["name"], wanted, call.now)
     return Reply(
         200,
         [
@@ -468,6 +467,7 @@ ROUTES: tuple[Route, ...] = (
     ("PATCH", "/work_pools/{pool}/queues/{queue}", update_queue),
     ("DELETE", "/work_pools/{pool}/queues/{queue}", delete_queue),
     ("POST", "/work_pools/{pool}/queues/filter", filter_queues),
+    ("POST", "/work_queues/filter", filter_all_queues),
     ("POST", "/work_pools/{pool}/workers/heartbeat", heartbeat),
     ("POST", "/work_pools/{pool}/workers/filter", filter_workers),
     ("DELETE", "/work_pools/{pool}/workers/{worker}", delete_worker),

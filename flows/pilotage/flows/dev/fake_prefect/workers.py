@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pilotage.flows.dev.fake_prefect.records import Json, Run, State, text_of
 from pilotage.flows.dev.fake_prefect.rules import FORCED_RULES, Proposed
 from pilotage.flows.dev.fake_prefect.server import FakePrefect
-from pilotage.flows.dev.fake_prefect.work import handed_out
+from pilotage.flows.dev.fake_prefect.work import handed_out, polled
 
 PREFETCH = timedelta(seconds=10)
 """How long before it is due a run is taken, by default."""
@@ -116,6 +116,7 @@ class SimulatedWorker:
             self._heard = now
             beat = {"name": self.name, "heartbeat_interval_seconds": int(BEAT.total_seconds())}
             self.server.ask("POST", f"/work_pools/{self.pool}/workers/heartbeat", beat)
+        polled(self.server.tables, self.pool, self.queues, now)
         free = self.slots - len(self.processes)
         pool = self.server.tables.pools[self.pool]
         if free > 0:

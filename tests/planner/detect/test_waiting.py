@@ -1,0 +1,139 @@
+"""Why it waits: in each of the states in which a run stands still, the first thing in its way is named."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.planner.detect.waiting_worlds import STATES, Subject, World
+
+from pilotage.planner.detect.blockage import Blockage, Cause
+from pilotage.planner.detect.waiting import why_missing, why_waiting
+from pilotage.planner.parameters import PlaybookParameters
+
+PARAMETERS = PlaybookParameters(cancelling_after=timedelta(minutes=6))
+LOOKED_AT = range(20)
+"""Worlds by seed that were looked at while this was built."""
+NOT_LOOKED_AT = range(20, 40)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def named(world: World, subject: Subject) -> Blockage | None:
+    site = world.look(*([subject.run_id] if subject.run_id else []))
+    if subject.deployment_id:
+        return why_missing(subject.deployment_id, site, PARAMETERS)
+    run = site.run(subject.run_id)
+    assert run is not None
+    return why_waiting(run, site, PARAMETERS)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_cause_is_named_in_each_state(world: World, state: str) -> None:
+    subject = STATES[state](world)
+    found = named(world, subject)
+    assert found is not None
+    assert (found.cause, found.entity) == (subject.cause, subject.entity), found.told()
+    assert found.doubts == ()
+    assert found.words.endswith(".")
+    assert found.disproof
+    assert subject.by in found.by
+
+
+def in_a_world(path: Path, seed: int) -> tuple[str, bool, str]:
+    """Return which state a world is in, whether its cause is named, and what was said."""
+    rng = random.Random(seed)
+    state = sorted(STATES)[seed % len(STATES)]
+    world = World(path, rng)
+    try:
+        world.crowd(rng.randrange(2, 7))
+        world.passes(rng.uniform(5, 200))
+        subject = STATES[state](world)
+        found = named(world, subject)
+        right = found is not None and (found.cause, found.entity) == (subject.cause, subject.entity)
+        return state, right, found.told() if found else "nothing"
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("seeds", [LOOKED_AT, NOT_LOOKED_AT], ids=["looked at", "not looked at"])
+def test_in_worlds_with_a_healthy_rest_the_cause_is_right(tmp_path: Path, seeds: range) -> None:
+    told = [in_a_world(tmp_path, seed) for seed in seeds]
+    right = sum(good for _, good, _ in told)
+    wrong = Counter(state for state, good, _ in told if not good)
+    assert right >= 0.95 * len(told), (wrong, [each for each in told if not each[1]])
+
+
+def test_of_two_causes_the_first_of_the_chain_is_named_and_then_the_other(world: World) -> None:
+    pool = world.pool("held")
+    deployment = world.deployment(pool, "held")
+    world.ask("PATCH", f"/work_pools/{pool}", {"is_paused": True})
+    world.ask("PATCH", f"/work_pools/{pool}/queues/held", {"is_paused": True})
+    run = world.run(deployment)
+    world.passes(10)
+    subject = Subject(cause=Cause.POOL_PAUSED, entity=f"pool:{pool}", run_id=run)
+    for cause, entity, mend in (
+        (Cause.POOL_PAUSED, f"pool:{pool}", ("PATCH", f"/work_pools/{pool}", {"is_paused": False})),
+        (Cause.NO_WORKER, f"pool:{pool}", None),
+        (
+            Cause.QUEUE_PAUSED,
+            f"queue:{pool}/held",
+            ("PATCH", f"/work_pools/{pool}/queues/held", {"is_paused": False}),
+        ),
+    ):
+        found = named(world, subject)
+        assert found is not None
+        assert (found.cause, found.entity) == (cause, entity)
+        if mend is not None:
+            world.ask(*mend)
+        else:
+            world.worker(pool)
+        world.passes(1)
+    world.passes(3)
+    assert world.fake.tables.runs[run].state.type == "COMPLETED"
+
+
+def test_facts_that_are_too_old_are_named_and_nothing_is_blamed_on_them(world: World) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    deployment = world.deployment(pool)
+    world.ask("PATCH", f"/work_pools/{pool}", {"is_paused": True})
+    run_id = world.run(deployment)
+    world.passes(5)
+    site = world.look(run_id)
+    old = replace(site, now=site.now + timedelta(minutes=20))
+    run = old.run(run_id)
+    assert run is not None
+    found = why_waiting(run, old, PARAMETERS)
+    assert found is not None
+    assert found.cause is Cause.FACTS_OLD
+    assert any("work pools were last read 20 min ago" in doubt for doubt in found.doubts)
+    never = replace(site, asked={})
+    found = why_waiting(run, never, PARAMETERS)
+    assert found is not None
+    assert any("work pools were never read" in doubt for doubt in found.doubts)
+
+
+def test_what_is_as_it_should_be_is_no_trouble(world: World) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    long = world.deployment(pool, takes=None)
+    running, soon = world.run(long), world.run(long, due=timedelta(hours=1))
+    world.passes(3)
+    site = world.look(running, soon)
+    for run_id, cause in ((running, Cause.GOES_ON), (soon, Cause.NOT_DUE)):
+        run = site.run(run_id)
+        assert run is not None
+        found = why_waiting(run, site, PARAMETERS)
+        assert found is not None
+        assert (found.cause, found.trouble) == (cause, False)
