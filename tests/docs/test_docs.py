@@ -86,7 +86,8 @@ def test_backup_restore_move_upgrade_and_uninstall_go_as_the_page_says(tmp_path:
 
     _sh(backup, state, tmp_path, tools)
     _sh(restore, new, tmp_path, tools)
-    assert (new / "ledger.sqlite").read_bytes() == (state / "ledger.sqlite").read_bytes()
+    assert (new / "users.toml").read_bytes() == (state / "users.toml").read_bytes()
+    assert "restored from a backup" in (new / "STOP").read_text()
     _sh(upgrade, new, tmp_path, tools)
     assert (tmp_path / "new-host.before" / "ledger.sqlite").exists()
     _sh(uninstall, new, tmp_path, tools)

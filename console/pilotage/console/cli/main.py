@@ -13,6 +13,7 @@ import typer
 
 from pilotage.console.cli import (
     audit,
+    backup,
     bench,
     bundles,
     chat,
@@ -69,6 +70,7 @@ app.add_typer(bench.app, name="bench")
 publish.join(policy.app)
 bundles.join(policy.app)
 chat.join(app)
+backup.join(app)
 diagnose.join(app)
 
 

@@ -25,6 +25,7 @@ from pilotage.flows.api.server import ApiServer
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
 from pilotage.flows.config.state_directory import prepare_state_directory
+from pilotage.flows.controller.backup import backup_operations
 from pilotage.flows.controller.checkpoints import CheckpointSigner, signer_of
 from pilotage.flows.controller.greeting import Start, greeting, read_watched
 from pilotage.flows.controller.incidents import IncidentKeeper
@@ -276,7 +277,13 @@ class Controller:
         )
         control_api = ApiServer(
             paths.api_socket,
-            {**operations.table(), **governance.table(), **publishing.table(), **queries.table()},
+            {
+                **operations.table(),
+                **governance.table(),
+                **publishing.table(),
+                **queries.table(),
+                **backup_operations(paths, store.copied, self._clock),
+            },
             book.authenticate,
             sign_in=LoginThrottle(book, self._clock).sign_in,
         )

@@ -304,6 +304,10 @@ class DuckDBStore:
         with self._turns.turn(asker), self._snapshots.taken() as copy:
             return answered(copy, sql, self._ad_hoc)
 
+    def copied(self) -> contextlib.AbstractContextManager[Path]:
+        """The path of a copy of everything that is committed, its log beside it; it goes with the end of the block."""
+        return self._snapshots.taken()
+
     def add_events(self, events: Sequence[EventFact]) -> int:
         """How many of the events were new. Only the batch's own stretch of time is searched for old ones."""
         return self._append_new(TABLES["events"], events)
