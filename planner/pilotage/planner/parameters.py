@@ -48,17 +48,22 @@ class PlaybookParameters(BaseModel):
 
     # -- retrying
     retry_delay: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0), le=timedelta(hours=1))
-    """Before the first retry of a passing fault; doubles with every attempt. Default 10 s."""
+    """Before the first retry of a passing fault; each further wait is `backoff_factor` times as long. Default 10 s."""
+    backoff_factor: int = Field(default=4, ge=1, le=10)
+    """How many times the wait before it each wait between retries is. Default 4: the four attempts of a passing fault
+    span three and a half minutes, so that an outage of three is waited out."""
     rate_limited_delay: timedelta = Field(
         default=timedelta(minutes=1), ge=timedelta(0), le=timedelta(hours=6)
     )
-    """Before the first retry when the other side asked to slow down; doubles. Default 1 min."""
+    """Before the first retry when the other side asked to slow down; grows likewise. Default 1 min."""
     dependency_delay: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(hours=6))
-    """Before the first retry when something needed is absent; doubles. Default 5 min."""
+    """Before the first retry when something needed is absent; grows likewise. Default 5 min."""
     capacity_delay: timedelta = Field(default=timedelta(minutes=3), ge=timedelta(0), le=timedelta(hours=6))
-    """Before the first retry when the platform had no package; doubles. Default 3 min."""
+    """Before the first retry when the platform had no room; grows likewise. Default 3 min."""
     longest_delay: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
-    """No doubling goes past this. Default 1 h."""
+    """No wait grows past this. Default 1 h."""
+    longest_asked: timedelta = Field(default=timedelta(hours=12), gt=timedelta(0), le=timedelta(hours=24))
+    """What the other side asks to wait (`Retry-After`) is waited up to this; then its owner is told. Default 12 h."""
     max_attempts: int = Field(default=4, ge=1, le=20)
     """Attempts, the first included, after which no further retry is wanted. On public re-runs the chance that
     one more attempt helps falls from 60 % to 28 % by the fourth. Default 4."""

@@ -87,6 +87,10 @@ class Background:
     """What another attempt does again, as far as the last attempt's tasks tell."""
     safe_to_repeat: bool = False
     """Whether the deployment's owners declared it safe to repeat, or it is not production."""
+    remedied: str = ""
+    """What came of the remedy that was started for this run before, in words; empty when none was."""
+    remedy_helped: bool = False
+    """Whether that remedy has ended well since the run failed: what had to change has changed."""
     failed_children: tuple[str, ...] = ()
     """Failed runs that this one had started before it failed, by id."""
     child_tried_again: bool = False
@@ -120,6 +124,8 @@ class DesiredAction:
     """What is expected of it, in words."""
     until: datetime | None = None
     """When it is pointless, if that is sooner than a proposal's usual life."""
+    plan: str = ""
+    """The reference of the plan that it is a step of, `plan:<digest>`; what was said of the plan holds for each step."""
     bound_to_state: bool = True
     """False where it stays right although the run moved on."""
 

@@ -53,6 +53,12 @@ class LedgerFacts:
     """The grant that covers this proposal of this proposer now, or empty."""
     autonomy: Autonomy = "standard"
     """Of this kind of action on this deployment."""
+    forecast: bool = False
+    """Whether it is about what has not happened."""
+    forecast_actions_1h: int = 0
+    """Changes for what was forecast admitted within the hour; for all other changes these do not count."""
+    run_closed: str = ""
+    """As what its run is closed in its incident (recovered, superseded, waived), or empty while it is open."""
     waiting: int = 0
     """Other proposals of the same proposer that wait for approvals now."""
     waiting_alike: int = 0

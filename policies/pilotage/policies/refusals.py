@@ -22,6 +22,11 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "the target has moved on since this was proposed",
         "a new proposal on its present state",
     ),
+    "!precondition": (
+        "the lever would refuse it by what is known of the target",
+        "the target is another one, or in another state",
+    ),
+    "!not-needed": ("its run needs nothing more", "the run fails again"),
     "!server-lacks": (
         "this Prefect server cannot carry the action",
         "a newer Prefect server, and `pilotage up` again",

@@ -100,6 +100,10 @@ class TargetFacts:
     """The most that a run of its deployment completed with lately, or 0. Looked up for `size_run` only."""
     seconds_to_start: int = 0
     """For a scheduled run; negative when it is overdue."""
+    repeatable: Literal["", "yes", "no"] = ""
+    """What owners say of running it twice, by tag; empty when they say nothing. Looked up for what runs it again."""
+    half_done: bool = False
+    """Whether it was cut off in the middle of work that another attempt may do twice. Looked up likewise."""
     paused: bool = False
     death: Liveness = ""
     """Looked up only for an action that rests on it."""

@@ -64,6 +64,9 @@ log = logging.getLogger("pilotage.up")
 LOOK_BACK = timedelta(hours=24)
 """After a long absence only failures of the last day are taken up; older ones are history."""
 
+AT_ONCE = 100
+"""Proposals that are admitted in one turn of the loop."""
+
 AGENT = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 
@@ -319,7 +322,7 @@ class Controller:
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, self._clock()),
             "judging again": lambda: judge_deferred(injector, ledger, kill_switch, now=self._clock()),
-            "admitting": lambda: _admit_all(injector, ledger, switch.mode()),
+            "admitting": lambda: _admit_all(injector, ledger, switch.mode(), self._clock()),
             "delivering": lambda: _drain(injector.deliver),
             "verifying": injector.verify,
             "undoing": injector.undo_due,
@@ -432,11 +435,11 @@ async def judge_deferred(
                 return  # nobody answers: the others are asked about next time
 
 
-async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode) -> None:
+async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode, now: datetime) -> None:
     if mode in (Mode.OBSERVE, Mode.SHADOW):
         return
-    for row in await asyncio.to_thread(ledger.proposals, "allowed", 100):
-        await injector.admit(row["proposal_id"])
+    for proposal_id in (await asyncio.to_thread(ledger.admissible, now))[:AT_ONCE]:
+        await injector.admit(proposal_id)
 
 
 async def _drain(deliver: Callable[[], Awaitable[bool]], *, most: int = 50) -> None:

@@ -18,6 +18,7 @@ from pilotage.flows.levers.change_parameters import give, take_back
 from pilotage.flows.levers.idempotency import after, marked, refused, step_key, wrong_lever
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, Transition
+from pilotage.planner.actions.preconditions import KnownRun, why_not
 from pilotage.planner.actions.types import Action, RetryRun
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
@@ -110,12 +111,11 @@ async def tasks_in_words(api: PrefectApi, run_id: str) -> str:
 
 def why_not_retry(run: RunView, expected_state_id: str) -> str:
     """Why this run may not be retried in place, or an empty text."""
-    if run.state.type not in RETRYABLE:
-        return f"the run is {run.state.type.value}; only FAILED and CRASHED runs are retried in place"
+    known = KnownRun(state_type=run.state.type.value, has_deployment=bool(run.deployment_id))
+    if why := why_not(RetryRun(run_id=run.id), known):
+        return why
     if expected_state_id and run.state.id != expected_state_id:
         return "the run has moved on since this was proposed: it failed again, or somebody retried it"
-    if not run.deployment_id:
-        return "the run has no deployment, so no worker would start it again"
     return ""
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pilotage.flows.prefect.api import PAGE, PrefectApi
 from pilotage.flows.prefect.liveness import judge_liveness, process_here, signs_of
 from pilotage.flows.prefect.models import DeploymentView, PoolView, RunView
+from pilotage.planner.actions.preconditions import STARTED_BY_A_WORKER
 from pilotage.planner.actions.types import (
     Action,
     MarkCrashed,
@@ -24,6 +25,7 @@ from pilotage.policies.types import Liveness, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 from pilotage.telemetry.pool_memory import effective, memory_of
+from pilotage.telemetry.queries.retry_impact import begun_tasks, half_done
 
 PRODUCTION = "prod"
 _UNLABELLED_TIER = 1
@@ -69,10 +71,26 @@ class PrefectFacts:
             deployment_name=await self._full_name(deployment),
             memory_mb=_memory(pool, of_deployment, run.job_variables),
             **(await self._sizes(pool, deployment) if isinstance(action, SizeRun) else {}),
+            **(await self._repeats(run, tags) if action.kind in STARTED_BY_A_WORKER else {}),
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
             **labelled(tags, run.tags),
         )
+
+    async def _repeats(self, run: RunView, tags: Sequence[str]) -> dict[str, Any]:
+        """Return what another attempt may do twice: `repeatable` and `half_done`."""
+        rows = await self._api().task_runs_of(run.id)
+        return {
+            "repeatable": repeatable(tags, run.tags, begun_tasks(rows)),
+            "half_done": half_done(
+                run.state.type,
+                run.state.name,
+                run.state.message,
+                run.run_count,
+                rows,
+                _said(REPEATABLE, tags),
+            ),
+        }
 
     async def _late_since(self, run: RunView) -> str:
         if run.state.name != "Late":
@@ -147,6 +165,25 @@ class PrefectFacts:
         if self._given is None:
             self._given = PrefectApi.from_prefect_settings()
         return self._given
+
+
+REPEATABLE = "pilotage:repeatable"
+"""A deployment's tag: running it twice does no harm; with `:<task>` that one task."""
+NOT_REPEATABLE = "pilotage:not-repeatable"
+"""A deployment's or a run's tag: it is not run twice unasked; with `:<task>` once that task has begun."""
+SAFE_TO_REPEAT = "pilotage:safe-to-repeat"
+"""The earlier name of `REPEATABLE`."""
+
+
+def repeatable(
+    of_deployment: Iterable[str], of_run: Iterable[str], begun: Iterable[str]
+) -> Literal["", "yes", "no"]:
+    """Return what the tags say of running it again. A run's own tags only ever make it stricter."""
+    governing = tuple(of_deployment)
+    both = (*governing, *of_run)
+    if NOT_REPEATABLE in both or set(_said(NOT_REPEATABLE, both)) & set(begun):
+        return "no"
+    return "yes" if REPEATABLE in governing or SAFE_TO_REPEAT in governing else ""
 
 
 def labelled(of_deployment: Iterable[str], of_run: Iterable[str]) -> dict[str, Any]:

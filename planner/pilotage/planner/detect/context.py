@@ -52,6 +52,7 @@ def background_of(
     default = memory_of(deployment.job_variables) if deployment else None
     children = fleet.failed_children(store, run) if run.state_type in _FAILED else []
     return Background(
+        **remedied_of(store, run),
         failed_children=tuple(child.run_id for child in children),
         child_tried_again=any(child.deployment_id for child in children),
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
@@ -74,6 +75,29 @@ def background_of(
         heard_after_end=death.heard_after is not None,
         newest_failure=not ended or ended[0].run_id == run.run_id,
     )
+
+
+def remedied_of(store: Store, run: RunFact) -> dict[str, Any]:
+    """What is known of the remedy that was started for a failed run: `remedied` and `remedy_helped`."""
+    if run.state_type not in _FAILED:
+        return {}
+    steps = [
+        one for one in run_queries.decisions_about(store, run.run_id) if one.action == "launch_remediation"
+    ]
+    ended = [
+        one
+        for one in steps
+        if one.step in ("verified", "refused", "failed") and one.outcome != "needs_approval"
+    ]
+    if not ended:
+        return {}
+    last = ended[-1]
+    well = last.step == "verified" and last.outcome == "verified"
+    since = run.ended or run.updated
+    return {
+        "remedied": "it ended well" if well else "it did not end well",
+        "remedy_helped": well and last.at > since,
+    }
 
 
 def remedies_offered(own: DeploymentFact | None, everyone: Sequence[DeploymentFact]) -> tuple[Remedy, ...]:

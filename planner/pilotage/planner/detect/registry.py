@@ -7,7 +7,7 @@ then has decided. A run is found under an id of its own and needs no such memory
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -150,7 +150,7 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
     }
     others = [run for run in soon if run.deployment_id not in seen_to]
     forecasts = at.forecasts([run.run_id for run in others])
-    return [*missized, *at_risk_runs(others, forecasts, at.now, at.parameters)]
+    return [*missized, *_one_a_deployment(at, at_risk_runs(others, forecasts, at.now, at.parameters), others)]
 
 
 def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, tuple[list[RunFact], int]]:
@@ -183,7 +183,7 @@ def under_way(at: DetectorSnapshot) -> list[Finding]:
     for deployment_id in {str(run.deployment_id) for run in doubtful}:
         ended = fleet.last_ended(at.store, deployment_id, FAILURES_READ)
         failures[deployment_id] = [run for run in ended if run.state_type is not StateType.COMPLETED]
-    return fragile_runs(doubtful, forecasts, failures, at.now, at.parameters)
+    return _one_a_deployment(at, fragile_runs(doubtful, forecasts, failures, at.now, at.parameters), doubtful)
 
 
 def orphans(at: DetectorSnapshot) -> list[Finding]:
@@ -234,6 +234,19 @@ DETECTORS: tuple[Detector, ...] = (
     *(detector for _, detector in plugins(GROUP)),
 )
 """In the order in which their findings are filed; those of installed packages come last."""
+
+
+def _one_a_deployment(
+    at: DetectorSnapshot, found: Sequence[Finding], runs: Sequence[RunFact]
+) -> list[Finding]:
+    """Of what is forecast the first finding of each deployment, where nothing was proposed about that lately."""
+    places = {f"run:{run.run_id}": run.deployment_id or run.flow_name for run in runs}
+    first: dict[tuple[str, FailureClass], Finding] = {}
+    for finding in found:
+        place = places.get(finding.subject, finding.subject)
+        one = replace(finding, fingerprint=fingerprint_of(f"deployment:{place}", finding.failure_class))
+        first.setdefault((place, finding.failure_class), one)
+    return _not_asked_lately(at, list(first.values()))
 
 
 def _not_asked_lately(at: DetectorSnapshot, findings: Sequence[Finding]) -> list[Finding]:

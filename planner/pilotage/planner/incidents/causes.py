@@ -67,7 +67,7 @@ def causes_of(
     """Return the cause keys of a finding, the strongest first.
 
     `words` are the texts that decided, such as the log line shown; `failed_children` are the ids of failed runs that
-    this run started: it failed because of them, so it has no cause of its own.
+    this run started: it failed because of them, so their cause comes first.
     """
     if finding.cause:
         return (finding.cause,)
@@ -75,9 +75,10 @@ def causes_of(
         return (f"forecast:{run.deployment_id or run.flow_name}:{finding.failure_class}",)
     if finding.failure_class in NOT_A_FAILURE or run is None:
         return (f"ongoing:{finding.fingerprint or finding.subject}",)
-    if failed_children:
-        return tuple(f"run:{child}" for child in failed_children[:20])
-    keys = [f"fault:{finding.fingerprint or finding.subject}"]
+    keys = [
+        *(f"run:{child}" for child in failed_children[:20]),
+        f"fault:{finding.fingerprint or finding.subject}",
+    ]
     family = FAMILY.get(finding.failure_class)
     if family is None:
         return tuple(keys)

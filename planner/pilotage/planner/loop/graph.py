@@ -114,6 +114,8 @@ async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
         return {}
     run, logs = RUN.validate_python(state["run"]), LOGS.validate_python(state["logs"])
     finding = diagnose_run(run, logs, runtime.context.clock(), runtime.context.book)
+    if finding.failure_class is FailureClass.UNKNOWN:
+        finding = await asyncio.to_thread(_as_its_child, runtime.context, state, finding)
     past = await asyncio.to_thread(past_incidents, runtime.context.store, finding)
     known = remembered_class(past) if finding.failure_class is FailureClass.UNKNOWN else None
     model = runtime.context.model
@@ -164,6 +166,30 @@ async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
     if (incident := similar_incident(past)) is not None:
         finding = replace(finding, evidence=(*finding.evidence, incident))
     return {"finding": FINDING.dump_python(finding, mode="json")}
+
+
+def _as_its_child(deps: GraphDeps, state: GraphState, finding: Finding) -> Finding:
+    """The finding of a run that failed because of a run that it had started, with what is known of that one."""
+    for child_id in AROUND.validate_python(state["around"]).failed_children:
+        child = run_queries.run(deps.store, child_id)
+        if child is None:
+            continue
+        logs = run_queries.logs_of(deps.store, child_id, deps.parameters.logs_read)
+        known = diagnose_run(child, logs, deps.clock(), deps.book)
+        if known.failure_class is not FailureClass.UNKNOWN:
+            because = Evidence(
+                ref=f"run:{child_id}", note=f"a run that it started failed: {known.failure_class}"
+            )
+            return replace(
+                finding,
+                failure_class=known.failure_class,
+                rule_id=known.rule_id,
+                confidence=known.confidence,
+                cure=known.cure,
+                wait_seconds=known.wait_seconds,
+                evidence=(*finding.evidence, because),
+            )
+    return finding
 
 
 async def forecast(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +51,8 @@ TRIES = 3
 """How often a situation is thought about that breaks the planner or that the API refuses for good."""
 LOOK_AGAIN = timedelta(seconds=10)
 """Between two looks for signs of a held run's death."""
+ASKED_AGAIN = 3
+"""How often one failure is looked at again, after a remedy or after a question that lapsed."""
 REMEMBERED = 20_000
 """Handled incidents that are remembered; far more than the overlap can bring back."""
 
@@ -152,12 +154,13 @@ class Planner:
         snapshot = DetectorSnapshot(
             store=self._store, forecaster=self._forecaster, parameters=self._parameters, now=now
         )
+        # what has failed is looked at before what may
+        with _seeing("failed"):
+            detections += self._failed(now)
         looks = [(look.__name__, partial(look, snapshot)) for look in DETECTORS]
         for name, look in looks:
             with _seeing(name):
                 detections += [_detected(finding) for finding in look()]
-        with _seeing("failed"):
-            detections += self._failed(now)
         return detections
 
     def _failed(self, now: datetime) -> Iterable[Detection]:
@@ -166,20 +169,52 @@ class Planner:
         ends = [run.ended for run in failures if run.ended is not None and run.ended <= now]
         if ends:
             self._since = max(self._since, max(ends) - OVERLAP)
+        episodes = self._episodes(failures)
         new = [
             (run, trouble)
             for run in failures
             if (
                 trouble := Detection(
-                    incident_id=incident_id(f"run:{run.run_id}", run.state_id), run_id=run.run_id
+                    incident_id=incident_id(f"run:{run.run_id}", episodes.get(run.run_id, run.state_id)),
+                    run_id=run.run_id,
                 )
             )
             and trouble.incident_id not in self._handled
             and not self._rows_are_due(run, now)
         ]
         odds = self._odds([run.run_id for run, _ in new])
-        new.sort(key=lambda pair: odds.get(pair[0].run_id, 0.5))
+        # a run before the run that started it: a parent's trouble is mostly its child's
+        new.sort(key=lambda pair: (pair[0].parent_task_run_id is None, odds.get(pair[0].run_id, 0.5)))
         return [trouble for _, trouble in new]
+
+    def _episodes(self, failures: Sequence[RunFact]) -> dict[str, str]:
+        """By run, which look at its failure is due: the first, or one more after a remedy ended or a question lapsed.
+
+        What lapsed (nobody answered, the mode changed, Prefect was away) is proposed again while its trouble stands,
+        `ASKED_AGAIN` times at most; what a person rejected or waived is not.
+        """
+        if not failures:
+            return {}
+        ids = [run.run_id for run in failures]
+        sql = (
+            "SELECT incident_id, step, action, json_extract_string(detail, '$.told') AS told FROM decisions "
+            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND step IN ('expired', 'rejected', 'verified', 'refused')"
+        )
+        steps: dict[str, list[tuple[str, str, str]]] = {}
+        for row in self._store.rows(sql, [ids]):
+            steps.setdefault(row["incident_id"], []).append(
+                (row["step"], row["action"], str(row["told"] or ""))
+            )
+        due = {}
+        for run in failures:
+            episode = run.state_id
+            for _ in range(ASKED_AGAIN):
+                then = steps.get(incident_id(f"run:{run.run_id}", episode), [])
+                if (after := next_episode(then)) == "":
+                    break
+                episode = f"{episode}#{after}"
+            due[run.run_id] = episode
+        return due
 
     def _rows_are_due(self, run: RunFact, now: datetime) -> bool:
         """Return whether rows may still come that decide what is wrong with a run, or whether it is dead at all.
@@ -355,6 +390,20 @@ class Planner:
             await graph.checkpointer.adelete_thread(incident)  # type: ignore[union-attr]
         except Exception:
             log.warning("The checkpoints of %s stay on file", incident, exc_info=True)
+
+
+def next_episode(steps: Sequence[tuple[str, str, str]]) -> str:
+    """Return why a failure is looked at again: `remedied`, `lapsed`, or empty when what was decided stands.
+
+    `steps` are `(step, action, words)` of what was proposed about it.
+    """
+    if any(step == "rejected" for step, _, _ in steps):
+        return ""
+    if any(step == "verified" and action == "launch_remediation" for step, action, _ in steps):
+        return "remedied"
+    if any(step == "expired" and "its run is" not in words for step, _, words in steps):
+        return "lapsed"
+    return ""
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilotage.planner.actions.types import Action, ActionKind
+from pilotage.planner.actions.preconditions import KnownRun, why_not
+from pilotage.planner.actions.types import Action, ActionKind, RetryRun
 from pilotage.planner.findings import NEEDS_NO_RUN, NOT_A_FAILURE
 from pilotage.planner.incidents.causes import causes_of
 from pilotage.planner.playbooks.registry import playbook_for, quarantine, remedy
 from pilotage.planner.proposals import CaseFile, Proposal
-from pilotage.planner.remediation import DesiredAction, IncidentContext, notify
+from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, notify, run_of
 from pilotage.telemetry.facts import RunFact
 
 AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
@@ -39,24 +40,60 @@ def plan_for(s: IncidentContext, permitted_kinds: Sequence[ActionKind]) -> Plan:
         return Plan(playbook=name, alternatives=("nothing: the run is not in the store any more",))
     remediation = remediation_of(s)
     remedies, none_because = remedy(s)
-    if remedies and any(desired_action.action.kind in AGAIN for desired_action in remediation.desired):
-        remedies, none_because = (), ("launch_remediation: another attempt is tried first",)
+    if s.around.remedy_helped:
+        remediation = after_the_remedy(s)
+    rejected = [*remediation.alternatives, *none_because]
     wanted = [*remedies, *remediation.desired, *quarantine(s)]
-    kinds = {desired_action.action.kind for desired_action in wanted}
-    if "pause_deployment" in kinds and "notify_owner" not in kinds:
+    if remedies:
+        # what must change first changes first; what comes next depends on what came of it
+        wanted, held = list(remedies), [w for w in wanted if w.action.kind in AGAIN]
+        rejected += [f"{w.action.kind}: the remedy that its owners declared comes first" for w in held]
+    if s.around.child_tried_again and s.finding.failure_class not in NOT_A_FAILURE:
+        wanted, held = [w for w in wanted if w.action.kind not in AGAIN], wanted
+        rejected += [
+            f"{w.action.kind}: the run that it started is tried again itself"
+            for w in held
+            if w.action.kind in AGAIN
+        ]
+    again = any(w.action.kind in AGAIN for w in wanted)
+    if again and any(w.action.kind == "pause_deployment" for w in wanted):
+        # never a pause beside a retry: the retry first, and the pause where the fault goes on and on
+        goes_on = s.around.same_fault_in_row >= 2 * s.parameters.quarantine_after
+        dropped = AGAIN if goes_on else frozenset({"pause_deployment"})
+        why = "the deployment is paused instead" if goes_on else "the run is tried again first"
+        rejected += [f"{w.action.kind}: {why}" for w in wanted if w.action.kind in dropped]
+        wanted = [w for w in wanted if w.action.kind not in dropped]
+    run = KnownRun(state_type=s.run.state_type, has_deployment=bool(s.run.deployment_id)) if s.run else None
+    impossible = {w.action.kind: why for w in wanted if (why := why_not(w.action, run))}
+    rejected += [f"{kind}: {why}" for kind, why in impossible.items()]
+    wanted = [w for w in wanted if w.action.kind not in impossible]
+    kinds = {w.action.kind for w in wanted}
+    failed = s.finding.failure_class not in NOT_A_FAILURE
+    told = s.run is not None and s.run.parent_task_run_id is not None and not s.run.deployment_id
+    if "notify_owner" not in kinds and failed and (not kinds or "pause_deployment" in kinds) and not told:
         wanted += notify(s)
     refused = tuple(
         f"{w.action.kind}: not offered to this planner"
         for w in wanted
         if w.action.kind not in permitted_kinds
     )
-    rejected = (*remediation.alternatives, *none_because, *refused)
     proposals = tuple(
-        (_proposal(s, desired_action, name), _case(s, desired_action, rejected))
+        (_proposal(s, desired_action, name), _case(s, desired_action, (*rejected, *refused)))
         for desired_action in wanted
         if desired_action.action.kind in permitted_kinds
     )
-    return Plan(playbook=name, proposals=proposals, alternatives=rejected)
+    return Plan(playbook=name, proposals=proposals, alternatives=(*rejected, *refused))
+
+
+def after_the_remedy(s: IncidentContext) -> Remediation:
+    """The run tried again once its remedy has ended well, whatever its class; its owner when attempts are used up."""
+    run = run_of(s)
+    if run.run_count >= s.parameters.max_attempts:
+        why = f"retry_run: it has been tried {run.run_count} times"
+        return Remediation(desired=notify(s), alternatives=(why,))
+    again = RetryRun(run_id=run.run_id)
+    effect = "what had to change first has changed, so the same run completes"
+    return Remediation(desired=(DesiredAction(action=again, effect=effect),))
 
 
 def proposal_id(incident: str, action: Action, attempt: str) -> str:
@@ -73,6 +110,8 @@ def _proposal(s: IncidentContext, desired_action: DesiredAction, playbook: str) 
     refs = tuple(dict.fromkeys(e.ref[:300] for e in s.finding.evidence))
     if s.forecast is not None:
         refs = (*refs, f"forecast:{s.forecast.run_id}")
+    if desired_action.plan:
+        refs = (desired_action.plan, *refs)
     return Proposal(
         id=proposal_id(s.finding.incident_id, desired_action.action, attempt),
         incident_id=s.finding.incident_id,

@@ -6,8 +6,10 @@ is an input of every playbook that runs something again: a retry that it calls h
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from types import MappingProxyType
@@ -51,10 +53,14 @@ ASSUMED_CONFIDENCE = 0.9
 """How sure a finding counts that does not say, such as one from memory."""
 
 
-def backoff(first: timedelta, run_count: int, longest: timedelta) -> timedelta:
-    """The delay before the next attempt: the first, doubled for each attempt since, up to the longest."""
-    doublings = min(max(run_count - 1, 0), 20)
-    return min(first * (1 << doublings), longest)
+def backoff(first: timedelta, run_count: int, longest: timedelta, factor: int = 2) -> timedelta:
+    """The delay before the next attempt: the first, times `factor` for each attempt since, up to the longest."""
+    grown = first
+    for _ in range(min(max(run_count - 1, 0), 40)):
+        grown *= factor
+        if grown >= longest:
+            break
+    return min(grown, longest)
 
 
 def hopeless(s: IncidentContext) -> str:
@@ -70,23 +76,41 @@ def hopeless(s: IncidentContext) -> str:
 
 
 def retry(s: IncidentContext, first_delay: timedelta, max_attempts: int) -> Remediation:
-    """A retry in place after a backoff, or a word to the owner when attempts or hope are used up."""
+    """The retries in place that are left of a plan, or a word to the owner when attempts or hope are used up.
+
+    The plan is the same text at each attempt, so that what was said of it once holds for all of it.
+    """
     run = run_of(s)
     held_back = hopeless(s)
     if run.run_count >= max_attempts:
         held_back = f"it has been tried {run.run_count} times, {max_attempts} are the limit"
     if held_back:
         return Remediation(desired=notify(s), alternatives=(f"retry_run: held back, {held_back}",))
-    delay = backoff(first_delay, run.run_count, s.parameters.longest_delay)
+    factor, longest = s.parameters.backoff_factor, s.parameters.longest_delay
+    delays = [backoff(first_delay, n, longest, factor) for n in range(1, max_attempts)]
+    delay = backoff(first_delay, run.run_count, longest, factor)
     again = RetryRun(run_id=run.run_id, delay=delay)
+    later = delays[max(run.run_count, 1) :]
+    rest = (
+        f"; if not, again after {', '.join(words_of(one) for one in later)}, then its owner is told"
+        if later
+        else ""
+    )
     return Remediation(
         desired=(
             DesiredAction(
                 action=again,
-                effect=f"the same run, tried again in {words_of(delay)}, completes{retry_impact_words(s)}",
+                effect=f"the same run, tried again in {words_of(delay)}, completes{rest}{retry_impact_words(s)}",
+                plan=_plan_ref(run.run_id, s.finding.failure_class, delays),
             ),
         )
     )
+
+
+def _plan_ref(run_id: str, failure_class: FailureClass, delays: Sequence[timedelta]) -> str:
+    """The reference of a plan of retries: equal at each of its attempts, another for another run, class or rhythm."""
+    seed = "\0".join([run_id, failure_class, *(str(delay.total_seconds()) for delay in delays)])
+    return "plan:" + hashlib.sha256(seed.encode()).hexdigest()[:16]
 
 
 def retry_impact_words(s: IncidentContext) -> str:
@@ -150,11 +174,14 @@ def play_failure(s: IncidentContext) -> Remediation:
     if chosen is Remedy.RETRY_LATER:
         first = FIRST_DELAY.get(finding.failure_class, _rate_limited_delay)(p)
         asked = timedelta(seconds=finding.wait_seconds or 0)
-        if asked > p.longest_delay:
+        if asked > s.parameters.longest_asked:
             why = (
                 f"retry_run: the other side asked to wait {words_of(asked)}, longer than any retry is delayed"
             )
             return Remediation(desired=notify(s), alternatives=(why,))
+        if asked > s.parameters.longest_delay:
+            waited = replace(s, parameters=s.parameters.model_copy(update={"longest_delay": asked}))
+            return retry(waited, asked, p.max_attempts)
         limited = 2 if finding.failure_class is FailureClass.UNKNOWN else p.max_attempts
         return retry(s, max(first, asked), limited)
     if chosen is Remedy.MORE_MEMORY:
@@ -377,6 +404,8 @@ def remedy(s: IncidentContext) -> tuple[tuple[DesiredAction, ...], tuple[str, ..
     run, finding = s.run, s.finding
     if run is None or finding.failure_class in NOT_A_FAILURE:
         return (), ()
+    if s.around.remedied:
+        return (), (f"launch_remediation: it was started before, and {s.around.remedied}",)
     for what in (finding.fingerprint, finding.rule_id, finding.failure_class.value):
         declared = [remedy.deployment_id for remedy in s.around.remedies if what and what in remedy.cures]
         if len(declared) > 1:

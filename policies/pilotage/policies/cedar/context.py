@@ -24,6 +24,7 @@ def cedar_context(
         "stage": ledger.stage,
         "stopped": ledger.stopped,
         "frozen": guardrails.frozen_at(now),
+        "forecast": ledger.forecast,
         "tainted": ledger.evidence_tainted,
         "break_glass": bool(ledger.break_glass),
         "autonomy": ledger.autonomy,
@@ -46,6 +47,7 @@ def cedar_context(
             "actions_of_deployment_1h": ledger.actions_of_deployment_1h,
             "actions_of_fingerprint_24h": ledger.actions_of_fingerprint_24h,
             "other_targets_1h": ledger.other_targets_1h,
+            "forecast_actions_1h": ledger.forecast_actions_1h,
             "seconds_since_same_target": _since(ledger.seconds_since_same_target),
         },
         "trouble": {

@@ -100,6 +100,8 @@ def resource(action: Action, target: TargetFacts, guardrails: Guardrails) -> tup
                 "death": target.death,
                 "default_memory_mb": target.default_memory_mb,
                 "proven_memory_mb": target.proven_memory_mb,
+                "repeatable": target.repeatable,
+                "half_done": target.half_done,
                 **shared,
             }
             if not target.deployment_id:

@@ -54,6 +54,8 @@ class Guardrails(BaseModel):
     """Changes of any kind, all targets together, within one hour; notifications do not count."""
     max_actions_per_deployment_per_hour: Count = 20
     """Changes to one deployment and its runs within one hour."""
+    max_forecast_actions_per_hour: Count = 10
+    """Changes made for what is only forecast, within one hour; they never use up what failures need."""
     max_notifications_per_hour: Count = 120
     """Notifications to owners within one hour."""
     cooldown: Duration = timedelta(seconds=5)
@@ -192,6 +194,7 @@ class Guardrails(BaseModel):
             "max_actions_per_fingerprint": self.max_actions_per_fingerprint,
             "max_fruitless": self.max_fruitless,
             "max_failed_outcomes_per_hour": self.max_failed_outcomes_per_hour,
+            "max_forecast_actions_per_hour": self.max_forecast_actions_per_hour,
             "circuit_pause": int(self.circuit_pause.total_seconds()),
         }
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
+from pilotage.planner.actions.preconditions import STARTED_BY_A_WORKER, KnownRun, why_not
 from pilotage.planner.actions.types import target_of
 from pilotage.policies.cedar import entities as cedar_entities
 from pilotage.policies.cedar.bundle import Bundle
@@ -103,6 +104,9 @@ class Gate:
             if refusal is not None or target is None:
                 return refusal or refused("!missing-fact", bundle=bundle.hash)
             own = self._three_way(bundle, filed, target, ledger, now)
+            known = KnownRun(state_type=target.state_type, has_deployment=bool(target.deployment_id))
+            if own.outcome is not Outcome.DENY and (why := why_not(filed.proposal.action, known)):
+                return refused("!precondition", detail=why, bundle=bundle.hash)
             own = _with_what_is_assumed(own, target, bundle)
             person = filed.proposal.on_behalf_of
             if not person or person == filed.proposer.name:
@@ -279,6 +283,8 @@ def _refusal(
     age = now - target.read_at
     if ledger.stage == "inject" and not -CLOCK_SKEW <= age <= bundle.guardrails.facts_max_age:
         return refused("!stale-facts", detail=f"{age.total_seconds():.1f} s old", bundle=bundle.hash)
+    if ledger.run_closed and proposal.action.kind in STARTED_BY_A_WORKER:
+        return refused("!not-needed", detail=ledger.run_closed, bundle=bundle.hash)
     if proposal.expected_state_id not in ("", target.state_id, target.late_since_id):
         return refused(
             "!stale-target", detail=f"it is {target.state_name or target.state_type}", bundle=bundle.hash

@@ -23,8 +23,9 @@ from pilotage.policies.autonomy import (
     wilson_lower,
 )
 from pilotage.policies.json_values import timestamp
+from pilotage.policies.ledger.plans import IN_A_PLAN
 from pilotage.policies.ledger.rows import NOTIFY
-from pilotage.policies.ledger.schema import autonomy, outbox, outcomes, verdicts
+from pilotage.policies.ledger.schema import autonomy, outbox, outcomes, proposals, verdicts
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.ledger_facts import Autonomy
 
@@ -163,7 +164,10 @@ def _outcomes(connection: sa.Connection, kind: str, scope: str, level: Autonomy)
     wanted = (
         sa.select(outcomes.c.judgement)
         .join(outbox, outbox.c.proposal_id == outcomes.c.proposal_id)
+        .join(proposals, proposals.c.id == outbox.c.proposal_id)
         .where(outbox.c.kind == kind, _scope() == scope)
+        # a step of a plan that was not the last word says nothing: its plan went on
+        .where(sa.or_(outcomes.c.judgement == "verified", sa.not_(IN_A_PLAN)))
         .order_by(outcomes.c.at.desc(), outcomes.c.proposal_id)
         .limit(REMEMBERED)
     )

@@ -13,14 +13,16 @@ from pilotage.policies.gate.gate import LedgerFacts, Stage
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.autonomy import autonomy_in
 from pilotage.policies.ledger.grants import grant_in
+from pilotage.policies.ledger.incidents import closed_in
+from pilotage.policies.ledger.plans import EXPECTED, forecast_actions, units
 from pilotage.policies.ledger.rows import ATTEMPTS, NOTIFY, as_text, deployment_of, run_of
 from pilotage.policies.ledger.schema import outbox, proposals
 from pilotage.policies.ledger.switches import stop_in
 from pilotage.policies.ledger.trouble import detection_in
-from pilotage.policies.ledger.votes import CurrentIdentity, votes_in
+from pilotage.policies.ledger.votes import CurrentIdentity, plan_votes_in, votes_in
 from pilotage.policies.types import FiledProposal, Mode, TargetFacts
 
-CLEAN = ("deployment:", "forecast:", "incident:", "queue:", "rule:", "run:")
+CLEAN = ("deployment:", "forecast:", "incident:", "plan:", "queue:", "rule:", "run:")
 """References to what Prefect or we ourselves counted. Anything else may quote text of user code or third parties."""
 
 
@@ -51,6 +53,10 @@ def facts_in(
             sa.select(sa.func.count()).select_from(outbox).where(others, *conditions)
         ).scalar_one()
 
+    def actions(*conditions: Any) -> int:
+        """Changes, where the attempts of one incident's plan are one together, and those of its own are none."""
+        return units(connection, filed, others, *conditions)
+
     last = connection.execute(
         sa.select(sa.func.max(outbox.c.admitted_at)).where(
             others, alike, outbox.c.target == target_of(proposal.action)
@@ -69,28 +75,35 @@ def facts_in(
     own = proposals.c.proposer == as_text(filed.proposer)
     # a person's edit of what an agent asked is another question; an agent asks nothing that anybody asked before
     alike_by = (own,) if filed.proposer.kind == "user" else ()
-    radius = connection.execute(
-        sa.select(sa.func.count(sa.distinct(outbox.c.target))).where(
-            others, outbox.c.kind != NOTIFY, outbox.c.admitted_at > hour, outbox.c.target != wanted
-        )
-    ).scalar_one()
+    radius = units(
+        connection,
+        filed,
+        others,
+        outbox.c.kind != NOTIFY,
+        outbox.c.admitted_at > hour,
+        outbox.c.target != wanted,
+        distinct=outbox.c.target,
+    )
     return LedgerFacts(
         stage=stage,
         mode=mode,
         stopped=stop_in(connection) is not None,
-        actions_1h=number(alike, outbox.c.admitted_at > hour),
+        actions_1h=actions(alike, outbox.c.admitted_at > hour),
         actions_of_run_24h=number(
             outbox.c.run_id == run_id, outbox.c.kind.in_(ATTEMPTS), outbox.c.admitted_at > day
         )
         if run_id
         else 0,
-        actions_of_deployment_1h=number(
+        actions_of_deployment_1h=actions(
             alike, outbox.c.deployment_id == deployment_id, outbox.c.admitted_at > hour
         )
         if deployment_id
         else 0,
         seconds_since_same_target=None if last is None else max(0, int((now - moment(last)).total_seconds())),
-        votes=votes_in(connection, proposal.id, current_identity),
+        votes=(
+            *votes_in(connection, proposal.id, current_identity),
+            *(() if _may_repeat(target) else plan_votes_in(connection, filed, now, current_identity)),
+        ),
         evidence_tainted=tainted(proposal.evidence),
         other_targets_1h=radius,
         actions_of_fingerprint_24h=trouble.actions_of_fingerprint_24h,
@@ -103,11 +116,21 @@ def facts_in(
         if current_identity and proposal.on_behalf_of
         else None,
         break_glass=grant_in(connection, filed, target, now),
+        forecast=filed.case.failure_class in EXPECTED,
+        forecast_actions_1h=forecast_actions(connection, others, outbox.c.admitted_at > hour),
+        run_closed=closed_in(connection, proposal.incident_id),
         waiting=_count(connection, *waiting, own),
         waiting_alike=_count(
             connection, *waiting, *alike_by, proposals.c.kind == kind, proposals.c.target == wanted
         ),
         autonomy=autonomy_in(connection, kind, deployment_id or wanted),
+    )
+
+
+def _may_repeat(target: TargetFacts | None) -> bool:
+    """Whether an attempt may do work twice: then what was said of the plan before that was known does not hold."""
+    return target is not None and (
+        target.repeatable == "no" or (target.half_done and target.repeatable != "yes")
     )
 
 

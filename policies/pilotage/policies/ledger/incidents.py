@@ -130,6 +130,14 @@ def incident_in(connection: sa.Connection, occurrence_or_run: str) -> str:
     return found or ""
 
 
+def closed_in(connection: sa.Connection, occurrence_id: str) -> str:
+    """As what the run of an occurrence is closed, or empty while it is open or of no incident, within a transaction."""
+    state: str | None = connection.execute(
+        sa.select(incident_runs.c.state).where(incident_runs.c.occurrence_id == occurrence_id)
+    ).scalar_one_or_none()
+    return state if state and state != "open" else ""
+
+
 def place_in(connection: sa.Connection, filed: FiledProposal) -> tuple[str, str]:
     """The incident that a newly filed proposal belongs to and how it came there (`opened`, `joined`, …), recorded.
 

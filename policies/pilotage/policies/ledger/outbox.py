@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.ledger.autonomy import demote_in
 from pilotage.policies.ledger.incidents import outcome_in
+from pilotage.policies.ledger.plans import plan_of
 from pilotage.policies.ledger.protocol import Delivered
 from pilotage.policies.ledger.rows import as_text, delivered_from, dicts, entry_from, undo_time
 from pilotage.policies.ledger.schema import outbox, outcomes, proposals, receipts
@@ -116,7 +117,8 @@ class OutboxRepository:
                     at=timestamp(at),
                 )
             )
-            if judgement == "failed":
+            # that an outage outlasted a wait is no harm: a plan of retries is judged by what it does, not by the weather
+            if judgement == "failed" and not plan_of(filed):
                 demote_in(connection, proposal_id, f"a bad outcome: {detail[:200]}", at)
             if status_in(connection, proposal_id) == "delivered":
                 set_status(connection, proposal_id, "verified" if judgement == "verified" else "failed")

@@ -338,6 +338,10 @@ class Ledger(Protocol):
         """Keeps what an incident's page and its events said last."""
         ...
 
+    def admissible(self, now: datetime) -> list[str]:
+        """The ids of allowed proposals whose turn it is, oldest first: runs of one incident wait for its probe."""
+        ...
+
     def story(self, subject: str) -> list[dict[str, Any]]:
         """Every audited step about a run, proposal or incident id, in the order in which it happened."""
         ...

@@ -31,6 +31,7 @@ from pilotage.policies.ledger.facts import deployment_in, facts_in
 from pilotage.policies.ledger.grants import GrantRepository
 from pilotage.policies.ledger.incidents import IncidentRepository
 from pilotage.policies.ledger.outbox import OutboxRepository
+from pilotage.policies.ledger.plans import admissible_in
 from pilotage.policies.ledger.proposals import ProposalRepository
 from pilotage.policies.ledger.protocol import OPEN, Decide, Status
 from pilotage.policies.ledger.publications import PublicationRepository
@@ -276,6 +277,11 @@ class SqlLedger(
         """The open incidents and those that ended since, with proposals and what was told of them; oldest first."""
         with self.reading("listing incidents to tell of") as connection:
             return views.incidents_to_tell(connection, since)
+
+    def admissible(self, now: datetime) -> list[str]:
+        """The ids of allowed proposals whose turn it is, oldest first: runs of one incident wait for its probe."""
+        with self.reading("looking whose turn it is") as connection:
+            return admissible_in(connection, now)
 
     def story(self, subject: str) -> list[dict[str, Any]]:
         """Every audited step about a run, proposal or incident id, in the order in which it happened."""

@@ -9,8 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from pilotage.policies.json_values import moment, timestamp
+from pilotage.policies.ledger.plans import IN_A_PLAN
 from pilotage.policies.ledger.rows import NOTIFY
-from pilotage.policies.ledger.schema import outbox, outcomes
+from pilotage.policies.ledger.schema import outbox, outcomes, proposals
 
 UNDER_WAY = ("pending", "claimed", "delivered")
 """States of an outbox entry whose outcome may still come."""
@@ -48,7 +49,7 @@ def detection_in(
             connection, sa.select(outbox.c.proposal_id).where(*alike, outbox.c.admitted_at > day)
         )
         helped = _last(connection, *alike, outcomes.c.judgement == "verified")
-        fruitless = _number(
+        fruitless = _faults(
             connection,
             _ended(*alike, outcomes.c.judgement == "failed", outcomes.c.at > max(day, helped)),
         )
@@ -60,7 +61,7 @@ def detection_in(
     return Detection(
         actions_of_fingerprint_24h=same_fault,
         fruitless_of_fingerprint_24h=fruitless,
-        failed_1h=_number(connection, _ended(*failed)),
+        failed_1h=_faults(connection, _ended(*failed)),
         seconds_since_failed=max(0, int((now - moment(last)).total_seconds())),
         verified_since_failed=_number(connection, _ended(*after, outcomes.c.judgement == "verified")),
         probing=_number(
@@ -76,7 +77,7 @@ def detection_in(
 
 def _ended(*conditions: Any) -> sa.Select[Any]:
     return (
-        sa.select(outbox.c.proposal_id)
+        sa.select(outbox.c.proposal_id, outbox.c.run_id)
         .join(outcomes, outcomes.c.proposal_id == outbox.c.proposal_id)
         .where(*conditions)
     )
@@ -93,3 +94,11 @@ def _last(connection: sa.Connection, *conditions: Any) -> str:
 
 def _number(connection: sa.Connection, rows: sa.Select[Any]) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one()
+
+
+def _faults(connection: sa.Connection, rows: sa.Select[Any]) -> int:
+    """How many failed, where the attempts of one plan count once: by run, whatever number of waits it took."""
+    ended = rows.subquery()
+    unit = sa.case((IN_A_PLAN, ended.c.run_id), else_=ended.c.proposal_id)
+    query = sa.select(sa.func.count(sa.distinct(unit))).join(proposals, proposals.c.id == ended.c.proposal_id)
+    return connection.execute(query).scalar_one()

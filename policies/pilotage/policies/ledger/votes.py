@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from pilotage.planner.actions.types import target_of
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
 from pilotage.policies.digests import digest_of
 from pilotage.policies.grants import Delegation, acting, still_active
 from pilotage.policies.json_values import moment, timestamp
+from pilotage.policies.ledger.plans import plan_of
 from pilotage.policies.ledger.protocol import OPEN
 from pilotage.policies.ledger.rows import Row, as_text, dicts, filed_from, vote_from
 from pilotage.policies.ledger.schema import delegations, escalations, proposals, votes
@@ -178,6 +181,52 @@ def votes_in(
     except Exception:  # not knowing who somebody is means that they may nothing
         people = {}
     return still_active(cast, people)
+
+
+def plan_votes_in(
+    connection: sa.Connection,
+    filed: FiledProposal,
+    now: datetime,
+    current_identity: CurrentIdentity | None,
+) -> tuple[Vote, ...]:
+    """The votes on earlier steps of the plan that a proposal is the next step of, as votes on it.
+
+    What people saw said how often and after which waits the run is tried. A step is of that plan only when it names
+    the same plan (which is in the digest that they voted on), by the same proposer, and differs in its wait alone.
+    """
+    ref = plan_of(filed)
+    if not ref:
+        return ()
+    earlier = connection.execute(
+        sa.select(proposals).where(
+            proposals.c.kind == filed.proposal.action.kind,
+            proposals.c.target == target_of(filed.proposal.action),
+            proposals.c.id != filed.proposal.id,
+            proposals.c.filed_at < timestamp(filed.filed_at),
+            proposals.c.filed_at > timestamp(now - PLAN_LASTS),
+            proposals.c.status != "replaced",
+        )
+    )
+    votes_cast: list[Vote] = []
+    for row in dicts(earlier):
+        step = filed_from(row)
+        same = step.proposal.action.model_copy(update={"delay": timedelta(0)}) == (
+            filed.proposal.action.model_copy(update={"delay": timedelta(0)})
+        )
+        if plan_of(step) != ref or not same or step.proposer.name != filed.proposer.name:
+            continue
+        if digest_of(step.proposal, step.proposer) != step.digest:
+            continue
+        votes_cast += [
+            replace(vote, proposal_id=filed.proposal.id, digest=filed.digest)
+            for vote in votes_in(connection, step.proposal.id, current_identity)
+            if vote.digest == step.digest
+        ]
+    return tuple(votes_cast)
+
+
+PLAN_LASTS = timedelta(hours=24)
+"""How long what was said of a plan holds for its further steps."""
 
 
 def _delegations(connection: sa.Connection, taker: str, now: datetime) -> tuple[Delegation, ...]:

@@ -59,6 +59,51 @@ def retry_impact_of(task_runs: Iterable[TaskRunFact]) -> RetryImpact:
     return RetryImpact(again=tuple(sorted(repeats.items())), kept=tuple(sorted(kept.items())))
 
 
+_TIMED_OUT = re.compile(r"time[d]? ?-?out", re.IGNORECASE)
+_NEVER_CONNECTED = re.compile(
+    r"connect(?:ion)? ?time|connecttimeout|while connecting|timed out connecting", re.IGNORECASE
+)
+_NOT_BEGUN = frozenset({StateType.SCHEDULED, StateType.PENDING})
+
+
+def begun_tasks(task_runs: Iterable[TaskRunFact]) -> frozenset[str]:
+    """Return the names of the tasks that the last attempt began and whose results are not in storage."""
+    rows = [row for row in task_runs if not row.task_key.startswith(OURS)]
+    last = max((row.attempt for row in rows), default=0)
+    return frozenset(
+        _KEY.sub("", row.task_key) or row.name
+        for row in rows
+        if row.attempt == last
+        and row.state_type not in _NOT_BEGUN
+        and not (row.kept and row.state_type is StateType.COMPLETED)
+    )
+
+
+def half_done(
+    state_type: StateType,
+    state_name: str,
+    message: str,
+    run_count: int,
+    task_runs: Iterable[TaskRunFact],
+    repeatable_tasks: Iterable[str] = (),
+) -> bool:
+    """Return whether a run was cut off in the middle of work that another attempt may do twice.
+
+    That is a time-out or a crash after which a task is left that had begun, keeps no result and is not named as
+    repeatable; or of a run that had started and of whose tasks nothing is known. An error that the code itself raised
+    is no such cut.
+    """
+    timed_out = state_name == "TimedOut" or bool(
+        _TIMED_OUT.search(message) and not _NEVER_CONNECTED.search(message)
+    )
+    if run_count < 1 or not (timed_out or state_type is StateType.CRASHED):
+        return False
+    rows = list(task_runs)
+    if not rows:
+        return True
+    return bool(begun_tasks(rows) - set(repeatable_tasks))
+
+
 def _listed(tasks: tuple[tuple[str, int], ...]) -> str:
     named = [f"{quoted(name, 40)}{f' ({n} times)' if n > 1 else ''}" for name, n in tasks[:NAMED]]
     more = f" and {len(tasks) - NAMED} more" if len(tasks) > NAMED else ""
