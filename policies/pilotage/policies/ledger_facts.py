@@ -58,7 +58,7 @@ class LedgerFacts:
     forecast_actions_1h: int = 0
     """Changes for what was forecast admitted within the hour; for all other changes these do not count."""
     run_closed: str = ""
-    """As what its run is closed in its incident (recovered, superseded, waived), or empty while it is open."""
+    """As what its run was given up in its incident: superseded, waived, or empty."""
     waiting: int = 0
     """Other proposals of the same proposer that wait for approvals now."""
     waiting_alike: int = 0

@@ -34,6 +34,8 @@ EARLIER = timedelta(days=30)
 """How far back incidents of the same cause are linked."""
 LINKED = 5
 """Earlier incidents that are linked."""
+BEFORE = "it was before incidents were kept"
+"""Why the runs of an earlier version's incidents are closed: nobody gave them up."""
 QUIET = timedelta(minutes=10)
 """A trouble that is no failed run is over when nothing is proposed about it any more and it was not found for so long."""
 _NOT_FAILURES = frozenset(one.value for one in NOT_A_FAILURE)
@@ -131,11 +133,13 @@ def incident_in(connection: sa.Connection, occurrence_or_run: str) -> str:
 
 
 def closed_in(connection: sa.Connection, occurrence_id: str) -> str:
-    """As what the run of an occurrence is closed, or empty while it is open or of no incident, within a transaction."""
+    """As what the run of an occurrence was given up (waived, superseded), or empty, within a transaction."""
     state: str | None = connection.execute(
-        sa.select(incident_runs.c.state).where(incident_runs.c.occurrence_id == occurrence_id)
+        sa.select(incident_runs.c.state).where(
+            incident_runs.c.occurrence_id == occurrence_id, incident_runs.c.why != BEFORE
+        )
     ).scalar_one_or_none()
-    return state if state and state != "open" else ""
+    return state if state in ("waived", "superseded") else ""
 
 
 def place_in(connection: sa.Connection, filed: FiledProposal) -> tuple[str, str]:

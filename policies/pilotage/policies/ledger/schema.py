@@ -222,10 +222,12 @@ _STEPS: dict[int, tuple[str, ...]] = {
         # every trouble on record was an incident of its own; nobody kept whether its run recovered
         "INSERT INTO incidents (id, cause, state, sealed, merged_into, earlier, opened_at, last_at, resolved_at, "
         "resolution, reopened, told) SELECT incident_id, '', 'resolved', 0, '', '[]', MIN(filed_at), MAX(filed_at), "
-        "MAX(filed_at), 'it was before incidents were kept', 0, '{}' FROM proposals GROUP BY incident_id",
+        "MAX(filed_at), 'it was before incidents were kept', 0, '{}' FROM proposals "
+        "WHERE incident_id NOT IN (SELECT id FROM incidents) GROUP BY incident_id",
         "INSERT INTO incident_runs (occurrence_id, incident_id, subject, run_id, failure_class, state, why, at, "
         "closed_at) SELECT incident_id, incident_id, MIN(target), MAX(run_id), '', 'superseded', "
-        "'it was before incidents were kept', MIN(filed_at), MAX(filed_at) FROM proposals GROUP BY incident_id",
+        "'it was before incidents were kept', MIN(filed_at), MAX(filed_at) FROM proposals "
+        "WHERE incident_id NOT IN (SELECT occurrence_id FROM incident_runs) GROUP BY incident_id",
     ),
 }
 """What brings a database of this version to the next; new tables are made without being told to."""
