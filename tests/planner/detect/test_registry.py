@@ -493,9 +493,8 @@ def test_the_remedy_that_was_declared_for_a_fault_is_started(
     [
         (("pilotage:remedies:auth",), BUG),
         (("pilotage:remedies:code_bug", "team:other"), BUG),
-        (("pilotage:remedies:transient",), "ConnectError: no way"),
     ],
-    ids=["another fault", "another team", "a retry comes first"],
+    ids=["another fault", "another team"],
 )
 def test_a_remedy_is_not_started_for_what_it_does_not_cure(
     planner_fixture: PlannerFixture, make: Any, tags: tuple[str, ...], message: str
