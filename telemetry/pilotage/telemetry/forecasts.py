@@ -17,11 +17,23 @@ class Forecast:
     p_fail: float
     """Probability in [0, 1] that the run's next attempt ends FAILED or CRASHED."""
     model: str
-    """Which champion served it, such as `logistic` or `ewma`."""
+    """What served it: `mix` of all candidates, or the plain `rate` while no model has been trained."""
     trained_on: int
-    """How many ended runs of this site the serving model has seen."""
+    """How many ended attempts of this site the serving model has seen."""
     reasons: tuple[str, ...] = ()
-    """The strongest contributions first, in words: `5 failures in a row for this deployment`."""
+    """The strongest first, in words: `raises it by 31 points: 5 failures in a row for this deployment`."""
+    model_id: str = ""
+    """The registered model; empty while none has been trained."""
+    low: float | None = None
+    """The 10 % quantile of the chance, as sure as the deployment's history makes it."""
+    high: float | None = None
+    """The 90 % quantile."""
+    muted: str = ""
+    """Why nothing may act on it, such as a storm or lost calibration; empty when it may."""
+    failed: bool | None = None
+    """How the attempt went; None until it has ended."""
+    ended: datetime | None = None
+    """When the attempt that it was about ended."""
 
 
 class Forecaster(Protocol):

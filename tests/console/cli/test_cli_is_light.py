@@ -53,6 +53,9 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
         ["grants"],
         ["mode", "show"],
         ["policy", "published"],
+        ["forecast", "status"],
+        ["forecast", "models"],
+        ["forecast", "rollback", "m-1"],
     ],
     ids="-".join,
 )

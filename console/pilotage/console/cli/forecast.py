@@ -1,4 +1,4 @@
-"""`pilotage forecast`: would the forecasts have been right? Needs a file only: no server, no state directory."""
+"""`pilotage forecast backtest`: would the forecasts have been right? Needs a file only: no server, no state directory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from pilotage.console.cli import forecast_models
 from pilotage.console.cli.options import AsJson, told
 from pilotage.console.render.text import print_json, print_pairs, print_table
 
-app = typer.Typer(help="Try the forecasts on a history of runs.", no_args_is_help=True)
+app = typer.Typer(
+    help="The failure forecast: its models, and how right it would have been.", no_args_is_help=True
+)
+for command in (
+    forecast_models.status,
+    forecast_models.train,
+    forecast_models.models,
+    forecast_models.rollback,
+    forecast_models.score,
+):
+    app.command()(command)
 History = Annotated[Path, typer.Argument(help="A run history: Parquet, CSV or SWF (docs/forecast.md).")]
 TrainUntil = Annotated[
     str,

@@ -19,6 +19,7 @@ from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.checkpoints import checkpoints_at
 from pilotage.telemetry import connect
+from pilotage.telemetry.forecast.registry import ModelRegistry
 
 
 def chat_agent(
@@ -51,4 +52,5 @@ def toolbox(where: StatePaths, control_api: ApiClient, person: str = "") -> Tool
     """The tools of the person whose token `API` carries and whose name is given. Raises as `chat_agent` does."""
     refuse_keys()
     store = connect(where.root, asker=person)
-    return Toolbox(store=store, control_api=AgentApi(control_api), forecaster=ChatForecaster(store))
+    forecaster = ChatForecaster(store, ModelRegistry(where.forecast_models))
+    return Toolbox(store=store, control_api=AgentApi(control_api), forecaster=forecaster)

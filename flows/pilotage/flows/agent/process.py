@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pilotage.flows.agent.tracing import Traces
+from pilotage.flows.agent.training import TrainingSchedule, train_and_register, train_apart
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.flows.config.paths import paths
@@ -25,6 +26,7 @@ from pilotage.flows.notify.describe import proposal_for_log
 from pilotage.planner.checkpoints import Checkpoints
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
+from pilotage.telemetry.forecast.registry import ModelRegistry
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.times import utc_now
@@ -126,7 +128,7 @@ async def run(
     from pilotage.planner.checkpoints import checkpoints_at
     from pilotage.planner.loop.planner import Planner
     from pilotage.telemetry import connect
-    from pilotage.telemetry.forecast.selection import ChampionForecaster
+    from pilotage.telemetry.forecast.live import LiveForecaster
     from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
     from pilotage.telemetry.store.socket import ChangeListener
 
@@ -135,7 +137,16 @@ async def run(
     store = given or connect(where.root)
     control_api = control_api or ApiClient(where.api_socket, token)
     traces = Traces(settings)
-    forecaster = ChampionForecaster(store, clock=clock)
+    registry = ModelRegistry(where.forecast_models)
+    forecaster = LiveForecaster(store, registry, clock=clock)
+
+    async def train() -> None:
+        if given is None:
+            await train_apart(where)
+        else:
+            await asyncio.to_thread(train_and_register, given, registry, clock())
+
+    training = TrainingSchedule(registry, train, interval=settings.loop.train_interval, clock=clock)
     changes = None if given else ChangeListener(where.store_socket)
     async with Planner(
         store=store,
@@ -150,17 +161,13 @@ async def run(
         clock=clock,
         book=failure_rulebook(settings),
     ) as planner:
-        trained_at = datetime.min.replace(tzinfo=UTC)
-        ended_then = -1
         said: dict[str, float] = {}
         while not stop.is_set():
             now = clock()
             quiet = True
             try:
-                ended = await asyncio.to_thread(_ended_runs, store)
-                if ended != ended_then or now - trained_at > settings.loop.train_interval:
-                    await asyncio.to_thread(forecaster.train, now)
-                    trained_at, ended_then = now, ended
+                await asyncio.to_thread(forecaster.follow, now)
+                training.keep(forecaster.ended)
                 soon = await asyncio.to_thread(upcoming_runs, store, now, settings.loop.horizon)
                 due = await asyncio.to_thread(waiting_runs, store, now)
                 forecasts = await asyncio.to_thread(
@@ -183,6 +190,7 @@ async def run(
                 log.warning("planning: %s", exc)
                 quiet = False
             await _until_worth_a_look(changes, stop, settings.loop.tick.total_seconds(), quiet=quiet)
+    await training.stop()
     if changes is not None:
         changes.close()
     await asyncio.to_thread(traces.stop)
@@ -232,11 +240,9 @@ def _filed_in_words(filed: Mapping[str, Any]) -> str:
 
 
 def _as_json(forecast: Forecast) -> dict[str, Any]:
-    return {**asdict(forecast), "made_at": forecast.made_at.isoformat()}
-
-
-def _ended_runs(store: Store) -> int:
-    return int(store.rows("SELECT count(*) AS n FROM runs WHERE ended IS NOT NULL")[0]["n"])
+    made = {**asdict(forecast), "made_at": forecast.made_at.isoformat()}
+    # how it went is found out by the store
+    return {name: value for name, value in made.items() if name not in ("failed", "ended")}
 
 
 async def _main() -> None:

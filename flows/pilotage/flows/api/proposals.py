@@ -41,6 +41,10 @@ class _ForecastIn(BaseModel):
     model: str
     trained_on: int
     reasons: tuple[str, ...] = ()
+    model_id: str = ""
+    low: float | None = Field(default=None, ge=0, le=1)
+    high: float | None = Field(default=None, ge=0, le=1)
+    muted: str = ""
 
 
 _FORECASTS = TypeAdapter(list[_ForecastIn])

@@ -70,6 +70,11 @@ class StatePaths:
         return self.root / "agent" / "models.sqlite"
 
     @property
+    def forecast_models(self) -> Path:
+        """The forecast's models, a directory for each; without them the plain rate serves until one is trained."""
+        return self.root / "agent" / "forecast"
+
+    @property
     def config(self) -> Path:
         """Settings of this installation, read when the working directory has none."""
         return self.root / CONFIG_NAME

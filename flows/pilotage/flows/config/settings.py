@@ -67,8 +67,8 @@ class LoopSettings(BaseModel):
     """Between two looks of the planner and of the injector."""
     lease: timedelta = timedelta(seconds=60)
     """How long one delivery may take before another may repeat it under the same mark."""
-    train_interval: timedelta = timedelta(seconds=60)
-    """Between two trainings of the forecaster, at most."""
+    train_interval: timedelta = timedelta(minutes=10)
+    """Between two looks whether the forecast is to be trained again: after 15 % more ended attempts, or a day."""
     horizon: timedelta = timedelta(minutes=30)
     """How far ahead scheduled runs are forecast."""
     max_attempts: int = Field(default=1000, ge=1)

@@ -355,6 +355,7 @@ class Controller:
             asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
             asyncio.create_task(_run_agent(self._outside, agent), name="agent"),
             asyncio.create_task(self._retain(store, stop), name="retention"),
+            asyncio.create_task(self._score_forecasts(store, stop), name="scoring of forecasts"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         try:
@@ -399,7 +400,18 @@ class Controller:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 3600)
 
+    async def _score_forecasts(self, store: DuckDBStore, stop: asyncio.Event) -> None:
+        """Writes down how the attempts went that were forecast, once a minute."""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(store.score_forecasts, self._clock())
+            except AdapterError as exc:
+                log.warning("scoring the forecasts: %s", exc)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SCORING_EVERY.total_seconds())
 
+
+SCORING_EVERY = timedelta(minutes=1)
 _BEING_JUDGED = timedelta(seconds=30)
 """So long after it was filed a proposal may be with the gate."""
 

@@ -21,7 +21,7 @@ from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, fit
 from pilotage.telemetry.forecast.point_in_time import Features, features
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Ints, RunHistory
 from pilotage.telemetry.forecast.scores import reliability, scores, threshold_costs
-from pilotage.telemetry.forecast.stacking import Stack, fit_stack
+from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack
 
 WARM_SHARES = (0.5, 0.75)
 """Where in the training part models are fitted to make forecasts that the first served mix can learn from."""
@@ -47,18 +47,23 @@ class Walk:
     models: FittedModels
     stack: Stack
     found: Features
+    evidence: Evidence
+    """Every forecast that was made before its outcome was known, the newest end last."""
     fits: int
     timings: Mapping[str, float]
 
 
-def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
+def walk_forward(
+    history: RunHistory, failed: Flags, until: float, codes: Mapping[str, Ints] | None = None
+) -> Walk:
     """Return what would have been forecast of each run submitted from `until` on.
 
-    `failed` is by run, and looked at once a run's end has passed.
+    `failed` is by run, and looked at once a run's end has passed. `codes` tell the keys of each level apart where
+    the history's own columns do not.
     """
     clock = time.perf_counter
     began = clock()
-    columns = features(history, failed)
+    found = features(history, failed, codes)
     feature_s = clock() - began
     ended = history.has_ended()
     fit_s, score_s, fits = 0.0, 0.0, 0
@@ -76,7 +81,7 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
     while place < count:
         moment = float(submitted[place]) if place != test else until
         began = clock()
-        models = fit(columns, failed, known_at(moment))
+        models = fit(found, failed, known_at(moment))
         fit_s, fits = fit_s + clock() - began, fits + 1
         after = [start for start in starts if start > place]
         # the next fit: the next of the starts, or when the site has grown
@@ -84,17 +89,24 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
         until_place = min([count, place + step if place >= test else count, *after])
         block = everyone[place:until_place]
         began = clock()
-        for name, chances in models.chances(columns, block).items():
+        for name, chances in models.chances(found, block).items():
             made[name][block] = chances
         score_s += clock() - began
         place = until_place
     assert models is not None  # noqa: S101 - the test part has a run at least
-    served, stack, stack_s = _served(history, failed, ended, made, first, test, until)
+    by_end = first + np.flatnonzero(ended[first:])
+    by_end = by_end[np.argsort(history.ended[by_end], kind="stable")]
+    evidence = Evidence(
+        made={name: made[name][by_end] for name in CANDIDATES},
+        failed=failed[by_end],
+        ended=history.ended[by_end],
+    )
+    served, stack, stack_s = _served(history.submitted, evidence, made, test, until)
     rows = everyone[test:]
     singles = []
     for row in rows[:: max(1, len(rows) // SINGLES)][:SINGLES]:
         began = clock()
-        stack.chances(models.chances(columns, rows[row - test : row - test + 1]))
+        stack.chances(models.chances(found, rows[row - test : row - test + 1]))
         singles.append(clock() - began)
     return Walk(
         history=history,
@@ -102,7 +114,8 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
         made={**{name: made[name][test:] for name in CANDIDATES}, "served": served},
         models=models,
         stack=stack,
-        found=columns,
+        found=found,
+        evidence=evidence,
         fits=fits,
         timings={
             "features_s": feature_s,
@@ -115,30 +128,20 @@ def walk_forward(history: RunHistory, failed: Flags, until: float) -> Walk:
 
 
 def _served(
-    history: RunHistory,
-    failed: Flags,
-    ended: Flags,
-    chances: Mapping[str, Floats],
-    first: int,
-    test: int,
-    until: float,
+    submitted: Floats, evidence: Evidence, made: Mapping[str, Floats], test: int, until: float
 ) -> tuple[Floats, Stack, float]:
     """Return the served forecasts of the test part, the last mix, and the seconds spent on fitting mixes."""
-    count = len(history)
-    by_end = first + np.flatnonzero(ended[first:])
-    by_end = by_end[np.argsort(history.ended[by_end], kind="stable")]
-    ends = history.ended[by_end]
+    count = len(submitted)
     served = np.empty(count - test)
     step = max(FEWEST_A_BLOCK, -(-(count - test) // STACK_BLOCKS))
     began = time.perf_counter()
-    stack = fit_stack({name: chances[name][:0] for name in CANDIDATES}, failed[:0])
+    stack = fit_stack(evidence.until(-np.inf))
     for place in range(test, count, step):
-        moment = until if place == test else float(history.submitted[place])
-        seen = by_end[: int(np.searchsorted(ends, moment, side="left"))]
-        stack = fit_stack({name: chances[name][seen] for name in CANDIDATES}, failed[seen])
+        moment = until if place == test else float(submitted[place])
+        stack = fit_stack(evidence.until(moment))
         block = slice(place, min(place + step, count))
         served[block.start - test : block.stop - test] = stack.chances(
-            {name: chances[name][block] for name in CANDIDATES}
+            {name: made[name][block] for name in CANDIDATES}
         )
     return served, stack, time.perf_counter() - began
 
@@ -178,7 +181,7 @@ def backtest(
         "served": scores(outcomes, served),
         "stack": {
             "intercept": walk.stack.intercept,
-            **dict(zip(CANDIDATES, map(float, walk.stack.weights), strict=True)),
+            **walk.stack.by_name(),
             "leans_on": walk.stack.leans_on,
         },
         "reliability": reliability(outcomes, served),

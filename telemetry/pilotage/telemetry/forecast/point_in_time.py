@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.signal import lfilter
@@ -32,11 +33,12 @@ PRIOR_RATE, PRIOR_RUNS = 0.05, 5.0
 """The failure rate that is expected of a site of which nothing is known, and how many runs that counts for."""
 CLIP = 0.0005
 """No rate is nearer to 0 or 1 in log-odds."""
-DAY, WEEK = 86400.0, 604800.0
+DAY = 86400.0
+NEVER_S = 4.85e8
+"""The age of what never happened: fifteen years."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LevelStats:
+class LevelStats(NamedTuple):
     """What had happened at one level when each run was submitted; an array element for each run."""
 
     ended: Floats
@@ -45,23 +47,26 @@ class LevelStats:
     completions: Floats
     failures_in_a_row: Floats
     others_in_a_row: Floats
-    fast: Floats
-    """The exponentially weighted sum of failures, before the parent's rate is mixed in."""
-    slow: Floats
-    slow_completed: Floats
-    since_failure: Floats
-    """Seconds since the newest failure's end; NaN when there was none. So the three below."""
-    since_other: Floats
-    since_end: Floats
-    since_submitted: Floats
     in_flight: Floats
     """Submitted before and not ended."""
     burst: Floats
     """Submitted in the last BURST_S."""
     recent_failures: Floats
     """Failures that ended in the last RECENT_S."""
+    fast: Floats
+    """The exponentially weighted sum of failures, before the parent's rate is mixed in."""
+    slow: Floats
+    slow_completed: Floats
     log_duration: Floats
     """Sum of log(1 + seconds) from start to end."""
+    log_duration_squares: Floats
+    last_log_duration: Floats
+    """Of the newest end; 0 when there was none."""
+    since_failure: Floats
+    """Seconds since the newest failure's end; NaN when there was none. So the three below."""
+    since_other: Floats
+    since_end: Floats
+    since_submitted: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +106,20 @@ def level_codes(history: RunHistory) -> dict[str, Ints]:
     return codes
 
 
-def features(history: RunHistory, failed: Flags) -> Features:
-    """Return the features of every run of `history`; `failed` is looked at where a run has ended, and then only later."""
+def features(history: RunHistory, failed: Flags, codes: Mapping[str, Ints] | None = None) -> Features:
+    """Return the features of every run of `history`; `failed` is looked at where a run has ended, and then only later.
+
+    `codes` are the levels' codes where somebody has made them already.
+    """
+    stats = level_stats(history, failed, level_codes(history) if codes is None else codes)
+    return assemble(stats, history.submitted, history.numbers, clock=history.clock)
+
+
+def level_stats(history: RunHistory, failed: Flags, codes: Mapping[str, Ints]) -> dict[str, LevelStats]:
+    """Return what each run knew at submission, by level; `codes` tell the keys of a level apart."""
     ended = history.has_ended()
     events = _Events(history, failed & ended, ended)
-    stats = {level: events.stats(codes) for level, codes in level_codes(history).items()}
-    return assemble(stats, history.submitted, history.numbers, clock=history.clock)
+    return {level: events.stats(of_run) for level, of_run in codes.items()}
 
 
 class _Events:
@@ -152,16 +165,16 @@ class _Events:
         end_rank = np.concatenate([[0], np.cumsum(is_end)])
 
         def last(which: Flags) -> tuple[Ints, Flags]:
-            positions = np.concatenate([[-1], np.maximum.accumulate(np.where(which, places, -1))])[back]
-            return positions, positions >= begin
+            found = np.concatenate([[-1], np.maximum.accumulate(np.where(which, places, -1))])[back]
+            return found, found >= begin
 
         def since(which: Flags) -> Floats:
-            position, there = last(which)
-            return np.where(there, times[back] - times[np.maximum(position, 0)], np.nan)
+            found, there = last(which)
+            return np.where(there, times[back] - times[np.maximum(found, 0)], np.nan)
 
         def in_a_row(breaks: Flags) -> Floats:
-            position, there = last(breaks)
-            since_place = np.where(there, position + 1, begin)
+            found, there = last(breaks)
+            since_place = np.where(there, found + 1, begin)
             passed: Floats = (end_rank[back] - end_rank[since_place]).astype(float)
             return passed
 
@@ -188,97 +201,117 @@ class _Events:
         nth_ask = np.concatenate([[0], np.cumsum(~is_end)])[back]
         previous = nth_ask - 1
         has_previous = so_far((~is_end).astype(float)) > 0
+        durations = np.where(is_end, self._log_duration[rows], 0.0)
+        newest_end, ended_before = last(is_end)
         return LevelStats(
             ended=ends,
             failures=fails,
             completions=so_far(good.astype(float)),
             failures_in_a_row=in_a_row(other),
             others_in_a_row=in_a_row(fail),
-            fast=weighted(fail, FAST),
-            slow=weighted(fail, SLOW),
-            slow_completed=weighted(good, SLOW),
-            since_failure=since(fail),
-            since_other=since(other),
-            since_end=since(is_end),
-            since_submitted=np.where(has_previous, at - asked[np.maximum(previous, 0)], np.nan),
             in_flight=so_far((~is_end).astype(float)) - ends,
             burst=(nth_ask - np.searchsorted(asked, at - BURST_S)).astype(float),
             recent_failures=(np.searchsorted(failing, at) - np.searchsorted(failing, at - RECENT_S)).astype(
                 float
             ),
-            log_duration=so_far(np.where(is_end, self._log_duration[rows], 0.0)),
+            fast=weighted(fail, FAST),
+            slow=weighted(fail, SLOW),
+            slow_completed=weighted(good, SLOW),
+            log_duration=so_far(durations),
+            log_duration_squares=so_far(durations**2),
+            last_log_duration=np.where(ended_before, durations[np.maximum(newest_end, 0)], 0.0),
+            since_failure=since(fail),
+            since_other=since(other),
+            since_end=since(is_end),
+            since_submitted=np.where(has_previous, at - asked[np.maximum(previous, 0)], np.nan),
         )
+
+
+COUNTS = (
+    "ended",
+    "failures",
+    "in_flight",
+    "burst",
+    "recent_failures",
+    "failures_in_a_row",
+    "others_in_a_row",
+)
+AGES = ("since_failure", "since_other", "since_end", "since_submitted")
+OF_SITE = {"rate", "fast", "slow", "completed", *COUNTS[:5], AGES[0]}
+"""What of the site's own statistics the models see; the rest differs too little from run to run."""
+BLOCK = ("rate", "fast", "slow", "completed", "duration", "duration_z", *COUNTS, *AGES)
+"""The columns of one level, in order."""
+_OF_SITE = np.array([name in OF_SITE for name in BLOCK])
+
+
+@cache
+def feature_names(levels: tuple[str, ...], numbers: tuple[str, ...], clock: bool) -> tuple[str, ...]:
+    """Return the names of the columns that `assemble` makes."""
+    return (
+        *(f"{level}_{name}" for level in levels for name in BLOCK if level != "site" or name in OF_SITE),
+        *(f"n_{name}" for name in numbers),
+        *(("hour_sin", "hour_cos", "weekday", "weekend") if clock else ()),
+    )
 
 
 def assemble(
     stats: Mapping[str, LevelStats], moments: Floats, numbers: Mapping[str, Floats], *, clock: bool
 ) -> Features:
-    """Return the models' numbers from the statistics of each level at `moments`."""
-    columns: dict[str, Any] = {}
-    rates: dict[str, Floats] = {}
-    fast: dict[str, Floats] = {}
-    for level in LEVELS:
-        if (known := stats.get(level)) is None:
-            continue
+    """Return the models' numbers from the statistics of each level at `moments`.
+
+    The live loop calls it with one run and a backtest with all: whole blocks of columns are computed at once.
+    """
+    levels = tuple(level for level in LEVELS if level in stats)
+    names = feature_names(levels, tuple(numbers), clock)
+    rows: Any = np.empty((len(moments), len(names)), np.float32)
+    rates: dict[str, Any] = {}
+    place = 0
+    for level in levels:
+        known = stats[level]
         if level == "site":
             rate = (known.failures + PRIOR_RUNS * PRIOR_RATE) / (known.ended + PRIOR_RUNS)
-            lean = np.full_like(rate, PRIOR_RATE)
-            lean_fast = rate
+            lean_fast, lean_slow = rate, PRIOR_RATE
         else:
-            lean, lean_fast = rates[PARENT[level]], fast[PARENT[level]]
-            rate = (known.failures + LEAN * lean) / (known.ended + LEAN)
+            lean_slow, lean_fast = rates[PARENT[level]]
+            rate = (known.failures + LEAN * lean_slow) / (known.ended + LEAN)
         slow_left = (1 - SLOW) ** known.ended
-        fast_left = (1 - FAST) ** known.ended
-        rates[level] = rate
-        fast[level] = known.fast + fast_left * lean_fast
-        slow = known.slow + slow_left * (lean if level == "site" else rates[PARENT[level]])
-        columns |= {
-            f"{level}_rate": log_odds(rate),
-            f"{level}_fast": log_odds(fast[level]),
-            f"{level}_slow": log_odds(slow),
-            f"{level}_completed": known.slow_completed + slow_left * 0.8,
-            f"{level}_ended": np.log1p(known.ended),
-            f"{level}_failures": np.log1p(known.failures),
-            f"{level}_in_flight": np.log1p(known.in_flight),
-            f"{level}_burst": np.log1p(known.burst),
-            f"{level}_recent_failures": np.log1p(known.recent_failures),
-            f"{level}_since_failure": _age(known.since_failure),
-        }
-        if level != "site":
-            columns |= {
-                f"{level}_failures_in_a_row": np.log1p(known.failures_in_a_row),
-                f"{level}_others_in_a_row": np.log1p(known.others_in_a_row),
-                f"{level}_since_other": _age(known.since_other),
-                f"{level}_since_end": _age(known.since_end),
-                f"{level}_since_submitted": _age(known.since_submitted),
-                f"{level}_duration": known.log_duration / np.maximum(known.ended, 1.0),
-            }
-    for name, values in numbers.items():
-        columns[f"n_{name}"] = np.sign(values) * np.log1p(np.abs(values))
+        fast = known.fast + (1 - FAST) ** known.ended * lean_fast
+        rates[level] = rate, fast
+        ended = np.maximum(known.ended, 1.0)
+        mean = known.log_duration / ended
+        spread = np.sqrt(np.maximum(known.log_duration_squares / ended - mean**2, 0.0))
+        block = np.concatenate(
+            [
+                log_odds(np.array([rate, fast, known.slow + slow_left * lean_slow])),
+                [known.slow_completed + slow_left * 0.8, mean],
+                # of two runs the spread says nothing yet
+                [np.where(known.ended > 2, (known.last_log_duration - mean) / (spread + 0.1), 0.0)],
+                np.log1p(np.array([getattr(known, name) for name in COUNTS])),
+                _age(np.array([getattr(known, name) for name in AGES])),
+            ]
+        )
+        if level == "site":
+            block = block[_OF_SITE]
+        rows[:, place : place + len(block)] = block.T
+        place += len(block)
+    for values in numbers.values():
+        rows[:, place] = np.sign(values) * np.log1p(np.abs(values))
+        place += 1
     if clock:
         angle = 2 * np.pi * (moments % DAY) / DAY
         # 1970-01-01 was a Thursday
         day = np.floor(moments / DAY + 3) % 7
-        columns |= {
-            "hour_sin": np.sin(angle),
-            "hour_cos": np.cos(angle),
-            "weekday": day,
-            "weekend": (day >= 5) * 1.0,
-        }
-    return Features(
-        names=tuple(columns),
-        rows=np.column_stack([column.astype(np.float32) for column in columns.values()]),
-        rate=rates["deployment"],
-        ewma=fast["deployment"],
-    )
+        rows[:, place:] = np.column_stack([np.sin(angle), np.cos(angle), day, day >= 5])
+    rate, ewma = rates["deployment"]
+    return Features(names=names, rows=rows, rate=rate, ewma=ewma)
 
 
-def log_odds(chance: Floats) -> Floats:
+def log_odds(chance: Any) -> Any:
     """Return log(p / (1 - p)), with p kept CLIP away from 0 and 1."""
     sure = np.clip(chance, CLIP, 1 - CLIP)
     return np.log(sure / (1 - sure))
 
 
-def _age(seconds: Floats) -> Floats:
+def _age(seconds: Any) -> Any:
     """Return the log of an age; what never happened is older than anything that did."""
-    return np.where(np.isnan(seconds), 20.0, np.log1p(np.maximum(seconds, 0.0)))
+    return np.log1p(np.maximum(np.where(np.isnan(seconds), NEVER_S, seconds), 0.0))

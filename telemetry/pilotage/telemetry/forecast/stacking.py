@@ -22,6 +22,40 @@ STEPS, CLOSE = 30, 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Forecasts that were made before their outcome was known, the newest end last; an element for each."""
+
+    made: Mapping[str, Floats]
+    """By candidate."""
+    failed: Flags
+    ended: Floats
+    """When the outcome became known, in seconds."""
+
+    def __len__(self) -> int:
+        """Return the number of forecasts."""
+        return len(self.failed)
+
+    def until(self, moment: float) -> Evidence:
+        """Return what was known at a moment: only ends strictly before it."""
+        return self.part(slice(0, int(np.searchsorted(self.ended, moment, side="left"))))
+
+    def part(self, part: slice) -> Evidence:
+        """Return some of the forecasts."""
+        return Evidence(
+            made={name: values[part] for name, values in self.made.items()},
+            failed=self.failed[part],
+            ended=self.ended[part],
+        )
+
+
+def no_evidence() -> Evidence:
+    """Return the evidence of a new site."""
+    return Evidence(
+        made={name: np.empty(0) for name in CANDIDATES}, failed=np.empty(0, dtype=bool), ended=np.empty(0)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
     """The weights of the mix: an intercept, and one for the log-odds of each candidate."""
 
@@ -29,6 +63,10 @@ class Stack:
     weights: Floats
     leans_on: str
     """The best trivial forecast of the recent past."""
+
+    def by_name(self) -> dict[str, float]:
+        """Return the weight of each candidate."""
+        return dict(zip(CANDIDATES, map(float, self.weights), strict=True))
 
     def chances(self, made: Mapping[str, Floats]) -> Floats:
         """Return the served forecast from those of the candidates."""
@@ -50,20 +88,19 @@ def log_loss(chances: Floats, failed: Flags, weights: Floats) -> float:
     return float(np.average(losses, weights=weights))
 
 
-def fit_stack(
-    chances: Mapping[str, Floats], failed: Flags, *, half_life: float = HALF_LIFE, pull: float = PULL
-) -> Stack:
-    """Return the mix for forecasts whose outcomes are known, the newest last. Without any it is the plain rate."""
+def fit_stack(evidence: Evidence, *, half_life: float = HALF_LIFE, pull: float = PULL) -> Stack:
+    """Return the mix for forecasts whose outcomes are known. Without any it is the plain rate."""
+    made, failed = evidence.made, evidence.failed
     count = len(failed)
     age = np.arange(count)[::-1]
     weights = 0.5 ** (age / half_life)
-    losses = {name: log_loss(chances[name], failed, weights) if count else 0.0 for name in TRIVIAL}
+    losses = {name: log_loss(made[name], failed, weights) if count else 0.0 for name in TRIVIAL}
     best = min(TRIVIAL, key=lambda name: losses[name])
     prior = np.zeros(1 + len(CANDIDATES))
     prior[1 + CANDIDATES.index(best)] = 1.0
     if not count:
         return Stack(intercept=0.0, weights=prior[1:], leans_on=best)
-    columns = np.column_stack([np.ones(count), odds_of(chances)])
+    columns = np.column_stack([np.ones(count), odds_of(made)])
     found = _newton(columns, failed.astype(np.float64), weights, prior, pull)
     return Stack(intercept=float(found[0]), weights=found[1:], leans_on=best)
 

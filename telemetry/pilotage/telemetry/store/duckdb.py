@@ -55,6 +55,29 @@ ROW_CAP = 500_000
 REDELIVERY_WINDOW = timedelta(minutes=15)
 """How far before a batch's first event redelivered ones are looked for: Prefect replays at most this."""
 
+UNSCORED_FOR = timedelta(days=30)
+"""After this nothing is expected to end any more that was forecast."""
+_ENDS = (
+    "('prefect.flow-run.Completed', 'prefect.flow-run.Failed', 'prefect.flow-run.Crashed', "
+    "'prefect.flow-run.TimedOut', 'prefect.flow-run.Cancelled')"
+)
+_SCORE = f"""
+    UPDATE forecasts SET failed = scored.failed, ended = scored.ended FROM (
+        WITH open AS (SELECT run_id, made_at FROM forecasts WHERE ended IS NULL AND made_at > $1),
+        ends AS (
+            SELECT run_id, occurred AS ended, name NOT IN ('prefect.flow-run.Completed', 'prefect.flow-run.Cancelled')
+                AS failed
+            FROM events SEMI JOIN open USING (run_id)
+            WHERE occurred > $1 AND resource_id = 'prefect.flow-run.' || run_id AND name IN {_ENDS}
+            UNION ALL
+            SELECT run_id, ended, state_type IN ('FAILED', 'CRASHED') FROM runs SEMI JOIN open USING (run_id)
+            WHERE ended > $1 AND state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')
+        )
+        SELECT open.run_id, open.made_at, min(ends.ended) AS ended, arg_min(ends.failed, ends.ended) AS failed
+        FROM open JOIN ends ON open.run_id = ends.run_id AND ends.ended > open.made_at GROUP BY ALL
+    ) scored
+    WHERE forecasts.run_id = scored.run_id AND forecasts.made_at = scored.made_at AND forecasts.ended IS NULL
+"""  # noqa: S608
 _CONFIG = {
     # 16 MB, the default, stalls the writer for half a second at a time
     "wal_autocheckpoint": "256MB",
@@ -327,6 +350,14 @@ class DuckDBStore:
     def add_forecasts(self, forecasts: Sequence[Forecast]) -> int:
         """How many forecasts were added: all."""
         return self._append(TABLES["forecasts"], forecasts)
+
+    def score_forecasts(self, now: datetime) -> int:
+        """Write down how the attempts went that forecasts were about. Return how many forecasts have been scored.
+
+        An attempt is the first that ends after its forecast was made.
+        """
+        with self._writing("Scoring the forecasts") as writer:
+            return _count(writer.execute(_SCORE, [now - UNSCORED_FOR]))
 
     def add_spans(self, spans: Sequence[SpanFact]) -> int:
         """How many of the agent's spans were new."""

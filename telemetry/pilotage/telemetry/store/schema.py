@@ -72,6 +72,13 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE deployments ADD COLUMN IF NOT EXISTS last_polled TIMESTAMPTZ",
         "ALTER TABLE deployments ADD COLUMN IF NOT EXISTS paused_since TIMESTAMPTZ",
         "UPDATE deployments SET status = '' WHERE status IS NULL",
+        "ALTER TABLE forecasts ADD COLUMN IF NOT EXISTS model_id VARCHAR",
+        "ALTER TABLE forecasts ADD COLUMN IF NOT EXISTS low DOUBLE",
+        "ALTER TABLE forecasts ADD COLUMN IF NOT EXISTS high DOUBLE",
+        "ALTER TABLE forecasts ADD COLUMN IF NOT EXISTS muted VARCHAR",
+        "ALTER TABLE forecasts ADD COLUMN IF NOT EXISTS failed BOOLEAN",
+        "ALTER TABLE forecasts ADD COLUMN IF NOT EXISTS ended TIMESTAMPTZ",
+        "UPDATE forecasts SET model_id = '', muted = '' WHERE model_id IS NULL",
     ),
 }
 """For each old version, the statements that make a store of that version one of the next."""

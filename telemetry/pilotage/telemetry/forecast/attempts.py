@@ -1,0 +1,268 @@
+"""Reads attempts of runs from the telemetry store: one attempt of one run is what is forecast.
+
+A retried run is several attempts, told apart by its events. An attempt counts as submitted when it began to run.
+What a store is asked for is either everything, by the page, or the few attempts of the last moments.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from pilotage.telemetry.forecast.counters import Keys, NamedCodes
+from pilotage.telemetry.forecast.point_in_time import LEVELS
+from pilotage.telemetry.forecast.run_history import Flags, RunHistory
+from pilotage.telemetry.pool_memory import memory_of
+from pilotage.telemetry.store.protocol import Store
+
+FAILURES = ("FAILED", "CRASHED")
+"""The outcomes that are forecast."""
+NUMBERS = ("attempt", "memory_mb")
+"""The requested numbers that a store knows of each attempt."""
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+PAGE = 400_000
+"""Attempts that are read at once; a store gives at most 500,000 rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt of one run. Times are epoch seconds."""
+
+    run_id: str
+    number: int
+    """Attempts of the same run before this one."""
+    deployment: str
+    """Deployment id, or the flow's name where there is no deployment."""
+    owner: str
+    """The tag `owner:` or `team:`, else the flow's name: what a new or renamed deployment leans on."""
+    queue: str
+    """Pool and queue."""
+    memory_mb: float
+    """NaN when nobody said."""
+    started: float
+    ended: float
+    """Infinite while it has not ended."""
+    outcome: str
+    """`RUNNING` while it has not ended."""
+
+    @property
+    def id(self) -> str:
+        """What tells it from every other attempt."""
+        return f"{self.run_id}/{self.number}"
+
+    @property
+    def keys(self) -> Keys:
+        """Its key at each of LEVELS."""
+        memory = "" if math.isnan(self.memory_mb) else f"{self.memory_mb:.0f}"
+        shape = f"{self.owner}|{self.number}|{memory}"
+        of_level = {
+            "site": "",
+            "owner": self.owner,
+            "deployment": self.deployment,
+            "shape": shape,
+            "queue": self.queue,
+        }
+        return tuple(of_level[level] for level in LEVELS)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Its NUMBERS."""
+        return float(self.number), self.memory_mb
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended as what is forecast."""
+        return self.outcome in FAILURES
+
+    @property
+    def log_duration(self) -> float:
+        """Return log(1 + seconds it took); 0 while it has not ended."""
+        return math.log1p(max(0.0, self.ended - self.started)) if math.isfinite(self.ended) else 0.0
+
+
+_KNOWN = """
+    SELECT run_id, coalesce(deployment_id, flow_name) AS deployment, flow_name, pool, queue, tags, job_variables, started,
+        ended, state_type, run_count FROM runs
+"""
+_ENDS = (
+    "('prefect.flow-run.Completed', 'prefect.flow-run.Failed', 'prefect.flow-run.Crashed', "
+    "'prefect.flow-run.TimedOut', 'prefect.flow-run.Cancelled')"
+)
+_TERMINAL = "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
+_ENDED = f"""
+    WITH touched AS (
+        SELECT DISTINCT run_id FROM events WHERE occurred > $1 AND occurred < $2 AND run_id IS NOT NULL
+        AND resource_id = 'prefect.flow-run.' || run_id AND name IN {_ENDS}
+        UNION SELECT run_id FROM runs WHERE ended > $1 AND ended < $2 AND state_type IN {_TERMINAL}
+    ), known AS (
+        SELECT k.* FROM ({_KNOWN}) k SEMI JOIN touched USING (run_id) WHERE hash(k.run_id) % $3 = $4
+    ), told AS (
+        SELECT e.run_id, e.occurred AS ended, CASE e.name WHEN 'prefect.flow-run.Completed' THEN 'COMPLETED'
+            WHEN 'prefect.flow-run.Cancelled' THEN 'CANCELLED' WHEN 'prefect.flow-run.Crashed' THEN 'CRASHED'
+            ELSE 'FAILED' END AS outcome
+        FROM events e SEMI JOIN known USING (run_id) WHERE e.occurred < $2
+        AND e.resource_id = 'prefect.flow-run.' || e.run_id AND e.name IN {_ENDS}
+        UNION ALL
+        -- a run whose events are gone or not here yet counts by its present state
+        SELECT k.run_id, k.ended, k.state_type FROM known k WHERE k.ended < $2 AND k.state_type IN {_TERMINAL}
+        AND NOT EXISTS (
+            SELECT 1 FROM events e WHERE e.run_id = k.run_id AND e.occurred BETWEEN
+            k.ended - INTERVAL 5 SECOND AND k.ended + INTERVAL 5 SECOND
+            AND e.resource_id = 'prefect.flow-run.' || e.run_id AND e.name IN {_ENDS}
+        )
+    ), numbered AS (
+        SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY ended) - 1 AS number,
+            lag(ended) OVER (PARTITION BY run_id ORDER BY ended) AS before,
+            lead(ended) OVER (PARTITION BY run_id ORDER BY ended) IS NULL AS newest
+        FROM told
+    ), begun AS (
+        SELECT n.*, s.occurred AS began FROM numbered n ASOF LEFT JOIN (
+            SELECT run_id, occurred FROM events SEMI JOIN known USING (run_id) WHERE name = 'prefect.flow-run.Running'
+        ) s ON n.run_id = s.run_id AND n.ended > s.occurred
+    )
+    SELECT k.run_id, b.number, k.deployment, k.flow_name, k.pool, k.queue, k.tags,
+        CASE WHEN b.newest THEN k.job_variables END AS job_variables, b.outcome, epoch(b.ended) AS ended,
+        epoch(CASE WHEN b.began IS NOT NULL AND (b.before IS NULL OR b.began >= b.before) THEN b.began
+            WHEN b.number = 0 AND k.started <= b.ended THEN k.started ELSE b.ended END) AS started
+    FROM begun b JOIN known k USING (run_id) WHERE b.ended > $1 ORDER BY b.ended, k.run_id
+"""  # noqa: S608
+_OPEN = f"""
+    SELECT k.run_id, greatest(run_count - 1, 0) AS number, deployment, flow_name, pool, queue, tags, job_variables,
+        'RUNNING' AS outcome, NULL::DOUBLE AS ended, epoch(coalesce(began, k.started)) AS started
+    FROM (SELECT *, $1::TIMESTAMPTZ AS moment FROM ({_KNOWN})) k ASOF LEFT JOIN (
+        SELECT run_id, occurred AS began FROM events WHERE name = 'prefect.flow-run.Running'
+    ) s ON k.run_id = s.run_id AND k.moment >= s.began
+    WHERE k.state_type IN ('RUNNING', 'PAUSED', 'CANCELLING') AND coalesce(began, k.started) IS NOT NULL
+"""  # noqa: S608
+_NEXT = f"""
+    SELECT run_id, run_count AS number, deployment, flow_name, pool, queue, tags, job_variables, 'RUNNING' AS outcome,
+        NULL::DOUBLE AS ended, $1::DOUBLE AS started
+    FROM ({_KNOWN}) WHERE run_id IN (SELECT unnest($2::VARCHAR[]))
+"""  # noqa: S608
+
+
+def ended_attempts(store: Store, since: datetime, until: datetime) -> list[Attempt]:
+    """Return the attempts that ended between two moments, in the order of their ends. Raises StoreError."""
+    counted = store.rows(
+        f"SELECT (SELECT count(*) FROM runs WHERE ended > $1) + (SELECT count(*) FROM events WHERE occurred > $1 "  # noqa: S608
+        f"AND name IN {_ENDS}) AS n",
+        [since],
+    )
+    pages = 1 + int(counted[0]["n"]) // PAGE
+    found: list[Attempt] = []
+    for page in range(pages):
+        table = store.query(_ENDED, [since, until, pages, page])
+        found += _attempts(table.to_pydict())
+    return found if pages == 1 else sorted(found, key=lambda attempt: (attempt.ended, attempt.run_id))
+
+
+def open_attempts(store: Store, now: datetime) -> list[Attempt]:
+    """Return the attempts that are running. Raises StoreError."""
+    return _attempts(store.query(_OPEN, [now]).to_pydict())
+
+
+def next_attempts(store: Store, run_ids: Sequence[str], now: datetime) -> dict[str, Attempt]:
+    """Return the next attempt of each known run, by run id, as if it started now. Raises StoreError."""
+    columns = store.query(_NEXT, [now.timestamp(), list(run_ids)]).to_pydict()
+    return {attempt.run_id: attempt for attempt in _attempts(columns)}
+
+
+def _attempts(columns: dict[str, list[object]]) -> list[Attempt]:
+    memories: dict[str, float] = {}
+    owners: dict[tuple[str, str], str] = {}
+    found = []
+    for run_id, number, deployment, flow, pool, queue, tags, variables, outcome, ended, started in zip(
+        *(columns[name] for name in _COLUMNS), strict=True
+    ):
+        said, labels = str(variables or ""), str(tags or "")
+        if said not in memories:
+            memories[said] = float(memory_of(json.loads(said)) or math.nan) if said else math.nan
+        if (labels, str(flow)) not in owners:
+            owners[labels, str(flow)] = _owner(labels, str(flow))
+        found.append(
+            Attempt(
+                run_id=str(run_id),
+                number=int(number or 0),
+                deployment=str(deployment),
+                owner=owners[labels, str(flow)],
+                queue=f"{pool}/{queue}" if pool else "",
+                memory_mb=memories[said],
+                started=float(started),
+                ended=math.inf if ended is None else float(ended),
+                outcome=str(outcome),
+            )
+        )
+    return found
+
+
+_COLUMNS = (
+    "run_id",
+    "number",
+    "deployment",
+    "flow_name",
+    "pool",
+    "queue",
+    "tags",
+    "job_variables",
+    "outcome",
+    "ended",
+    "started",
+)
+
+
+def _owner(tags: str, flow: str) -> str:
+    named = [tag for tag in json.loads(tags or "[]") if str(tag).startswith(("owner:", "team:"))]
+    return sorted(named)[0] if named else flow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHistory:
+    """The attempts of a store as a run history, with the keys of each level."""
+
+    runs: RunHistory
+    failed: Flags
+    levels: dict[str, NamedCodes]
+    attempts: Sequence[Attempt]
+    """In the order of `runs`."""
+
+
+def stored_history(store: Store, now: datetime) -> StoredHistory:
+    """Return every attempt that began before `now`, as known at `now`. Raises StoreError."""
+    ended = ended_attempts(store, LONG_AGO, now)
+    over = {attempt.id for attempt in ended}
+    return history_of([*ended, *(a for a in open_attempts(store, now) if a.id not in over)])
+
+
+def history_of(attempts: Sequence[Attempt]) -> StoredHistory:
+    """Return attempts as a run history in the order of their starts."""
+    ordered = sorted(attempts, key=lambda attempt: attempt.started)
+    keys = list(zip(*(attempt.keys for attempt in ordered), strict=True)) or [()] * len(LEVELS)
+    levels = {}
+    for level, of_runs in zip(LEVELS, keys, strict=True):
+        place = {key: number for number, key in enumerate(dict.fromkeys(of_runs))}
+        codes = np.fromiter((place[key] for key in of_runs), np.int64, len(of_runs))
+        levels[level] = NamedCodes(codes=codes, names=list(place))
+    started = np.array([attempt.started for attempt in ordered], dtype=np.float64)
+    numbers = np.array([attempt.numbers for attempt in ordered], dtype=np.float64).reshape(-1, len(NUMBERS))
+    return StoredHistory(
+        runs=RunHistory(
+            run_id=tuple(attempt.id for attempt in ordered),
+            deployment=levels["deployment"].codes,
+            owner=levels["owner"].codes,
+            queue=levels["queue"].codes,
+            submitted=started,
+            started=started,
+            ended=np.maximum(np.array([a.ended for a in ordered], dtype=np.float64), started),
+            outcome=tuple(attempt.outcome for attempt in ordered),
+            numbers={name: numbers[:, place] for place, name in enumerate(NUMBERS)},
+            clock=True,
+        ),
+        failed=np.array([attempt.failed for attempt in ordered], dtype=bool),
+        levels=levels,
+        attempts=ordered,
+    )

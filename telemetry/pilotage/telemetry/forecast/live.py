@@ -1,0 +1,355 @@
+"""The forecast that is served: it follows the store run by run, and mixes what the candidates say as outcomes come in.
+
+What a backtest serves and what is served here come from the same functions: `assemble` makes the numbers, a
+`FittedModels` the candidates' chances, `fit_stack` the mix. Every attempt is forecast when it is seen to begin,
+asked for or not, so that the mix always rests on forecasts that were made before their outcome was known.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from scipy.special import betaincinv
+
+from pilotage.telemetry.errors import StoreError
+from pilotage.telemetry.forecast.attempts import (
+    NUMBERS,
+    Attempt,
+    StoredHistory,
+    ended_attempts,
+    next_attempts,
+    open_attempts,
+    stored_history,
+)
+from pilotage.telemetry.forecast.bundle import Bundle
+from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, untrained
+from pilotage.telemetry.forecast.counters import Counters, counters_of, stats_from
+from pilotage.telemetry.forecast.point_in_time import (
+    LEAN,
+    LEVELS,
+    Features,
+    assemble,
+    feature_names,
+    features,
+)
+from pilotage.telemetry.forecast.reasons import reasons
+from pilotage.telemetry.forecast.registry import ModelRegistry
+from pilotage.telemetry.forecast.run_history import Floats
+from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack, no_evidence
+from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.store.protocol import Store
+
+log = logging.getLogger("pilotage.forecast")
+
+NAMES = feature_names(LEVELS, NUMBERS, True)
+FRESH = timedelta(seconds=1)
+"""How old what is known of ends may be when a forecast is made."""
+OVERLAP = timedelta(minutes=2)
+"""How far back ends are asked for again: events arrive late and out of order."""
+RELOAD = timedelta(hours=6)
+"""After this everything is counted anew, which mends what arrived later than OVERLAP."""
+WITHOUT_MODEL = 5_000
+"""The newest ended attempts whose plain forecasts the mix starts from while no model has been trained."""
+MOST_EVIDENCE = 30_000
+"""Ended forecasts that the mix is fitted on, the newest."""
+REFIT_AFTER, REFIT_SHARE = 25, 0.05
+"""The mix is fitted again after so many new outcomes, or so large a share of new ones on a small site."""
+SURE_OF = 200.0
+"""Runs beyond which more history makes no interval narrower: sites drift."""
+LOW, HIGH = 0.1, 0.9
+"""The quantiles of the interval."""
+
+
+@dataclass(slots=True)
+class _Following:
+    """An attempt that is running, and what the candidates said of it when it began."""
+
+    attempt: Attempt
+    made: tuple[float, ...] | None = None
+    missing_since: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Site:
+    """What is known of the store so far."""
+
+    counters: Counters
+    loaded_at: datetime
+    seen_until: datetime
+    ended: int
+    """Attempts that have ended."""
+    running: dict[str, _Following] = field(default_factory=dict)
+    done: dict[str, float] = field(default_factory=dict)
+    """Attempts that ended lately, with their ends: they are asked for more than once."""
+
+
+class LiveForecaster:
+    """A `Forecaster` over the telemetry store. Threads may share it."""
+
+    def __init__(
+        self,
+        store: Store,
+        models: ModelRegistry | None = None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store, self._registry, self._clock = store, models, clock
+        self._lock = threading.RLock()
+        self._site: _Site | None = None
+        self._bundle: Bundle | None = None
+        self._refused = ""
+        self._models: FittedModels = untrained(len(NAMES))
+        self._base: Evidence = no_evidence()
+        self._outcomes: list[tuple[tuple[float, ...], bool, float]] = []
+        """Forecasts that were made here: what each candidate said, whether it failed, when it ended."""
+        self._mixed = 0
+        self._stack: Stack = fit_stack(self._base)
+
+    @property
+    def ended(self) -> int:
+        """Ended attempts that are known."""
+        with self._lock:
+            return self._site.ended if self._site else 0
+
+    @property
+    def model_id(self) -> str:
+        """The id of the model that serves; empty while none has been trained."""
+        with self._lock:
+            return self._bundle.model_id if self._bundle else ""
+
+    def evidence(self) -> Evidence:
+        """Return the ended forecasts that the mix rests on, the newest last."""
+        with self._lock:
+            made = np.array([each[0] for each in self._outcomes], dtype=np.float64).reshape(
+                -1, len(CANDIDATES)
+            )
+            base = self._base
+            return Evidence(
+                made={
+                    name: np.concatenate([base.made[name], made[:, place]])
+                    for place, name in enumerate(CANDIDATES)
+                },
+                failed=np.concatenate(
+                    [base.failed, np.array([each[1] for each in self._outcomes], dtype=bool)]
+                ),
+                ended=np.concatenate([base.ended, np.array([each[2] for each in self._outcomes])]),
+            ).part(slice(-MOST_EVIDENCE, None))
+
+    def follow(self, now: datetime) -> None:
+        """Take in what began and ended since the last time, and a newly trained model. Raises StoreError."""
+        with self._lock:
+            if self._site is None or now - self._site.loaded_at > RELOAD or now < self._site.seen_until:
+                self._load(now)
+            else:
+                self._advance(self._site, now)
+            self._adopt()
+            new = len(self._outcomes) - self._mixed
+            if new >= max(1, min(REFIT_AFTER, int(REFIT_SHARE * (len(self._base) + len(self._outcomes))))):
+                self._mix()
+
+    def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
+        """Return one forecast for the next attempt of each run that the store knows, in the order asked.
+
+        Raises StoreError.
+        """
+        if not run_ids:
+            return ()
+        now = self._clock()
+        with self._lock:
+            if self._site is None or abs(now - self._site.seen_until) > FRESH:
+                self.follow(now)
+            known = next_attempts(self._store, run_ids, now)
+            return self.forecasts(
+                [known[run_id] for run_id in dict.fromkeys(run_ids) if run_id in known], now
+            )
+
+    def forecasts(self, attempts: Sequence[Attempt], now: datetime) -> tuple[Forecast, ...]:
+        """Return a forecast for each attempt from what has been taken in."""
+        if not attempts or self._site is None:
+            return ()
+        with self._lock:
+            counters = self._site.counters
+            found = self._numbers(attempts, [counters.values(a.keys, now.timestamp()) for a in attempts])
+            served = self._stack.chances(self._models.chances(found))
+            trained_on = self._site.ended if self._bundle is None else self._models.trained_on
+            why = reasons(attempts, counters, found, served, self._models, self._stack)
+            low, high = self._intervals(attempts, served)
+            return tuple(
+                Forecast(
+                    run_id=attempt.run_id,
+                    made_at=now,
+                    p_fail=float(chance),
+                    model="rate" if self._bundle is None else "mix",
+                    model_id=self.model_id,
+                    trained_on=trained_on,
+                    reasons=because,
+                    low=float(least),
+                    high=float(most),
+                )
+                for attempt, chance, because, least, most in zip(
+                    attempts, served, why, low, high, strict=True
+                )
+            )
+
+    def _intervals(self, attempts: Sequence[Attempt], served: Floats) -> tuple[Floats, Floats]:
+        """Return how low and high the chance may be: as sure as that many runs of the deployment make it."""
+        assert self._site is not None  # noqa: S101 - narrowed by the only caller
+        ended = [self._site.counters.of("deployment", a.deployment).ended for a in attempts]
+        runs = LEAN + np.minimum(np.array(ended, dtype=np.float64), SURE_OF)
+        return (
+            np.minimum(betaincinv(served * runs, (1 - served) * runs, LOW), served),
+            np.maximum(betaincinv(served * runs, (1 - served) * runs, HIGH), served),
+        )
+
+    def _numbers(
+        self, attempts: Sequence[Attempt], values: Sequence[tuple[tuple[float, ...], ...]]
+    ) -> Features:
+        numbers = np.array([attempt.numbers for attempt in attempts], dtype=np.float64)
+        return assemble(
+            stats_from(values),
+            np.array([attempt.started for attempt in attempts], dtype=np.float64),
+            {name: numbers[:, place] for place, name in enumerate(NUMBERS)},
+            clock=True,
+        )
+
+    def _load(self, now: datetime) -> None:
+        """Count everything that is in the store."""
+        history = stored_history(self._store, now)
+        runs = history.runs
+        ended = runs.has_ended()
+        newest = max(
+            now.timestamp(),
+            float(runs.submitted.max(initial=0.0)),
+            float(runs.ended[ended].max(initial=0.0)),
+        )
+        counters = counters_of(runs, history.failed, history.levels, float(np.nextafter(newest, np.inf)))
+        recent = (now - 2 * OVERLAP).timestamp()
+        before = self._site.running if self._site else {}
+        self._site = _Site(
+            counters=counters,
+            loaded_at=now,
+            seen_until=now,
+            ended=int(ended.sum()),
+            running={
+                a.id: before.get(a.id, _Following(a))
+                for a, over in zip(history.attempts, ended, strict=True)
+                if not over
+            },
+            done={
+                a.id: a.ended
+                for a, over in zip(history.attempts, ended, strict=True)
+                if over and a.ended > recent
+            },
+        )
+        if self._bundle is None and not self._outcomes:
+            self._base = _plain_evidence(history)
+            self._mix()
+
+    def _advance(self, site: _Site, now: datetime) -> None:
+        """Take in the attempts that began or ended since the last time, in the order in which they did."""
+        ended = [
+            attempt
+            for attempt in ended_attempts(self._store, site.seen_until - OVERLAP, now)
+            if attempt.id not in site.done
+        ]
+        over = {attempt.id for attempt in ended}
+        running = {a.id: a for a in open_attempts(self._store, now)}
+        began = [
+            attempt
+            for attempt in (
+                *ended,
+                *(a for key, a in running.items() if key not in over and key not in site.done),
+            )
+            if attempt.id not in site.running
+        ]
+        events = [(a.started, 0, a.id, a) for a in began] + [
+            (max(a.ended, a.started), 1, a.id, a) for a in ended
+        ]
+        events.sort(key=lambda event: event[:3])
+        knew: list[tuple[tuple[float, ...], ...]] = []
+        starting: list[Attempt] = []
+        for at, is_end, _, attempt in events:
+            if is_end:
+                site.counters.ended(
+                    attempt.keys,
+                    at,
+                    failed=attempt.failed,
+                    completed=attempt.outcome == "COMPLETED",
+                    log_duration=attempt.log_duration,
+                )
+            else:
+                starting.append(attempt)
+                knew.append(site.counters.values(attempt.keys, at))
+                site.counters.submitted(attempt.keys, at)
+        if starting:
+            made = self._models.chances(self._numbers(starting, knew))
+            for place, attempt in enumerate(starting):
+                said = tuple(float(made[name][place]) for name in CANDIDATES)
+                site.running[attempt.id] = _Following(attempt, said)
+        for attempt in ended:
+            followed = site.running.pop(attempt.id)
+            if followed.made is not None:
+                self._outcomes.append((followed.made, attempt.failed, attempt.ended))
+            site.done[attempt.id] = attempt.ended
+        site.ended += len(ended)
+        self._forget_vanished(site, running, now)
+        forgotten = (now - 3 * OVERLAP).timestamp()
+        site.done = {key: end for key, end in site.done.items() if end > forgotten}
+        site.seen_until = now
+
+    def _forget_vanished(self, site: _Site, running: dict[str, Attempt], now: datetime) -> None:
+        for key, followed in list(site.running.items()):
+            if key in running:
+                followed.missing_since = None
+            elif followed.missing_since is None:
+                followed.missing_since = now
+            elif now - followed.missing_since > OVERLAP:
+                site.counters.vanished(followed.attempt.keys)
+                del site.running[key]
+
+    def _adopt(self) -> None:
+        """Serve the registry's model, if it is another than before."""
+        serving = self._registry.serving_id() if self._registry else None
+        if serving is None or serving in (self.model_id, self._refused):
+            return
+        assert self._registry is not None  # noqa: S101 - it named a model
+        try:
+            bundle = self._registry.serving()
+        except StoreError as error:
+            log.warning("%s", error)
+            bundle = None
+        if bundle is None or bundle.names != NAMES:
+            # nothing is served from numbers that a model does not know
+            log.warning(
+                "the forecast model %s is of another version; the one before goes on serving", serving
+            )
+            self._refused = serving
+            return
+        self._bundle, self._models, self._base = bundle, bundle.models, bundle.evidence
+        self._outcomes = [each for each in self._outcomes if each[2] > bundle.trained_until]
+        self._mix()
+        log.info("the forecast model %s serves, trained on %d attempts", serving, bundle.models.trained_on)
+
+    def _mix(self) -> None:
+        self._stack = fit_stack(self.evidence())
+        self._mixed = len(self._outcomes)
+        if len(self._outcomes) > 2 * MOST_EVIDENCE:
+            del self._outcomes[:-MOST_EVIDENCE]
+            self._mixed = len(self._outcomes)
+
+
+def _plain_evidence(history: StoredHistory) -> Evidence:
+    """Return what the plain forecasts would have said of the newest ended attempts."""
+    runs = history.runs
+    if not len(runs):
+        return no_evidence()
+    found = features(runs, history.failed, {level: each.codes for level, each in history.levels.items()})
+    known = np.flatnonzero(runs.has_ended())
+    known = known[np.argsort(runs.ended[known], kind="stable")][-WITHOUT_MODEL:]
+    made = untrained(found.rows.shape[1]).chances(found, known)
+    return Evidence(made=made, failed=history.failed[known], ended=runs.ended[known])
