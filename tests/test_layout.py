@@ -49,6 +49,7 @@ TOP_LEVEL = {
         "times",
         "fact_ages",
         "token_detectors",
+        "yaml_text",
     },
     "planner": {
         *("findings", "proposals", "parameters", "remediation", "plugins"),

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.telemetry.redaction_corpus import harmless, secrets
 
-from pilotage.telemetry.redaction import MASK, quoted, redact, redact_json
+from pilotage.telemetry.redaction import (
+    LONGEST,
+    MASK,
+    TOO_DEEP,
+    LineStream,
+    names_a_secret,
+    quoted,
+    redact,
+    redact_json,
+)
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nq83vEjRW\n-----END RSA PRIVATE KEY-----"
@@ -173,3 +185,96 @@ def test_a_long_line_of_noise_is_redacted_in_reasonable_time() -> None:
         start = time.monotonic()
         redact(noise)
         assert time.monotonic() - start < 5, noise[:20]
+
+
+def test_the_corpus_is_masked_and_its_look_alikes_stay() -> None:
+    forms, plain = secrets(), harmless()
+    assert len(forms) >= 200
+    assert len(plain) >= 200
+    missed = [text for text, secret in forms if secret in redact(text)]
+    spoiled = [text for text in plain if redact(text) != text]
+    assert len(missed) <= 0.01 * len(forms), missed
+    assert len(spoiled) <= 0.02 * len(plain), spoiled
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PGPASSWORD", "dbPassword", "accessToken", "x-api-key", "aws_access_key_id", "JWT_SECRET2", "DB pass"],
+)
+def test_a_name_tells_in_every_spelling(name: str) -> None:
+    assert names_a_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_tokens",
+        "tokenizer",
+        "password_policy",
+        "secretName",
+        "author",
+        "primary_key",
+        "compass",
+        "id",
+        "",
+    ],
+)
+def test_a_name_that_only_sounds_so_does_not(name: str) -> None:
+    assert not names_a_secret(name)
+
+
+def test_a_value_in_a_list_of_names_and_values_is_masked() -> None:
+    env = [{"name": "DB_PASSWORD", "value": "x1"}, {"name": "REGION", "value": "eu"}, ["password", "x2"]]
+    assert redact_json(env) == [
+        {"name": "DB_PASSWORD", "value": MASK},
+        {"name": "REGION", "value": "eu"},
+        ["password", MASK],
+    ]
+
+
+def test_half_a_surrogate_pair_and_a_thousand_levels_are_taken() -> None:
+    assert redact("a\ud800b") == "a\ufffdb"
+    deep: Any = "x"
+    for _ in range(1000):
+        deep = [deep]
+    told = redact_json(deep)
+    assert TOO_DEEP in str(told)
+
+
+def test_a_text_without_end_is_cut() -> None:
+    once = redact("word " * LONGEST)
+    assert len(once) <= LONGEST
+    assert redact(once) == once
+
+
+BLOCK = [
+    "starting",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "MIIEowIBAAKCAQEAq83vEjRWq83vEjRWq83vEjRWq83vEjRWq83vEjRWq83vEjRW",
+    "q83vEjRWAB==",
+    "-----END RSA PRIVATE KEY-----",
+    "done",
+]
+
+
+def test_a_key_block_over_several_lines_keeps_none_of_them() -> None:
+    stream = LineStream()
+    told = stream.redacted(BLOCK)
+    assert (told[0], told[-1]) == ("starting", "done")
+    assert not any("q83v" in line for line in told)
+    assert not stream.inside
+
+
+def test_a_key_block_in_two_batches_and_one_whose_beginning_is_not_there() -> None:
+    stream = LineStream()
+    told = stream.redacted(BLOCK[:3]) + stream.redacted(BLOCK[3:])
+    assert not any("q83v" in line for line in told)
+    assert told[-1] == "done"
+    late = LineStream().redacted(BLOCK[2:])
+    assert not any("q83v" in line for line in late)
+    assert late[-1] == "done"
+
+
+def test_a_block_without_an_end_does_not_swallow_the_run() -> None:
+    told = LineStream().redacted(["-----BEGIN PRIVATE KEY-----", "Retrying in 5 s, attempt 2", "MIIEvQIB"])
+    assert told[1:] == ["Retrying in 5 s, attempt 2", "MIIEvQIB"]

@@ -41,7 +41,7 @@ _PREPOSITIONS = words_of("for from to at by in on of with via into about as")
 
 _STATUS = re.compile(
     r"(?i)\b(?:https?(?:/\d(?:\.\d)?)?|status code|errno|exit(?:ed)?(?: with)?(?: code| status)?|signal)"
-    r"\b[\"']?\s*[:=]?\s*[\"'(\[]?(?P<code>-?\d{1,5})\b(?![.:]\d)"
+    r"\b[\"']?\s{0,9}[:=]?\s{0,9}[\"'(\[]?(?P<code>-?\d{1,5})\b(?![.:]\d)"
     r"|(?P<leading>\b[45]\d\d)(?= (?:Client|Server) Error| (?-i:[A-Z][a-z]+ ){0,2}(?-i:[A-Z][a-z]+)\b)"
 )
 """A number that says what happened, such as `HTTP 429` or `exit code 137`: it looks like a value and is a word. A field of
@@ -82,10 +82,10 @@ _VALUES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # a value that is empty is one all the same
         (r"(?<!\S)(?:\(\)|\[\]|\{\}|''|\"\")(?!\S)", "<text>"),
         # a word with digits in it: blk_-123, task-7f, container_01_000002
-        (r"(?<!\w)[A-Za-z]*[_#@-]?-?[\w-]*\d[\w-]*", "<id>"),
+        (r"(?<!\w)[A-Za-z]{0,200}[_#@-]?-?[\w-]{0,200}\d[\w-]*", "<id>"),
     )
 )
-_KEPT = re.compile("\ue000([^\ue001]*)\ue001")
+_KEPT = re.compile("\ue000([^\ue000\ue001]*)\ue001")
 _SEVERAL = re.compile(r"(<\w+>)(?:[,/:;-]?<\w+>)+")
 _QUOTED = re.compile(r"([\"'])[^\"']*\1[.,:;)]?")
 _MASK = re.compile(r"\(?<(?:\w+|\*)>\)?")

@@ -7,6 +7,8 @@ The detectors are called directly; the library's scanning of files and its netwo
 
 from __future__ import annotations
 
+import re
+import time
 from functools import cache
 from typing import Any
 
@@ -49,13 +51,40 @@ def _detectors() -> tuple[Any, ...]:
     )
 
 
+LONGEST_PIECE = 4_000
+"""Characters that a detector is given at a time; a longer line is cut into pieces that overlap."""
+OVERLAP = 400
+"""Longer than any token that is looked for."""
+TIME = 2.0
+"""Seconds for one text; what was not looked at by then is left out."""
+NOT_CHECKED = "[left out: it could not be checked for secrets in time]"
+_SPACES = re.compile(r"[ \t\f\v\u00a0]{2,}")
+
+
 def fit_for_a_prompt(text: str) -> str:
-    """The text without what `redact` masks and without what any of the detectors takes for a secret."""
-    return "\n".join(_masked(line) for line in redact(text).split("\n"))
+    """The text without what `redact` masks and without what any of the detectors takes for a secret.
+
+    It takes time in proportion to the text, and not more than TIME; call it off the event loop.
+    """
+    until = time.monotonic() + TIME
+    lines = redact(text).split("\n")
+    fit: list[str] = []
+    for line in lines:
+        if time.monotonic() > until:
+            fit.append(NOT_CHECKED)
+            break
+        fit.append(_masked(line, until))
+    return "\n".join(fit)
 
 
-def _masked(line: str) -> str:
-    secrets = {secret for detector in _detectors() for secret in detector.analyze_string(line) if secret}
-    for secret in sorted(secrets - {MASK}, key=len, reverse=True):
+def _masked(line: str, until: float) -> str:
+    found: set[str] = set()
+    for begin in range(0, max(1, len(line)), LONGEST_PIECE - OVERLAP):
+        if time.monotonic() > until:
+            return NOT_CHECKED
+        # runs of spaces say nothing, and some of the detectors take cubic time on them
+        piece = _SPACES.sub(" ", line[begin : begin + LONGEST_PIECE])
+        found |= {secret for detector in _detectors() for secret in detector.analyze_string(piece) if secret}
+    for secret in sorted(found - {MASK}, key=len, reverse=True):
         line = line.replace(secret, MASK)
     return line

@@ -124,3 +124,9 @@ def test_the_strictest_mode_that_fits_holds() -> None:
     for wrong in ('["etl"]', '["etl/*: x"]', '["etl/*: x=off"]'):
         with pytest.raises(ConfigError, match="modes"):
             numbers(f"modes: {wrong}")
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = "resume_votes: 1\npublish_votes: 1\nresume_votes: 2\n"
+    with pytest.raises(ConfigError, match="'resume_votes' stands twice"):
+        guardrails_from_text(text, tmp_path / "guardrails.yaml")

@@ -16,7 +16,7 @@ from pilotage.console.session.changes import FIXED
 from pilotage.flows.api.client import ApiRejection
 from pilotage.planner.actions.types import ACTION, ACTIONS, action_as_json, target_of
 
-_SPAN = re.compile(r"(\d+)\s*([smhd])")
+_SPAN = re.compile(r"(\d{1,9})\s{0,3}([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from pilotage.console.session.events import ACTIVITY_FEED, Event, EventType, Thread
 from pilotage.telemetry.errors import StoreError
+from pilotage.telemetry.redaction import redact, redact_json
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -94,7 +95,7 @@ class EventLog:
         chosen, at = thread or f"t-{secrets.token_hex(6)}", _now()
         with self._writing():
             self._db.execute(
-                "INSERT OR IGNORE INTO threads VALUES (?, ?, ?, ?)", (chosen, title[:200], by, at)
+                "INSERT OR IGNORE INTO threads VALUES (?, ?, ?, ?)", (chosen, redact(title)[:200], by, at)
             )
         existing = self.thread(chosen)
         if existing is None:
@@ -142,7 +143,10 @@ class EventLog:
         """Adds rows in one transaction, in order."""
         added: list[Event] = []
         with self._writing():
-            for kind, by, payload in rows:
+            for kind, by, given in rows:
+                payload: Mapping[str, Any] = redact_json(
+                    dict(given)
+                )  # everybody who may read sees it, for ever
                 at = datetime.now(UTC)
                 cursor = self._db.execute(
                     "INSERT INTO events (thread, type, by, at, payload) SELECT id, ?, ?, ?, ? FROM threads WHERE id = ?",

@@ -18,6 +18,7 @@ import httpx
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Severity
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.redaction import redact, redact_json
 
 NO_WEBHOOK = "no webhook is set"
 TRIES = 3
@@ -79,7 +80,7 @@ class Notifier:
             "occurred": (occurred or self._api().now()).isoformat(),
             "event": f"pilotage.{step}",
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
-            "payload": dict(payload),
+            "payload": redact_json(dict(payload)),
         }
         try:
             await self._api().emit([event])
@@ -104,7 +105,7 @@ class Notifier:
             "event": f"pilotage.incident.{step}",
             "resource": {"prefect.resource.id": f"pilotage.incident.{incident_id}"},
             "related": [dict(one) for one in related],
-            "payload": dict(payload),
+            "payload": redact_json(dict(payload)),
         }
         try:
             await self._api().emit([event])
@@ -116,7 +117,7 @@ class Notifier:
         """What became of the text on the run's page in Prefect; a later one takes its place."""
         key = f"pilotage-{run_id[:8]}"
         try:
-            await self._api().put_artifact(run_id, key, markdown, description=description)
+            await self._api().put_artifact(run_id, key, redact(markdown), description=description)
         except OrchestratorError as error:
             return Told(ok=False, problem=str(error))
         return Told(ok=True)
@@ -141,11 +142,11 @@ class Notifier:
             "dedup_key": incident_id,
             "client": "pilotage",
             "payload": {
-                "summary": summary[:_SUMMARY],
+                "summary": redact(summary)[:_SUMMARY],
                 "source": _source(run_id, deployment_id),
                 "severity": severity.value,
                 "component": "prefect",
-                "custom_details": dict(details),
+                "custom_details": redact_json(dict(details)),
             },
         }
         if self._ui_url and (where := _place(run_id, deployment_id)):

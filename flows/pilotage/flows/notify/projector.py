@@ -19,6 +19,7 @@ from pilotage.planner.actions.types import Severity
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.types import Mode
 from pilotage.telemetry.facts import DecisionFact
+from pilotage.telemetry.redaction import redact
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.times import utc_now
 
@@ -160,7 +161,7 @@ def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
         policy_ids=tuple(policy_ids),
         actor=str(entry["actor"]),
         detail={
-            "told": told(entry),
+            "told": redact(told(entry)),
             "playbook": str((detail.get("proposal") or {}).get("playbook", "")),
             **_remembered(detail.get("case") or {}),
         },

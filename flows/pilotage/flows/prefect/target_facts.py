@@ -26,6 +26,7 @@ from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 from pilotage.telemetry.pool_memory import effective, memory_of
 from pilotage.telemetry.queries.retry_impact import begun_tasks, half_done
+from pilotage.telemetry.redaction import redact
 
 PRODUCTION = "prod"
 _UNLABELLED_TIER = 1
@@ -63,7 +64,7 @@ class PrefectFacts:
             read_at=now,
             death=await self._liveness(run, tags, now) if isinstance(action, MarkCrashed) else "",
             state_type=run.state.type.value,
-            state_name=run.state.name,
+            state_name=redact(run.state.name),
             state_id=run.state.id,
             late_since_id=await self._late_since(run),
             run_count=run.run_count,
@@ -144,7 +145,7 @@ class PrefectFacts:
         if deployment.flow_id not in self._flow_names:
             # a flow never changes its name in Prefect: another name is another flow
             self._flow_names[deployment.flow_id] = await self._api().flow_name(deployment.flow_id)
-        return f"{self._flow_names[deployment.flow_id]}/{deployment.name}"
+        return redact(f"{self._flow_names[deployment.flow_id]}/{deployment.name}")
 
     async def _deployment_of(self, run: RunView) -> DeploymentView | None:
         return await self._api().deployment(run.deployment_id) if run.deployment_id else None
@@ -193,7 +194,7 @@ def labelled(of_deployment: Iterable[str], of_run: Iterable[str]) -> dict[str, A
         "env": _environment(governing, own),
         "tier": min((min(_tiers(governing), default=_UNLABELLED_TIER), *_tiers(own))),
         "team": next(iter(_said("team", governing)), ""),
-        "tags": frozenset((*governing, *own)),
+        "tags": frozenset(redact(tag) for tag in (*governing, *own)),
     }
 
 

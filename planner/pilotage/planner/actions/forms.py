@@ -110,7 +110,7 @@ def _shape(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]
 
 # -- from words to fields
 
-_SPAN = re.compile(r"(\d+)\s*([smhd])[a-z]*", re.IGNORECASE)
+_SPAN = re.compile(r"(\d{1,9})\s{0,3}([smhd])[a-z]{0,9}", re.IGNORECASE)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

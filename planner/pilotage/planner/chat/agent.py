@@ -132,7 +132,10 @@ class ChatAgent:
             last = state["calls"] + 1 >= CALLS_PER_ANSWER or goes_round(state["messages"])
             with attribute_cost(CHAT_CASE), metered(runtime.context.meter):
                 reply = await self._said(self._model, shown, runtime.stream_writer, last=last)
-            return {"messages": [said_by_the_model(reply)], "calls": state["calls"] + 1}
+            return {
+                "messages": [await asyncio.to_thread(said_by_the_model, reply)],
+                "calls": state["calls"] + 1,
+            }
 
         def onward(state: Turn) -> Literal["tools", "__end__"]:
             last = state["messages"][-1]
@@ -179,7 +182,7 @@ class ChatAgent:
             turn: Any = {
                 "messages": [
                     *(RemoveMessage(id=str(m.id)) for m in forgotten(before, self._remembered_tokens)),
-                    said_by_a_person(text),
+                    await asyncio.to_thread(said_by_a_person, text),
                 ],
                 "calls": 0,
             }

@@ -29,6 +29,7 @@ from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.signs.reading import read
 from pilotage.planner.detect.signs.rule import ENDED_BADLY, FailureRule, Phrase
 from pilotage.planner.findings import Cure, FailureClass
+from pilotage.telemetry import yaml_text
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.facts import StateType
 
@@ -121,7 +122,7 @@ class Shadow:
 def load_rules(path: Path) -> SiteRules:
     """Return the rules of a file. Raises ConfigError that names the file, the row and what would be valid."""
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document: Any = yaml_text.loaded(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"Reading {path}: {error.strerror or error}. Name a file of failure rules."

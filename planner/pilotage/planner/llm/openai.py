@@ -176,7 +176,7 @@ class OpenAIModel:
         try:
             try:
                 async with asyncio.timeout(self._deadline):
-                    async for chunk in asked.astream(_redacted(messages)):
+                    async for chunk in asked.astream(await asyncio.to_thread(_redacted, messages)):
                         whole = chunk if whole is None else whole + chunk
                         if chunk.text:
                             yield Token(text=str(chunk.text))
@@ -218,7 +218,7 @@ class OpenAIModel:
         self._refuse_over_budget()
         try:
             async with asyncio.timeout(self._deadline):
-                reply = await asked.ainvoke(_redacted(messages))
+                reply = await asked.ainvoke(await asyncio.to_thread(_redacted, messages))
         except Exception as error:
             raise self._translated(error) from error
         return self._checked(reply, messages)

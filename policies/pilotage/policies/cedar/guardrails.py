@@ -21,6 +21,7 @@ from pilotage.planner.actions.types import KINDS, ActionKind
 from pilotage.policies.autonomy import AutonomyRule
 from pilotage.policies.cedar.calendar import Freeze, WeeklyWindow, Zone
 from pilotage.policies.types import Mode
+from pilotage.telemetry import yaml_text
 from pilotage.telemetry.errors import ConfigError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -206,7 +207,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def guardrails_from_text(text: str, path: Path) -> Guardrails:
     """The guardrails in this YAML text. Raises ConfigError naming the file, the key and what is valid."""
     try:
-        loaded: Any = yaml.safe_load(text)
+        loaded: Any = yaml_text.loaded(text)
     except yaml.YAMLError as exc:
         raise ConfigError(f"reading guardrails {path}: not YAML ({exc}); correct the line it names") from exc
     if loaded is None:

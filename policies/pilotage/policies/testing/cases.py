@@ -24,6 +24,7 @@ from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.json_values import timestamp
 from pilotage.policies.types import FiledProposal, Identity, Mode, TargetFacts, Verdict, Vote
+from pilotage.telemetry import yaml_text
 from pilotage.telemetry.errors import ConfigError
 
 CASES_FILE = "cases.yaml"
@@ -177,7 +178,7 @@ def cases_among(
 def cases_from_text(text: str, path: Path, base: Guardrails) -> tuple[Prepared, ...]:
     """The cases in this text; `path` is for messages. Raises ConfigError naming the case and what is valid."""
     try:
-        rows: Any = yaml.safe_load(text)
+        rows: Any = yaml_text.loaded(text)
     except yaml.YAMLError as exc:
         raise ConfigError(f"reading cases {path}: {exc}; correct it or name another file") from exc
     if not isinstance(rows, list) or not rows:

@@ -42,6 +42,10 @@ def _moment(text: str | None) -> datetime:
     return moment(text) or datetime.fromtimestamp(0, UTC)
 
 
+def _name(name: str | None) -> str | None:
+    return redact(name) if name else None
+
+
 def _state(raw: Json) -> Json:
     return raw.get("state") or {}
 
@@ -57,15 +61,15 @@ def run_fact(raw: Json, *, flow_name: str, deployment_name: str | None) -> RunFa
     return RunFact(
         run_id=str(raw["id"]),
         name=redact(raw.get("name") or ""),
-        flow_name=flow_name,
+        flow_name=redact(flow_name),
         state_type=_state_type(raw),
-        state_name=raw.get("state_name") or state.get("name") or "",
+        state_name=redact(raw.get("state_name") or state.get("name") or ""),
         state_id=str(raw.get("state_id") or state.get("id") or ""),
         state_message=redact(state.get("message") or ""),
         deployment_id=raw.get("deployment_id"),
-        deployment_name=deployment_name,
-        pool=raw.get("work_pool_name"),
-        queue=raw.get("work_queue_name"),
+        deployment_name=redact(deployment_name) if deployment_name else None,
+        pool=_name(raw.get("work_pool_name")),
+        queue=_name(raw.get("work_queue_name")),
         run_count=raw.get("run_count") or 0,
         created=_moment(raw.get("created")),
         expected_start=moment(raw.get("expected_start_time")),
@@ -90,9 +94,9 @@ def task_run_fact(raw: Json) -> TaskRunFact:
         task_run_id=str(raw["id"]),
         run_id=raw.get("flow_run_id"),
         name=redact(raw.get("name") or ""),
-        task_key=raw.get("task_key") or "",
+        task_key=redact(raw.get("task_key") or ""),
         state_type=_state_type(raw),
-        state_name=raw.get("state_name") or state.get("name") or "",
+        state_name=redact(raw.get("state_name") or state.get("name") or ""),
         state_message=redact(state.get("message") or ""),
         run_count=raw.get("run_count") or 0,
         started=moment(raw.get("start_time")),
@@ -116,7 +120,7 @@ def event_fact(raw: Json) -> EventFact:
     return EventFact(
         event_id=str(raw["id"]),
         occurred=_moment(raw["occurred"]),
-        name=str(raw["event"]),
+        name=redact(str(raw["event"])),
         resource_id=redact(resource_id),
         run_id=_run_of(resource_id, raw.get("related") or ()),
         payload=redact_json(payload),
@@ -137,8 +141,11 @@ def _run_of(resource_id: str, related: Iterable[Json]) -> str | None:
     return None
 
 
-def log_line(raw: Json) -> LogLine | None:
-    """One log line, from a row of `/logs/filter`; None when it belongs to no flow run."""
+def log_line(raw: Json, message: str | None = None) -> LogLine | None:
+    """One log line, from a row of `/logs/filter`; None when it belongs to no flow run.
+
+    `message` is the row's own, when the stream that it belongs to was redacted before.
+    """
     if not raw.get("flow_run_id"):
         return None
     return LogLine(
@@ -147,7 +154,7 @@ def log_line(raw: Json) -> LogLine | None:
         task_run_id=raw.get("task_run_id"),
         at=_moment(raw.get("timestamp")),
         level=int(raw.get("level") or 0),
-        message=redact(raw.get("message") or ""),
+        message=redact(raw.get("message") or "") if message is None else message,
     )
 
 
@@ -156,11 +163,11 @@ def deployment_fact(raw: Json, *, flow_name: str) -> DeploymentFact:
     return DeploymentFact(
         deployment_id=str(raw["id"]),
         name=redact(raw.get("name") or ""),
-        flow_name=flow_name,
+        flow_name=redact(flow_name),
         paused=bool(raw.get("paused")),
         tags=tuple(redact(str(tag)) for tag in raw.get("tags") or ()),
-        pool=raw.get("work_pool_name"),
-        queue=raw.get("work_queue_name"),
+        pool=_name(raw.get("work_pool_name")),
+        queue=_name(raw.get("work_queue_name")),
         job_variables=redact_json(raw.get("job_variables") or {}),
         updated=_moment(raw.get("updated")),
         status=str(raw.get("status") or ""),
@@ -172,7 +179,7 @@ def queue_facts(
     pool: Json, queues: Sequence[Json], live: Iterable[RunFact], now: datetime
 ) -> tuple[QueueFact, ...]:
     """The queues of one pool as they are now, counted from the runs that have not ended."""
-    name = str(pool["name"])
+    name = redact(str(pool["name"]))
     waiting: dict[str | None, list[datetime]] = {}
     holding: dict[str | None, int] = {}
     for run in live:
@@ -186,14 +193,14 @@ def queue_facts(
         QueueFact(
             at=now,
             pool=name,
-            queue=str(queue["name"]),
+            queue=redact(str(queue["name"])),
             priority=int(queue.get("priority") or 1),
             limit=queue.get("concurrency_limit"),
             pool_limit=pool.get("concurrency_limit"),
             paused=bool(queue.get("is_paused") or pool.get("is_paused")),
-            waiting=len(waiting.get(queue["name"], ())),
-            running=holding.get(queue["name"], 0),
-            oldest_due=min(waiting.get(queue["name"], ()), default=None),
+            waiting=len(waiting.get(redact(str(queue["name"])), ())),
+            running=holding.get(redact(str(queue["name"])), 0),
+            oldest_due=min(waiting.get(redact(str(queue["name"])), ()), default=None),
             pool_paused=bool(pool.get("is_paused")),
             status=str(queue.get("status") or ""),
             last_polled=moment(queue.get("last_polled")),

@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pilotage.telemetry.facts import DeploymentFact, RunFact
+from pilotage.telemetry.facts import DeploymentFact, LogLine, RunFact
 from pilotage.telemetry.prefect.http import PrefectReader
 from pilotage.telemetry.prefect.models import deployment_fact, log_line, run_fact, task_run_fact
+from pilotage.telemetry.redaction import LineStream
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
 LAST_LINES = 50
 """Lines of any level that are kept from the end of a run, beside all warnings and worse."""
+
+MOST_STREAMS = 1_000
+"""Runs whose key block has begun and not ended that are remembered."""
 
 
 class RunSync:
@@ -22,6 +26,7 @@ class RunSync:
         self._store = store
         self._flows: dict[str, str] = {}
         self._deployments: dict[str, str] = {}
+        self._streams: dict[tuple[str, str], LineStream] = {}
 
     async def run_facts(self, reader: PrefectReader, rows: list[dict[str, Any]]) -> list[RunFact]:
         """The facts that rows of `/flow_runs/filter` stand for; nothing is stored."""
@@ -59,8 +64,30 @@ class RunSync:
         return new
 
     async def _keep_logs(self, rows: list[dict[str, Any]]) -> int:
-        lines = [line for line in map(log_line, rows) if line is not None]
+        lines = self._redacted(rows)
         return await asyncio.to_thread(self._store.add_logs, lines)
+
+    def _redacted(self, rows: list[dict[str, Any]]) -> list[LogLine]:
+        """The lines in the order of time, each run's as one stream: a key block may be spread over several."""
+        by_stream: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows:
+            key = (str(row.get("flow_run_id")), str(row.get("task_run_id")))
+            by_stream.setdefault(key, []).append(row)
+        lines: list[LogLine] = []
+        for key, own in by_stream.items():
+            own.sort(key=lambda row: str(row.get("timestamp")))
+            stream = self._streams.pop(key, None) or LineStream()
+            messages = stream.redacted([str(row.get("message") or "") for row in own])
+            if stream.inside:
+                self._streams[key] = stream
+                while len(self._streams) > MOST_STREAMS:
+                    del self._streams[next(iter(self._streams))]
+            lines += [
+                line
+                for row, text in zip(own, messages, strict=True)
+                if (line := log_line(row, text)) is not None
+            ]
+        return lines
 
     async def task_runs(self, reader: PrefectReader, wanted: Mapping[str, Any]) -> None:
         """Stores the task runs that a filter gives."""

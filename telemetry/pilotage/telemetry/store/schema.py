@@ -197,6 +197,8 @@ def columns_by_name(table: Table, facts: Sequence[Any]) -> dict[str, list[Any]]:
 def _stored(column: Column, value: Any) -> Any:
     if column.kind is Kind.JSON:
         return json.dumps(list(value) if column.shape is tuple else dict(value), default=str)
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
     return value
 
 

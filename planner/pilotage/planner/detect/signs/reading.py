@@ -73,12 +73,12 @@ _HTTP_BEFORE = re.compile(
     r"(?:http(?:/\d(?:\.\d)?)?(?: ?error| ?status(?: ?code)?| ?code| ?response)?|status(?:[ _]?code)?|statuscode|"
     r"response(?: code| status)?|error[ _]code|error_code|code|server error|client error|httperror|error|returned|got|received|"
     r"with|answered|responded with|status code of)"
-    r"[\"']?(?:\s+is|\s+was|\s+of)?\s*[:=]?\s*[\"'(<\[]{0,2}(?P<code>[45]\d\d)\b(?!\.\d|[\w-]*\d)",
+    r"[\"']?(?:\s{1,9}is|\s{1,9}was|\s{1,9}of)?\s{0,9}[:=]?\s{0,9}[\"'(<\[]{0,2}(?P<code>[45]\d\d)\b(?!\.\d|[\w-]*\d)",
     re.IGNORECASE,
 )
 _HTTP_AFTER = re.compile(
-    r"\b(?P<code>[45]\d\d)(?:\s+(?:client|server) error\b|\s+(?:GET|POST|PUT|PATCH|DELETE|HEAD)\s+https?:|, message=|\s+response\b"
-    r"|[\"')]?\s*[-–:,]?\s*[\"'(]?(?P<reason>[A-Za-z][A-Za-z' -]{3,32}))"
+    r"\b(?P<code>[45]\d\d)(?:\s{1,9}(?:client|server) error\b|\s{1,9}(?:GET|POST|PUT|PATCH|DELETE|HEAD)\s{1,9}https?:|, message=|\s{1,9}response\b"
+    r"|[\"')]?\s{0,9}[-–:,]?\s{0,9}[\"'(]?(?P<reason>[A-Za-z][A-Za-z' -]{3,32}))"
 )
 _HTTP_LEADING = re.compile(r"(?:Error|Exception|[A-Z]\w+): \(?(?P<code>[45]\d\d)\)?[ ,:]")
 _HTTP_AWS = re.compile(r"occurred \(([45]\d\d)\)")
@@ -89,7 +89,7 @@ _REPLY = re.compile(
 """Reply codes of SMTP and FTP: 4yz passes, 5yz does not."""
 _WAIT = re.compile(
     r"(?:retry[- _]?after|retrydelay|try again (?:in|after)|retry (?:in|after)|wait(?: for)?|reset(?:s)? in)[\"']?"
-    r"\s*[:=]?\s*[\"']?(?:about |approximately )?(?P<n>\d+(?:\.\d+)?)\s*(?P<unit>ms|milliseconds|s\b|sec|seconds|m\b|min|minutes|h\b|hours?|[\"',}\n]|$)",
+    r"\s{0,9}[:=]?\s{0,9}[\"']?(?:about |approximately )?(?P<n>\d{1,9}(?:\.\d{1,9})?)\s{0,9}(?P<unit>ms|milliseconds|s\b|sec|seconds|m\b|min|minutes|h\b|hours?|[\"',}\n]|$)",
     re.IGNORECASE,
 )
 _SIZE = re.compile(
@@ -100,7 +100,9 @@ _SIZE = re.compile(
 _QUOTA = re.compile(
     r"requested: (?P<asked>[^\n]{1,200}?), used: [^\n]{1,200}?, limited: (?P<limit>[^\n]{1,200})"
 )
-_AMOUNT = re.compile(r"([a-z./-]*?(?:cpu|memory|storage|pods|gpu)[a-z.-]*)=(\d+(?:\.\d+)?)([a-zA-Z]*)")
+_AMOUNT = re.compile(
+    r"([a-z./-]{0,60}?(?:cpu|memory|storage|pods|gpu)[a-z.-]{0,60})=(\d{1,18}(?:\.\d{1,18})?)([a-zA-Z]{0,9})"
+)
 _UNIT = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30,
          "Ti": 2.0**40, "Pi": 2.0**50, "P": 1e15}  # fmt: skip
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
