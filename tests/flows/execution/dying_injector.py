@@ -34,10 +34,11 @@ import httpx
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.receipts import Check, Delivery, Lever
 from pilotage.flows.levers import build_levers
+from pilotage.flows.levers.catch_up import CatchUpLever
 from pilotage.flows.levers.mark_crashed import MarkCrashedLever
 from pilotage.flows.levers.release_slot import ReleaseSlotLever
 from pilotage.flows.levers.reschedule_run import RescheduleLever
-from pilotage.flows.levers.spread_runs import CatchUpLever, SpreadLever
+from pilotage.flows.levers.spread_runs import SpreadLever
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.target_facts import PrefectFacts

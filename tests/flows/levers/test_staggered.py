@@ -13,9 +13,10 @@ from tests.flows.lever_bench import LeverBench
 
 from pilotage.flows.execution.receipts import Effect, Judgement, Lever
 from pilotage.flows.levers import staggered
+from pilotage.flows.levers.catch_up import CatchUpLever
 from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.levers.queue_pause import TemporaryQueuePause
-from pilotage.flows.levers.spread_runs import CatchUpLever, SpreadLever
+from pilotage.flows.levers.spread_runs import SpreadLever
 from pilotage.flows.levers.staggered import StaggeredRelease, free_slots, superseded
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Action, CatchUp, SpreadRuns

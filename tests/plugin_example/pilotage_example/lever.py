@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement, Lever
-from pilotage.flows.levers.idempotency import refused, wrong_lever
+from pilotage.flows.levers.idempotency import refused
 from pilotage.flows.levers.registry import LeverTools
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.planner.actions.types import Action
 from pilotage_example.action import LabelRun
 
 
@@ -23,31 +22,25 @@ class LabelLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: LabelRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """Set the label to `true`, once however often it is repeated."""
-        if not isinstance(action, LabelRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         if run.labels.get(action.label) is True:
             return Delivery(effect=Effect.ALREADY)
         await self._api.add_labels(run.id, {action.label: True})
         return Delivery(effect=Effect.DONE, after={"label": action.label})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: LabelRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Return whether the run has the label."""
-        if not isinstance(action, LabelRun):
-            wrong_lever(self.kind, action)
         there = (await self._api.run(action.run_id)).labels.get(action.label) is True
         return Check(
             judgement=Judgement.VERIFIED if there else Judgement.FAILED,
             detail=f"label {action.label}: {there}",
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: LabelRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """Set the label to `false`."""
-        if not isinstance(action, LabelRun):
-            wrong_lever(self.kind, action)
         if (await self._api.run(action.run_id)).labels.get(action.label) is not True:
             return refused("the run has no such label")
         await self._api.add_labels(action.run_id, {action.label: False})

@@ -70,7 +70,10 @@ class Receipt:
 
 
 class Lever(Protocol):
-    """One way to change Prefect. Every method looks at Prefect again; none trusts what it was told before."""
+    """One way to change Prefect. Every method looks at Prefect again; none trusts what it was told before.
+
+    Each method takes an action of the lever's own class: the registry gives a kind the lever that is named by it.
+    """
 
     kind: str
     """The action kind that it carries out."""
@@ -80,7 +83,7 @@ class Lever(Protocol):
     """What `undo` restores, or why it cannot; one sentence, shown to people."""
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: Any, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Repeating it with the same mark has no second effect.
 
@@ -89,11 +92,11 @@ class Lever(Protocol):
         """
         ...
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: Any, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the promise was kept yet."""
         ...
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: Any, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back; REFUSED with a reason where there is none."""
         ...
 

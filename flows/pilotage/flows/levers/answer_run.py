@@ -12,9 +12,9 @@ from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.change_parameters import why_not_take
-from pilotage.flows.levers.idempotency import after, marked, refused, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import after, marked, refused, untouched
+from pilotage.flows.levers.resume_run import RESUMING
 from pilotage.flows.levers.retry_run import settled
-from pilotage.flows.levers.suspend_run import RESUMING
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
 from pilotage.planner.actions.types import Action, AnswerRun
@@ -34,11 +34,9 @@ class AnswerLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: AnswerRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. A death between answer and state is mended by repeating it: the answer is known by its mark."""
-        if not isinstance(action, AnswerRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         if marked(history, idempotency_key):
             return Delivery(effect=Effect.ALREADY)
@@ -64,10 +62,8 @@ class AnswerLever:
         )
         return await settled(self._api, run, idempotency_key, ruling, before={})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: AnswerRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run went on."""
-        if not isinstance(action, AnswerRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         ours = marked(history, idempotency_key)
         if ours is None:

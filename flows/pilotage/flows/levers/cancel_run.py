@@ -11,11 +11,11 @@ from datetime import timedelta
 from itertools import pairwise
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, step_key, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key, untouched
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
-from pilotage.planner.actions.types import Action, CancelRun
+from pilotage.planner.actions.types import CancelRun
 from pilotage.telemetry.facts import StateType
 
 _WAITING = (StateType.SCHEDULED, StateType.PAUSED)
@@ -37,11 +37,9 @@ class CancelLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: CancelRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery."""
-        if not isinstance(action, CancelRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         run = await self._api.run(action.run_id)
         if marked(history, idempotency_key):
@@ -78,10 +76,8 @@ class CancelLever:
                 return Delivery(effect=Effect.DONE, before=before, after={"state_name": now.state.name})
         return await settled(self._api, run, idempotency_key, ruling, before=before)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: CancelRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run is cancelled."""
-        if not isinstance(action, CancelRun):
-            wrong_lever(self.kind, action)
         state = (await self._api.run(action.run_id)).state
         if state.type is StateType.CANCELLED:
             return Check(judgement=Judgement.VERIFIED, detail="cancelled", final_state=state.name)
@@ -90,10 +86,8 @@ class CancelLever:
             return Check(judgement=Judgement.FAILED, detail=detail, final_state=state.name)
         return Check(judgement=Judgement.PENDING, detail=f"it is {state.name}", final_state=state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: CancelRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old schedule, for a run that had not started."""
-        if not isinstance(action, CancelRun):
-            wrong_lever(self.kind, action)
         back = step_key(idempotency_key, "undo")
         history = await self._api.history(action.run_id)
         if marked(history, back):

@@ -11,10 +11,10 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
-from pilotage.flows.levers.idempotency import marked, refused, step_key, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
-from pilotage.planner.actions.types import Action, CancelRun, CancelTree
+from pilotage.planner.actions.types import CancelRun, CancelTree
 from pilotage.telemetry.facts import StateType
 
 LARGEST = 500
@@ -36,11 +36,9 @@ class CancelTreeLever:
         self._one = CancelLever(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: CancelTree, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery, with what became of each run."""
-        if not isinstance(action, CancelTree):
-            wrong_lever(self.kind, action)
         root = await self._api.run(action.run_id)
         before = await self._walk(root)
         if before is None:
@@ -68,10 +66,8 @@ class CancelTreeLever:
             return Delivery(effect=Effect.ALREADY, after={"results": results})
         return refused("neither the run nor anything below it is under way")
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: CancelTree, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether nothing of the tree is left."""
-        if not isinstance(action, CancelTree):
-            wrong_lever(self.kind, action)
         root = await self._api.run(action.run_id)
         tree = await self._walk(root) or []
         left = [run for run in tree if not run.state.ended]
@@ -81,10 +77,8 @@ class CancelTreeLever:
         detail = f"{len(left)} of {len(tree)} runs are left, such as {left[0].id}: {left[0].state.name}"
         return Check(judgement=Judgement.PENDING, detail=detail, final_state=root.state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: CancelTree, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old schedules, of those runs that had not started; the run itself first."""
-        if not isinstance(action, CancelTree):
-            wrong_lever(self.kind, action)
         tree = await self._walk(await self._api.run(action.run_id)) or []
         results: dict[str, Any] = {}
         for run in reversed(tree):

@@ -22,11 +22,10 @@ from pilotage.flows.levers.idempotency import (
     fits_a_record,
     refused,
     untouched,
-    wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
-from pilotage.planner.actions.types import Action, ChangeParameters, ParameterValue
+from pilotage.planner.actions.types import ChangeParameters, ParameterValue
 from pilotage.telemetry.facts import StateType
 
 
@@ -42,11 +41,9 @@ class ParametersLever:
         self._records = ChangeRecords(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: ChangeParameters, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. The old values are written down before they are replaced."""
-        if not isinstance(action, ChangeParameters):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         wanted = {change.name: change.value for change in action.changes}
         note = await self._records.read("parameters", idempotency_key)
@@ -74,10 +71,8 @@ class ParametersLever:
         await self._api.add_labels(run.id, {"pilotage.parameters": message[:200]})
         return Delivery(effect=Effect.DONE, before=_names(wanted), after={"at": note["at"]})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: ChangeParameters, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the new values and had not begun when it got them."""
-        if not isinstance(action, ChangeParameters):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         state = run.state.name
         wanted = {change.name: change.value for change in action.changes}
@@ -97,10 +92,8 @@ class ParametersLever:
             judgement=Judgement.VERIFIED, detail=f"the run has its new {_listed(wanted)}", final_state=state
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: ChangeParameters, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old values."""
-        if not isinstance(action, ChangeParameters):
-            wrong_lever(self.kind, action)
         note = await self._records.read("parameters", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 from uuid import UUID, uuid5
 
 from pilotage.flows.execution.receipts import Delivery, Effect
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
-from pilotage.telemetry.errors import InvariantError
 from pilotage.telemetry.facts import StateType
 
 Purpose = Literal[
@@ -52,14 +51,6 @@ def after(history: Iterable[StateView], idempotency_key: str) -> tuple[StateView
 def refused(reason: str) -> Delivery:
     """A delivery that changed nothing, and why."""
     return Delivery(effect=Effect.REFUSED, reason=reason)
-
-
-def wrong_lever(kind: str, action: object) -> NoReturn:
-    """Never returns: an action was handed to a lever that does not carry it out."""
-    raise InvariantError(
-        f"Carrying out {type(action).__name__}: it was handed to the lever for {kind}. "
-        "Look at the lever table."
-    )
 
 
 class ChangeRecords:

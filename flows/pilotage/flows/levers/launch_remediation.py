@@ -12,10 +12,10 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
-from pilotage.flows.levers.idempotency import refused, step_key, wrong_lever
+from pilotage.flows.levers.idempotency import refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView
-from pilotage.planner.actions.types import Action, CancelRun, LaunchRemediation
+from pilotage.planner.actions.types import CancelRun, LaunchRemediation
 from pilotage.telemetry.facts import StateType
 
 REMEDIATION = "pilotage:remediation"
@@ -36,11 +36,9 @@ class RemediationLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: LaunchRemediation, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Task run and run have keys made from the mark, so a repetition finds both."""
-        if not isinstance(action, LaunchRemediation):
-            wrong_lever(self.kind, action)
         # three questions at once: this lever is there to be quick
         cause, existing, remedy = await asyncio.gather(
             self._api.run(action.run_id),
@@ -69,10 +67,8 @@ class RemediationLever:
         effect = Effect.ALREADY if existing else Effect.DONE
         return Delivery(effect=effect, after={"run_id": child.id, "task_run_id": link})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: LaunchRemediation, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the remediation stands below the run in trouble, and how it ended."""
-        if not isinstance(action, LaunchRemediation):
-            wrong_lever(self.kind, action)
         wanted = delivery.after.get("run_id")
         child = next((run for run in await self._api.children(action.run_id) if run.id == wanted), None)
         if child is None:
@@ -83,10 +79,8 @@ class RemediationLever:
             judgement = Judgement.VERIFIED if state.type is StateType.COMPLETED else Judgement.FAILED
         return Check(judgement=judgement, detail=f"run {child.id} is {state.name}", final_state=state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: LaunchRemediation, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the remediation's cancellation."""
-        if not isinstance(action, LaunchRemediation):
-            wrong_lever(self.kind, action)
         runs = await self._api.runs_with_key(idempotency_key)
         if not runs:
             return refused("nothing is known of this remediation")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, still_running, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, still_running
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.notify.notifier import event_id
 from pilotage.flows.prefect.api import PrefectApi
@@ -47,11 +47,9 @@ class MarkCrashedLever:
         self._clock = clock or api.now
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: MarkCrashed, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while only the server may have been away."""
-        if not isinstance(action, MarkCrashed):
-            wrong_lever(self.kind, action)
         only = "only a RUNNING run can be dead without saying so"
         run = await still_running(
             self._api,
@@ -89,10 +87,8 @@ class MarkCrashedLever:
             self._api, run, idempotency_key, ruling, before={"signs": proof.by, "why": proof.why}
         )
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: MarkCrashed, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run is Crashed and is still silent."""
-        if not isinstance(action, MarkCrashed):
-            wrong_lever(self.kind, action)
         ours = marked(await self._api.history(action.run_id), idempotency_key)
         if ours is None:
             return Check(judgement=Judgement.FAILED, detail="our mark is not in the run's history")

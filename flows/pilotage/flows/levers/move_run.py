@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, step_key, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key, untouched
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
-from pilotage.planner.actions.types import Action, MoveRun
+from pilotage.planner.actions.types import MoveRun
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
@@ -37,11 +37,9 @@ class MoveLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: MoveRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery."""
-        if not isinstance(action, MoveRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         if not marked(await self._api.history(run.id), idempotency_key):
             if reason := await self._why_not_move(run, action, expected_state_id):
@@ -50,10 +48,8 @@ class MoveLever:
             return _moved(Effect.ALREADY, run, new, action.queue)
         return await self._move(run, action.queue, idempotency_key=idempotency_key, message=message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: MoveRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the old run is cancelled and the new one waits in, or has started from, the other queue."""
-        if not isinstance(action, MoveRun):
-            wrong_lever(self.kind, action)
         old = await self._api.run(action.run_id)
         runs = await self._api.runs_with_key(idempotency_key)
         if old.state.type is not StateType.CANCELLED or not runs:
@@ -66,10 +62,8 @@ class MoveLever:
         detail = f"run {new.id} took its place in queue {new.queue!r}"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=new.state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: MoveRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back: the same once more, from the new run into the old queue."""
-        if not isinstance(action, MoveRun):
-            wrong_lever(self.kind, action)
         runs = await self._api.runs_with_key(idempotency_key)
         if not runs:
             return refused("nothing is known of this move")

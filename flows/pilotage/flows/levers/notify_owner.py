@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import refused, wrong_lever
+from pilotage.flows.levers.idempotency import refused
 from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, alert_key, event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import moment
-from pilotage.planner.actions.types import Action, NotifyOwner
+from pilotage.planner.actions.types import NotifyOwner
 from pilotage.telemetry.errors import OrchestratorError
 
 STEP = "notified"
@@ -27,11 +27,9 @@ class NotifyLever:
         self._notifier = notifier
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: NotifyOwner, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Event and page carry ids made from the mark, so a repetition is seen as the same."""
-        if not isinstance(action, NotifyOwner):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         seen = await self._api.event_exists(event_id(idempotency_key, STEP), run.state.at)
         sent = await self._notifier.event(
@@ -63,16 +61,12 @@ class NotifyLever:
         }
         return Delivery(effect=Effect.ALREADY if seen else Effect.DONE, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: NotifyOwner, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the webhook was taken or the event can be read back."""
-        if not isinstance(action, NotifyOwner):
-            wrong_lever(self.kind, action)
         return await word_arrived(self._api, delivery, event_id(idempotency_key, STEP))
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: NotifyOwner, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the resolution; refused where there is no webhook."""
-        if not isinstance(action, NotifyOwner):
-            wrong_lever(self.kind, action)
         resolved = await self._notifier.page(
             "resolve",
             incident_id=alert_key(action.run_id),

@@ -12,11 +12,11 @@ import json
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused
 from pilotage.flows.levers.retry_run import RetryLever, WorkerReleased, why_not_retry
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.sdk.overrides import OVERRIDE, TAKEN
-from pilotage.planner.actions.types import Action, OverrideResult, RetryRun
+from pilotage.planner.actions.types import OverrideResult, RetryRun
 
 OVERRIDABLE = "pilotage:overridable"
 """The tag by which an owner says that a deployment's flow takes values in the place of results."""
@@ -34,11 +34,9 @@ class OverrideLever:
         self._retry = RetryLever(api, worker_has_released=worker_has_released)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: OverrideResult, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. The value is there before the run is tried again."""
-        if not isinstance(action, OverrideResult):
-            wrong_lever(self.kind, action)
         retry = RetryRun(run_id=action.run_id)
         if not marked(await self._api.history(action.run_id), idempotency_key):
             run = await self._api.run(action.run_id)
@@ -54,10 +52,8 @@ class OverrideLever:
             retry, idempotency_key=idempotency_key, expected_state_id=expected_state_id, message=message
         )
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: OverrideResult, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the task took the value, and how the run ended with it."""
-        if not isinstance(action, OverrideResult):
-            wrong_lever(self.kind, action)
         check = await self._retry.verify(
             RetryRun(run_id=action.run_id), delivery, idempotency_key=idempotency_key
         )
@@ -69,10 +65,8 @@ class OverrideLever:
         detail = f"{check.detail}; task {action.task!r} {how}"
         return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: OverrideResult, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back, while the run still waits."""
-        if not isinstance(action, OverrideResult):
-            wrong_lever(self.kind, action)
         back = await self._retry.undo(
             RetryRun(run_id=action.run_id), delivery, idempotency_key=idempotency_key
         )

@@ -14,11 +14,11 @@ from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused
 from pilotage.flows.levers.scheduled_edits import EditedRuns
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView, moment
-from pilotage.planner.actions.types import Action, PauseDeployment
+from pilotage.planner.actions.types import PauseDeployment
 
 _REMEMBERED = 40
 """Future runs that are written down; Prefect schedules at most 100 and the note has to fit."""
@@ -49,11 +49,9 @@ class PauseLever:
         self._edited = EditedRuns(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: PauseDeployment, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. What undo needs is written down before Prefect deletes it."""
-        if not isinstance(action, PauseDeployment):
-            wrong_lever(self.kind, action)
         deployment = await self._api.deployment(action.deployment_id)
         note = await self._records.read("pause", idempotency_key)
         if note is not None and (deployment.paused or note.get("undone")):
@@ -66,19 +64,15 @@ class PauseLever:
         await self._api.pause_deployment(action.deployment_id)
         return Delivery(effect=Effect.DONE, before=note, after={"paused": True})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: PauseDeployment, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the deployment is paused."""
-        if not isinstance(action, PauseDeployment):
-            wrong_lever(self.kind, action)
         paused = (await self._api.deployment(action.deployment_id)).paused
         if paused:
             return Check(judgement=Judgement.VERIFIED, detail="paused", final_state="paused")
         return Check(judgement=Judgement.FAILED, detail="the deployment is not paused", final_state="active")
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: PauseDeployment, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the resumption."""
-        if not isinstance(action, PauseDeployment):
-            wrong_lever(self.kind, action)
         note = await self._records.read("pause", idempotency_key)
         if note is None:
             return refused("nothing is known of this quarantine")

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import refused, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import refused, untouched
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
-from pilotage.planner.actions.types import Action, RaiseRetries
+from pilotage.planner.actions.types import RaiseRetries
 from pilotage.telemetry.facts import StateType
 
 _UNSET = -1
@@ -31,11 +31,9 @@ class RetriesLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: RaiseRetries, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. The old numbers are kept as labels of the run before they are replaced."""
-        if not isinstance(action, RaiseRetries):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         before, after = _old(run, idempotency_key), {"retries": action.retries}
         if before is not None and (
@@ -60,20 +58,16 @@ class RetriesLever:
         await self._api.set_empirical_policy(run.id, {**run.policy, **wanted})
         return Delivery(effect=Effect.DONE, before=before, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: RaiseRetries, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has its retries."""
-        if not isinstance(action, RaiseRetries):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         present = run.policy.get("retries")
         judgement = Judgement.VERIFIED if present == action.retries else Judgement.FAILED
         detail = f"the run has {present} retries, at attempt {run.run_count}"
         return Check(judgement=judgement, detail=detail, final_state=run.state.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: RaiseRetries, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old numbers."""
-        if not isinstance(action, RaiseRetries):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         old = _old(run, idempotency_key)
         if old is None:

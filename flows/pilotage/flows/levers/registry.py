@@ -11,8 +11,9 @@ from pilotage.flows.execution.receipts import Lever
 from pilotage.flows.levers.answer_run import AnswerLever
 from pilotage.flows.levers.cancel_run import CancelLever
 from pilotage.flows.levers.cancel_tree import CancelTreeLever
+from pilotage.flows.levers.catch_up import CatchUpLever
 from pilotage.flows.levers.change_parameters import ParametersLever
-from pilotage.flows.levers.hold_queue import HoldLever, ReleaseLever
+from pilotage.flows.levers.hold_queue import HoldLever
 from pilotage.flows.levers.launch_remediation import RemediationLever
 from pilotage.flows.levers.mark_crashed import MarkCrashedLever
 from pilotage.flows.levers.move_run import MoveLever
@@ -20,18 +21,20 @@ from pilotage.flows.levers.notify_owner import NotifyLever
 from pilotage.flows.levers.override_result import OverrideLever
 from pilotage.flows.levers.pause_deployment import PauseLever
 from pilotage.flows.levers.raise_retries import RetriesLever
+from pilotage.flows.levers.release_queue import ReleaseLever
 from pilotage.flows.levers.release_slot import ReleaseSlotLever
 from pilotage.flows.levers.reschedule_run import RescheduleLever
 from pilotage.flows.levers.reserve_slot import ReserveLever
 from pilotage.flows.levers.resize_run import ResizeLever
 from pilotage.flows.levers.resolve_alert import ResolveLever
+from pilotage.flows.levers.resume_run import ResumeLever
 from pilotage.flows.levers.retry_run import RetryLever, WorkerReleased
 from pilotage.flows.levers.send_directive import DirectLever
 from pilotage.flows.levers.set_limit import LimitLever
 from pilotage.flows.levers.set_priority import PriorityLever
 from pilotage.flows.levers.size_run import SizeLever
-from pilotage.flows.levers.spread_runs import CatchUpLever, SpreadLever
-from pilotage.flows.levers.suspend_run import ResumeLever, SuspendLever
+from pilotage.flows.levers.spread_runs import SpreadLever
+from pilotage.flows.levers.suspend_run import SuspendLever
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import ACTIONS

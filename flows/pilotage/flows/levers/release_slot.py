@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import assert_never
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import ChangeRecords, refused, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, refused
 from pilotage.flows.levers.mark_crashed import holders_of
 from pilotage.flows.levers.retry_run import WorkerReleased
 from pilotage.flows.prefect.api import PrefectApi
@@ -76,11 +76,9 @@ class ReleaseSlotLever:
         self._records = ChangeRecords(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: ReleaseSlot, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Repeating it gives back what is lost by then and no more: it counts again."""
-        if not isinstance(action, ReleaseSlot):
-            wrong_lever(self.kind, action)
         note = await self._records.read("slots", idempotency_key)
         if note is not None and note.get("done"):
             return Delivery(effect=Effect.ALREADY, after=note)
@@ -110,10 +108,8 @@ class ReleaseSlotLever:
         await self._records.write("slots", idempotency_key, note)
         return Delivery(effect=Effect.DONE, after=note)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: ReleaseSlot, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the slots are free, and not more than those."""
-        if not isinstance(action, ReleaseSlot):
-            wrong_lever(self.kind, action)
         slots = delivery.after.get("slots")
         match action.scope:
             case LimitScope.TAG:

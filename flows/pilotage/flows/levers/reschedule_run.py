@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import after, marked, refused, step_key, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import after, marked, refused, step_key, untouched
 from pilotage.flows.levers.queue_pause import TemporaryQueuePause
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
-from pilotage.planner.actions.types import Action, RescheduleRun
+from pilotage.planner.actions.types import RescheduleRun
 from pilotage.telemetry import times
 from pilotage.telemetry.facts import StateType
 
@@ -42,11 +42,9 @@ class RescheduleLever:
         self._settle = settle
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: RescheduleRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Whatever happens, the run's queue is not left paused by it."""
-        if not isinstance(action, RescheduleRun):
-            wrong_lever(self.kind, action)
         await self._holds.release(idempotency_key)
         history = await self._api.history(action.run_id)
         if ours := marked(history, idempotency_key):
@@ -58,10 +56,8 @@ class RescheduleLever:
             return refused(reason)
         return await self._move(run, action.start, idempotency_key=idempotency_key, message=message)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: RescheduleRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the new time, and whether it has started since."""
-        if not isinstance(action, RescheduleRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         ours = marked(history, idempotency_key)
         if ours is None or ours.scheduled_for != action.start:
@@ -73,10 +69,8 @@ class RescheduleLever:
             detail = f"started at {times.local(begun.at, '%H:%M:%S')}, {detail}"
         return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=(since or (ours,))[-1].name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: RescheduleRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old time."""
-        if not isinstance(action, RescheduleRun):
-            wrong_lever(self.kind, action)
         back = step_key(idempotency_key, "undo")
         await self._holds.release(back)
         history = await self._api.history(action.run_id)

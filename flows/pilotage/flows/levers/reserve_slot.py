@@ -15,11 +15,10 @@ from pilotage.flows.levers.idempotency import (
     as_before,
     fits_a_record,
     refused,
-    wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView, moment
-from pilotage.planner.actions.types import Action, ReserveSlot
+from pilotage.planner.actions.types import ReserveSlot
 from pilotage.telemetry.facts import TERMINAL, StateType
 
 _STARTED = [StateType.RUNNING, StateType.CANCELLING, *sorted(TERMINAL)]
@@ -37,11 +36,9 @@ class ReserveLever:
         self._records = ChangeRecords(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: ReserveSlot, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. The note that undo needs is written before the cap."""
-        if not isinstance(action, ReserveSlot):
-            wrong_lever(self.kind, action)
         queues = await self._api.queues(action.pool)
         note = await self._records.read("reserve", idempotency_key)
         capped = _named(queues, action.busy_queue).limit == action.limit
@@ -65,10 +62,8 @@ class ReserveLever:
         await self._api.set_queue_limit(action.pool, action.busy_queue, action.limit)
         return Delivery(effect=Effect.DONE, before=note, after={"limit": action.limit, "at": note["at"]})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: ReserveSlot, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the cap stands and a run of the starved queue got a slot under it."""
-        if not isinstance(action, ReserveSlot):
-            wrong_lever(self.kind, action)
         since = moment(str(delivery.after["at"]))
         # Prefect takes the expected start for the start of a run that has none, so it is looked at here;
         # and a retry keeps its first start time, so a run that runs now counts by its present state
@@ -90,10 +85,8 @@ class ReserveLever:
         detail = f"the cap stands; no run of queue {action.starved_queue!r} has started yet"
         return Check(judgement=Judgement.PENDING, detail=detail)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: ReserveSlot, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old limit."""
-        if not isinstance(action, ReserveSlot):
-            wrong_lever(self.kind, action)
         note = await self._records.read("reserve", idempotency_key)
         if note is None:
             return refused("nothing is known of this reservation")

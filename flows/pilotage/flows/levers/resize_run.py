@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import marked, refused, step_key, wrong_lever
+from pilotage.flows.levers.idempotency import marked, refused, step_key
 from pilotage.flows.levers.retry_run import (
     AWAITING_RETRY,
     RETRYABLE,
@@ -24,7 +24,7 @@ from pilotage.flows.levers.retry_run import (
 )
 from pilotage.flows.levers.run_memory import RunMemory, is_set, not_set
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.planner.actions.types import Action, ResizeRun
+from pilotage.planner.actions.types import ResizeRun
 from pilotage.telemetry.facts import StateType
 
 PARKED_FOR = timedelta(minutes=5)
@@ -45,11 +45,9 @@ class ResizeLever:
         self._worker_has_released = worker_has_released
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: ResizeRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while the worker still holds the run."""
-        if not isinstance(action, ResizeRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         run = await self._api.run(action.run_id)
         memory = await RunMemory.read(self._api, run, _label(idempotency_key))
@@ -105,10 +103,8 @@ class ResizeLever:
         after = {**done.after, **memory.after(run, change), "tasks": tasks}
         return Delivery(effect=done.effect, before=memory.before(run), after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: ResizeRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run was started again with the new size, and how that ended."""
-        if not isinstance(action, ResizeRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         memory = await RunMemory.read(self._api, run, _label(idempotency_key))
         change = memory.change(run, action.memory_mb)
@@ -119,10 +115,8 @@ class ResizeLever:
         detail = f"{check.detail}, with {change.memory_mb} MiB"
         return Check(judgement=check.judgement, detail=detail, final_state=check.final_state)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: ResizeRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the way back, while the run still waits."""
-        if not isinstance(action, ResizeRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         if run.state.transition_id == idempotency_key and run.state.type is StateType.SCHEDULED:
             memory = await RunMemory.read(self._api, run, _label(idempotency_key))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect
-from pilotage.flows.levers.idempotency import ChangeRecords, refused, wrong_lever
+from pilotage.flows.levers.idempotency import ChangeRecords, refused
 from pilotage.flows.levers.notify_owner import STEP as TOLD
 from pilotage.flows.levers.notify_owner import word_arrived
 from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, alert_key, event_id
@@ -35,11 +35,9 @@ class ResolveLever:
         self._records = ChangeRecords(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: ResolveAlert, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Refused when nobody was told, or when it was resolved since."""
-        if not isinstance(action, ResolveAlert):
-            wrong_lever(self.kind, action)
         if note := await self._records.read("alert", idempotency_key):
             return Delivery(effect=Effect.ALREADY, after=note)
         run = await self._api.run(action.run_id)
@@ -81,10 +79,8 @@ class ResolveLever:
         await self._records.write("alert", idempotency_key, after)
         return Delivery(effect=Effect.DONE, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: ResolveAlert, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the webhook took it or the event can be read back."""
-        if not isinstance(action, ResolveAlert):
-            wrong_lever(self.kind, action)
         return await word_arrived(self._api, delivery, event_id(idempotency_key, STEP))
 
     async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.change_parameters import give, take_back
-from pilotage.flows.levers.idempotency import after, marked, refused, step_key, wrong_lever
+from pilotage.flows.levers.idempotency import after, marked, refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, Transition
 from pilotage.planner.actions.preconditions import KnownRun, why_not
-from pilotage.planner.actions.types import Action, RetryRun
+from pilotage.planner.actions.types import RetryRun
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 from pilotage.telemetry.queries.retry_impact import retry_impact_of
@@ -55,11 +55,9 @@ class RetryLever:
         self._worker_has_released = worker_has_released
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: RetryRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while the worker still holds the run."""
-        if not isinstance(action, RetryRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         if ours := marked(history, idempotency_key):
             return Delivery(effect=Effect.ALREADY, after=_after(ours))
@@ -88,16 +86,12 @@ class RetryLever:
             return stood
         return replace(stood, after={**stood.after, "tasks": tasks})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: RetryRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run was started again and how that ended."""
-        if not isinstance(action, RetryRun):
-            wrong_lever(self.kind, action)
         return judge_retry(await self._api.history(action.run_id), idempotency_key, now=self._api.now())
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: RetryRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the cancellation, while the run still waits."""
-        if not isinstance(action, RetryRun):
-            wrong_lever(self.kind, action)
         done = await cancel_waiting(self._api, action.run_id, idempotency_key)
         if done.effect is not Effect.REFUSED:
             await take_back(self._api, action.run_id, action.changes, idempotency_key)

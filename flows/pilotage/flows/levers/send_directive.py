@@ -10,10 +10,10 @@ import json
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import refused, step_key, wrong_lever
+from pilotage.flows.levers.idempotency import refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.sdk.directives import HEARD, SAID
-from pilotage.planner.actions.types import Action, Directive, SendDirective
+from pilotage.planner.actions.types import Directive, SendDirective
 from pilotage.telemetry.facts import StateType
 
 _LISTENING = (StateType.RUNNING, StateType.PENDING, StateType.PAUSED)
@@ -30,17 +30,13 @@ class DirectLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: SendDirective, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery."""
-        if not isinstance(action, SendDirective):
-            wrong_lever(self.kind, action)
         return await self._say(action.run_id, action.directive, idempotency_key, expected_state_id)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: SendDirective, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the flow has heard it."""
-        if not isinstance(action, SendDirective):
-            wrong_lever(self.kind, action)
         heard = await self._api.inputs(action.run_id, f"{HEARD}-{idempotency_key}")
         state = (await self._api.run(action.run_id)).state
         if heard:
@@ -53,10 +49,8 @@ class DirectLever:
             judgement=Judgement.PENDING, detail="the flow has not heard it yet", final_state=state.name
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: SendDirective, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of `carry_on`."""
-        if not isinstance(action, SendDirective):
-            wrong_lever(self.kind, action)
         return await self._say(action.run_id, Directive.CARRY_ON, step_key(idempotency_key, "undo"), "")
 
     async def _say(

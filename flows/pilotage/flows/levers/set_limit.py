@@ -14,10 +14,9 @@ from pilotage.flows.levers.idempotency import (
     ChangeRecords,
     as_before,
     refused,
-    wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.planner.actions.types import Action, LimitScope, SetLimit
+from pilotage.planner.actions.types import LimitScope, SetLimit
 
 
 class LimitLever:
@@ -32,11 +31,9 @@ class LimitLever:
         self._records = ChangeRecords(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: SetLimit, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. The old limit is written down before it is replaced."""
-        if not isinstance(action, SetLimit):
-            wrong_lever(self.kind, action)
         limit, present = await self._present(action)
         note = await self._records.read("limit", idempotency_key)
         after = {"limit": action.limit}
@@ -54,20 +51,16 @@ class LimitLever:
         await self._set(action, action.limit)
         return Delivery(effect=Effect.DONE, before=note, after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: SetLimit, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the limit stands."""
-        if not isinstance(action, SetLimit):
-            wrong_lever(self.kind, action)
         _, present = await self._present(action)
         if present == action.limit:
             return Check(judgement=Judgement.VERIFIED, detail=f"{_named(action)} is limited to {present}")
         detail = f"the limit of {_named(action)} is {present}, not {action.limit}"
         return Check(judgement=Judgement.FAILED, detail=detail)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: SetLimit, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old limit."""
-        if not isinstance(action, SetLimit):
-            wrong_lever(self.kind, action)
         note = await self._records.read("limit", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")

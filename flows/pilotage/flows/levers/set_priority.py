@@ -16,11 +16,10 @@ from pilotage.flows.levers.idempotency import (
     as_before,
     fits_a_record,
     refused,
-    wrong_lever,
 )
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView
-from pilotage.planner.actions.types import Action, SetPriority
+from pilotage.planner.actions.types import SetPriority
 from pilotage.telemetry.errors import OrchestratorError
 
 
@@ -36,11 +35,9 @@ class PriorityLever:
         self._records = ChangeRecords(api)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: SetPriority, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. All ranks are written down before one is changed."""
-        if not isinstance(action, SetPriority):
-            wrong_lever(self.kind, action)
         queues = await self._api.queues(action.pool)
         ranks = _ranks(queues)
         note = await self._records.read("priority", idempotency_key)
@@ -67,20 +64,16 @@ class PriorityLever:
             effect=Effect.DONE, before=note, after={"ranks": _ranks(await self._api.queues(action.pool))}
         )
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: SetPriority, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the queue has its rank and the others stand in their old order."""
-        if not isinstance(action, SetPriority):
-            wrong_lever(self.kind, action)
         ranks = _ranks(await self._api.queues(action.pool))
         detail = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
         if ranks.get(action.queue) == action.priority:
             return Check(judgement=Judgement.VERIFIED, detail=f"the ranks are {detail}")
         return Check(judgement=Judgement.FAILED, detail=f"the ranks are {detail}")
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: SetPriority, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of all the old ranks."""
-        if not isinstance(action, SetPriority):
-            wrong_lever(self.kind, action)
         note = await self._records.read("priority", idempotency_key)
         if note is None:
             return refused("nothing is known of this change")

@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.idempotency import refused, untouched, wrong_lever
+from pilotage.flows.levers.idempotency import refused, untouched
 from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE
 from pilotage.flows.levers.run_memory import RunMemory, is_set, not_set
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
-from pilotage.planner.actions.types import Action, SizeRun
+from pilotage.planner.actions.types import SizeRun
 from pilotage.telemetry.facts import StateType
 
 
@@ -30,11 +30,9 @@ class SizeLever:
         self._api = api
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: SizeRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. What the run had is kept before it is replaced."""
-        if not isinstance(action, SizeRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         memory = await RunMemory.read(self._api, run, _label(idempotency_key))
         change = memory.change(run, action.memory_mb)
@@ -68,10 +66,8 @@ class SizeLever:
         after = memory.after(run, change) | _at(run, idempotency_key)
         return Delivery(effect=Effect.DONE, before=memory.before(run), after=after)
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: SizeRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether the run has the size, and had not begun when it got it."""
-        if not isinstance(action, SizeRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         state = run.state.name
         memory = await RunMemory.read(self._api, run, _label(idempotency_key))
@@ -90,10 +86,8 @@ class SizeLever:
             final_state=state,
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: SizeRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old size, while the run waits and nobody has set another."""
-        if not isinstance(action, SizeRun):
-            wrong_lever(self.kind, action)
         run = await self._api.run(action.run_id)
         if _label(idempotency_key) not in run.labels:
             return refused("nothing is known of this change")

@@ -1,15 +1,14 @@
-"""Deals with a backlog of waiting runs in two ways: spreads them in waves, or catches up after an outage."""
+"""Spreads a backlog of waiting runs in waves."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery
-from pilotage.flows.levers.idempotency import wrong_lever
 from pilotage.flows.levers.reschedule_run import SETTLE
 from pilotage.flows.levers.staggered import StaggeredRelease, WaitingRuns
 from pilotage.flows.prefect.api import PrefectApi
-from pilotage.planner.actions.types import Action, CatchUp, SpreadRuns
+from pilotage.planner.actions.types import SpreadRuns
 
 
 class SpreadLever:
@@ -23,74 +22,23 @@ class SpreadLever:
         self._runs = WaitingRuns(api, settle=settle)
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: SpreadRuns, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery, with what became of the runs."""
-        if not isinstance(action, SpreadRuns):
-            wrong_lever(self.kind, action)
         return await self._runs.execute(
             action.deployment_id, _waves(action), idempotency_key=idempotency_key, message=message
         )
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: SpreadRuns, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether none waits where it waited."""
-        if not isinstance(action, SpreadRuns):
-            wrong_lever(self.kind, action)
         return await self._runs.verify(
             action.deployment_id, _waves(action), delivery, idempotency_key=idempotency_key
         )
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: SpreadRuns, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the old times."""
-        if not isinstance(action, SpreadRuns):
-            wrong_lever(self.kind, action)
         return await self._runs.undo(action.deployment_id, idempotency_key=idempotency_key)
 
 
-class CatchUpLever:
-    """Keeps the newest of a deployment's overdue runs and cancels the superseded."""
-
-    kind = "catch_up"
-    window = timedelta(minutes=5)
-    undoable = (
-        "Runs that still wait in their waves get their old times back; the cancelled ones stay cancelled."
-    )
-
-    def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:
-        self._runs = WaitingRuns(api, settle=settle)
-
-    async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
-    ) -> Delivery:
-        """The delivery, with what became of the runs."""
-        if not isinstance(action, CatchUp):
-            wrong_lever(self.kind, action)
-        return await self._runs.execute(
-            action.deployment_id, _waves(action), idempotency_key=idempotency_key, message=message
-        )
-
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
-        """Whether none waits where it waited."""
-        if not isinstance(action, CatchUp):
-            wrong_lever(self.kind, action)
-        return await self._runs.verify(
-            action.deployment_id, _waves(action), delivery, idempotency_key=idempotency_key
-        )
-
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
-        """The delivery of the old times of those that were kept."""
-        if not isinstance(action, CatchUp):
-            wrong_lever(self.kind, action)
-        return await self._runs.undo(action.deployment_id, idempotency_key=idempotency_key)
-
-
-def _waves(action: SpreadRuns | CatchUp) -> StaggeredRelease:
-    match action:
-        case SpreadRuns():
-            return StaggeredRelease(
-                first=action.first, wave=action.wave, every=action.every, most=action.most
-            )
-        case CatchUp():
-            return StaggeredRelease(
-                first=action.first, wave=action.wave, every=action.every, keep=action.keep
-            )
+def _waves(action: SpreadRuns) -> StaggeredRelease:
+    return StaggeredRelease(first=action.first, wave=action.wave, every=action.every, most=action.most)

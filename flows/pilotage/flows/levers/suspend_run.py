@@ -1,4 +1,4 @@
-"""Suspends a running run between two of its tasks and resumes it, for deployments that say it is safe.
+"""Suspends a running run between two of its tasks, for deployments that say it is safe.
 
 Prefect sets the state at once and tells the run's process a while later; it ends at the first task that it comes to
 after that, so tasks that begin meanwhile are done.
@@ -18,18 +18,16 @@ from pilotage.flows.levers.idempotency import (
     refused,
     step_key,
     still_running,
-    untouched,
-    wrong_lever,
 )
+from pilotage.flows.levers.resume_run import SUSPENDED, resume
 from pilotage.flows.levers.retry_run import WorkerReleased, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
-from pilotage.planner.actions.types import Action, ResumeRun, SuspendRun
+from pilotage.planner.actions.types import SuspendRun
 from pilotage.telemetry.facts import StateType
 
 SUSPEND_SAFE = "pilotage:suspend-safe"
 """The tag by which an owner says so; on the deployment, not on the run, for anybody can tag a run."""
-SUSPENDED, RESUMING = "Suspended", "Resuming"
 _GRACE = timedelta(hours=1)
 """Prefect fails a run that is suspended for longer than it was told; we resume it before that."""
 
@@ -46,11 +44,9 @@ class SuspendLever:
         self._worker_has_released = worker_has_released
 
     async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
+        self, action: SuspendRun, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery."""
-        if not isinstance(action, SuspendRun):
-            wrong_lever(self.kind, action)
         only = "only a running one is suspended"
         run = await still_running(
             self._api,
@@ -78,10 +74,8 @@ class SuspendLever:
         )
         return await settled(self._api, run, idempotency_key, ruling, before={})
 
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
+    async def verify(self, action: SuspendRun, delivery: Delivery, *, idempotency_key: str) -> Check:
         """Whether its process has ended and the run still stands suspended."""
-        if not isinstance(action, SuspendRun):
-            wrong_lever(self.kind, action)
         history = await self._api.history(action.run_id)
         ours = marked(history, idempotency_key)
         if ours is None:
@@ -95,17 +89,15 @@ class SuspendLever:
         detail = "its process has not heard of it yet, or has not come to a task since"
         return Check(judgement=Judgement.PENDING, detail=detail, final_state=ours.name)
 
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
+    async def undo(self, action: SuspendRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the resumption."""
-        if not isinstance(action, SuspendRun):
-            wrong_lever(self.kind, action)
         back = step_key(idempotency_key, "undo")
         if marked(await self._api.history(action.run_id), back):
             return Delivery(effect=Effect.ALREADY)
         run = await self._api.run(action.run_id)
         if run.state.transition_id != idempotency_key or run.state.type is not StateType.PAUSED:
             return refused(f"the run is {run.state.name} already and no longer as we left it")
-        return await _resume(self._api, run, back, "pilotage resumed the run")
+        return await resume(self._api, run, back, "pilotage resumed the run")
 
     async def _why_not(self, run: RunView) -> str:
         if not run.deployment_id:
@@ -115,65 +107,3 @@ class SuspendLever:
         if SUSPEND_SAFE not in (await self._api.deployment(run.deployment_id)).tags:
             return f"its deployment is not tagged {SUSPEND_SAFE}"
         return ""
-
-
-class ResumeLever:
-    """Resumes a suspended run."""
-
-    kind = "resume_run"
-    window = timedelta(minutes=5)
-    undoable = "A run that runs again is not stopped by an undo; suspend it instead."
-
-    def __init__(self, api: PrefectApi) -> None:
-        self._api = api
-
-    async def execute(
-        self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
-    ) -> Delivery:
-        """The delivery."""
-        if not isinstance(action, ResumeRun):
-            wrong_lever(self.kind, action)
-        history = await self._api.history(action.run_id)
-        if marked(history, idempotency_key):
-            return Delivery(effect=Effect.ALREADY)
-        run = await self._api.run(action.run_id)
-        if run.state.type is not StateType.PAUSED or run.state.name != SUSPENDED:
-            return refused(f"the run is {run.state.name}; only a suspended one is resumed")
-        if run.state.input_keys:
-            return refused("the run waits for an answer, and would fail without one: answer it")
-        if not untouched(run, history, expected_state_id):
-            return refused("the run has moved on since this was proposed")
-        return await _resume(self._api, run, idempotency_key, message)
-
-    async def verify(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Check:
-        """Whether the run runs again."""
-        if not isinstance(action, ResumeRun):
-            wrong_lever(self.kind, action)
-        history = await self._api.history(action.run_id)
-        if marked(history, idempotency_key) is None:
-            return Check(judgement=Judgement.FAILED, detail="our resumption is not in the run's history")
-        since = after(history, idempotency_key)
-        now = since[-1].name if since else RESUMING
-        if any(state.type is StateType.RUNNING for state in since):
-            return Check(judgement=Judgement.VERIFIED, detail=f"it ran again and is {now}", final_state=now)
-        if since and since[-1].ended:
-            return Check(judgement=Judgement.FAILED, detail=f"it is {now} and did not run", final_state=now)
-        return Check(judgement=Judgement.PENDING, detail=f"it is {now}", final_state=now)
-
-    async def undo(self, action: Action, delivery: Delivery, *, idempotency_key: str) -> Delivery:
-        """A refusal: there is no way back."""
-        return refused("the run goes on; propose to suspend it instead")
-
-
-async def _resume(api: PrefectApi, run: RunView, idempotency_key: str, message: str) -> Delivery:
-    # what Prefect's own resume route proposes, with our mark
-    ruling = await api.set_state_if(
-        run.id,
-        (StateType.PAUSED,),
-        StateType.SCHEDULED,
-        RESUMING,
-        message=message,
-        idempotency_key=idempotency_key,
-        scheduled_for=api.now(),
-    )
-    return await settled(api, run, idempotency_key, ruling, before={})
