@@ -177,3 +177,12 @@ def test_every_constraint_is_an_exact_version() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     assert len(lines) > 200
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9_.+!\-]+", line)] == []
+
+
+def test_the_stations_of_a_failed_run_are_where_the_page_says() -> None:
+    rows = re.findall(
+        r"^\| \d+ \| \w+ \| `([^`]+)`: `(\w+)`", (ROOT / "docs" / "architecture.md").read_text(), re.M
+    )
+    assert len(rows) == 20
+    for path, function in rows:
+        assert re.search(rf"\bdef {function}\(", (ROOT / path).read_text()), f"{path} has no {function}"
