@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.report import Row, beside, publish
 from tests.conftest import PrefectServer
-from tests.flows.lever_targets import TARGETS, LeverTargets, Target, tidy
+from tests.flows.lever_targets import TARGETS, LeverTargets, Target, cleanup
 
 from pilotage.flows.dev.embedded import EmbeddedPrefect
 from pilotage.planner.actions.types import Action, LaunchRemediation, ResizeRun, RetryRun
@@ -356,7 +356,7 @@ async def measure(targets: LeverTargets, home: Path, rows: list[Row]) -> None:
                         continue
                     rows += rows_of(name, what, took, peer)
                     print(f"{rows[-2].measure}: {rows[-2].value:.0f} ms", flush=True)
-            await tidy(api)
+            await cleanup(api)
             worked = await failing(client, home)
             for kind in WORKED:
                 took = await after_a_worker(client, api, pilot, worked, kind)

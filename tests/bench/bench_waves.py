@@ -221,7 +221,7 @@ async def measured(home: Path) -> list[Row]:
         await asyncio.sleep(max(0.0, (action.first - datetime.now(UTC)).total_seconds()))
         waves = await delays(asking, others, STARTS)
         say("while waves come", waves)
-    situations = {
+    incident_contexts = {
         "beside_blocked": before,
         "while_parking": while_parking,
         "while_parked": parked,
@@ -244,7 +244,7 @@ async def measured(home: Path) -> list[Row]:
                 peer="idle server",
                 theirs=medians[where],
             )
-            for when, found in situations.items()
+            for when, found in incident_contexts.items()
             for where, each in found.items()
         ),
     ]

@@ -43,14 +43,14 @@ KINDS = {"retry": 50, "resize": 15, "move": 15, "tell": 10, "rank": 5, "cancel":
 def filled(ledger: SqlLedger, bundle: Bundle, count: int, until: datetime, seed: int = 1) -> dict[str, int]:
     """Writes this many decisions of the 20 days before `until`; how many had which outcome."""
     rng, gate = random.Random(seed), Gate(bundle)
-    situations = [_situation(rng) for _ in range(min(count, SITUATIONS))]
+    incident_contexts = [_situation(rng) for _ in range(min(count, SITUATIONS))]
     verdicts_of: dict[int, tuple[str, str]] = {}
     outcomes: dict[str, int] = {}
     written: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for number in range(1, count + 1):
         at = until - timedelta(seconds=rng.randrange(60, 20 * 86_400))
-        place = rng.randrange(len(situations))
-        kind, told, counted = situations[place]
+        place = rng.randrange(len(incident_contexts))
+        kind, told, counted = incident_contexts[place]
         filed = _filed(number, kind, at)
         target = TargetFacts(target=target_of(filed.proposal.action), read_at=at, **told)
         if place not in verdicts_of:

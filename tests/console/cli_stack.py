@@ -138,7 +138,7 @@ def cli_stack(root: Path, *, mode: Mode = Mode.AUTO) -> Iterator[CliStack]:
             mode=switch.mode,
             stopped=kill_switch.stopped,
             clock=_now,
-            owner="quay",
+            owner="cli",
             drained=drained,
         )
         operations = ProposalEndpoints(

@@ -13,6 +13,6 @@ __all__ = ["port", "prefect_probe"]
 
 @pytest.fixture
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleStack]:
-    """A harbour in a directory with a short name, since sockets live in it."""
+    """A console stack in a directory with a short name, since sockets live in it."""
     with console_stack(tmp_path_factory.mktemp("h")) as found:
         yield found

@@ -266,7 +266,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
         mode=switch.mode,
         stopped=kill_switch.stopped,
         clock=_now,
-        owner="harbour",
+        owner="console",
         drained=drained,
         limits=InjectorLimits(lease=timedelta(seconds=5), max_attempts=3),
     )

@@ -126,7 +126,7 @@ def told(*events: tuple[str, str, datetime]) -> list[dict[str, Any]]:
     ]
 
 
-GRAVES: Mapping[str, Make] = {
+DEAD_RUNS: Mapping[str, Make] = {
     "mark_crashed": zombie,
     "release_slot, tag": slot_of_tag,
     "release_slot, deployment": slots_of_deployment,

@@ -452,7 +452,7 @@ def on_pool(action: Action, look: Look = pool_look, *, paused: bool = False) -> 
     """A target that is the pool, a queue or a limit: always the same one, taken back each time."""
 
     async def make(targets: LeverTargets, api: PrefectApi) -> Target:
-        await tidy(api)
+        await cleanup(api)
         if paused:
             await api.set_queue_paused(POOL, "b", True)
         return Target(action=action, look=look)
@@ -462,13 +462,13 @@ def on_pool(action: Action, look: Look = pool_look, *, paused: bool = False) -> 
 
 async def limit_of_deployment(targets: LeverTargets, api: PrefectApi) -> Target:
     name = f"deployment:{targets.limited_id}"
-    await tidy(api)
+    await cleanup(api)
     await api.set_limit(name, 4)
     action = SetLimit(scope=LimitScope.DEPLOYMENT, name=targets.limited_id, limit=2, hold=HOUR)
     return Target(action=action, look=limit_look(name))
 
 
-async def tidy(api: PrefectApi) -> None:
+async def cleanup(api: PrefectApi) -> None:
     """Nothing; pool, queues and limits are as they were at first, and no change of ours to them stands."""
     notes = ChangeRecords(api)
     shared: tuple[Purpose, ...] = ("limit", "reserve", "priority")
@@ -525,4 +525,4 @@ TARGETS: Mapping[str, Make] = {
     "spread_runs": spread,
     "catch_up": catch_up,
 }
-"""By action kind, and after a comma what sets it apart from another target of the same kind. The dead are in `graves`."""
+"""By action kind, and after a comma what sets it apart from another of its kind. The dead are in `dead_run_targets`."""

@@ -88,7 +88,7 @@ class Maker:
         )
         return replace(finding, **changes)
 
-    def situation(
+    def incident_context(
         self, failure_class: FailureClass, *, p_fail: float | None = None, **changes: Any
     ) -> IncidentContext:
         around = changes.pop("around", Background())

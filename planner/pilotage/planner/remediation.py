@@ -32,7 +32,7 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizingState:
-    """Where a deployment stands on the ladder of sizes."""
+    """What the runs of a deployment need, and what is tried next."""
 
     size: int
     """What its runs need, in MiB."""

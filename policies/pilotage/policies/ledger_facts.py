@@ -1,4 +1,4 @@
-"""What the ledger counts about one proposal: the facts that no process but the keyed one can make up."""
+"""What the ledger counts about one proposal: the facts that only the controller can count."""
 
 from __future__ import annotations
 

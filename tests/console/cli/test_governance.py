@@ -21,7 +21,7 @@ from pilotage.policies.types import Mode
 
 @pytest.fixture
 def control_api(tmp_path: Path) -> Iterator[CliStack]:
-    with cli_stack(tmp_path / "quay") as opened:
+    with cli_stack(tmp_path / "cli") as opened:
         yield opened
 
 
@@ -140,7 +140,7 @@ def test_the_mode_is_set_at_once_by_an_admin(control_api: CliStack) -> None:
 
 
 def test_in_shadow_allowed_does_not_read_as_will_happen(tmp_path: Path) -> None:
-    with cli_stack(tmp_path / "quay", mode=Mode.SHADOW) as control_api:
+    with cli_stack(tmp_path / "cli", mode=Mode.SHADOW) as control_api:
         proposal = control_api.waiting()["proposal_id"]
         control_api.run("ann", "approve", proposal)
         assert control_api.run("vic", "proposals")[1][0]["status"] == "allowed"
@@ -275,7 +275,7 @@ def test_the_chats_help_names_how_to_answer_what_waits() -> None:
 
 
 def test_with_nobody_at_the_desk_the_files_tell_what_is_published_and_lent(tmp_path: Path) -> None:
-    with cli_stack(tmp_path / "quay") as control_api:
+    with cli_stack(tmp_path / "cli") as control_api:
         control_api.run("ann", "delegate", "olga", "--reason", "holiday")
         control_api.run(
             "ada", "break-glass", "--kind", "retry_run", "--target", "run:*", "--reason", "outage"

@@ -144,7 +144,7 @@ def test_what_leads_somewhere_can_be_reached_by_who_listens() -> None:
 
 def test_what_does_not_fit_is_counted_and_not_dropped_in_silence() -> None:
     spans = [Span(state="RUNNING", start=NOW - timedelta(hours=1)) for _ in range(75)]
-    svg = timeline("", [Lane(label="crowd", spans=spans)], now=NOW, width=900)
+    svg = timeline("", [Lane(label="backlog", spans=spans)], now=NOW, width=900)
     assert len(rects(svg)) == 60
     assert "15 more are not drawn." in svg
 

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import pytest
 from tests.conftest import PrefectServer
-from tests.flows.dead_run_targets import GRAVES
+from tests.flows.dead_run_targets import DEAD_RUNS
 from tests.flows.execution.dying_injector import Order
 from tests.flows.lever_targets import TARGETS as LIVING
 from tests.flows.lever_targets import LeverTargets, Make, Target
@@ -39,7 +39,7 @@ from pilotage.policies.types import FiledProposal, Identity
 pytestmark = pytest.mark.prefect
 
 PLANNER = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
-TARGETS: Mapping[str, Make] = {**LIVING, **GRAVES}
+TARGETS: Mapping[str, Make] = {**LIVING, **DEAD_RUNS}
 DRIVER = Path(__file__).with_name("dying_injector.py")
 LOG = "injectors.log"
 LEDGER_STEPS = ("filed", "judged", "admitted", "claimed", "effect", "recorded", "verified")

@@ -23,4 +23,6 @@ def test_each_kind_has_a_lever_and_each_lever_takes_the_class_of_its_kind() -> N
     for kind, lever in levers.items():
         assert lever.kind == kind
         for method in (lever.execute, lever.verify, lever.undo):
-            assert get_type_hints(method)["action"] in (ACTIONS[kind], Action), f"{kind}: {method.__name__}"
+            assert get_type_hints(method, include_extras=True)["action"] in (ACTIONS[kind], Action), (
+                f"{kind}: {method.__name__}"
+            )

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import pytest
 from tests.conftest import PrefectServer
-from tests.flows.lever_targets import GATE, HOUR, POOL, RUNNING, TAG, LeverTargets, PatientApi, tidy
+from tests.flows.lever_targets import GATE, HOUR, POOL, RUNNING, TAG, LeverTargets, PatientApi, cleanup
 from tests.flows.soak_report import progress, record
 
 from pilotage.flows.execution.receipts import Delivery, Effect, Lever
@@ -79,7 +79,7 @@ class World:
 
     async def build(self, api: PrefectApi) -> None:
         """Nothing; it is all there."""
-        await tidy(api)
+        await cleanup(api)
         await api.set_limit(f"deployment:{self.targets.limited_id}", 4)
         await api.set_queue_paused(
             POOL, "default", True
@@ -285,7 +285,7 @@ def test_what_a_change_of_ours_stands_on_is_not_changed_again_before_it_is_back(
     ranks = [SetPriority(pool=POOL, queue=queue, priority=1, hold=HOUR) for queue in ("b", "default")]
 
     async def work(api: PrefectApi) -> None:
-        await tidy(api)
+        await cleanup(api)
         levers = build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api)
 
         async def execute(action: Action, idempotency_key: str) -> Delivery:

@@ -196,7 +196,7 @@ def test_as_many_runs_as_prefect_looks_at_are_no_crowd(planner_fixture: PlannerF
 
 def test_a_crowd_that_has_gone_meanwhile_is_left_alone(make: Any) -> None:
     for kind in (FailureClass.BACKLOG, FailureClass.BLOCKED):
-        s = make.situation(
+        s = make.incident_context(
             kind, run=None, subject=f"deployment:{OTHER}", around=Background(backlog=Backlog(waiting=2))
         )
         assert plan_for(s, ("spread_runs", "catch_up")).proposals == ()
@@ -510,7 +510,7 @@ def test_two_declared_remedies_are_no_answer(make: Any) -> None:
         remedies=tuple(Remedy(deployment_id=one, cures=frozenset({"code_bug"})) for one in (OTHER, _id(1)))
     )
     plan = plan_for(
-        make.situation(FailureClass.CODE_BUG, around=around), ("launch_remediation", "notify_owner")
+        make.incident_context(FailureClass.CODE_BUG, around=around), ("launch_remediation", "notify_owner")
     )
     assert [p.action.kind for p, _ in plan.proposals] == ["notify_owner"]
     assert "2 remedies are declared" in " ".join(plan.alternatives)

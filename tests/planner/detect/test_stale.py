@@ -123,8 +123,10 @@ def test_silence_of_the_whole_server_says_nothing_of_a_run(
 
 
 def test_a_run_that_ended_meanwhile_is_not_marked(make: Any) -> None:
-    situation = make.situation(FailureClass.SILENT, run=make.run(state_type=StateType.COMPLETED))
-    plan = plan_for(situation, ALL)
+    incident_context = make.incident_context(
+        FailureClass.SILENT, run=make.run(state_type=StateType.COMPLETED)
+    )
+    plan = plan_for(incident_context, ALL)
     assert plan.proposals == ()
     assert "already" in plan.alternatives[0]
 

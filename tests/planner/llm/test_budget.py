@@ -1,4 +1,4 @@
-"""Budgets hold across processes, and no ladder is climbed twice."""
+"""Budgets hold across processes, and no strategy is tried twice in vain."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ CASES = [
          script=[status(400, "tools are not supported"), typed(do="call", tool="queues"),
                  typed(do="answer", answer=FINE)], says="All is well",
          sent=lambda r: "tools" not in r[-1] and "result of" in told(r)),
-    Case(name="no tools and no schemas: the ladder is climbed down",
+    Case(name="no tools and no schemas: weaker strategies are tried",
          script=lambda body: status(400) if body.get("tools") or (body.get("response_format") or {}).get("type")
          == "json_schema" else typed(do="answer", answer="from json mode"), says="from json mode",
          sent=lambda r: r[-1]["response_format"]["type"] == "json_object"),

@@ -48,7 +48,7 @@ def test_every_failure_class_has_a_play() -> None:
 def test_a_passing_fault_is_retried_in_place(
     make: Any, failure_class: FailureClass, delay: timedelta
 ) -> None:
-    [(proposal, case)] = plan_for(make.situation(failure_class), ALL).proposals
+    [(proposal, case)] = plan_for(make.incident_context(failure_class), ALL).proposals
     assert proposal.action == RetryRun(run_id=make.run_id, delay=delay)
     assert proposal.expected_state_id == make.run().state_id
     assert proposal.expires_at == make.now + P.proposal_life
@@ -58,29 +58,31 @@ def test_a_passing_fault_is_retried_in_place(
 @pytest.mark.parametrize("failure_class", sorted(PERMANENT))
 def test_a_permanent_error_is_told_and_never_retried(make: Any, failure_class: FailureClass) -> None:
     for p_fail in (None, 0.0, 0.5, 1.0):
-        plan = plan_for(make.situation(failure_class, p_fail=p_fail), ALL)
+        plan = plan_for(make.incident_context(failure_class, p_fail=p_fail), ALL)
         assert kinds(plan) == ["notify_owner"]
         assert any(road.startswith("retry_run: ") for road in plan.alternatives)
 
 
 @pytest.mark.parametrize("p_fail", [None, 0.0, 0.5])
 def test_a_run_that_may_be_alive_is_not_started_again(make: Any, p_fail: float | None) -> None:
-    plan = plan_for(make.situation(FailureClass.MAY_STILL_BE_RUNNING, p_fail=p_fail), ALL)
+    plan = plan_for(make.incident_context(FailureClass.MAY_STILL_BE_RUNNING, p_fail=p_fail), ALL)
     assert kinds(plan) == ["notify_owner"]
     assert "nothing proves that it has ended" in plan.alternatives[0]
 
 
 def test_a_wait_that_the_other_side_asked_for_is_kept(make: Any) -> None:
-    asked = make.situation(FailureClass.RATE_LIMITED, wait_seconds=600.0)
+    asked = make.incident_context(FailureClass.RATE_LIMITED, wait_seconds=600.0)
     [(proposal, _)] = plan_for(asked, ALL).proposals
     assert proposal.action == RetryRun(run_id=make.run_id, delay=timedelta(minutes=10))
-    too_long = make.situation(FailureClass.RATE_LIMITED, wait_seconds=86_400.0)
+    too_long = make.incident_context(FailureClass.RATE_LIMITED, wait_seconds=86_400.0)
     assert kinds(plan_for(too_long, ALL)) == ["notify_owner"]
 
 
 def test_a_size_that_no_machine_has_is_not_asked_for(make: Any) -> None:
-    situation = make.situation(FailureClass.OUT_OF_MEMORY, cure=Cure.OWNER, around=Background(memory_mb=512))
-    assert kinds(plan_for(situation, ALL)) == ["notify_owner"]
+    incident_context = make.incident_context(
+        FailureClass.OUT_OF_MEMORY, cure=Cure.OWNER, around=Background(memory_mb=512)
+    )
+    assert kinds(plan_for(incident_context, ALL)) == ["notify_owner"]
 
 
 def test_the_delay_doubles_with_each_attempt_and_stops_at_the_longest() -> None:
@@ -91,7 +93,7 @@ def test_the_delay_doubles_with_each_attempt_and_stops_at_the_longest() -> None:
 
 
 def test_attempts_run_out(make: Any) -> None:
-    plan = plan_for(make.situation(FailureClass.TRANSIENT, run=make.run(run_count=4)), ALL)
+    plan = plan_for(make.incident_context(FailureClass.TRANSIENT, run=make.run(run_count=4)), ALL)
     assert kinds(plan) == ["notify_owner"]
     assert "4 are the limit" in plan.alternatives[0]
 
@@ -99,7 +101,7 @@ def test_attempts_run_out(make: Any) -> None:
 def test_a_run_that_hit_its_time_limit_is_retried_once_only_with_a_good_forecast(make: Any) -> None:
     def answer(p_fail: float | None, run_count: int = 1) -> list[str]:
         run = make.run(run_count=run_count)
-        return kinds(plan_for(make.situation(FailureClass.TIMED_OUT, p_fail=p_fail, run=run), ALL))
+        return kinds(plan_for(make.incident_context(FailureClass.TIMED_OUT, p_fail=p_fail, run=run), ALL))
 
     assert answer(0.1) == ["retry_run"]
     assert answer(0.1, run_count=2) == ["notify_owner"]
@@ -114,7 +116,9 @@ def test_memory_grows_by_one_rounded_step_up_to_the_cap(has: int, gets: int) -> 
 
 def test_a_run_out_of_memory_gets_one_step_more(make: Any) -> None:
     around = Background(memory_mb=256)
-    [(proposal, case)] = plan_for(make.situation(FailureClass.OUT_OF_MEMORY, around=around), ALL).proposals
+    [(proposal, case)] = plan_for(
+        make.incident_context(FailureClass.OUT_OF_MEMORY, around=around), ALL
+    ).proposals
     assert proposal.action == ResizeRun(run_id=make.run_id, memory_mb=384)
     assert "384 MiB instead of 256 MiB" in case.expected_effect
 
@@ -122,7 +126,7 @@ def test_a_run_out_of_memory_gets_one_step_more(make: Any) -> None:
 @pytest.mark.parametrize(("memory", "reason"), [(None, "nobody says"), (P.memory_cap_mb, "the cap")])
 def test_a_run_that_cannot_be_resized_is_told(make: Any, memory: int | None, reason: str) -> None:
     around = Background(memory_mb=memory)
-    plan = plan_for(make.situation(FailureClass.OUT_OF_MEMORY, around=around), ALL)
+    plan = plan_for(make.incident_context(FailureClass.OUT_OF_MEMORY, around=around), ALL)
     assert kinds(plan) == ["notify_owner"]
     assert reason in " ".join(plan.alternatives)
 
@@ -132,15 +136,15 @@ ROW = Background(failures_in_row=5)
 
 def test_a_hopeless_retry_is_held_back_and_inverting_the_forecast_brings_it_back(make: Any) -> None:
     p_fail = 0.95
-    bad = plan_for(make.situation(FailureClass.TRANSIENT, p_fail=p_fail, around=ROW), ALL)
-    good = plan_for(make.situation(FailureClass.TRANSIENT, p_fail=1 - p_fail, around=ROW), ALL)
+    bad = plan_for(make.incident_context(FailureClass.TRANSIENT, p_fail=p_fail, around=ROW), ALL)
+    good = plan_for(make.incident_context(FailureClass.TRANSIENT, p_fail=1 - p_fail, around=ROW), ALL)
     assert kinds(bad) == ["notify_owner"]
     assert "held back" in bad.alternatives[0]
     assert kinds(good) == ["retry_run"]
 
 
 def test_a_bad_forecast_alone_does_not_hold_a_retry_back(make: Any) -> None:
-    assert kinds(plan_for(make.situation(FailureClass.CRASHED, p_fail=0.95), ALL)) == ["retry_run"]
+    assert kinds(plan_for(make.incident_context(FailureClass.CRASHED, p_fail=0.95), ALL)) == ["retry_run"]
 
 
 def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast_where_repeating_is_safe(
@@ -148,7 +152,7 @@ def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast_where_repe
 ) -> None:
     def answer(p_fail: float | None, run_count: int = 1, safe: bool = True) -> list[str]:
         run, around = make.run(run_count=run_count), Background(safe_to_repeat=safe)
-        s = make.situation(FailureClass.UNKNOWN, p_fail=p_fail, run=run, around=around)
+        s = make.incident_context(FailureClass.UNKNOWN, p_fail=p_fail, run=run, around=around)
         return kinds(plan_for(s, ALL))
 
     assert answer(0.2) == ["retry_run"]
@@ -160,8 +164,8 @@ def test_an_unknown_failure_is_retried_once_only_with_a_good_forecast_where_repe
 
 def test_a_run_at_risk_is_delayed_and_told_and_inverting_the_forecast_leaves_it_alone(make: Any) -> None:
     run = make.upcoming(600)
-    bad = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.9, run=run), ALL)
-    good = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.1, run=run), ALL)
+    bad = plan_for(make.incident_context(FailureClass.AT_RISK, p_fail=0.9, run=run), ALL)
+    good = plan_for(make.incident_context(FailureClass.AT_RISK, p_fail=0.1, run=run), ALL)
     assert kinds(bad) == ["reschedule_run", "notify_owner"]
     moved = bad.proposals[0][0]
     assert moved.action == RescheduleRun(run_id=make.run_id, start=run.next_start + P.hold_back)
@@ -170,14 +174,14 @@ def test_a_run_at_risk_is_delayed_and_told_and_inverting_the_forecast_leaves_it_
 
 
 def test_a_run_at_risk_that_starts_at_once_is_not_moved(make: Any) -> None:
-    plan = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.9, run=make.upcoming(5)), ALL)
+    plan = plan_for(make.incident_context(FailureClass.AT_RISK, p_fail=0.9, run=make.upcoming(5)), ALL)
     assert kinds(plan) == ["notify_owner"]
 
 
 def test_the_hold_back_of_one_run_has_one_id_whatever_state_it_is_in(make: Any) -> None:
     def identity(state_id: str) -> str:
         run = make.upcoming(600, state_id=state_id)
-        plan = plan_for(make.situation(FailureClass.AT_RISK, p_fail=0.9, run=run), ALL)
+        plan = plan_for(make.incident_context(FailureClass.AT_RISK, p_fail=0.9, run=run), ALL)
         return str(plan.proposals[0][0].id)
 
     assert identity("a" * 36) == identity("b" * 36)
@@ -185,12 +189,12 @@ def test_the_hold_back_of_one_run_has_one_id_whatever_state_it_is_in(make: Any) 
 
 def test_a_fault_that_repeats_pauses_its_deployment_and_tells(make: Any) -> None:
     around = Background(same_fault_in_row=3)
-    plan = plan_for(make.situation(FailureClass.CODE_BUG, around=around), ALL)
+    plan = plan_for(make.incident_context(FailureClass.CODE_BUG, around=around), ALL)
     assert kinds(plan) == ["notify_owner", "pause_deployment"]
     assert plan.proposals[1][0].action == PauseDeployment(
         deployment_id=make.deployment_id, hold=P.quarantine_hold
     )
-    crash = plan_for(make.situation(FailureClass.CRASHED, around=around), ALL)
+    crash = plan_for(make.incident_context(FailureClass.CRASHED, around=around), ALL)
     assert kinds(crash) == ["retry_run"]  # never a pause beside a retry
 
 
@@ -201,13 +205,13 @@ def test_a_fault_that_repeats_pauses_its_deployment_and_tells(make: Any) -> None
 )
 def test_a_deployment_is_not_paused_without_need(make: Any, around: Background) -> None:
     assert "pause_deployment" not in kinds(
-        plan_for(make.situation(FailureClass.CODE_BUG, around=around), ALL)
+        plan_for(make.incident_context(FailureClass.CODE_BUG, around=around), ALL)
     )
 
 
 def test_a_starved_queue_gets_a_slot_of_the_busy_one(make: Any) -> None:
     queues = (make.queue("fast", 1, running=2, waiting=4), make.queue("slow", 5, waiting=1))
-    s = make.situation(
+    s = make.incident_context(
         FailureClass.STARVED, run=None, around=Background(queues=queues), subject="queue:pool/slow"
     )
     [(proposal, _)] = plan_for(s, ALL).proposals
@@ -222,7 +226,7 @@ def test_a_pool_with_one_slot_is_never_capped_to_nothing(make: Any) -> None:
         make.queue("fast", 1, running=1, waiting=4, pool_limit=1),
         make.queue("slow", 5, waiting=1, pool_limit=1),
     )
-    s = make.situation(
+    s = make.incident_context(
         FailureClass.STARVED, run=None, around=Background(queues=queues), subject="queue:pool/slow"
     )
     plan = plan_for(s, ALL)
@@ -235,7 +239,7 @@ def test_a_late_run_is_put_before_the_first_that_waits(make: Any) -> None:
     run = make.upcoming(-60, tags=(f"deadline:{deadline.isoformat()}",))
     first = make.now - timedelta(minutes=10)
     plan = plan_for(
-        make.situation(FailureClass.LATE, run=run, around=Background(earliest_waiting=first)), ALL
+        make.incident_context(FailureClass.LATE, run=run, around=Background(earliest_waiting=first)), ALL
     )
     [(proposal, _)] = plan.proposals
     assert isinstance(proposal.action, RescheduleRun)
@@ -245,7 +249,7 @@ def test_a_late_run_is_put_before_the_first_that_waits(make: Any) -> None:
 
 def test_a_boost_never_reaches_back_further_than_its_limit(make: Any) -> None:
     around = Background(earliest_waiting=make.now - timedelta(hours=5))
-    plan = plan_for(make.situation(FailureClass.LATE, run=make.upcoming(-60), around=around), ALL)
+    plan = plan_for(make.incident_context(FailureClass.LATE, run=make.upcoming(-60), around=around), ALL)
     assert kinds(plan) == ["notify_owner"]
 
 
@@ -255,23 +259,23 @@ def test_a_deadline_that_cannot_be_read_is_none(make: Any, tag: str) -> None:
 
 
 def test_what_is_not_offered_is_not_proposed_and_said_so(make: Any) -> None:
-    plan = plan_for(make.situation(FailureClass.TRANSIENT), ("notify_owner",))
+    plan = plan_for(make.incident_context(FailureClass.TRANSIENT), ("notify_owner",))
     assert not plan.proposals
     assert plan.alternatives == ("retry_run: not offered to this planner",)
 
 
 def test_planning_twice_gives_the_same_proposals(make: Any) -> None:
-    s = make.situation(FailureClass.CODE_BUG, around=Background(same_fault_in_row=3), p_fail=0.5)
+    s = make.incident_context(FailureClass.CODE_BUG, around=Background(same_fault_in_row=3), p_fail=0.5)
     assert plan_for(s, ALL) == plan_for(s, ALL)
     ids = [proposal.id for proposal, _ in plan_for(s, ALL).proposals]
     assert len(set(ids)) == len(ids)
 
 
 def test_a_vanished_run_is_left_alone(make: Any) -> None:
-    assert not plan_for(make.situation(FailureClass.TRANSIENT, run=None), ALL).proposals
+    assert not plan_for(make.incident_context(FailureClass.TRANSIENT, run=None), ALL).proposals
 
 
 def test_notifying_does_not_depend_on_the_state_of_the_run(make: Any) -> None:
-    [(proposal, _)] = plan_for(make.situation(FailureClass.AUTH), ALL).proposals
+    [(proposal, _)] = plan_for(make.incident_context(FailureClass.AUTH), ALL).proposals
     assert isinstance(proposal.action, NotifyOwner)
     assert proposal.expected_state_id == ""

@@ -170,10 +170,10 @@ def heard(world: World) -> TurnResult:
     if world.reply and (answered := _answered(world.reply)) is not None:
         finding = replace(finding, failure_class=class_of(answered), by="model")
     around = Background(memory_mb=256, newest_failure=True)
-    situation = IncidentContext(
+    incident_context = IncidentContext(
         finding=finding, run=run, forecast=None, around=around, now=NOW, parameters=PlaybookParameters()
     )
-    plan = plan_for(situation, KINDS)
+    plan = plan_for(incident_context, KINDS)
     refs = (
         *(one.ref for one in finding.evidence),
         *(f"event:{one.event_id}" for one in events),

@@ -335,7 +335,7 @@ class Controller:
             "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, self._clock()),
         }
         if settings.checkpoints is not None:
-            steps["vouching"] = CheckpointSigner(
+            steps["signing checkpoints"] = CheckpointSigner(
                 ledger=ledger, paths=paths, directory=settings.checkpoints, clock=self._clock
             ).sign_checkpoint
         agent = AgentStart(

@@ -1,4 +1,4 @@
-"""Starts the key-less agent process beside the keyed one and keeps it alive.
+"""Starts the agent process, which holds no credential, beside the controller and keeps it alive.
 
 Its environment is scrubbed of whatever opens Prefect, and its token lives as long as the controller does.
 """

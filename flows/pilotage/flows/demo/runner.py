@@ -1,6 +1,6 @@
 """Sets the demo up, starts its incidents on real runs, waits for the loop to deal with them, and takes it all down.
 
-The stage plays the outside only: the people who start runs, the approver, the warehouse's repair crew. Nothing
+The runner acts for the outside only: the people who start runs, the approver, whoever repairs the warehouse. Nothing
 here diagnoses, decides or injects; that is `pilotage up`, a process of its own, exactly as on anybody's server.
 """
 

@@ -1,6 +1,6 @@
 """What the playbooks would have proposed about trouble of the past, and what policy would have said to it.
 
-It walks the same steps as the loop: failures from telemetry, diagnosis by rule, circumstances, playbook, facts
+It walks the same steps as the loop: failures from telemetry, diagnosis by rule, background, playbook, facts
 about the target, verdict. Every step sees the store as it was when the run failed, as far as the store can tell.
 """
 
@@ -80,18 +80,18 @@ def backtest(
         if incident_id(f"run:{episode.run.run_id}", episode.run.state_id) in proposed:
             counts["proposed_then"] += 1
             continue
-        situation = _situation(store, episode, deployments, parameters)
-        counts["undiagnosed"] += situation.finding.failure_class is FailureClass.UNKNOWN
-        wanted = list(_counterfactual(situation, episode, deployments))
+        incident_context = _situation(store, episode, deployments, parameters)
+        counts["undiagnosed"] += incident_context.finding.failure_class is FailureClass.UNKNOWN
+        wanted = list(_counterfactual(incident_context, episode, deployments))
         counts["unplanned"] += not wanted
         counterfactual += wanted
     standing = queue_detections(store, failures, deployments, since, parameters)
     failed = {episode.run.run_id: episode.run for episode in failures}
-    for situation in standing:
-        if situation.finding.incident_id in proposed or asked_then(store, situation):
+    for incident_context in standing:
+        if incident_context.finding.incident_id in proposed or asked_then(store, incident_context):
             counts["proposed_then"] += 1
             continue
-        wanted = list(_counterfactual_of_queues(situation, deployments, failed))
+        wanted = list(_counterfactual_of_queues(incident_context, deployments, failed))
         counts["unplanned"] += not wanted
         counterfactual += wanted
     counterfactual.sort(key=lambda case: case.filed.filed_at)
@@ -134,9 +134,9 @@ def _situation(
 
 
 def _counterfactual(
-    situation: IncidentContext, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
+    incident_context: IncidentContext, episode: HistoricalFailure, deployments: Mapping[str, DeploymentFact]
 ) -> Iterator[Counterfactual]:
-    for proposal, case in plan_for(situation, KINDS).proposals:
+    for proposal, case in plan_for(incident_context, KINDS).proposals:
         filed = FiledProposal(
             proposal=proposal,
             case=case,
@@ -155,18 +155,20 @@ def _counterfactual(
 
 
 def _counterfactual_of_queues(
-    situation: IncidentContext, deployments: Mapping[str, DeploymentFact], failed: Mapping[str, RunFact]
+    incident_context: IncidentContext,
+    deployments: Mapping[str, DeploymentFact],
+    failed: Mapping[str, RunFact],
 ) -> Iterator[Counterfactual]:
-    for proposal, case in plan_for(situation, KINDS).proposals:
+    for proposal, case in plan_for(incident_context, KINDS).proposals:
         yield Counterfactual(
             filed=FiledProposal(
                 proposal=proposal,
                 case=case,
                 proposer=PLANNER,
                 digest=digest_of(proposal, PLANNER),
-                filed_at=situation.now,
+                filed_at=incident_context.now,
             ),
-            target=queue_facts_of(proposal.action, situation, deployments, failed),
+            target=queue_facts_of(proposal.action, incident_context, deployments, failed),
         )
 
 
@@ -186,7 +188,7 @@ def facts_then(
 
 def queue_facts_of(
     action: Action,
-    situation: IncidentContext,
+    incident_context: IncidentContext,
     deployments: Mapping[str, DeploymentFact],
     failed: Mapping[str, RunFact],
 ) -> TargetFacts | None:
@@ -198,14 +200,20 @@ def queue_facts_of(
             for deployment in deployments.values()
             if deployment.pool == pool and queue in ("", deployment.queue)
         ]
-        paused = any(state.paused for state in situation.around.queues if (state.pool, state.queue) == place)
-        return TargetFacts(target=target_of(action), read_at=situation.now, paused=paused, **strictest(users))
+        paused = any(
+            state.paused for state in incident_context.around.queues if (state.pool, state.queue) == place
+        )
+        return TargetFacts(
+            target=target_of(action), read_at=incident_context.now, paused=paused, **strictest(users)
+        )
     if run := failed.get(run_of(action)):
-        return _facts_of_run(action, run, situation.now, deployments)
+        return _facts_of_run(action, run, incident_context.now, deployments)
     deployment = deployments.get(deployment_of(action))
     if deployment is None:
         return None
-    return _facts_of_deployment(action, deployment, situation.now, memory_of(deployment.job_variables) or 0)
+    return _facts_of_deployment(
+        action, deployment, incident_context.now, memory_of(deployment.job_variables) or 0
+    )
 
 
 def _facts_of_deployment(

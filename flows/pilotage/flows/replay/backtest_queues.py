@@ -1,4 +1,4 @@
-"""Queues and crowds of the past: the troubles that the lookout would have found, as far as telemetry still tells.
+"""Queues and backlogs of the past: what the detectors would have found, as far as telemetry still tells.
 
 Pure but for the store. It asks the same questions as the loop: `starved_queues`, `unhealthy_queues`, `overdue`
 and `blocked`, each of the queue state as it was then.
@@ -47,17 +47,17 @@ def queue_detections(
     parameters: PlaybookParameters,
 ) -> list[IncidentContext]:
     """One situation for each trouble of a queue or a backlog since a moment, oldest first."""
-    situations = [
+    incident_contexts = [
         *_starved(store, since, parameters),
         *_unhealthy(store, failures, since, parameters),
         *_backlogs(store, deployments, since, parameters),
     ]
-    return sorted(situations, key=lambda s: (s.now, s.finding.subject))
+    return sorted(incident_contexts, key=lambda s: (s.now, s.finding.subject))
 
 
-def asked_then(store: Store, situation: IncidentContext) -> bool:
+def asked_then(store: Store, incident_context: IncidentContext) -> bool:
     """Whether something was proposed about the same standing trouble around then."""
-    finding, near = situation.finding, situation.parameters.ask_again_after
+    finding, near = incident_context.finding, incident_context.parameters.ask_again_after
     return bool(finding.fingerprint) and any(
         step.fingerprint == finding.fingerprint
         and step.step == "proposed"

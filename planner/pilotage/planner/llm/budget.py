@@ -1,7 +1,7 @@
 """Keep what a language model has cost and what its endpoint can do, in one small file that several processes share.
 
 Spending is kept by day and by case, so that a budget holds across processes and restarts. What an endpoint can do is
-kept by base URL and model, so that nobody climbs the same ladder twice.
+kept by base URL and model, so that no strategy is tried twice in vain.
 """
 
 from __future__ import annotations

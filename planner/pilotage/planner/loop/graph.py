@@ -214,7 +214,7 @@ async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
         return {"proposals": [], "alternatives": ["nothing: the run is not in the store"], "playbook": ""}
     finding = FINDING.validate_python(state["finding"])
     forecast = FORECAST.validate_python(state["forecast"]) if state.get("forecast") else None
-    situation = IncidentContext(
+    incident_context = IncidentContext(
         finding=finding,
         run=RUN.validate_python(state["run"]) if state["run"] else None,
         forecast=forecast,
@@ -222,7 +222,7 @@ async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
         now=graph_deps.clock(),
         parameters=graph_deps.parameters,
     )
-    plan = plan_for(situation, graph_deps.permitted_kinds)
+    plan = plan_for(incident_context, graph_deps.permitted_kinds)
     # what the fault's own history tells needs no prose
     recalled = any(item.ref.startswith("incident:") for item in finding.evidence)
     kinds = [] if recalled else [p.action.kind for p, _ in plan.proposals]

@@ -31,7 +31,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """One question: may this principal do this to that resource under these circumstances?"""
+    """One question: may this principal do this to that resource in this context?"""
 
     principal: Uid
     action: str

@@ -1,4 +1,4 @@
-"""Vouching for the log as it is now, after holding it against everything that was vouched for before."""
+"""Signs a checkpoint of the audit log, after checking the log against every checkpoint signed before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sign_checkpoint(
     report = ledger.verify_audit(before)
     if not report.ok:
         raise InvariantError(
-            f"vouching for the audit log: entry {report.first_bad}: {report.why}; nothing was signed, "
+            f"signing the audit log: entry {report.first_bad}: {report.why}; nothing was signed, "
             "find out who wrote to the ledger"
         )
     if report.length == 0:

@@ -131,7 +131,7 @@ export async function chatView(view, thread, params) {
     }
   }
 
-  /** What only a skin can do: an empty screen, or away from the conversation. It stays as it is. */
+  /** What only a frontend can do: an empty screen, or away from the conversation. It stays as it is. */
   function leave(words) {
     input.value = "";
     if (words === "/exit") location.hash = "#/chat/new";
