@@ -445,7 +445,8 @@ def quoted(text: str, limit: int = 200) -> str:
     Line ends become `⏎`; control, format and invisible characters (terminal escapes, direction marks) become
     visible `\\x1b` forms, so that nothing in it can move a cursor, hide or reorder what is shown.
     """
-    shown = "".join(_visible(character) for character in text[: limit + 1])
+    start = text[: limit + 1]
+    shown = start if start.isprintable() else "".join(map(_visible, start))
     return shown if len(shown) <= limit else shown[: max(0, limit - 1)] + "…"
 
 

@@ -92,7 +92,8 @@ def test_a_run_without_enough_memory_is_tried_again_with_more(
     delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
     assert delivery.effect is Effect.DONE, delivery.reason
     assert str(WANTED[pool_type]) in submitted(bench.prefect_probe, run_id, pool_type)
-    assert bench.execute(action, idempotency_key).effect is Effect.ALREADY
+    again = bench.execute(action, idempotency_key)
+    assert (again.effect, again.after["memory_mb"]) == (Effect.ALREADY, delivery.after["memory_mb"])
 
 
 @pytest.mark.parametrize("pool_type", sorted(BEFORE))

@@ -97,6 +97,20 @@ def test_what_memory_may_have_ended_never_goes_again_at_its_size(
     assert made.cure is Cure.MEMORY
 
 
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("TimeoutError: Max wait time of 600 seconds exceeded while waiting for job 7", "ask"),
+        ("DatabaseError: Query exceeded per-node memory limit of 4GB", "tell_owner"),
+        ("ClusterError: The spark driver has stopped unexpectedly and is restarting", "more_memory"),
+        ("ResourceLimitExceeded: the account-level service limit is 0 Instances", "tell_owner"),
+        ("LocalProtocolError: Illegal header value", "tell_owner"),
+    ],
+)
+def test_what_another_try_would_repeat_or_double_is_not_tried(said: str, remedy: str) -> None:
+    assert report_on(FailureText(message=FLOW + said), second_opinion=False).remedy == remedy
+
+
 def test_advice_says_nothing_of_a_runs_memory() -> None:
     assert not speaks_of_memory("Typically caused by the system ending a process for exceeding memory limits")
     assert not speaks_of_memory("0/5 nodes are available: 5 Insufficient memory.")

@@ -51,13 +51,11 @@ class ResizeLever:
         history = await self._api.history(action.run_id)
         run = await self._api.run(action.run_id)
         memory = await RunMemory.read(self._api, run, _label(idempotency_key))
-        if marked(history, idempotency_key):
-            return Delivery(
-                effect=Effect.ALREADY,
-                before=memory.before(run),
-                after={"memory_mb": action.memory_mb},
-            )
         change = memory.change(run, action.memory_mb)
+        if marked(history, idempotency_key):
+            # what the run has, which may be the next size that its infrastructure takes and not the one asked for
+            after = {"memory_mb": memory.size(run)} if isinstance(change, str) else memory.after(run, change)
+            return Delivery(effect=Effect.ALREADY, before=memory.before(run), after=after)
         parked = step_key(idempotency_key, "park")
         if marked(history, parked) is None:
             if reason := why_not_retry(run, expected_state_id):

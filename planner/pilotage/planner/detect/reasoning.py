@@ -151,8 +151,14 @@ def reason(
             seen[index] = read(text)
         return seen[index]
 
+    known: dict[int, tuple[Reading, tuple[int, ...]]] = {}
+
     def first(reading: Reading, strengths: frozenset[str]) -> FailureRule | None:
-        return book.first(reading, state_type, state_name, strengths=strengths)
+        # the reading is kept beside its candidates, so that its id stays its own
+        if id(reading) not in known:
+            known[id(reading)] = (reading, book.candidates(reading))
+        candidates = known[id(reading)][1]
+        return book.first(reading, state_type, state_name, strengths=strengths, candidates=candidates)
 
     # 0. what a worker says of a run that it lost sight of stands before the reason why it lost it
     if loud and state_type is StateType.CRASHED and exit_code_in(message) in (None, NOT_SEEN):
@@ -208,7 +214,7 @@ def _held_back(
             return _alive(made, "somebody lost sight of it")
         if made.rule_id == "crashed" and not END_SEEN.search(whole):
             return _alive(made, "nothing says that its process has ended")
-    if state_type is StateType.FAILED and may_be_alive(message):
+    if state_type is StateType.FAILED and may_be_alive(whole):
         return _alive(made, "its end may not be an end")
     spoken = "\n".join([message, *everything])
     if (

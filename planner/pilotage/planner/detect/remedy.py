@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from pilotage.planner.findings import Cure
 from pilotage.planner.parameters import RemedyCosts
@@ -131,6 +132,7 @@ def _open(remedy: Remedy, cure: Cure, context: RemedyContext) -> bool:
     return not (remedy in (Remedy.HOLD, Remedy.ASK) and cure is Cure.OWNER)
 
 
+@lru_cache(maxsize=10_000)
 def choose(
     cure: Cure,
     confidence: float,

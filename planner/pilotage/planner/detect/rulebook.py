@@ -35,20 +35,30 @@ class Rulebook:
             if not rule.phrases:
                 self._always.append(number)
 
-    def first(
-        self, reading: Reading, state_type: StateType, state_name: str, *, strengths: frozenset[str]
-    ) -> FailureRule | None:
-        """Return the first rule of the given strengths that a text fits."""
-        candidates = set(self._always)
+    def candidates(self, reading: Reading) -> tuple[int, ...]:
+        """Return the numbers of the rules whose first sign a text shows, in their order."""
+        numbers = set(self._always)
         for name in reading.names & self._by_name.keys():
-            candidates.update(self._by_name[name])
+            numbers.update(self._by_name[name])
         for code in reading.codes & self._by_code.keys():
-            candidates.update(self._by_code[code])
-        for word in {stem(token) for token in reading.tokens} & self._by_word.keys():
+            numbers.update(self._by_code[code])
+        for word in set(map(stem, reading.tokens)) & self._by_word.keys():
             for number, phrase in self._by_word[word]:
-                if number not in candidates and phrase.found_in(reading.lowered):
-                    candidates.add(number)
-        for number in sorted(candidates):
+                if number not in numbers and phrase.found_in(reading.lowered):
+                    numbers.add(number)
+        return tuple(sorted(numbers))
+
+    def first(
+        self,
+        reading: Reading,
+        state_type: StateType,
+        state_name: str,
+        *,
+        strengths: frozenset[str],
+        candidates: tuple[int, ...] | None = None,
+    ) -> FailureRule | None:
+        """Return the first rule of the given strengths that a text fits; `candidates` are its own, where known."""
+        for number in self.candidates(reading) if candidates is None else candidates:
             rule = self.rules[number]
             if rule.strength in strengths and _fits(rule, reading, state_type, state_name):
                 return rule

@@ -19,6 +19,8 @@ ALIVE: tuple[FailureRule, ...] = (
       phrases=phrases("an error occurred while monitoring flow run", "job will continue to run", "may still be running", "final state will be determined by the execution environment", "no longer in the running state", "shouldn't be running anymore", "not running anymore", "infrastructure may still be running",
                       "timed out after * while watching", "error while watching", "job did not complete within timeout", "cannot verify whether an execution", "was already started on the server",
                       "unable to determine the status of", "unable to retrieve * state of", "lost track of", "lost contact with the", "lost connection to the worker * still")),
+    R(id="job-outlives", failure_class=F.MAY_STILL_BE_RUNNING, because="it stopped waiting for a job elsewhere, which may go on",
+      phrases=phrases("max wait time of * exceeded", "max attempts reached while checking status", "timed out waiting for job", "timed out waiting for the job", "timeout waiting for job", "timed out * waiting for * to complete", "timed out * waiting for * to finish", "timed out while polling", "exceeded the maximum number of polls", "did not reach a final state within", "gave up waiting for")),
     # a request that makes infrastructure and gets no answer, or 5xx, may have made it all the same
     R(id="submission-unanswered", failure_class=F.MAY_STILL_BE_RUNNING, because="its submission got no clear answer, so it may have been started",
       state_types=CRASHED, codes=coded("http", "500 502 503 504"), phrases=phrases("failed to submit flow run", "could not be submitted to infrastructure", "submission failed"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from pilotage.planner.findings import Cure, FailureClass
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[a-z0-9_]+")
 _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 
 
-@cache
+@lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
     """Return a word without its ending, so that `throttle`, `throttled` and `throttling` are found by one key."""
     return _ENDING.sub("", word) if len(word) > 4 else word
