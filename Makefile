@@ -11,7 +11,7 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 # the tests that took longest are named at the end of each
 SLOWEST := --durations=20
 
-.PHONY: .venv compat compat-data beside demo test test-flows test-packages test-demo check fix bench docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -52,6 +52,9 @@ bench: $(addprefix bench-,$(BENCHES)) ## measure everything; results in .bench/
 
 $(addprefix bench-,$(BENCHES)): bench-%: .venv
 	$(BIN)/python tests/bench/bench_$*.py
+
+bench-faults: .venv ## break flows on a real server, and score six ways to deal with it (half an hour): .bench/faults.json
+	$(BIN)/pilotage bench faults --out .bench/faults.json --report .bench/faults $(BENCH)
 
 compat: .venv ## turn every lever on a real server of each supported Prefect version (fetches them; 15 minutes)
 	$(BIN)/python -m tests.compat.matrix $(VERSIONS)

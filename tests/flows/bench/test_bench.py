@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
 from datetime import timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from pilotage.flows.bench.postgres import binaries, cluster
+from pilotage.flows.bench.report import write_report
 from pilotage.flows.bench.round import WORLDS, Round, incidents_of, sources_in, world_class
-from pilotage.flows.bench.run import Wanted, run_bench, simulate
+from pilotage.flows.bench.run import Result, Wanted, rounds_of, run_bench, simulate
 from pilotage.flows.bench.score import Score
 from pilotage.telemetry.errors import ConfigError
 
@@ -57,8 +61,9 @@ def test_blind_retries_pay_twice_and_lock_accounts(scores: dict[str, list[Score]
 
 
 def test_the_same_seed_gives_the_same_scores(scores: dict[str, list[Score]]) -> None:
-    again, _, _ = simulate(Round(incidents=tuple(incidents_of(SOURCES, [1]))), "blind_retry")
-    assert again == [score for score in scores["blind_retry"] if score.seed == 1]
+    again, _, _ = simulate(rounds_of(Wanted())[0], "blind_retry")
+    names = {score.name for score in again}
+    assert again == [score for score in scores["blind_retry"] if score.seed == 1 and score.name in names]
 
 
 def test_pilotage_is_the_product_and_recovers_what_passes() -> None:
@@ -80,6 +85,34 @@ def test_a_world_of_ones_own_is_found_in_a_folder(tmp_path: Path) -> None:
     nothing, oracle = run_bench(wanted, say=lambda text: None).scores
     assert not nothing.recovered
     assert oracle.recovered
+
+
+def test_the_report_says_what_the_result_says(tmp_path: Path, scores: dict[str, list[Score]]) -> None:
+    found = Result(simulated=True, scores=[score for each in scores.values() for score in each]).as_json()
+    write_report(found, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| oracle | 100% | 100% |" in text
+    assert "blind_retry, half-done: retry_run of run (9)" in text
+    for plot in ("arms.svg", "classes.svg"):
+        assert ElementTree.fromstring((tmp_path / plot).read_text()).tag.endswith("svg")  # noqa: S314  our own
+    assert "<h2>What was wrong</h2>" in (tmp_path / "report.html").read_text()
+
+
+def test_an_incident_that_would_slow_the_others_down_has_a_server_to_itself() -> None:
+    together, alone = rounds_of(Wanted())
+    assert [each.name for each in alone.incidents] == ["blocked-limit"]
+    assert len(together.incidents) == len(NAMES) - 1
+
+
+def test_postgresql_is_made_and_removed() -> None:
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL here")
+    with cluster() as postgres:
+        assert postgres is not None
+        assert postgres.database("prefect").startswith("postgresql+asyncpg://postgres:")
+        port = postgres.port
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port))
 
 
 def test_an_unknown_world_is_named_with_those_that_there_are(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ def faults(
     jobs: Annotated[int, typer.Option(min=1, help="Simulated rounds, or real arms, at a time.")] = 2,
     minutes: Annotated[float, typer.Option(min=0.5, help="How long a round is watched.")] = 9,
     mode: Annotated[str, typer.Option(help="The mode of pilotage.")] = "auto",
+    report: Annotated[
+        Path | None, typer.Option(help="A directory for the report in Markdown and HTML, with its plots.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A file for the result as JSON.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Only name the classes of fault.")] = False,
     as_json: AsJson = False,
@@ -98,6 +101,10 @@ def faults(
         if out is not None:
             result.write(out)
         found = result.as_json()
+        if report is not None:
+            from pilotage.flows.bench.report import write_report
+
+            write_report(found, report)
         if as_json:
             print_json(found)
             return

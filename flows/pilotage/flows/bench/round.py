@@ -84,6 +84,11 @@ class Incident:
         return world_class(self.source).name
 
     @property
+    def alone(self) -> bool:
+        """Whether it has a round to itself."""
+        return world_class(self.source).alone
+
+    @property
     def key(self) -> str:
         """Its name on the server."""
         return f"{self.name}-{self.seed}" + ("" if self.tagged else "-untagged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -16,7 +17,9 @@ from typing import Any
 from pilotage.flows.bench.arms import ARMS, ArmName
 from pilotage.flows.bench.round import HORIZON, WORLDS, Incident, Round, incidents_of, sources_in, world_class
 from pilotage.flows.bench.score import Score, as_json, scores_of, table_of
-from pilotage.telemetry.errors import ConfigError
+
+ALONE = timedelta(minutes=2)
+"""How long an incident is watched that has a server to itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +94,19 @@ def run_bench(wanted: Wanted, *, say: Callable[[str], None]) -> Result:
     """Return what the bench found. Raises ConfigError for worlds that are not there, OrchestratorError for a server."""
     if wanted.simulated:
         return _simulated(wanted, say)
-    raise ConfigError("Running the bench: there is only the simulated mode so far. Add --simulated.")
+    return _real(wanted, say)
 
 
 def rounds_of(wanted: Wanted) -> list[Round]:
-    """Return a round for each seed: that many incidents happen on one server at one time."""
+    """Return a round for each seed: that many incidents happen on one server at one time. Some are for themselves."""
     incidents = wanted.incidents()
-    return [
-        Round(
-            incidents=tuple(each for each in incidents if each.seed == seed),
-            horizon=wanted.horizon,
-            mode=wanted.mode,
-        )
-        for seed in wanted.seeds
+    together = [
+        tuple(each for each in incidents if each.seed == seed and not each.alone) for seed in wanted.seeds
+    ]
+    rounds = [Round(incidents=each, horizon=wanted.horizon, mode=wanted.mode) for each in together if each]
+    short = min(wanted.horizon, ALONE)
+    return rounds + [
+        Round(incidents=(each,), horizon=short, mode=wanted.mode) for each in incidents if each.alone
     ]
 
 
@@ -129,6 +132,39 @@ def _simulated(wanted: Wanted, say: Callable[[str], None]) -> Result:
             result.requests[arm] = (result.requests.get(arm) or 0) + requests
             result.seconds[arm] = round(result.seconds.get(arm, 0.0) + seconds, 1)
             say(f"{arm}: {len(scores)} incidents in {seconds:.1f} s")
+    return result
+
+
+def _one_real(played: Round, arm: ArmName, database: str) -> tuple[list[Score], float, dict[str, Any]]:
+    from pilotage.flows.bench.real import play  # start-up time: Prefect
+
+    return play(played, arm, database=database, say=lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def _real(wanted: Wanted, say: Callable[[str], None]) -> Result:
+    from pilotage.flows.bench.postgres import cluster
+
+    result = Result(simulated=False)
+    work = [(arm, number, played) for number, played in enumerate(rounds_of(wanted)) for arm in wanted.arms]
+    with cluster() as postgres, _executor(wanted.jobs, len(work)) as executor:
+        result.about["database"] = f"PostgreSQL {postgres.version}" if postgres else "SQLite"
+        say(f"Prefect on {result.about['database']}, {wanted.jobs} arm(s) at a time")
+        pending = [
+            (
+                arm,
+                executor.submit(
+                    _one_real, played, arm, postgres.database(f"{arm}_{number}") if postgres else ""
+                ),
+            )
+            for arm, number, played in work
+        ]
+        for arm, future in pending:
+            scores, seconds, about = future.result()
+            result.scores += scores
+            result.requests[arm] = None
+            result.seconds[arm] = round(result.seconds.get(arm, 0.0) + seconds, 1)
+            result.about.setdefault("scale", {})[arm] = about["scale"]
+            say(f"{arm}: {len(scores)} incidents in {seconds:.0f} s")
     return result
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
@@ -23,17 +23,59 @@ from pilotage.flows.controller.outside import AgentStart, Outside
 from pilotage.flows.dev.fake_prefect import API_URL
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.checkpoints import MemoryCheckpoints
+from pilotage.planner.llm.budget import LlmBudget
+from pilotage.planner.llm.protocol import Answer, Reply, Token, Usage
+from pilotage.planner.llm.scripted.demo_replies import demo_script
+from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.prefect.http import PrefectReader
 
 if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
     from pilotage.flows.bench.simulated_stage import SimulatedStage
 
 PAGER = "http://outside/pager"
-TICK = 2.0
+TICK = 4.0
 """Seconds of the loop, and half of those between two snapshots of queues: a simulated second costs as much as a real
 one would, and nothing that is scored hangs on one."""
 START_UP = 5.0
 """Seconds before the trouble begins."""
+
+
+class ScriptedModel:
+    """As `LanguageModel`: the demo's scripted model without its server, which real sockets would need."""
+
+    name = "scripted"
+    down = False
+    calls_tools = False
+    usage = Usage()
+    book: LlmBudget | None = None
+
+    async def ask_typed(self, schema: type[Answer], messages: Sequence[BaseMessage]) -> Answer:
+        """As `LanguageModel`. Raises ModelError for what the schema refuses."""
+        said = demo_script({"messages": _plain(messages), "response_format": {"type": "json_object"}})
+        try:
+            return schema.model_validate_json(said.content or "")
+        except ValueError as exc:
+            raise ModelError(f"Asking the scripted model for {schema.__name__}: {exc}") from exc
+
+    async def ask_text(self, messages: Sequence[BaseMessage]) -> str:
+        """As `LanguageModel`."""
+        return demo_script({"messages": _plain(messages)}).content or ""
+
+    async def stream(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Any] = (),
+        *,
+        choice: Literal["auto", "none"] = "auto",
+    ) -> AsyncIterator[Token | Reply]:
+        """As `LanguageModel`; nobody chats with the bench."""
+        yield Token(text=await self.ask_text(messages))
+
+
+def _plain(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    return [{"role": message.type, "content": message.content} for message in messages]
 
 
 class LoopApi(ApiClient):
@@ -53,7 +95,7 @@ async def _raise_for_errors(response: httpx.Response) -> None:
         response.raise_for_status()
 
 
-def world_outside(stage: SimulatedStage, settings: Settings) -> Outside:
+def world_outside(stage: SimulatedStage, settings: Settings, arm: ArmName) -> Outside:
     """Return the fake Prefect, its clock and the pager, as the controller's outside."""
 
     def reader() -> PrefectReader:
@@ -85,6 +127,7 @@ def world_outside(stage: SimulatedStage, settings: Settings) -> Outside:
             store=start.store,
             control_api=LoopApi(start.api, start.token),
             checkpoints=MemoryCheckpoints(),
+            model=ScriptedModel() if arm == "pilotage_llm" else None,
         )
 
     return Outside(
@@ -103,7 +146,7 @@ async def run_controller(stage: SimulatedStage, root: Path, played: Round, arm: 
     paths = prepared(root, mode=played.mode, pager=PAGER, scale=1.0, tick=TICK, queue=2 * TICK)
     settings = load_settings(config=paths.config, state_dir=paths.root)
     stop = asyncio.Event()
-    controller = Controller(settings, outside=world_outside(stage, settings))
+    controller = Controller(settings, outside=world_outside(stage, settings, arm))
     running = asyncio.create_task(controller.run(stop))
     try:
         await _unless_ended(running, START_UP)

@@ -256,6 +256,8 @@ class World:
 
     name: ClassVar[str] = ""
     """The class of fault, in kebab case."""
+    alone: ClassVar[bool] = False
+    """Whether it would slow the others of its round down, and so has a server to itself."""
     about: ClassVar[str] = ""
     """One sentence for the report."""
 

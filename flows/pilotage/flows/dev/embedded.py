@@ -59,10 +59,10 @@ class Child:
 class EmbeddedPrefect:
     """A Prefect server of our own, as a context manager.
 
-    `home` is the directory for its database, logs and profiles; `ui` serves Prefect's UI as well, and
-    `settings` are more `PREFECT_*` variables for the server and everything that talks to it. With `preload`
-    flow runs of the pools and modules that are run here are forked from a process that has imported Prefect,
-    and the modules `preloaded` as well.
+    `home` is the directory for its logs, profiles and its SQLite database, unless `database` is the URL of another.
+    `ui` serves Prefect's UI as well, and `settings` are more `PREFECT_*` variables for the server and everything that
+    talks to it. With `preload` flow runs of the pools and modules that are run here are forked from a process that has
+    imported Prefect, and the modules `preloaded` as well.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class EmbeddedPrefect:
         settings: Mapping[str, str] | None = None,
         preload: bool = False,
         preloaded: Sequence[str] = (),
+        database: str = "",
     ) -> None:
         self.home = home
         self.log_directory = home / "logs"
@@ -81,6 +82,7 @@ class EmbeddedPrefect:
         self._preload = preload and fork_server.available(self._fork_socket)
         self._preloaded = tuple(preloaded)
         self._settings = dict(settings or {})
+        self._database = database or f"sqlite+aiosqlite:///{home / 'prefect.db'}"
         self._auth = f"pilotage:{secrets.token_urlsafe(24)}"
         self._children: list[Child] = []
         self._port = 0
@@ -151,7 +153,7 @@ class EmbeddedPrefect:
                 "PREFECT_SERVER_UI_ENABLED": "true" if self._ui else "false",
                 "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
                 # the server must not take itself for a client of somebody else's
-                "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}",
+                "PREFECT_API_DATABASE_CONNECTION_URL": self._database,
             },
         )
         if self._preload:

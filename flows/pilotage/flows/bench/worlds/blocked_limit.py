@@ -13,6 +13,7 @@ class BlockedLimit(World):
     """A backfill with a limit of one."""
 
     name = "blocked-limit"
+    alone = True
     about = "over 200 runs wait for a limit of one, and another deployment waits behind them"
 
     def setup(self, scene: Scene) -> None:
