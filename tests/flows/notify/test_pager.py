@@ -127,7 +127,7 @@ def test_a_question_is_one_page_with_all_that_is_needed_to_answer_and_is_resolve
         "approver wanted to allow: retry the run",
     ):
         assert said in summary
-    assert details["answer"] == "pilotage approve i-000000000001, or pilotage reject i-000000000001"
+    assert details["answer"] == "pilotage approve p-000000000001, or pilotage reject p-000000000001"
     assert details["since"].startswith("2027-03-01T02:00")
     assert {link["text"] for link in body["links"]} == {"Flow run in Prefect", "The incident in pilotage"}
     assert bench.keep() == bench.keep(60) == []

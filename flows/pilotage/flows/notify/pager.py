@@ -144,11 +144,11 @@ class IncidentPager:
                 "trigger",
                 incident_id=FOLDED,
                 run_id="",
-                summary=f"pilotage: {len(folded)} more incidents within the hour, such as {names}; pilotage incident list",
+                summary=f"pilotage: {len(folded)} more incidents within the hour, such as {names}; pilotage incidents",
                 severity=Severity.ERROR,
                 details={
                     "incidents": [one["incident_id"] for one in folded[:50]],
-                    "answer": "pilotage incident list",
+                    "answer": "pilotage incidents",
                 },
             )
             if answer.ok:

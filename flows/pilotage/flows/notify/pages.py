@@ -170,9 +170,17 @@ def _wanted(incident: Mapping[str, Any], phase: Phase) -> str:
 
 
 def _answer(incident: Mapping[str, Any], phase: Phase) -> str:
+    """Return the commands that answer a page, each as it can be typed."""
     if phase in (Phase.WAITING, Phase.ESCALATED):
-        return f"pilotage approve {incident['incident_id']}, or pilotage reject {incident['incident_id']}"
-    return f"pilotage incident show {incident['incident_id']}"
+        rows = [row for row in incident["proposals"] if row["status"] == "needs_approval"]
+        votes = [
+            f"pilotage approve {row['proposal_id']}, or pilotage reject {row['proposal_id']}"
+            for row in rows[:NAMED]
+        ]
+        if len(rows) > NAMED:
+            votes.append("the others: pilotage proposals --status needs_approval")
+        return "; ".join(votes)
+    return f"pilotage why {incident['incident_id']}"
 
 
 def _done(incident: Mapping[str, Any]) -> list[str]:
