@@ -22,6 +22,8 @@ _WELL_DISPOSED = {
 }
 """Guardrails that stand in the way of some targets and times, not of a kind of action."""
 
+_SOME_DEPLOYMENT = "00000000-0000-4000-8000-000000000001"
+
 
 def permitted_kinds(gate: Gate, identity: Identity) -> tuple[ActionKind, ...]:
     """The kinds that are not denied to this caller when nothing about the target stands in the way.
@@ -58,6 +60,7 @@ def _open_to(gate: Gate, identity: Identity, kind: ActionKind) -> bool:
         target=target_of(action),
         read_at=EXAMPLE_TIME,
         state_type=ACTIONS[kind].example_state,
+        deployment_id=_SOME_DEPLOYMENT,
         env=next(iter(gate.bundle.guardrails.non_production), ""),
         memory_mb=255,
         proven_memory_mb=256,
