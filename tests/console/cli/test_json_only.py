@@ -22,6 +22,8 @@ from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE
 
 SLOW = {("demo",), ("up",)}
 """They start servers; `up` is tried where it cannot, and the demo has a test of its own."""
+QUICK = {("bench", "faults"): ["--list"]}
+"""What makes a command quick that would take half an hour; it has tests of its own."""
 LINES = {("ask",)}
 """One JSON value a line."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
@@ -111,7 +113,14 @@ def test_a_failure_is_json_or_on_standard_error(path: tuple[str, ...], tmp_path:
     nowhere.write_text("")
     where = ["--state-dir", str(nowhere)] if "--state-dir" in options(command) else []
     said = CliRunner().invoke(
-        app, [*path, *given(path, command, {"proposal": "p-000000000000"}), *where, "--json"]
+        app,
+        [
+            *path,
+            *given(path, command, {"proposal": "p-000000000000"}),
+            *QUICK.get(path, ()),
+            *where,
+            "--json",
+        ],
     )
     assert said.exception is None or isinstance(said.exception, SystemExit), said.exception
     for value in only_json(path, said.stdout):
@@ -131,7 +140,9 @@ def test_an_answer_is_json_with_times_that_name_their_offset(path: tuple[str, ..
         here += ["--state-dir", str(shore.paths.root)]
     if "--token-file" in options(command):
         here += ["--token-file", str(token)]
-    said = CliRunner().invoke(app, [*path, *given(path, command, sample), *here, "--json"])
+    said = CliRunner().invoke(
+        app, [*path, *given(path, command, sample), *QUICK.get(path, ()), *here, "--json"]
+    )
     assert said.exception is None or isinstance(said.exception, SystemExit), said.exception
     values = only_json(path, said.stdout)
     assert values or said.stderr
