@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import os
 import sys
 import time
@@ -19,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench.report import Row, beside, publish
 
 from pilotage.planner.log_templates import grouped, masked
 
@@ -54,33 +55,26 @@ def _rows(path: Path) -> tuple[list[str], list[str]]:
 
 def main(directory: str) -> None:
     """Measure every set of a directory; write .bench/log_templates.json."""
-    results: dict[str, dict[str, float]] = {}
+    rows: list[Row] = []
+    accuracies: list[float] = []
     for path in sorted(Path(directory).glob("*.csv*")) if directory else []:
         lines, labels = _rows(path)
+        name = path.name.split(".")[0].removesuffix("_2k")
         began = time.process_time()
         groups = groups_of(lines)
         spent = time.process_time() - began
-        results[path.name.split(".")[0].removesuffix("_2k")] = {
-            "grouping_accuracy": grouping_accuracy(labels, groups),
-            "templates": len(set(groups)),
-            "labelled": len(set(labels)),
-            "lines_a_second": len(lines) / spent if spent else 0.0,
-        }
-    for name, row in results.items():
-        print(
-            f"{name}: grouping accuracy {row['grouping_accuracy']:.3f}, {row['templates']:.0f} templates for "
-            f"{row['labelled']:.0f}, {row['lines_a_second']:.0f} lines a second"
-        )
-    if not results:
+        accuracies.append(grouping_accuracy(labels, groups))
+        labelled = float(len(set(labels)))
+        rows += [
+            beside(f"{name}, grouping accuracy", "share", 1, ours=accuracies[-1]),
+            beside(f"{name}, templates", "count", 1, ours=len(set(groups)), peer="labelled", theirs=labelled),
+            beside(f"{name}, lines a second", "1/s", 1, ours=len(lines) / spent if spent else 0.0),
+        ]
+    if not accuracies:
         print("No set to measure: name a directory of labelled logs by LOGS=DIR.")
         return
-    mean = sum(row["grouping_accuracy"] for row in results.values()) / len(results)
-    print(f"mean grouping accuracy of {len(results)} sets: {mean:.3f}")
-    out = Path(".bench")
-    out.mkdir(exist_ok=True)
-    (out / "log_templates.json").write_text(
-        json.dumps(results | {"mean": {"grouping_accuracy": mean}}, indent=2)
-    )
+    mean = sum(accuracies) / len(accuracies)
+    publish("log_templates", [*rows, beside("mean grouping accuracy", "share", len(accuracies), ours=mean)])
 
 
 if __name__ == "__main__":
