@@ -14,7 +14,7 @@ from tests.compat.recording import has, newest, written
 from tests.compat.versions import VERSIONS
 
 ROOT = Path(__file__).parents[2]
-OWN_SERVER = ("demo/", "dev/", "embedded.py")
+OWN_SERVER = ("bench/", "demo/", "dev/", "embedded.py")
 """Sources that talk only to the server which they start themselves, of the installed version."""
 
 ONLY_TESTS = frozenset(

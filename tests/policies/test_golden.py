@@ -21,6 +21,7 @@ NEVER_APPROVABLE = {
     "cooldown",
     "deployment-budget",
     "fingerprint-budget",
+    "forecast-budget",
     "freeze",
     "hands-off",
     "hold-within-maximum",

@@ -49,6 +49,11 @@ def clock_time(moment: Any) -> str:
     return local(moment, "%H:%M:%S" if at is not None and at.second else "%H:%M")
 
 
+def utc_minute(moment: datetime) -> str:
+    """Return the moment to the minute in UTC, with its date: for what a server reckons in UTC, such as a schedule."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def iso(moment: datetime) -> str:
     """Return the moment as ISO 8601 with its offset, for programs."""
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()

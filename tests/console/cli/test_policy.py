@@ -70,7 +70,13 @@ def state(tmp_path: Path) -> Path:
     for number, world in enumerate(contexts, 1):
         one = filed(number, now)
         ledger.file(one)
-        target = TargetFacts(target=target_of(one.proposal.action), read_at=now, state_type="FAILED", **world)
+        target = TargetFacts(
+            target=target_of(one.proposal.action),
+            read_at=now,
+            state_type="FAILED",
+            deployment_id="d-1",
+            **world,
+        )
         ledger.admit(
             one.proposal.id,
             partial(_decided, gate, target, now),

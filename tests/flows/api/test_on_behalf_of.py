@@ -25,6 +25,7 @@ RUN = "11111111-1111-4111-8111-111111111111"
 ANN = Identity(name="ann", kind="user", roles=frozenset({"operator", "approver"}))
 BOB = Identity(name="bob", kind="user", roles=frozenset({"approver"}))
 VIC = Identity(name="vic", kind="user", roles=frozenset({"viewer"}))
+DEPLOYMENT = "22222222-2222-4222-8222-222222222222"
 PLANNER = Identity(name="planner", kind="agent", roles=frozenset({"agent"}))
 
 
@@ -37,7 +38,12 @@ class Production:
 
     async def target(self, action: Action) -> TargetFacts:
         return TargetFacts(
-            target=target_of(action), read_at=now(), state_type="FAILED", state_name="Failed", env="prod"
+            target=target_of(action),
+            read_at=now(),
+            state_type="FAILED",
+            state_name="Failed",
+            env="prod",
+            deployment_id=DEPLOYMENT,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pilotage.planner.detect.blockage import Blockage, Cause, ago, doubts_about, who_paused
@@ -11,6 +11,7 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import words_of
 from pilotage.telemetry.facts import DeploymentFact, ScheduleFact
 from pilotage.telemetry.queries.site import SiteFacts
+from pilotage.telemetry.times import utc_minute
 
 MADE_WITHIN = timedelta(minutes=3)
 """Prefect makes the runs of a schedule within a minute, and a hundred deployments at a time."""
@@ -22,7 +23,7 @@ def next_start(moment: datetime | None, site: SiteFacts) -> str:
     """Return `in 3 min (at 12:00 UTC)`."""
     if moment is None:
         return "at a time that is not known"
-    return f"in {words_of(moment - site.now)} (at {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
+    return f"in {words_of(moment - site.now)} (at {utc_minute(moment)})"
 
 
 def schedule_blockage(
@@ -200,7 +201,7 @@ def wrong_zone(schedule: ScheduleFact, site: SiteFacts, parameters: PlaybookPara
         entity=f"deployment:{schedule.deployment_id}",
         words=f"The schedule of {name} (`{schedule.cron}`) has no time zone, so Prefect means UTC: its next start is "
         f"{next_start(schedule.next_due, site)}. The {home[1]} other schedules here are in {home[0]}; by that it would "
-        f"be at {meant.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {shift}.",
+        f"be at {utc_minute(meant)}, {shift}.",
         todo=f"Give the schedule its zone (`timezone: {home[0]}`), if it is not meant in UTC.",
         disproof="the owner means UTC",
     )

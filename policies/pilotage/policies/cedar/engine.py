@@ -16,6 +16,7 @@ from typing import Any, cast
 import cedarpy
 from pydantic_core import to_json
 
+from pilotage.policies.cedar.declared import declared_in
 from pilotage.policies.cedar.lint import problems_in
 from pilotage.policies.cedar.protocol import EngineRequest, Entity, PolicyNote, RawAnswer, Uid
 from pilotage.policies.cedar.scopes import ActionUid, may_apply, reads_approvals
@@ -84,6 +85,7 @@ class CedarEngine:
     ) -> None:
         self._schema_text = schema
         self._schema = cedarpy.Schema.from_str(schema)
+        self._declared = declared_in(str(self._schema))
         policies = static_policies("\n".join(files[name] for name in sorted(files)))
         self._scoped = ScopedPolicies(policies, self._schema)
         self._records = dict(known_notes)
@@ -138,11 +140,11 @@ class CedarEngine:
         self, requests: Sequence[EngineRequest], entities: Sequence[Entity]
     ) -> tuple[RawAnswer, ...]:
         """One raw answer for each request. Raises ValueError when the entities break the schema."""
-        slice_ = self._slice(to_json([_entity(entity) for entity in entities]).decode())
+        slice_ = self._slice(to_json([self._entity(entity) for entity in entities]).decode())
         return tuple(
             self._answer(
                 cedarpy.is_authorized(
-                    _request(request),
+                    self._request(request),
                     self._scoped.applicable(
                         f"{NAMESPACE}::{request.principal.type}",
                         (f"{NAMESPACE}::Action", request.action),
@@ -154,6 +156,21 @@ class CedarEngine:
             )
             for request in requests
         )
+
+    def _entity(self, entity: Entity) -> dict[str, Any]:
+        return {
+            "uid": _uid(entity.uid),
+            "attrs": self._declared.of_entity(entity.uid.type, entity.attributes),
+            "parents": [_uid(parent) for parent in entity.parents],
+        }
+
+    def _request(self, request: EngineRequest) -> dict[str, str | dict[str, str]]:
+        return {
+            "principal": _uid(request.principal),
+            "action": {"type": f"{NAMESPACE}::Action", "id": request.action},
+            "resource": _uid(request.resource),
+            "context": to_json(self._declared.of_context(request.action, request.context)).decode(),
+        }
 
     def _parsed(self, entities: str) -> Any:
         return cedarpy.Entities.from_json_str(entities, self._schema)
@@ -264,20 +281,3 @@ def _problems_of_file(name: str, text: str, schema: Any, notes: dict[str, Policy
 
 def _uid(uid: Uid) -> dict[str, str]:
     return {"type": f"{NAMESPACE}::{uid.type}", "id": uid.id}
-
-
-def _entity(entity: Entity) -> dict[str, Any]:
-    return {
-        "uid": _uid(entity.uid),
-        "attrs": dict(entity.attributes),
-        "parents": [_uid(parent) for parent in entity.parents],
-    }
-
-
-def _request(request: EngineRequest) -> dict[str, str | dict[str, str]]:
-    return {
-        "principal": _uid(request.principal),
-        "action": {"type": f"{NAMESPACE}::Action", "id": request.action},
-        "resource": _uid(request.resource),
-        "context": to_json(dict(request.context)).decode(),
-    }
