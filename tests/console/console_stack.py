@@ -203,7 +203,9 @@ class ConsoleStack:
             expires_at=datetime.now(UTC) + timedelta(hours=1),
             evidence=("state:s-1",),
         )
-        told = CaseFile(**({"subject": "run", "failure_class": "transient", "p_fail": 0.12} | case))
+        told = CaseFile(
+            **({"subject": target_of(wanted), "failure_class": "transient", "p_fail": 0.12} | case)
+        )
         return self.control_api("planner").file(proposal, told)
 
     def work(self) -> None:

@@ -157,6 +157,8 @@ max min num number count total input output prompt completion cached used remain
 """
 )
 """Before `tokens`, these say that they are counted."""
+_PEOPLE = frozenset({"pat", "Pat"})
+"""Alone and not in capitals, the short form of `personal access token` is what a person is called."""
 _WEAK = _words(
     """
 token tokens auth signature sig cookie cookies credential credentials secret secrets pass pat
@@ -182,6 +184,8 @@ def names_a_secret(name: str) -> bool:
     if not words:
         return False
     last = words[-1]
+    if name.strip() in _PEOPLE:
+        return False
     if last.rstrip("0123456789"):
         last = last.rstrip("0123456789")
     if last == "tokens" and _COUNTED.intersection(words[:-1]):

@@ -160,7 +160,7 @@ CASES = [
     goes_on("an invented run", tool("why_run", {"run_id": OTHER}), gap="does not know this run"),
     goes_on("SQL that writes", tool("sql", {"query": "DROP TABLE runs"}), gap="Reading the telemetry store"),
     goes_on("SQL that reads files", tool("sql", {"query": "SELECT * FROM '/etc/passwd'"}),
-            gap="there are agent_spans, decisions"),
+            gap="there are agent_spans, "),
     goes_on("two calls at once", tools(("queues", {}), ("cluster_status", {})),
             sent=lambda r: [m["role"] for m in r[-1]["messages"][-2:]] == ["tool", "tool"]),
     goes_on("the same call a third time", tool("queues", {}), tool("queues", {}), tool("queues", {}),

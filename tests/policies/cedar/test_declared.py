@@ -1,4 +1,4 @@
-"""A bundle of another version is asked in its own words: with the facts that its schema declares, and no fewer arguments."""
+"""A bundle of another version is asked with the facts that its schema declares, and with every argument."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_optional_attributes_annotations_and_sets_are_read() -> None:
     }"""
     declared = declared_in(str(cedarpy.Schema.from_str(schema)))
     assert declared.attributes["Run"] == {"odd name", "within"}
-    assert declared.worlds == dict.fromkeys("ab", {"mode": "String", "seen": "Set"})
+    assert declared.worlds == {action: {"mode": "String", "seen": "Set"} for action in "ab"}
     asked = {"args": {"x": 1}, "world": {"mode": "auto", "seen": [1], "newer": {"y": 2}}}
     assert declared.of_context("a", asked) == {"args": {"x": 1}, "world": {"mode": "auto", "seen": [1]}}
 

@@ -98,28 +98,28 @@ class _Tokens:
         """The next one, empty at the end."""
         return self._ahead.pop() if self._ahead else next(self._all, "")
 
-    def back(self, token: str) -> None:
-        self._ahead.append(token)
+    def back(self, lexeme: str) -> None:
+        self._ahead.append(lexeme)
 
     def expect(self, wanted: str) -> None:
-        if (token := self.next()) != wanted:
-            raise ValueError(f"{wanted!r} is missing in the schema before {token!r}")
+        if (lexeme := self.next()) != wanted:
+            raise ValueError(f"{wanted!r} is missing in the schema before {lexeme!r}")
 
     def names(self) -> list[str]:
         """Names with commas between them."""
         names = [self.next().strip('"')]
-        while (token := self.next()) == ",":
+        while (lexeme := self.next()) == ",":
             names.append(self.next().strip('"'))
-        self.back(token)
+        self.back(lexeme)
         return names
 
     def shape_after(self, *marks: str) -> Shape:
         """The shape after these in this declaration, which is read to its end; an empty record when there is none."""
         shape: Shape = {}
-        while (token := self.next()) != ";":
-            if token == "":
+        while (lexeme := self.next()) != ";":
+            if not lexeme:
                 raise ValueError("a declaration of the schema has no end")
-            if token == marks[0]:
+            if lexeme == marks[0]:
                 for mark in marks[1:]:
                     self.expect(mark)
                 shape = self.shape()
@@ -127,35 +127,35 @@ class _Tokens:
 
     def shape(self) -> Shape:
         """A type: a name, a set of something, or a record."""
-        token = self.next()
-        if token == "Set":
+        lexeme = self.next()
+        if lexeme == "Set":
             depth = 0
             while True:
                 depth += {"<": 1, ">": -1}.get(self.next(), 0)
                 if depth == 0:
                     return "Set"
-        if token != "{":
-            return token
+        if lexeme != "{":
+            return lexeme
         record: dict[str, Shape] = {}
-        while (token := self.next()) != "}":
-            if token == "":
+        while (lexeme := self.next()) != "}":
+            if not lexeme:
                 raise ValueError("a record of the schema has no end")
-            if token == ",":
+            if lexeme == ",":
                 continue
-            if token == "@":
+            if lexeme == "@":
                 self._pass_annotation()
                 continue
             if (mark := self.next()) == "?":
                 mark = self.next()
             self.back(mark)
             self.expect(":")
-            record[token.strip('"')] = self.shape()
+            record[lexeme.strip('"')] = self.shape()
         return record
 
     def _pass_annotation(self) -> None:
         self.next()
-        if (token := self.next()) != "(":
-            self.back(token)
+        if (lexeme := self.next()) != "(":
+            self.back(lexeme)
             return
         while self.next() not in (")", ""):
             pass
