@@ -27,10 +27,12 @@ from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.checkpoints import SqliteCheckpoints
 from pilotage.policies.audit.checkpoints import kept_in
+from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.ledger.checkpoint_job import verifier_for
 from pilotage.policies.ledger.schema import SCHEMA_VERSION as LEDGER
 from pilotage.policies.ledger.sql_ledger import SqlLedger
+from pilotage.policies.publishing import misfit
 from pilotage.telemetry.queries.runs import kpis, latest_runs, logs_of, queue_snapshots
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.schema import SCHEMA_VERSION as TELEMETRY
@@ -228,3 +230,10 @@ def test_there_is_an_installation_with_a_proposal_in_every_status() -> None:
     never_stored = {"unknown"}
     assert found == set(get_args(Status)) - never_stored
     assert datetime.now(UTC) < datetime(2099, 1, 1, tzinfo=UTC), "the open ones have expired: make a new one"
+
+
+def test_its_published_policies_can_be_asked_by_this_version(old: Installation, ledger: SqlLedger) -> None:
+    """What is looked up today is more than its schema knows."""
+    publication = ledger.in_force()
+    assert publication is not None
+    assert misfit(Bundle.of(publication.files, Path("its own"))) == ""
