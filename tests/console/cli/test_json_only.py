@@ -22,7 +22,7 @@ from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE
 
 SLOW = {("demo",), ("up",)}
 """They start servers; `up` is tried where it cannot, and the demo has a test of its own."""
-QUICK = {("bench", "faults"): ["--list"]}
+QUICK: dict[tuple[str, ...], tuple[str, ...]] = {("bench", "faults"): ("--list",)}
 """What makes a command quick that would take half an hour; it has tests of its own."""
 LINES = {("ask",)}
 """One JSON value a line."""
