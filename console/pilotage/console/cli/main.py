@@ -20,7 +20,9 @@ from pilotage.console.cli import (
     diagnose,
     doctor,
     forecast,
+    forecast_trials,
     governance,
+    history,
     policy,
     publish,
     users,
@@ -67,6 +69,9 @@ app.add_typer(doctor.app, name="doctor")
 app.add_typer(policy.app, name="policy")
 app.add_typer(forecast.app, name="forecast")
 app.add_typer(bench.app, name="bench")
+app.add_typer(history.app, name="history")
+app.add_typer(forecast_trials.queue_app, name="queue")
+forecast_trials.join(forecast.app)
 publish.join(policy.app)
 bundles.join(policy.app)
 chat.join(app)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.forecast.run_history import Floats, RunHistory, coded
@@ -35,6 +39,11 @@ SWF_FIELDS = 18
 
 def read_history(path: Path) -> RunHistory:
     """Return the runs of a file in the order of submission. Raises ConfigError when it is no run history."""
+    return read_table(path).coded()
+
+
+def read_table(path: Path) -> HistoryTable:
+    """Return the runs of a file with the names in it, in the order of submission. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(
             f"Reading the run history {path}: there is no such file. Name a Parquet, CSV or SWF file."
@@ -49,7 +58,7 @@ def read_history(path: Path) -> RunHistory:
     )
 
 
-def _from_table(path: Path) -> RunHistory:
+def _from_table(path: Path) -> HistoryTable:
     columns: dict[str, str] = {}
     numeric: list[str] = []
     stamped = False
@@ -92,7 +101,7 @@ def _from_table(path: Path) -> RunHistory:
         # a job's name is its user's own
         deployment = [f"{owner}/{name}" for owner, name in zip(texts("owner"), deployment, strict=True)]
     ids = texts("run_id") if "run_id" in columns else [str(place) for place in order]
-    return _history(
+    return HistoryTable(
         run_id=ids,
         deployment=deployment,
         owner=texts("owner"),
@@ -116,7 +125,7 @@ def _floats(column: np.ndarray) -> Floats:
     return np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
 
 
-def _from_swf(path: Path) -> RunHistory:
+def _from_swf(path: Path) -> HistoryTable:
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     zero, rows = 0.0, []
     try:
@@ -143,7 +152,7 @@ def _from_swf(path: Path) -> RunHistory:
     started = submitted + unknown[:, 2]
     ended = started + unknown[:, 3]
     program = [row[13] if float(row[13]) > 0 else f"{row[7]}/{row[8]}" for row in rows]
-    return _history(
+    return HistoryTable(
         run_id=[row[0] for row in rows],
         deployment=[f"{row[11]}/{name}" for row, name in zip(rows, program, strict=True)],
         owner=[row[11] for row in rows],
@@ -164,30 +173,64 @@ def _from_swf(path: Path) -> RunHistory:
     )
 
 
-def _history(
-    *,
-    run_id: list[str],
-    deployment: list[str],
-    owner: list[str],
-    queue: list[str],
-    outcome: list[str],
-    times: tuple[Floats, ...],
-    numbers: dict[str, Floats],
-    clock: bool,
-    zero: float,
-) -> RunHistory:
-    submitted, started, ended = times
-    ended = np.where(np.isfinite(ended), np.maximum(ended, submitted), np.inf)
-    return RunHistory(
-        run_id=tuple(run_id),
-        deployment=coded(deployment),
-        owner=coded(owner),
-        queue=coded(queue),
-        submitted=submitted,
-        started=np.where(np.isfinite(started), started, np.nan),
-        ended=ended,
-        outcome=tuple(word.strip().upper() for word in outcome),
-        numbers=numbers,
-        clock=clock,
-        zero=zero,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryTable:
+    """A run history as it is written down: names are text, times seconds, in the order of submission."""
+
+    run_id: list[str]
+    deployment: list[str]
+    owner: list[str]
+    queue: list[str]
+    outcome: list[str]
+    times: tuple[Floats, ...]
+    """Submitted, started and ended; NaN where unknown."""
+    numbers: dict[str, Floats]
+    clock: bool
+    zero: float
+
+    def coded(self) -> RunHistory:
+        """Return the history that models read."""
+        submitted, started, ended = self.times
+        ended = np.where(np.isfinite(ended), np.maximum(ended, submitted), np.inf)
+        return RunHistory(
+            run_id=tuple(self.run_id),
+            deployment=coded(self.deployment),
+            owner=coded(self.owner),
+            queue=coded(self.queue),
+            submitted=submitted,
+            started=np.where(np.isfinite(started), started, np.nan),
+            ended=ended,
+            outcome=tuple(word.strip().upper() for word in self.outcome),
+            numbers=self.numbers,
+            clock=self.clock,
+            zero=self.zero,
+        )
+
+
+def write_history(table: HistoryTable, path: Path) -> None:
+    """Write a run history as Parquet under the documented column names. Raises ConfigError."""
+    times = dict(zip(("submitted_at", "started_at", "ended_at"), table.times, strict=True))
+    columns: dict[str, Any] = {
+        name: getattr(table, name) for name in ("run_id", "deployment", "owner", "queue", "outcome")
+    }
+    for name, seconds in times.items():
+        missing = ~np.isfinite(seconds)
+        columns[name] = (
+            pa.array((np.nan_to_num(seconds) * 1e6).round().astype(np.int64), mask=missing).cast(
+                pa.timestamp("us", tz="UTC")
+            )
+            if table.clock
+            else pa.array(seconds, mask=missing)
+        )
+    taken = {alias for names in ALIASES.values() for alias in names}
+    columns |= {
+        name: pa.array(values, mask=~np.isfinite(values))
+        for name, values in table.numbers.items()
+        if name.lower() not in taken
+    }
+    try:
+        pq.write_table(pa.table(columns), path)
+    except OSError as error:
+        raise ConfigError(
+            f"Writing the run history to {path}: {error}. Name a file in a folder that exists."
+        ) from error
