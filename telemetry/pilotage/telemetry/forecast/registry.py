@@ -48,21 +48,15 @@ class ModelRegistry:
         Raises StoreError when it cannot be written.
         """
         model_id = bundle.model_id
-        try:
-            with self._locked():
-                fresh = self.root / f".{model_id}"
-                shutil.rmtree(fresh, ignore_errors=True)
-                fresh.mkdir(mode=0o700)
-                bundle.write(fresh)
-                fresh.replace(self.root / model_id)
-                chosen = self._choice()
-                if serve or not chosen.get("pinned"):
-                    self._choose(model_id, pinned=False)
-                self._prune()
-        except OSError as exc:
-            raise StoreError(
-                f"Keeping the forecast model {model_id}: {exc}. Make room under {self.root}, or mend its permissions."
-            ) from exc
+        with self._locked():
+            fresh = self.root / f".{model_id}"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(mode=0o700)
+            bundle.write(fresh)
+            fresh.replace(self.root / model_id)
+            if serve or not self.pinned:
+                self._choose(model_id, pinned=False)
+            self._prune()
         return model_id
 
     def models(self) -> list[ModelCard]:
@@ -95,7 +89,7 @@ class ModelRegistry:
     def roll_back(self, model_id: str | None = None) -> str:
         """Let an older model serve and stay: the one that is named, or the one before the serving one. Return its id.
 
-        Raises ConfigError when there is no such model.
+        Raises ConfigError when there is no such model, StoreError when it cannot be written.
         """
         with self._locked():
             ids = [directory.name for directory in self._directories()]
@@ -136,10 +130,16 @@ class ModelRegistry:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+        """Hold the models alone. Raises StoreError, also for what cannot be written meanwhile."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+        except OSError as exc:
+            raise StoreError(
+                f"Changing the forecast models under {self.root}: {exc}. Make room there, or mend its permissions."
+            ) from exc
