@@ -286,7 +286,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
             current_identity=book.current_identity,
         ),
         QueryEndpoints(
-            ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, paths={"ui": UI}
+            ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, paths={"ui": UI}, store=store
         ),
     )  # fmt: skip
     operations = {name: row for table in tables for name, row in table.table().items()}

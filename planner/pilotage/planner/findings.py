@@ -87,6 +87,18 @@ class FailureClass(StrEnum):
     """Runs of a deployment wait for slots of its limit that none of its runs holds."""
     RECOVERED = "recovered"
     """Its owner was told of trouble with it, and it completed since."""
+    STANDSTILL = "standstill"
+    """Runs that are due or begun do not go on, or a deployment has none: `rule_id` says for want of what."""
+    DUPLICATE = "duplicate"
+    """The same work is made twice, or one run is executed twice."""
+    OVERLONG = "overlong"
+    """Running far longer than any of its deployment before."""
+    HIDDEN_FAILURES = "hidden_failures"
+    """Runs complete although tasks or children of theirs fail, as they did not before."""
+    CREEPING = "creeping"
+    """Its runs take longer and longer, and come near to the time that they have."""
+    BAD_VALUE = "bad_value"
+    """Runs with one value of a parameter fail, and the others go well."""
     UNKNOWN = "unknown"
     """Neither rule nor memory nor model could tell."""
 
@@ -112,6 +124,10 @@ NEEDS_NO_RUN: frozenset[FailureClass] = frozenset(
         FailureClass.UNHEALTHY,
         FailureClass.RECOVERED_QUEUE,
         FailureClass.LEAKED,
+        FailureClass.STANDSTILL,
+        FailureClass.HIDDEN_FAILURES,
+        FailureClass.CREEPING,
+        FailureClass.BAD_VALUE,
     }
 )
 """Trouble that is not of one run."""
@@ -124,6 +140,8 @@ NOT_A_FAILURE: frozenset[FailureClass] = NEEDS_NO_RUN | {
     FailureClass.ORPHANED,
     FailureClass.SILENT,
     FailureClass.RECOVERED,
+    FailureClass.DUPLICATE,
+    FailureClass.OVERLONG,
 }
 """Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 FORECASTS: frozenset[FailureClass] = frozenset(
@@ -151,7 +169,7 @@ class Finding:
     incident_id: str
     """The one id that everything about this trouble carries."""
     subject: str
-    """`run:<id>`, `queue:<pool>/<queue>` or `deployment:<id>`."""
+    """`run:<id>`, `queue:<pool>/<queue>`, `pool:<pool>`, `limit:<name>`, `deployment:<id>`, `ring:<runs>` or `prefect`."""
     failure_class: FailureClass
     found_at: datetime
     by: Literal["rule", "classifier", "memory", "model", "forecast"]
@@ -166,5 +184,7 @@ class Finding:
     """What would help, where a failure was diagnosed."""
     cause: str = ""
     """The cause key by which it is grouped with others, where the detector knows it; empty: it is worked out."""
+    witness: str = ""
+    """A run whose owner is told, where the trouble is not that of one run."""
     wait_seconds: float | None = None
     """How long the other side asked to wait, where it did."""

@@ -171,6 +171,16 @@ class PlaybookParameters(BaseModel):
         default=timedelta(minutes=6), ge=timedelta(seconds=30), le=timedelta(hours=24)
     )
     """A run that is Cancelling for longer is stuck: Prefect ends it itself after 5 min since 3.7.5. Default 6 min."""
+    overlong_factor: float = Field(default=2.0, gt=1, le=100)
+    """A run that takes so many times as long as the longest of its deployment before is overlong. Default 2."""
+    overlong_floor: timedelta = Field(default=timedelta(minutes=10), ge=timedelta(0), le=timedelta(days=7))
+    """No run that takes less is overlong. Default 10 min."""
+    overlong_runs: int = Field(default=8, ge=3, le=50)
+    """So many completed runs of a deployment are needed to know how long they take. Default 8."""
+    hidden_runs: int = Field(default=3, ge=2, le=10)
+    """So many runs in a row completed with failed tasks or children, after as many without. Default 3."""
+    bad_value_runs: int = Field(default=3, ge=2, le=100)
+    """So many runs with one value of a parameter failed, none of them going well, with twice as many others. Default 3."""
     slow_answer: timedelta = Field(
         default=timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(minutes=5)
     )

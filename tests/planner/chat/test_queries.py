@@ -103,6 +103,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "find_runs": {"words": "nightly"},
     "recent_failures": {},
     "why_run": {"run_id": "RUN"},
+    "why_it_waits": {"name": "RUN"},
     "log_templates": {"run_id": "RUN"},
     "forecast_of": {"run_id": "RUN"},
     "riskiest_runs": {},

@@ -62,6 +62,8 @@ class World:
         self.store = DuckDBStore(path / f"world-{uuid4().hex[:8]}.duckdb")
         self.runs_sync = RunSync(self.store)
         self.sync = SiteSync(self.store, self.runs_sync, clock=self.fake.clock.now)
+        self.made = self.told = 0
+        self.collected = start
         self.plans: dict[str, timedelta | None] = {}
         """By deployment: how long its runs take; None for ever."""
 
@@ -99,7 +101,9 @@ class World:
         return str(made["id"])
 
     def run(self, deployment_id: str, due: timedelta = timedelta(0), **more: Any) -> str:
-        at = (self.now + due).isoformat()
+        # no two requests come at one time; with one they would be twins
+        self.made += 1
+        at = (self.now + (due or timedelta(microseconds=self.made))).isoformat()
         state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
         made = self.ask("POST", f"/deployments/{deployment_id}/create_flow_run", {"state": state, **more})
         return str(made["id"])
@@ -172,16 +176,28 @@ class World:
             async with reader_of(self.fake) as reader:
                 await self.sync.everything(reader)
                 live = []
-                async for rows in reader.pages("/flow_runs/filter", {}, sort="ID_DESC"):
-                    facts = await self.runs_sync.run_facts(reader, rows)
-                    self.store.merge_runs(facts)
-                    live += [fact for fact in facts if fact.ended is None]
+                since = (self.collected - timedelta(minutes=1)).isoformat()
+                for wanted in (
+                    {
+                        "state": {
+                            "type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"]}
+                        }
+                    },
+                    {"end_time": {"after_": since}},
+                ):
+                    async for rows in reader.pages(
+                        "/flow_runs/filter", {"flow_runs": wanted}, sort="ID_DESC"
+                    ):
+                        facts = await self.runs_sync.run_facts(reader, rows)
+                        self.store.merge_runs(facts)
+                        live += [fact for fact in facts if fact.ended is None]
                 kept = {row["run_id"] for row in self.store.rows("SELECT run_id FROM runs")}
-                gone = kept - set(self.fake.tables.runs)
-                self.store.forget_runs(sorted(gone))
+                self.store.forget_runs(sorted(kept - set(self.fake.tables.runs)))
                 async for rows in reader.pages("/task_runs/filter", {}):
                     self.store.merge_task_runs([task_run_fact(row) for row in rows])
-                self.store.add_events([event_fact(row) for row in self.fake.tables.events.values()])
+                events = list(self.fake.tables.events.values())
+                self.store.add_events([event_fact(row) for row in events[self.told :]])
+                self.told, self.collected = len(events), self.now
                 await self.sync.snapshot(live)
 
         asyncio.run(work())

@@ -54,8 +54,8 @@ from pilotage.console.render.text import (
     when,
     where_of,
 )
-from pilotage.flows.api.client import ApiRejection
-from pilotage.telemetry.errors import ConfigError, PilotageError
+from pilotage.flows.api.client import ApiRejection, TokenMissing
+from pilotage.telemetry.errors import ApiError, ConfigError, PilotageError
 
 app = typer.Typer(
     name="pilotage",
@@ -285,10 +285,37 @@ def why(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """The whole story: facts, finding, forecast, proposal, policies, votes, injection, outcome."""
-    from pilotage.console.render.narrative import print_story
+    """The whole story: facts, finding, forecast, proposal, policies, votes, injection, outcome; why it waits."""
+    from pilotage.console.render.narrative import print_story, print_wait
 
-    _ask_and_show(state_dir, token_file, "why", as_json, print_story, subject=subject)
+    with told(as_json):
+        user = asker(state_dir, token_file)
+        steps: list[dict[str, Any]] = []
+        refused: ApiRejection | None = None
+        try:
+            steps = user.ask("why", subject=subject)
+        except ApiRejection as refusal:
+            if refusal.kind != "unknown-subject":
+                raise
+            refused = refusal
+        waits = None if subject[:2] in ("p-", "i-") else _waits(user, subject)
+        if refused is not None and waits is None:
+            raise refused
+        if as_json:
+            print_json(steps if refused is None else waits)
+            return
+        if waits is not None and waits["cause"] != "ended":
+            print_wait(waits)
+        if refused is None:
+            print_story(steps)
+
+
+def _waits(user: Asker, subject: str) -> dict[str, Any] | None:
+    """Why a run waits, or why a deployment has none; None where nobody knows."""
+    try:
+        return dict(user.ask("waits", words=subject))
+    except (ApiRejection, ApiError, TokenMissing):
+        return None
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from pilotage.console.render.text import OUT, harmless, table_of
+from pilotage.console.render.text import OUT, harmless, print_pairs, table_of
 from pilotage.flows.notify.describe import label, readable, told
 from pilotage.telemetry import times
 
@@ -43,6 +43,20 @@ def story_rows(steps: Sequence[dict[str, Any]]) -> list[list[Text]]:
         ]
         for step, count in readable(steps)
     ]
+
+
+def print_wait(found: dict[str, Any]) -> None:
+    """Prints why a run waits, or why a deployment has none."""
+    about = {
+        "state": found["state"],
+        "in its way" if found["trouble"] else "now": found["words"],
+        "by": found["by"],
+        "since": times.local(found["since"]) if found["since"] else "",
+        "to do": found["todo"],
+        "not certain": "; ".join(found["doubts"]),
+        "would prove it wrong": found["disproof"] if found["trouble"] else "",
+    }
+    print_pairs(f"Why {found['name']} waits", {name: value for name, value in about.items() if value})
 
 
 def print_story(steps: list[dict[str, Any]]) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.server import READERS, Operation
+from pilotage.planner.detect.why import why_it_waits
 from pilotage.policies.gate.capabilities import commands_open_to
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.gate.permitted_kinds import permitted_kinds
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.types import Identity, Mode
+from pilotage.telemetry.store.protocol import Store
 
 MOST = 500
 """Entries in one answer."""
@@ -32,6 +34,7 @@ class QueryEndpoints:
         clock: Callable[[], datetime],
         levers: Mapping[str, Mapping[str, str]],
         paths: Mapping[str, str],
+        store: Store | None = None,
     ) -> None:
         """`levers` as `pilotage.flows.levers.docs.in_words`; `places` names where things are, such as `ui`."""
         self._ledger = ledger
@@ -41,6 +44,7 @@ class QueryEndpoints:
         self._clock = clock
         self._levers = levers
         self._paths = paths
+        self._store = store
 
     def table(self) -> dict[str, Operation]:
         """Every operation by name."""
@@ -48,6 +52,7 @@ class QueryEndpoints:
             "entries": Operation(run=self.entries, roles=READERS),
             "levers": Operation(run=self.levers, roles=READERS),
             "surroundings": Operation(run=self.surroundings, roles=READERS),
+            "waits": Operation(run=self.waits, roles=READERS),
             "permissions": Operation(run=self.permissions, roles=READERS),
         }
 
@@ -64,6 +69,21 @@ class QueryEndpoints:
     async def surroundings(self, caller: Identity) -> dict[str, str]:
         """Where things are: `ui` is the address of Prefect's own pages."""
         return dict(self._paths)
+
+    async def waits(self, caller: Identity, words: str) -> dict[str, Any]:
+        """Why a run waits, or why a deployment has none, as `pilotage.planner.detect.why.why_it_waits` says it.
+
+        Raises ApiRejection when the words name neither.
+        """
+        found = None
+        if self._store is not None:
+            found = await asyncio.to_thread(why_it_waits, self._store, words[:500], self._clock())
+        if found is None:
+            raise ApiRejection(
+                "unknown-subject",
+                f"Looking for {words[:80]!r}: telemetry has no run and no deployment of that name.",
+            )
+        return found
 
     async def permissions(self, caller: Identity) -> dict[str, dict[str, Any]]:
         """What the caller and the agent may do at all: `{you, agent}`, each `{name, commands, proposes}`."""

@@ -277,6 +277,7 @@ class Controller:
             clock=self._clock,
             levers=in_words(levers),
             paths={"ui": ui_url},
+            store=store,
         )
         control_api = ApiServer(
             paths.api_socket,

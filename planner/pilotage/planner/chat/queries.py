@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from pilotage.planner.actions.forms import in_full, signature
 from pilotage.planner.actions.types import ACTION, ACTIONS
 from pilotage.planner.detect.failures import diagnose_run
+from pilotage.planner.detect.why import why_it_waits
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.log_templates import mined
 from pilotage.planner.proposals import ProposalApi
 from pilotage.planner.similar_incidents import past_incidents
 from pilotage.telemetry.errors import AdapterError, StoreError
-from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.facts import TERMINAL, RunFact
 from pilotage.telemetry.forecasts import Forecaster
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.redaction import quoted, redact
@@ -190,8 +191,24 @@ class LookUps:
             "started": run.started.isoformat() if run.started else None,
             "decisions": story,
         }
+        if run.state_type not in TERMINAL:
+            waits = why_it_waits(self.store, run_id, self.clock())
+            shown["waits"] = waits["words"] if waits else ""
         no_logs = not run_queries.logs_of(self.store, run_id, 1)
         return shown | {"gaps": ["no log line of this run is kept"] if no_logs else []}
+
+    def why_it_waits(self, name: str) -> dict[str, Any]:
+        """Why a run has not begun or does not go on, or why a deployment has no run: the first thing in its way (its
+        schedule, a pause, no worker, an unserved queue, a full limit and who holds it, a wrong time zone, Prefect itself).
+        `name` is an id or a name of a run or a deployment."""
+        found = why_it_waits(self.store, name, self.clock())
+        if found is None:
+            return {
+                "error": "no run and no deployment of that name is known",
+                "name": said(name, 80),
+                "status": "refused",
+            }
+        return found | {"gaps": [*found["doubts"], *self._standing_still()]}
 
     def log_templates(self, run_id: str) -> dict[str, Any]:
         """What a run logged, as templates with counts, one quoted example each; the newest last."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pilotage.planner.chat.tools import LookedUp, Toolbox, looked_up
+from pilotage.planner.detect.why import told
 
 RUN_ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 NO_MODEL = "No language model is configured: these answers come from rules."
 HELP = (
-    "I can answer: `status`, `failures`, `incidents`, `why <run id>`, `logs <run id>`, `similar <run id>`, "
-    "`forecast <run id>`, `riskiest`, `queues`, `runs <words>`, `proposals`, `kpi`, and hand in `retry <run id>`. "
-    "What waits for a person: `/inbox`; answer it with `/approve ID` or `/reject ID WHY`."
+    "I can answer: `status`, `failures`, `incidents`, `why <run id>`, `why is <name> late`, `logs <run id>`, "
+    "`similar <run id>`, `forecast <run id>`, `riskiest`, `queues`, `runs <words>`, `proposals`, `kpi`, and hand in "
+    "`retry <run id>`. What waits for a person: `/inbox`; answer it with `/approve ID` or `/reject ID WHY`."
 )
 FROM_MEMORY = "The same fault came before, so this is told from memory; no model was asked."
 
@@ -44,6 +45,8 @@ class Intent:
     """The kind of action that is handed in for the run."""
     needs_words: bool = False
     """Whether what follows the intent's own word is looked for."""
+    needs_name: bool = False
+    """Whether the whole question is looked through for a name of a run or a deployment."""
 
 
 def _status(result: dict[str, Any]) -> str:
@@ -70,6 +73,11 @@ def _why(result: dict[str, Any]) -> str:
         for d in result["decisions"]
     ]
     return "\n".join(lines if result["decisions"] else [*lines, "Nothing was proposed about it."])
+
+
+def _waits(found: dict[str, Any]) -> str:
+    state = f" is {found['state']}" if found["state"] else ""
+    return f"{found['name']}{state}: {told(found)}"
 
 
 def _forecast(result: dict[str, Any]) -> str:
@@ -155,6 +163,12 @@ def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
+LATE = (
+    r"\bwhy\b.*\b(?:late|wait\w*|stuck|hang\w*|pending|cancelling|not (?:yet )?(?:run|ran|start\w*|begin|begun|scheduled)|"
+    r"stands? still|no runs?|isn.t running|didn.t (?:run|start)|doesn.t (?:run|start))\b"
+)
+"""A question why something does not begin or go on."""
+
 INTENTS = (
     Intent(name="retry", words=_words(r"^\s*(?:please\s+)?(?:retry|propose retry)\b"), tool="propose",
            needs_run=True, proposes="retry_run", tell=_filed),
@@ -164,6 +178,7 @@ INTENTS = (
            tell=_riskiest),
     Intent(name="forecast", words=_words(r"forecast|risk|chance"), tool="forecast_of", needs_run=True, tell=_forecast),
     Intent(name="logs", words=_words(r"\blogs?\b"), tool="log_templates", needs_run=True, tell=_logs),
+    Intent(name="late", words=_words(LATE), tool="why_it_waits", needs_name=True, tell=_waits),
     Intent(name="why", words=_words(r"\bwhy\b|story|happened"), tool="why_run", needs_run=True, tell=_why),
     Intent(name="kpi", words=_words(r"\bkpis?\b|success rate"), tool="kpis", tell=_kpis),
     Intent(name="incidents", words=_words(r"incident|trouble"), tool="incidents", tell=_incidents),
@@ -188,6 +203,8 @@ def answer_by_rules(question: str, tools: Toolbox) -> RulesAnswer:
     arguments = {"run_id": run.group(0).lower()} if intent.needs_run and run else {}
     if intent.proposes:
         arguments = {"kind": intent.proposes, "target": arguments["run_id"]}
+    if intent.needs_name:
+        arguments = {"name": question.strip()[:500]}
     if intent.needs_words:
         arguments = {"words": " ".join(question.split()[1:])}
     lookup = looked_up(tools, intent.tool, arguments)

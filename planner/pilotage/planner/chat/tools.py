@@ -136,6 +136,7 @@ READING = (
     "find_runs",
     "recent_failures",
     "why_run",
+    "why_it_waits",
     "log_templates",
     "forecast_of",
     "riskiest_runs",

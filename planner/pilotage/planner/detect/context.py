@@ -41,7 +41,7 @@ def background_of(
         return Background(
             queues=queues,
             backlog=_backlog(store, finding, now) if finding and kind in NEEDS_BACKLOG else None,
-            witness=_witness(finding, store, now, parameters) if finding else "",
+            witness=(finding.witness or _witness(finding, store, now, parameters)) if finding else "",
         )
     deployment = run_queries.deployment_of(store, run.run_id)
     job_variables = job_variables_of(run, deployment)

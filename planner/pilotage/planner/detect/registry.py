@@ -26,7 +26,17 @@ from pilotage.planner.detect.stale import (
     silence_of,
     silent_runs,
 )
+from pilotage.planner.detect.standstill import cannot_start, standing_still
 from pilotage.planner.detect.starvation import at_risk_runs, late_runs, starved_queues
+from pilotage.planner.detect.unusual import (
+    bad_values,
+    creeping,
+    executed_twice,
+    hidden_failures,
+    overlong,
+    twins,
+)
+from pilotage.planner.detect.waiting import why_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.plugins import plugins
@@ -35,10 +45,16 @@ from pilotage.telemetry.forecasts import Forecast, Forecaster
 from pilotage.telemetry.pool_memory import memory_of
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.queries import unusual as unusual_queries
+from pilotage.telemetry.queries.site import site_facts
 from pilotage.telemetry.store.protocol import Store
 
 ALERTS_LAST = timedelta(days=7)
 """Prefect keeps events for so long by default; what is not among them cannot be resolved."""
+USUAL_SINCE = timedelta(days=14)
+"""Runs that say how long their deployment's runs usually wait."""
+HIDDEN_SINCE = timedelta(hours=6)
+"""Runs that ended since are news."""
 FAILURES_READ = 20
 """Ended runs of a deployment in which its last failures are looked for."""
 
@@ -103,6 +119,15 @@ def backlogs(at: DetectorSnapshot) -> list[Finding]:
     # one backlog is one trouble: what an outage explains is not explained twice
     explained = {finding.subject for finding in late}
     many = [finding for finding in blocked(found, at.now, at.parameters) if finding.subject not in explained]
+    if many:
+        # where nobody serves the pool, or it is paused, other start times help nothing
+        site = site_facts(at.store, at.now)
+        served = {
+            each.deployment_id
+            for each in site.live
+            if not cannot_start(why_waiting(each, site, at.parameters))
+        }
+        many = [each for each in many if each.subject.removeprefix("deployment:") in served]
     return _not_asked_lately(at, [*late, *many])
 
 
@@ -212,6 +237,60 @@ def stale_resources(at: DetectorSnapshot) -> list[Finding]:
     ]
 
 
+def standing(at: DetectorSnapshot) -> list[Finding]:
+    """Causes for which runs stand still or are not made, one finding each."""
+    site = site_facts(at.store, at.now)
+    usual = unusual_queries.usual_waits(at.store, at.now - USUAL_SINCE)
+    starved = starved_queues(tuple(site.queues.values()), at.now, at.parameters)
+    busy = {f"pool:{finding.subject.removeprefix('queue:').partition('/')[0]}" for finding in starved}
+    lost = heartbeats.stuck_at_their_limit(at.store, at.now - at.parameters.slots_lost_after)
+    leaked = {f"limit:deployment:{each.deployment_id}" for each in lost}
+    # a starved queue and a deployment's lost slots are found with a lever of their own
+    found = standing_still(site, usual, at.parameters, but=frozenset(busy | leaked))
+    return _not_asked_lately(at, found)
+
+
+def unlike_before(at: DetectorSnapshot) -> list[Finding]:
+    """Twins, runs that take far longer than before, failures inside good runs, values that always fail."""
+    running = fleet.running(at.store)
+    concerned = sorted({run.deployment_id for run in running if run.deployment_id})
+    long = overlong(running, unusual_queries.durations(at.store, concerned), at.now, at.parameters)
+    if long:
+        # what waits for something else is found as that
+        site = site_facts(at.store, at.now)
+        waits = {run.run_id: why_waiting(run, site, at.parameters) for run in site.live}
+        held = {f"run:{run_id}" for run_id, found in waits.items() if found is not None and found.trouble}
+        long = [finding for finding in long if finding.subject not in held]
+    taken = unusual_queries.taken_by(at.store, [run.run_id for run in running])
+    hidden = unusual_queries.hidden_failures(at.store, at.now - HIDDEN_SINCE)
+    return [
+        *twins(unusual_queries.twins(at.store), at.now),
+        *executed_twice(taken, running, at.now),
+        *long,
+        *_not_asked_lately(at, hidden_failures(hidden, at.now, at.parameters)),
+        *_not_asked_lately(at, _by_history(at)),
+    ]
+
+
+def _by_history(at: DetectorSnapshot) -> list[Finding]:
+    """What shows in the history of a deployment that ran lately: durations that creep, a value that always fails."""
+    since = at.now - HIDDEN_SINCE
+    lately = sorted(unusual_queries.ended_since(at.store, since))
+    schedules = site_facts(at.store, at.now).schedules
+    allowed = {
+        deployment_id: timedelta(seconds=min(gaps))
+        for deployment_id in lately
+        if (gaps := [each.every for each in schedules.get(deployment_id, ()) if each.every and each.active])
+    }
+    limits = unusual_queries.time_limits(at.store)
+    allowed |= {name: limits[name] for name in lately if name in limits}
+    took = unusual_queries.durations(at.store, sorted(allowed))
+    newest = {name: fleet.last_ended(at.store, name, 1)[0].run_id for name in lately}
+    failing = unusual_queries.failed_since(at.store, since, at.parameters.bad_value_runs)
+    ended = {name: fleet.last_ended(at.store, name, ENDED_RUNS_READ) for name in sorted(failing)}
+    return [*creeping(took, allowed, newest, at.now), *bad_values(ended, at.now, at.parameters)]
+
+
 class Detector(Protocol):
     """A function that reads the store and returns what it finds; `__name__` says in the log which one it was."""
 
@@ -231,6 +310,8 @@ DETECTORS: tuple[Detector, ...] = (
     under_way,
     orphans,
     stale_resources,
+    standing,
+    unlike_before,
     *(detector for _, detector in plugins(GROUP)),
 )
 """In the order in which their findings are filed; those of installed packages come last."""

@@ -30,7 +30,9 @@ from pilotage.planner.detect.reasoning import DEFAULT_CURE
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.run_risks import remediate_blocked_by_hold, remediate_fragile, remediate_orphaned
 from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
+from pilotage.planner.detect.standstill import remediate_standstill
 from pilotage.planner.detect.starvation import busy_queue
+from pilotage.planner.detect.unusual import remediate_duplicate, remediate_overlong, remediate_told
 from pilotage.planner.findings import NOT_A_FAILURE, Cure, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.plugins import broken, plugins
@@ -356,6 +358,12 @@ REMEDIATIONS: Mapping[FailureClass, Playbook] = MappingProxyType(
         FailureClass.SILENT: Playbook("mark-dead", remediate_silent),
         FailureClass.LEAKED: Playbook("release-slots", remediate_leaked_slot),
         FailureClass.RECOVERED: Playbook("resolve-alert", remediate_resolved_alert),
+        FailureClass.STANDSTILL: Playbook("tell-what-stands-still", remediate_standstill),
+        FailureClass.DUPLICATE: Playbook("cancel-the-later-twin", remediate_duplicate),
+        FailureClass.OVERLONG: Playbook("tell-overlong", remediate_overlong),
+        FailureClass.HIDDEN_FAILURES: Playbook("tell-owner", remediate_told),
+        FailureClass.CREEPING: Playbook("tell-owner", remediate_told),
+        FailureClass.BAD_VALUE: Playbook("tell-owner", remediate_told),
         FailureClass.UNKNOWN: Playbook("cautious-retry", play_failure),
     }
 )

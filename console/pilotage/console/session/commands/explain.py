@@ -15,13 +15,13 @@ from pilotage.console.session.commands.status import run_facts, subject_of
 from pilotage.console.session.forms import action_in
 from pilotage.console.session.resolve import (
     deployment_meant,
-    is_ours,
     proposal_meant,
     run_meant,
     subject_meant,
 )
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.notify.describe import action_in_words, label, readable, told
+from pilotage.planner.detect.why import why_it_waits
 from pilotage.telemetry.errors import PilotageError
 from pilotage.telemetry.queries import runs as runs_known
 
@@ -56,18 +56,42 @@ def audit(s: Setting, rest: str) -> list[Block]:
 def why(s: Setting, rest: str) -> list[Block]:
     """The story of a subject; of a proposal also what else was thought of."""
     _subject(rest, "/why")
-    subject = subject_meant(s, rest.strip())
     try:
+        subject = subject_meant(s, rest.strip())
         steps = s.control_api.call("why", subject=subject)
     except ApiRejection as refusal:
-        run = None if is_ours(subject) else runs_known.run(s.toolbox.store, subject)
-        if refusal.kind != "unknown-subject" or run is None:
+        found = why_it_waits(s.toolbox.store, rest.strip(), s.clock())
+        if refusal.kind != "unknown-subject" or found is None:
             raise
-        return [run_facts(s, run), text("Nothing was found to be wrong with it, and nothing was proposed.")]
+        run = runs_known.run(s.toolbox.store, found["subject"].removeprefix("run:"))
+        facts = [run_facts(s, run)] if run else []
+        if found["cause"] == "ended":
+            return [*facts, text("Nothing was found to be wrong with it, and nothing was proposed.")]
+        return [*facts, _wait(found), text("Nothing was proposed about it.")]
     blocks = [story(f"Why {subject}", [_told(step, times) for step, times in readable(steps)])]
     if subject.startswith("p-"):
         return [*blocks, _reasons(s.card(subject))]
-    return [*_incident(s, subject), *blocks] if subject.startswith("i-") else blocks
+    return [*(_incident(s, subject) if subject.startswith("i-") else _waits(s, subject)), *blocks]
+
+
+def _waits(s: Setting, words: str) -> list[Block]:
+    """The first thing in the way of a run or a deployment; nothing for what has ended or is not known."""
+    found = why_it_waits(s.toolbox.store, words, s.clock())
+    return [_wait(found)] if found and found["cause"] != "ended" else []
+
+
+def _wait(found: Mapping[str, Any]) -> Block:
+    about = {
+        "state": found["state"],
+        "in its way": found["words"] if found["trouble"] else "",
+        "now": "" if found["trouble"] else found["words"],
+        "by": found["by"],
+        "since": moment(found["since"]) if found["since"] else "",
+        "to do": found["todo"],
+        "not certain": "; ".join(found["doubts"]),
+        "would prove it wrong": found["disproof"] if found["trouble"] else "",
+    }
+    return pairs(f"Why {found['name']} waits", {name: value for name, value in about.items() if value})
 
 
 def _incident(s: Setting, incident_id: str) -> list[Block]:

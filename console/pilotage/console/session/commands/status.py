@@ -14,7 +14,7 @@ from pilotage.console.session.resolve import run_meant
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.notify.describe import action_in_words
 from pilotage.telemetry.errors import PilotageError
-from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.forecast.upcoming import last_forecast, riskiest
 from pilotage.telemetry.kpis import LEAST, MINUTES_BY_HAND, Kpi, measured
 from pilotage.telemetry.queries import runs as runs_known
@@ -270,7 +270,7 @@ def queue(s: Setting, rest: str) -> list[Block]:
                     _slots(q.limit, q.pool_limit),
                     q.waiting,
                     ago(q.oldest_due, now) if q.oldest_due else "",
-                    "paused" if q.paused else "handing out",
+                    _served(q),
                 )
                 for q in queue_snapshots
             ),
@@ -287,6 +287,13 @@ def queue(s: Setting, rest: str) -> list[Block]:
             empty="No run is late.",
         ),
     ]
+
+
+def _served(q: QueueFact) -> str:
+    """Whether a queue hands out: only one that somebody asks for runs does."""
+    if q.paused:
+        return "pool paused" if q.pool_paused else "paused"
+    return "nobody asks for its runs" if q.status == "NOT_READY" else "handing out"
 
 
 def _slots(limit: int | None, of_pool: int | None) -> str:

@@ -1,0 +1,301 @@
+"""Runs unlike those before them: twins, runs that take far longer, failures inside good runs, a value that always fails."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pilotage.planner.actions.types import CancelRun, NotifyOwner, Severity
+from pilotage.planner.detect.ongoing import fingerprint_of, ongoing_finding
+from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.parameters import PlaybookParameters
+from pilotage.planner.remediation import (
+    DesiredAction,
+    IncidentContext,
+    Remediation,
+    notify,
+    run_of,
+    words_of,
+)
+from pilotage.telemetry.facts import RunFact, StateType
+from pilotage.telemetry.queries.unusual import HiddenFailures, Twin
+from pilotage.telemetry.redaction import quoted
+
+MAD_TO_SIGMA = 1.4826
+"""Of a normal distribution: its standard deviation in median absolute deviations."""
+FAR = 6
+"""Standard deviations, robustly measured, that no usual run is away from the median."""
+CREEP = 1.3
+"""By so much the newest runs take longer than those before, when durations creep."""
+NEAR_LIMIT = 0.8
+"""So near to the time that they have they are in danger."""
+MOST_VALUES = 50
+"""Different values of one parameter; with more it is an id, and tells nothing."""
+
+
+def twins(pairs: Sequence[Twin], now: datetime) -> list[Finding]:
+    """One finding for each waiting run that another of the same deployment, start and parameters makes needless."""
+    return [
+        ongoing_finding(
+            f"run:{pair.later.run_id}",
+            FailureClass.DUPLICATE,
+            now,
+            episode="twin",
+            rule_id="twin",
+            evidence=(
+                Evidence(
+                    ref=f"state:{pair.first.state_id}",
+                    note=f"another run of its deployment has the same start and parameters and is {pair.first.state_name}",
+                ),
+                Evidence(
+                    ref=f"state:{pair.later.state_id}", note="the later one of the two, and it has not begun"
+                ),
+            ),
+        )
+        for pair in pairs
+    ]
+
+
+def remediate_duplicate(s: IncidentContext) -> Remediation:
+    """The later twin is cancelled while it has not begun; two executions of one run are told."""
+    run = run_of(s)
+    if s.finding.rule_id != "twin":
+        return Remediation(
+            desired=notify(s, Severity.CRITICAL),
+            alternatives=("retry_run: two processes may be working on it already",),
+        )
+    if run.state_type is not StateType.SCHEDULED:
+        return Remediation(
+            desired=notify(s, Severity.WARNING),
+            alternatives=(
+                f"cancel_run: it is {run.state_name} already, and only a person knows which of the two counts",
+            ),
+        )
+    cancel = CancelRun(run_id=run.run_id)
+    return Remediation(
+        desired=(DesiredAction(action=cancel, effect="the same work is done once; the other run does it"),),
+    )
+
+
+def executed_twice(
+    runs: Mapping[str, Sequence[str]], known: Iterable[RunFact], now: datetime
+) -> list[Finding]:
+    """One finding for each RUNNING run that more workers took than it has attempts."""
+    return [
+        ongoing_finding(
+            f"run:{run.run_id}",
+            FailureClass.DUPLICATE,
+            now,
+            episode=run.state_id,
+            rule_id="executed-twice",
+            evidence=(
+                Evidence(
+                    ref=f"state:{run.state_id}",
+                    note=f"{len(workers)} workers took it ({', '.join(quoted(each, 60) for each in workers[:4])}) for "
+                    f"{max(run.run_count, 1)} attempts: it may be running twice",
+                ),
+            ),
+        )
+        for run in known
+        if (workers := runs.get(run.run_id, ())) and len(workers) > max(run.run_count, 1)
+    ]
+
+
+def longest_usual(durations: Sequence[timedelta], parameters: PlaybookParameters) -> timedelta | None:
+    """Return how long a run may take by those that completed before it, or None where these are too few."""
+    if len(durations) < parameters.overlong_runs:
+        return None
+    seconds = [each.total_seconds() for each in durations]
+    middle = statistics.median(seconds)
+    spread = MAD_TO_SIGMA * statistics.median(abs(each - middle) for each in seconds)
+    bound = max(parameters.overlong_factor * max(seconds), middle + FAR * spread)
+    return max(timedelta(seconds=bound), parameters.overlong_floor)
+
+
+def _median(spans: Sequence[timedelta]) -> timedelta:
+    return timedelta(seconds=statistics.median(each.total_seconds() for each in spans))
+
+
+def overlong(
+    running: Sequence[RunFact],
+    history: Mapping[str, Sequence[timedelta]],
+    now: datetime,
+    parameters: PlaybookParameters,
+) -> list[Finding]:
+    """One finding for each run that is RUNNING far longer than any of its deployment before."""
+    findings = []
+    for run in running:
+        began = run.state_at or run.started
+        bound = longest_usual(history.get(run.deployment_id or "", ()), parameters)
+        if run.state_type is not StateType.RUNNING or began is None or bound is None or now - began <= bound:
+            continue
+        past = history[run.deployment_id or ""]
+        findings.append(
+            ongoing_finding(
+                f"run:{run.run_id}",
+                FailureClass.OVERLONG,
+                now,
+                episode=run.state_id,
+                rule_id="overlong",
+                evidence=(
+                    Evidence(
+                        ref=f"state:{run.state_id}",
+                        note=f"Running for {words_of(now - began)}; the last {len(past)} that completed took "
+                        f"{words_of(_median(past))} in the median and {words_of(max(past))} at most",
+                    ),
+                ),
+            )
+        )
+    return findings
+
+
+def remediate_overlong(s: IncidentContext) -> Remediation:
+    run = run_of(s)
+    if run.state_type is not StateType.RUNNING:
+        return Remediation(alternatives=(f"notify_owner: the run is {run.state_name} already",))
+    return Remediation(
+        desired=notify(s, Severity.WARNING),
+        alternatives=("cancel_run: only its owner knows whether what it does may take so long today",),
+    )
+
+
+def hidden_failures(
+    found: Sequence[HiddenFailures], now: datetime, parameters: PlaybookParameters
+) -> list[Finding]:
+    """One finding for each deployment whose newest runs completed with failed tasks, unlike those before."""
+    return [
+        _of_deployment(
+            each.deployment_id,
+            FailureClass.HIDDEN_FAILURES,
+            "failures-inside",
+            now,
+            episode=each.since.isoformat(),
+            witness=each.newest_run,
+            note=f"the last {each.bad} runs are Completed, and {each.failed} of their tasks and children failed, such as "
+            f"{quoted(each.example, 80)}; of the {each.good_before} runs before them none had such",
+        )
+        for each in found
+        if each.bad >= parameters.hidden_runs and each.good_before >= parameters.hidden_runs
+    ]
+
+
+def creeping(
+    durations: Mapping[str, Sequence[timedelta]],
+    allowed: Mapping[str, timedelta],
+    newest: Mapping[str, str],
+    now: datetime,
+) -> list[Finding]:
+    """One finding for each deployment whose runs take longer and longer and come near to the time that they have.
+
+    `durations` newest first; `allowed` is the time limit that runs have hit, or the time to the next start.
+    """
+    findings = []
+    for deployment_id, limit in sorted(allowed.items()):
+        past = durations.get(deployment_id, ())
+        if len(past) < 15:
+            continue
+        lately, before = _median(past[:5]), _median(past[5:])
+        if lately < NEAR_LIMIT * limit or lately < CREEP * before:
+            continue
+        findings.append(
+            _of_deployment(
+                deployment_id,
+                FailureClass.CREEPING,
+                "creeping",
+                now,
+                episode=f"{now:%Y-%W}",
+                witness=newest.get(deployment_id, ""),
+                note=f"its last 5 runs took {words_of(lately)} in the median, {words_of(before)} before, and have "
+                f"{words_of(limit)}",
+            )
+        )
+    return findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadValue:
+    """One value of one parameter with which every run fails."""
+
+    name: str
+    value: str
+    failed: int
+    others: int
+    witness: str
+
+
+def bad_value(ended: Sequence[RunFact], parameters: PlaybookParameters) -> BadValue | None:
+    """Return the value of a parameter that fails each time while the others go well, or None; newest runs first."""
+    values: dict[str, dict[str, list[RunFact]]] = {}
+    for run in ended:
+        for name, value in run.parameters.items():
+            values.setdefault(name, {}).setdefault(_text(value), []).append(run)
+    for name, by_value in sorted(values.items()):
+        if not 2 <= len(by_value) <= MOST_VALUES:
+            continue
+        for value, runs in sorted(by_value.items()):
+            failed = [run for run in runs if run.state_type is not StateType.COMPLETED]
+            others = [run for run in ended if run not in runs]
+            bad_others = [run for run in others if run.state_type is not StateType.COMPLETED]
+            enough = len(failed) >= parameters.bad_value_runs and len(others) >= 2 * parameters.bad_value_runs
+            if enough and len(failed) == len(runs) and len(bad_others) <= 0.1 * len(others):
+                return BadValue(
+                    name=name, value=value, failed=len(failed), others=len(others), witness=failed[0].run_id
+                )
+    return None
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)[:200]
+
+
+def bad_values(
+    ended: Mapping[str, Sequence[RunFact]], now: datetime, parameters: PlaybookParameters
+) -> list[Finding]:
+    """One finding for each deployment of which one value of a parameter fails while the others go well."""
+    findings = []
+    for deployment_id, runs in sorted(ended.items()):
+        bad = bad_value(runs, parameters)
+        if bad is not None:
+            findings.append(
+                _of_deployment(
+                    deployment_id,
+                    FailureClass.BAD_VALUE,
+                    "one-value-fails",
+                    now,
+                    episode=f"{bad.name} {bad.value}",
+                    witness=bad.witness,
+                    note=f"all {bad.failed} runs with {quoted(bad.name, 60)} = {quoted(bad.value, 80)} failed, and of the "
+                    f"{bad.others} others at most one in ten",
+                )
+            )
+    return findings
+
+
+def remediate_told(s: IncidentContext) -> Remediation:
+    """The owner is told, once: nothing that can be done from outside mends this."""
+    if not s.around.witness:
+        return Remediation(alternatives=("notify_owner: no run of it is known, so no owner is",))
+    told = NotifyOwner(run_id=s.around.witness, severity=Severity.WARNING)
+    return Remediation(
+        desired=(DesiredAction(action=told, effect="the owner knows and can look", bound_to_state=False),),
+        alternatives=("pause_deployment: its runs do some good, or may",),
+    )
+
+
+def _of_deployment(
+    deployment_id: str, kind: FailureClass, rule: str, now: datetime, *, episode: str, witness: str, note: str
+) -> Finding:
+    subject = f"deployment:{deployment_id}"
+    made = ongoing_finding(
+        subject, kind, now, episode=episode, rule_id=rule, evidence=(Evidence(ref=subject, note=note),)
+    )
+    return replace(
+        made,
+        fingerprint=fingerprint_of(f"{subject} {episode}", kind),
+        cause=f"ongoing:{kind}:{subject}",
+        witness=witness,
+    )
