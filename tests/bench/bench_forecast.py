@@ -25,8 +25,9 @@ from tests.telemetry.forecast.synthetic import SITES
 from pilotage.telemetry.forecast.attempts import NUMBERS, Attempt, history_of
 from pilotage.telemetry.forecast.backtest import backtest, walk_forward
 from pilotage.telemetry.forecast.calibration_plot import calibration_svg
-from pilotage.telemetry.forecast.candidates import TRIVIAL, fit
+from pilotage.telemetry.forecast.candidates import TRIVIAL
 from pilotage.telemetry.forecast.counters import counters_of, stats_from
+from pilotage.telemetry.forecast.fitting import fit
 from pilotage.telemetry.forecast.history_file import read_history
 from pilotage.telemetry.forecast.point_in_time import assemble, features
 from pilotage.telemetry.forecast.run_history import RunHistory

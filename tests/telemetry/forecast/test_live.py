@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import skops.io
 from tests.telemetry.samples import NOON, a_queue, a_run, an_event, at
@@ -188,6 +192,36 @@ def test_attempts_of_a_subject_other_than_the_run_itself_do_not_count(store: Duc
     assert (running.run_id, running.number, running.started) == ("r", 0, at(1).timestamp())
 
 
+def test_an_attempt_that_goes_on_began_with_its_own_event_not_with_its_run(store: DuckDBStore) -> None:
+    """Days lie between the attempts: events are looked for since the run's first start, however long ago."""
+    day = 86_400
+    store.merge_runs(
+        [
+            a_run("again", StateType.RUNNING, started=at(0), run_count=2),
+            a_run("first", StateType.RUNNING, started=at(3 * day)),
+            a_run("over", StateType.FAILED, started=at(10), ended=at(3 * day), run_count=2),
+        ]
+    )
+    names = ((0, "Running"), (50, "Failed"), (2 * day, "Running"))
+    store.add_events(
+        [
+            an_event(
+                second, event_id=f"{run}-{second}", name=f"prefect.flow-run.{name}", run_id=run,
+                resource_id=f"prefect.flow-run.{run}",
+            )
+            for run in ("again", "over")
+            for second, name in (*names, *(((3 * day, "Failed"),) if run == "over" else ()))
+        ]
+    )  # fmt: skip
+    now = at(3 * day + 60)
+    assert {(a.id, a.started - NOON.timestamp()) for a in open_attempts(store, now)} == {
+        ("again/1", 2 * day),
+        ("first/0", 3 * day),
+    }
+    (ended,) = ended_attempts(store, at(3 * day - 60), now)
+    assert (ended.id, ended.started - NOON.timestamp()) == ("over/1", 2 * day)
+
+
 def in_pieces(store: DuckDBStore, source: DuckDBStore) -> Iterator[datetime]:
     """Bring runs over as a collector would: each begins, and ends later; the moments at which to look."""
     runs = [run for run in facts(source) if run.started is not None]
@@ -268,6 +302,55 @@ def test_a_new_outcome_counts_without_a_new_training(store: DuckDBStore) -> None
     moment[0] = at(1003)
     (after,) = forecaster.forecast(["d-next"])
     assert after.p_fail > before.p_fail
+
+
+def test_detectors_that_ask_about_the_same_runs_read_the_store_once(
+    store: DuckDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.merge_runs([*ended_runs("d", "SSF"), scheduled("d"), scheduled("e")])
+    asked: list[str] = []
+    query = store.query
+
+    def counted(sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        asked.append(sql)
+        return query(sql, parameters)
+
+    monkeypatch.setattr(store, "query", counted)
+    moment = [at(1000)]
+    forecaster = LiveForecaster(store, clock=lambda: moment[0])
+    first = forecaster.forecast(["d-next", "e-next"])
+    before = len(asked)
+    assert forecaster.forecast(["e-next", "d-next"]) == first[::-1]
+    assert len(asked) == before
+    store.merge_runs([a_run("x", deployment_id="d", started=at(1001), ended=at(1002))])
+    forecaster.follow(at(1003))
+    moment[0] = at(1003)
+    (after,) = forecaster.forecast(["d-next"])
+    assert after.p_fail > first[0].p_fail
+    assert len(asked) > before
+
+
+def test_until_a_model_is_trained_no_scikit_learn_is_loaded(tmp_path: Path) -> None:
+    """It costs a second of the processor at each start, beside a server that is starting too."""
+    store = DuckDBStore(tmp_path / "t.duckdb")
+    store.merge_runs([*ended_runs("d", "SSSFS"), scheduled("d")])
+    store.close()
+    program = (
+        "import sys\n"
+        "from pilotage.telemetry.forecast.live import LiveForecaster\n"
+        "from pilotage.telemetry.store.duckdb import DuckDBFile\n"
+        "from pathlib import Path\n"
+        "[made] = LiveForecaster(DuckDBFile(Path(sys.argv[1]))).forecast(['d-next'])\n"
+        "assert 0 < made.p_fail < 1\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'sklearn', 'pandas'}))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "t.duckdb")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.stdout.strip(), told.stderr) == ("[]", "")
 
 
 def test_a_run_that_is_gone_from_prefect_is_in_flight_no_more(store: DuckDBStore) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -25,6 +25,8 @@ FAILURES = ("FAILED", "CRASHED")
 NUMBERS = ("attempt", "memory_mb")
 """The requested numbers that a store knows of each attempt."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+EARLY = timedelta(minutes=1)
+"""How much earlier than the start that Prefect names a run's first event may be."""
 PAGE = 400_000
 """Attempts that are read at once; a store gives at most 500,000 rows."""
 
@@ -94,24 +96,32 @@ _ENDS = (
     "'prefect.flow-run.TimedOut', 'prefect.flow-run.Cancelled')"
 )
 _TERMINAL = "('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
-_ENDED = f"""
-    WITH touched AS (
+_TOUCHED = f"""
+    touched AS (
         SELECT DISTINCT run_id FROM events WHERE occurred > $1 AND occurred < $2 AND run_id IS NOT NULL
         AND resource_id = 'prefect.flow-run.' || run_id AND name IN {_ENDS}
         UNION SELECT run_id FROM runs WHERE ended > $1 AND ended < $2 AND state_type IN {_TERMINAL}
-    ), known AS (
+    )
+"""  # noqa: S608
+_EXTENT = f"""
+    WITH {_TOUCHED} SELECT count(*) AS runs, sum(greatest(run_count, 1)) AS attempts, min(least(started, $1)) AS first
+    FROM runs SEMI JOIN touched USING (run_id)
+"""  # noqa: S608
+"""How much there is to read, and since when: an event from before a run first started says nothing of its attempts."""
+_ENDED = f"""
+    WITH {_TOUCHED}, known AS (
         SELECT k.* FROM ({_KNOWN}) k SEMI JOIN touched USING (run_id) WHERE hash(k.run_id) % $3 = $4
     ), told AS (
         SELECT e.run_id, e.occurred AS ended, CASE e.name WHEN 'prefect.flow-run.Completed' THEN 'COMPLETED'
             WHEN 'prefect.flow-run.Cancelled' THEN 'CANCELLED' WHEN 'prefect.flow-run.Crashed' THEN 'CRASHED'
             ELSE 'FAILED' END AS outcome
-        FROM events e SEMI JOIN known USING (run_id) WHERE e.occurred < $2
+        FROM events e SEMI JOIN known USING (run_id) WHERE e.occurred >= $5 AND e.occurred < $2
         AND e.resource_id = 'prefect.flow-run.' || e.run_id AND e.name IN {_ENDS}
         UNION ALL
         -- a run whose events are gone or not here yet counts by its present state
         SELECT k.run_id, k.ended, k.state_type FROM known k WHERE k.ended < $2 AND k.state_type IN {_TERMINAL}
         AND NOT EXISTS (
-            SELECT 1 FROM events e WHERE e.run_id = k.run_id AND e.occurred BETWEEN
+            SELECT 1 FROM events e WHERE e.occurred >= $5 AND e.run_id = k.run_id AND e.occurred BETWEEN
             k.ended - INTERVAL 5 SECOND AND k.ended + INTERVAL 5 SECOND
             AND e.resource_id = 'prefect.flow-run.' || e.run_id AND e.name IN {_ENDS}
         )
@@ -122,7 +132,8 @@ _ENDED = f"""
         FROM told
     ), begun AS (
         SELECT n.*, s.occurred AS began FROM numbered n ASOF LEFT JOIN (
-            SELECT run_id, occurred FROM events SEMI JOIN known USING (run_id) WHERE name = 'prefect.flow-run.Running'
+            SELECT run_id, occurred FROM events SEMI JOIN known USING (run_id)
+            WHERE occurred >= $5 AND name = 'prefect.flow-run.Running'
         ) s ON n.run_id = s.run_id AND n.ended > s.occurred
     )
     SELECT k.run_id, b.number, k.deployment, k.flow_name, k.pool, k.queue, k.tags,
@@ -131,13 +142,20 @@ _ENDED = f"""
             WHEN b.number = 0 AND k.started <= b.ended THEN k.started ELSE b.ended END) AS started
     FROM begun b JOIN known k USING (run_id) WHERE b.ended > $1 ORDER BY b.ended, k.run_id
 """  # noqa: S608
+_RUNNING = "state_type IN ('RUNNING', 'PAUSED', 'CANCELLING')"
+_AGAIN = "(run_count > 1 OR started IS NULL)"
+_OPEN_AGAIN = f"""
+    SELECT min(coalesce(started, updated - INTERVAL 1 DAY)) AS first FROM runs WHERE {_RUNNING} AND {_AGAIN}
+"""  # noqa: S608
 _OPEN = f"""
-    SELECT k.run_id, greatest(run_count - 1, 0) AS number, deployment, flow_name, pool, queue, tags, job_variables,
-        'RUNNING' AS outcome, NULL::DOUBLE AS ended, epoch(coalesce(began, k.started)) AS started
-    FROM (SELECT *, $1::TIMESTAMPTZ AS moment FROM ({_KNOWN})) k ASOF LEFT JOIN (
-        SELECT run_id, occurred AS began FROM events WHERE name = 'prefect.flow-run.Running'
-    ) s ON k.run_id = s.run_id AND k.moment >= s.began
-    WHERE k.state_type IN ('RUNNING', 'PAUSED', 'CANCELLING') AND coalesce(began, k.started) IS NOT NULL
+    WITH open AS (SELECT *, $1::TIMESTAMPTZ AS moment FROM ({_KNOWN}) WHERE {_RUNNING}), again AS (
+        SELECT run_id, occurred AS began FROM events SEMI JOIN (FROM open WHERE {_AGAIN}) USING (run_id)
+        WHERE occurred >= $2 AND name = 'prefect.flow-run.Running'
+    )
+    SELECT o.run_id, greatest(run_count - 1, 0) AS number, deployment, flow_name, pool, queue, tags, job_variables,
+        'RUNNING' AS outcome, NULL::DOUBLE AS ended, epoch(coalesce(began, o.started)) AS started
+    FROM open o ASOF LEFT JOIN again a ON o.run_id = a.run_id AND o.moment >= a.began
+    WHERE coalesce(began, o.started) IS NOT NULL
 """  # noqa: S608
 _NEXT = f"""
     SELECT run_id, run_count AS number, deployment, flow_name, pool, queue, tags, job_variables, 'RUNNING' AS outcome,
@@ -148,22 +166,22 @@ _NEXT = f"""
 
 def ended_attempts(store: Store, since: datetime, until: datetime) -> list[Attempt]:
     """Return the attempts that ended between two moments, in the order of their ends. Raises StoreError."""
-    counted = store.rows(
-        f"SELECT (SELECT count(*) FROM runs WHERE ended > $1) + (SELECT count(*) FROM events WHERE occurred > $1 "  # noqa: S608
-        f"AND name IN {_ENDS}) AS n",
-        [since],
-    )
-    pages = 1 + int(counted[0]["n"]) // PAGE
+    [extent] = store.rows(_EXTENT, [since, until])
+    if not extent["runs"]:
+        return []
+    pages = 1 + int(extent["attempts"]) // PAGE
     found: list[Attempt] = []
     for page in range(pages):
-        table = store.query(_ENDED, [since, until, pages, page])
+        table = store.query(_ENDED, [since, until, pages, page, extent["first"] - EARLY])
         found += _attempts(table.to_pydict())
     return found if pages == 1 else sorted(found, key=lambda attempt: (attempt.ended, attempt.run_id))
 
 
 def open_attempts(store: Store, now: datetime) -> list[Attempt]:
     """Return the attempts that are running. Raises StoreError."""
-    return _attempts(store.query(_OPEN, [now]).to_pydict())
+    # the events of those that run for the first time need not be looked through: that is all of the history
+    [again] = store.rows(_OPEN_AGAIN)
+    return _attempts(store.query(_OPEN, [now, (again["first"] or now) - EARLY]).to_pydict())
 
 
 def next_attempts(store: Store, run_ids: Sequence[str], now: datetime) -> dict[str, Attempt]:

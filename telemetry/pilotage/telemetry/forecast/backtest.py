@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pilotage.telemetry.errors import ConfigError
-from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, fit
+from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels
+from pilotage.telemetry.forecast.fitting import fit
 from pilotage.telemetry.forecast.point_in_time import Features, features
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Ints, RunHistory
 from pilotage.telemetry.forecast.scores import reliability, scores, threshold_costs

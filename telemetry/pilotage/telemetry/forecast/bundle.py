@@ -12,7 +12,7 @@ import numpy as np
 
 from pilotage.telemetry.errors import StoreError
 from pilotage.telemetry.forecast.calibration_plot import calibration_svg
-from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, LinearModel, flattened
+from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, LinearModel
 from pilotage.telemetry.forecast.stacking import Evidence
 
 TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
@@ -68,11 +68,14 @@ def read_bundle(directory: Path) -> Bundle:
         facts = json.loads((directory / CARD).read_text())
         with np.load(directory / ARRAYS, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        boosting = None
+        boosting = trees = None
         if (directory / MODELS).exists():
             import skops.io  # start-up time: a site without a model does not need it
 
+            from pilotage.telemetry.forecast.fitting import flattened
+
             boosting = skops.io.load(directory / MODELS, trusted=list(TRUSTED))
+            trees = flattened(boosting)
         linear = None
         if "weights" in arrays:
             linear = LinearModel(
@@ -89,7 +92,7 @@ def read_bundle(directory: Path) -> Bundle:
                 boosting=boosting,
                 trained_on=int(facts["trained_on"]),
                 medians=arrays["medians"],
-                trees=None if boosting is None else flattened(boosting),
+                trees=trees,
                 shift=float(facts["shift"]),
             ),
             evidence=Evidence(

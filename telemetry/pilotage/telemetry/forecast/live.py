@@ -107,6 +107,8 @@ class LiveForecaster:
         self._base: Evidence = no_evidence()
         self._outcomes: list[tuple[tuple[float, ...], bool, float]] = []
         """Forecasts that were made here: what each candidate said, whether it failed, when it ended."""
+        self._said: dict[str, Forecast] = {}
+        """What was forecast since the store was looked at last: several detectors ask about the same runs."""
         self._mixed = 0
         self._stack: Stack = fit_stack(self._base)
 
@@ -143,6 +145,7 @@ class LiveForecaster:
     def follow(self, now: datetime) -> None:
         """Take in what began and ended since the last time, and a newly trained model. Raises StoreError."""
         with self._lock:
+            self._said = {}
             if self._site is None or now - self._site.loaded_at > RELOAD or now < self._site.seen_until:
                 self._load(now)
             else:
@@ -163,10 +166,12 @@ class LiveForecaster:
         with self._lock:
             if self._site is None or abs(now - self._site.seen_until) > FRESH:
                 self.follow(now)
-            known = next_attempts(self._store, run_ids, now)
-            return self.forecasts(
-                [known[run_id] for run_id in dict.fromkeys(run_ids) if run_id in known], now
-            )
+            wanted = list(dict.fromkeys(run_ids))
+            if new := [run_id for run_id in wanted if run_id not in self._said]:
+                attempts = next_attempts(self._store, new, now)
+                made = self.forecasts([attempts[run_id] for run_id in new if run_id in attempts], now)
+                self._said |= {each.run_id: each for each in made}
+            return tuple(self._said[run_id] for run_id in wanted if run_id in self._said)
 
     def forecasts(self, attempts: Sequence[Attempt], now: datetime) -> tuple[Forecast, ...]:
         """Return a forecast for each attempt from what has been taken in."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.signal import lfilter
 
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Ints, Matrix, RunHistory
 
@@ -33,6 +33,8 @@ PRIOR_RATE, PRIOR_RUNS = 0.05, 5.0
 """The failure rate that is expected of a site of which nothing is known, and how many runs that counts for."""
 CLIP = 0.0005
 """No rate is nearer to 0 or 1 in log-odds."""
+FEW_ENDS = 20_000
+"""Ends below which weighted sums are taken one by one."""
 DAY = 86400.0
 NEVER_S = 4.85e8
 """The age of what never happened: fifteen years."""
@@ -185,7 +187,7 @@ class _Events:
         def weighted(which: Flags, weight: float) -> Floats:
             if not len(end_places):
                 return np.zeros(self._count)
-            whole = lfilter([weight], [1.0, weight - 1.0], which[end_places].astype(float))
+            whole = _decayed(which[end_places].astype(float), weight)
             before = end_rank[begins[end_places]] - 1
             leaked = np.where(before >= 0, whole[np.maximum(before, 0)], 0.0)
             # rounded: the last digits of what leaked in are other keys' outcomes, also later ones
@@ -225,6 +227,19 @@ class _Events:
             since_end=since(is_end),
             since_submitted=np.where(has_previous, at - asked[np.maximum(previous, 0)], np.nan),
         )
+
+
+def _decayed(values: Floats, weight: float) -> Floats:
+    """Return the exponentially weighted sums of a series: s[i] = weight * values[i] + (1 - weight) * s[i - 1]."""
+    if len(values) < FEW_ENDS:
+        passed = accumulate(
+            values.tolist(), lambda so_far, value: so_far + weight * (value - so_far), initial=0.0
+        )
+        return np.array(list(passed)[1:])
+    from scipy.signal import lfilter  # start-up time: half a second, for which a young site need not wait
+
+    sums: Floats = lfilter([weight], [1.0, weight - 1.0], values)
+    return sums
 
 
 COUNTS = (

@@ -11,7 +11,7 @@ import numpy as np
 from pilotage.telemetry.forecast.attempts import FAILURES, StoredHistory, stored_history
 from pilotage.telemetry.forecast.backtest import walk_forward
 from pilotage.telemetry.forecast.bundle import Bundle
-from pilotage.telemetry.forecast.candidates import FEWEST_ROWS, fit
+from pilotage.telemetry.forecast.fitting import FEWEST_ROWS, fit
 from pilotage.telemetry.forecast.scores import reliability, scores, threshold_costs
 from pilotage.telemetry.store.protocol import Store
 
