@@ -5,6 +5,7 @@ Each scenario is a function of a `Side` and holds on both. On the fake the clock
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -414,6 +415,33 @@ def runs_are_listed_by_page_and_order(side: Side) -> None:
     assert (
         side.ask("POST", "/flow_runs/filter", {**pool, "work_pool_queues": {"name": {"any_": ["b"]}}}) == []
     )
+
+
+def a_run_with_half_a_surrogate_is_stored_and_never_sent(side: Side) -> None:
+    flow = side.ask("POST", "/flows/", {"name": f"flow-{uuid4().hex[:8]}"})["id"]
+    where: dict[str, Any] = {"flows": {"id": {"any_": [flow]}}, "sort": "ID_DESC"}
+    good = side.ask("POST", "/flow_runs/", {"flow_id": flow})["id"]
+    sent = json.dumps({"flow_id": flow, "parameters": {"x": "\ud800"}})
+
+    def fresh(method: str, path: str, **more: Any) -> httpx.Response:
+        # a server that failed closes the connection, and each failure is one of another connection
+        headers = {**side.http.headers, "content-type": "application/json", "connection": "close"}
+        for _ in range(50):
+            answer = side.http.request(method, path, headers=headers, **more)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.2)  # as in `ask`
+        return answer
+
+    assert fresh("POST", "/flow_runs/", content=sent).status_code == 500
+    assert fresh("POST", "/flow_runs/filter", json=where).status_code == 500
+    assert fresh("POST", "/flow_runs/filter", json={**where, "limit": 0}).json() == []
+    named = fresh("POST", "/ui/flow_runs/history", json=where).json()
+    (bad,) = {row["id"] for row in named} - {good}
+    assert fresh("GET", f"/flow_runs/{bad}").status_code == 500
+    without = {**where, "flow_runs": {"id": {"not_any_": [bad]}}}
+    assert [row["id"] for row in fresh("POST", "/flow_runs/filter", json=without).json()] == [good]
+    assert fresh("DELETE", f"/flow_runs/{bad}").status_code == 204
 
 
 def runs_are_found_by_what_they_are(side: Side) -> None:
@@ -969,6 +997,7 @@ CONTRACT: Mapping[str, Callable[[Side], None]] = {
         a_run_is_changed_field_by_field,
         job_variables_change_only_while_a_run_is_scheduled,
         runs_are_listed_by_page_and_order,
+        a_run_with_half_a_surrogate_is_stored_and_never_sent,
         runs_are_found_by_what_they_are,
         what_no_filter_knows_is_refused,
         what_is_no_state_is_refused,

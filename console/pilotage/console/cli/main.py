@@ -50,6 +50,7 @@ from pilotage.console.render.text import (
     print_json,
     print_pairs,
     print_table,
+    set_aside_in_words,
     standing_of,
     when,
     where_of,
@@ -174,7 +175,8 @@ def status(
             {
                 "mode": reply.get("mode"),
                 "stopped": reply.get("stopped") or "no",
-                **{f"collector {key}": value for key, value in collector.items()},
+                **{f"collector {key}": value for key, value in collector.items() if key != "set_aside"},
+                **set_aside_in_words(collector.get("set_aside") or ()),
                 **{
                     f"proposals {standing_of({'status': key, 'mode': reply.get('mode')})}": value
                     for key, value in (reply.get("proposals") or {}).items()

@@ -70,6 +70,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         OUT.print(harmless(empty))
 
 
+SHOWN_ASIDE = 5
+"""Rows that Prefect cannot send which `status` names."""
 WORD = 44
 """Columns of the longest word that a table never breaks: `deployment:` and an id of Prefect fit."""
 NARROW, LONG, PROSE = 12, 40, 26
@@ -153,6 +155,15 @@ def fail(message: str, *, kind: str, as_json: bool) -> None:
 def when(text: Any) -> str:
     """Return day and time of an ISO timestamp to the second, local with its zone; empty for none."""
     return times.short(text or None)
+
+
+def set_aside_in_words(rows: Sequence[str]) -> dict[str, str]:
+    """Return what `status` says of the rows that Prefect has and cannot send; nothing where there are none."""
+    if not rows:
+        return {}
+    more = f" and {len(rows) - SHOWN_ASIDE} more" if len(rows) > SHOWN_ASIDE else ""
+    shown = ", ".join(rows[:SHOWN_ASIDE])
+    return {"not collected": f"{shown}{more}: Prefect cannot send it (HTTP 500); the rest is collected"}
 
 
 def where_of(proposal: Mapping[str, Any]) -> str:

@@ -248,6 +248,7 @@ class Controller:
                 "connected": collector.connected,
                 "last_event": collector.last_event.isoformat() if collector.last_event else "",
                 "last_error": collector.last_error,
+                "set_aside": [f"{row.row_id} of {row.route}" for row in collector.set_aside],
             },
             wake=self._wake.set,
         )

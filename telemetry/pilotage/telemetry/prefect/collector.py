@@ -18,8 +18,9 @@ from typing import Any
 from pilotage.telemetry.errors import AdapterError, OrchestratorError
 from pilotage.telemetry.facts import TERMINAL, RunFact
 from pilotage.telemetry.prefect.answers import AnswerTimes
-from pilotage.telemetry.prefect.http import PrefectReader, events_as_they_happen
+from pilotage.telemetry.prefect.http import FLOW_RUNS, PrefectReader, events_as_they_happen
 from pilotage.telemetry.prefect.models import event_fact, moment
+from pilotage.telemetry.prefect.set_aside import SetAside, Unreadable
 from pilotage.telemetry.prefect.site import SiteSync
 from pilotage.telemetry.prefect.sync import RunSync
 from pilotage.telemetry.store.duckdb import DuckDBStore
@@ -73,6 +74,7 @@ class PrefectCollector:
         self._copy = RunSync(store)
         self._site = SiteSync(store, self._copy, clock=clock)
         self._answers = AnswerTimes()
+        self._set_aside = SetAside(clock)
         self._site_hinted = asyncio.Event()
         self._on_change = on_change
         self._poll = poll
@@ -89,6 +91,11 @@ class PrefectCollector:
         """When the newest event that was received occurred."""
         self.last_error = ""
         """What went wrong last, or empty when nothing is wrong now."""
+
+    @property
+    def set_aside(self) -> tuple[Unreadable, ...]:
+        """The rows that Prefect has and cannot send; all others are collected."""
+        return self._set_aside.rows()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Collects until `stop` is set.
@@ -137,9 +144,9 @@ class PrefectCollector:
             await self._site.snapshot(self._live.values())
 
     def _timed_reader(self) -> PrefectReader:
-        """A reader that notes how quickly it is answered."""
+        """A reader that notes how quickly it is answered, and what it is not sent."""
         reader = self._reader()
-        reader.answers = self._answers
+        reader.answers, reader.set_aside = self._answers, self._set_aside
         return reader
 
     async def _first_contact(self, stop: asyncio.Event) -> None:
@@ -322,11 +329,14 @@ class PrefectCollector:
             async for rows in reader.pages("/flow_runs/filter", {"flow_runs": wanted}, sort="ID_DESC"):
                 ids |= {str(row["id"]) for row in rows}
                 await self._absorb(reader, rows)
-        gone = [run_id for run_id in before - ids if self._ought_to_be_listed(run_id, now, horizon)]
+        aside = set(self._set_aside.ids(FLOW_RUNS))
+        gone = [run_id for run_id in before - ids - aside if self._ought_to_be_listed(run_id, now, horizon)]
+        gone += self._set_aside.due(FLOW_RUNS)
         if gone:
             rows = await reader.by_id("/flow_runs/filter", "flow_runs", gone)
             await self._absorb(reader, rows)
-            await self._forget(sorted(set(gone) - {str(row["id"]) for row in rows}))
+            known = {str(row["id"]) for row in rows} | set(self._set_aside.ids(FLOW_RUNS))
+            await self._forget(sorted(set(gone) - known))
         self._ended_since = now
 
     def _ought_to_be_listed(self, run_id: str, now: datetime, horizon: timedelta | None) -> bool:

@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.servers import OLDEST_SERVER, USER_AGENT, unfit
+from pilotage.telemetry.prefect.set_aside import Rows, SetAside, readable
 from pilotage.telemetry.redaction import redact
 
 PAGE = 200
@@ -31,6 +32,7 @@ PAGE = 200
 EVENT_PAGE = 50
 """Events a page; Prefect refuses more."""
 EVENT_PREFIXES = ("prefect.", "pilotage.")
+FLOW_RUNS = "/flow_runs/filter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,8 @@ class PrefectReader:
         self._client: PrefectClient | httpx.AsyncClient | None = None
         self.answers = AnswerTimes()
         """Is told how long each request took."""
+        self.set_aside = SetAside()
+        """Is told of the rows that Prefect cannot send."""
         self.requests = 0
         """How many were made."""
 
@@ -166,16 +170,35 @@ class PrefectReader:
     async def pages(
         self, path: str, filters: Mapping[str, Any], *, sort: str | None = None
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """All pages of a filter route, one after another."""
+        """All pages of a filter route, one after another, without the rows that Prefect cannot send."""
         order = {"sort": sort} if sort else {}
+        if path == FLOW_RUNS and (known := self.set_aside.ids(path)):
+            runs = dict(filters.get("flow_runs") or {})
+            filters = {**filters, "flow_runs": {**runs, "id": {**(runs.get("id") or {}), "not_any_": known}}}
+
+        async def places(first: int, count: int) -> Rows:
+            return await self.page(path, filters, limit=count, offset=first, **order)
+
         offset = 0
         while True:
-            rows = await self.page(path, filters, limit=PAGE, offset=offset, **order)
+            rows, lost = await readable(places, offset, PAGE)
+            for place in lost:
+                self.set_aside.add(path, await self._id_at(path, filters, place, order))
             if rows:
                 yield rows
-            if len(rows) < PAGE:
+            if len(rows) + len(lost) < PAGE:
                 return
             offset += PAGE
+
+    async def _id_at(
+        self, path: str, filters: Mapping[str, Any], place: int, order: Mapping[str, str]
+    ) -> str:
+        """The id of the row at a place of a list; of a flow run Prefect's own page shows it without its parameters."""
+        if path != FLOW_RUNS:
+            return f"row {place + 1}"
+        body = {**filters, **order, "limit": 1, "offset": place}
+        rows = await self._ask("POST", "/ui/flow_runs/history", json=body)
+        return str(rows[0]["id"]) if rows else f"row {place + 1}"
 
     async def every(
         self, path: str, filters: Mapping[str, Any], *, sort: str | None = None
@@ -184,11 +207,19 @@ class PrefectReader:
         return [row async for rows in self.pages(path, filters, sort=sort) for row in rows]
 
     async def by_id(self, path: str, kind: str, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows that have these ids; ids that Prefect does not know are left out."""
+        """The rows that have these ids; ids that Prefect does not know, or whose rows it cannot send, are left out."""
+
+        async def asked(first: int, count: int) -> Rows:
+            some = {kind: {"id": {"any_": list(ids[first : first + max(count, 1)])}}}
+            return await self.page(path, some, limit=min(count, PAGE))
+
         records: list[dict[str, Any]] = []
         for first in range(0, len(ids), PAGE):
-            some = list(ids[first : first + PAGE])
-            records += await self.page(path, {kind: {"id": {"any_": some}}}, limit=PAGE)
+            rows, lost = await readable(asked, first, min(PAGE, len(ids) - first))
+            records += rows
+            for place in lost:
+                self.set_aside.add(path, ids[place])
+            self.set_aside.clear(path, set(ids[first : first + PAGE]) - {ids[place] for place in lost})
         return records
 
     async def events(self, since: datetime, until: datetime) -> AsyncIterator[list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pilotage.telemetry.pool_memory import memory_of
-from pilotage.telemetry.prefect.http import PAGE, PrefectReader
+from pilotage.telemetry.prefect.http import PrefectReader
 from pilotage.telemetry.prefect.models import moment
 from pilotage.telemetry.redaction import redact
 
@@ -54,11 +54,17 @@ async def past_runs(reader: PrefectReader, since: datetime | None = None) -> Asy
 
 
 async def _learn(reader: PrefectReader, names: dict[str, dict[str, str]], rows: list[dict[str, Any]]) -> None:
-    for kind, key in (("flows", "flow_id"), ("deployments", "deployment_id")):
-        missing = sorted({str(row[key]) for row in rows if row.get(key)} - set(names[kind]))
-        for first in range(0, len(missing), PAGE):
-            for record in await reader.by_id(f"/{kind}/filter", kind, missing[first : first + PAGE]):
-                names[kind][str(record["id"])] = redact(str(record["name"]))
+    def missing(kind: str, key: str) -> list[str]:
+        return sorted({str(row[key]) for row in rows if row.get(key)} - set(names[kind]))
+
+    found = {
+        "flows": await reader.by_id("/flows/filter", "flows", missing("flows", "flow_id")),
+        "deployments": await reader.by_id(
+            "/deployments/filter", "deployments", missing("deployments", "deployment_id")
+        ),
+    }
+    for kind, records in found.items():
+        names[kind].update({str(record["id"]): redact(str(record["name"])) for record in records})
 
 
 def _past_run(row: dict[str, Any], names: dict[str, dict[str, str]]) -> PastRun | None:

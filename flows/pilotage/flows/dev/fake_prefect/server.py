@@ -118,10 +118,10 @@ class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         await asyncio.sleep(0)
         return self._answered(request, await request.aread())
 
-    def _answered(self, request: httpx.Request, content: bytes) -> httpx.Response:
+    def _answered(self, request: httpx.Request, sent: bytes) -> httpx.Response:
         path = unquote(request.url.path.removeprefix("/api"))
         try:
-            body = json.loads(content) if content else None
+            body = json.loads(sent) if sent else None
         except ValueError:
             return httpx.Response(
                 422, json={"exception_message": "Invalid request received."}, request=request
@@ -131,9 +131,14 @@ class FakeTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             return httpx.Response(reply.status, text=reply.text, headers=reply.headers, request=request)
         if reply.status == httpx.codes.NO_CONTENT:
             return httpx.Response(reply.status, request=request)
+        try:
+            content = json.dumps(reply.json, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # half a surrogate pair is stored, and never sent
+            error = {"exception_message": "Internal Server Error"}
+            return httpx.Response(500, json=error, request=request)
         return httpx.Response(
             reply.status,
-            content=json.dumps(reply.json),
+            content=content,
             headers={"content-type": "application/json", **reply.headers},
             request=request,
         )
