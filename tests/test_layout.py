@@ -46,6 +46,7 @@ TOP_LEVEL = {
         "kpis",
         "pool_memory",
         "redaction",
+        "harmless",
         "times",
         "fact_ages",
         "token_detectors",

@@ -15,7 +15,6 @@ from pilotage.telemetry.redaction import (
     TOO_DEEP,
     LineStream,
     names_a_secret,
-    quoted,
     redact,
     redact_json,
 )
@@ -159,17 +158,6 @@ def test_texts_made_of_telling_pieces_are_redacted_once_and_for_all(pieces: list
 def test_no_json_breaks_redaction(value: object) -> None:
     once = redact_json(value)
     assert redact_json(once) == once
-
-
-@given(st.text(alphabet=st.characters(), max_size=300), st.integers(min_value=1, max_value=250))
-def test_a_quotation_is_one_printable_line_of_limited_length(text: str, limit: int) -> None:
-    shown = quoted(text, limit)
-    assert len(shown) <= limit
-    assert shown.isprintable()
-
-
-def test_terminal_escapes_become_visible() -> None:
-    assert quoted("a\x1b[2Jb\nc\x00‮") == "a\\x1b[2Jb⏎c\\x00\\u{202e}"
 
 
 def test_a_long_line_of_noise_is_redacted_in_reasonable_time() -> None:

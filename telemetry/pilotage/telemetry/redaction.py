@@ -1,4 +1,4 @@
-"""What must not leave a run's text: secrets go on the way in, control characters on the way out.
+"""What must not be kept of a run's text: secrets go on the way in; `harmless` is the way out.
 
 Two tables, one of shapes that are secrets wherever they stand and one of names beside which a value is a secret; each
 keeps what a reader needs (which key, which host) and masks the rest. Invisible characters and full-width forms do not
@@ -438,28 +438,3 @@ class LineStream:
         if begun and not _KEY_ENDS.search(line, begun[-1].end()):
             self._inside = 1
         return MASK if _KEY_BODY.fullmatch(line) and _entropy(line.strip()) > 4 else redact(line)
-
-
-# -- the way out
-
-
-def quoted(text: str, limit: int = 200) -> str:
-    """The text as one line of at most `limit` characters, for terminals and models.
-
-    Line ends become `⏎`; control, format and invisible characters (terminal escapes, direction marks) become
-    visible `\\x1b` forms, so that nothing in it can move a cursor, hide or reorder what is shown.
-    """
-    start = text[: limit + 1]
-    shown = start if start.isprintable() else "".join(map(_visible, start))
-    return shown if len(shown) <= limit else shown[: max(0, limit - 1)] + "…"
-
-
-def _visible(character: str) -> str:
-    if character == "\n":
-        return "⏎"
-    if character == "\t":
-        return " "
-    if not character.isprintable() or invisible(character):
-        code = ord(character)
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
-    return character

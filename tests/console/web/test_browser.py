@@ -20,6 +20,7 @@ from tests.conftest import PrefectServer
 from tests.console.browser import Page, chromium, needs_browser, serving
 from tests.flows.conftest import PrefectProbe
 from tests.flows.running_controller import SCRIPTED_MODEL, RunningController, eventually, running_controller
+from tests.telemetry.harmless_cases import CASES
 
 from pilotage.planner.llm.scripted.demo_replies import demo_script
 from pilotage.planner.llm.scripted.server import ScriptedLLM
@@ -246,6 +247,13 @@ def test_a_card_that_is_out_of_date_refuses_and_says_why(scene: Scene, ann: Page
         page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
     assert scene.status(row["proposal_id"]) == "rejected"
     page.complaints()  # that the stream was blocked is what this test did
+
+
+def test_the_page_shows_text_as_the_terminal_does(ann: Page) -> None:
+    script = (
+        "const [texts, done] = arguments; import('/assets/dom.js').then((dom) => done(texts.map(dom.plain)))"
+    )
+    assert ann.driver.execute_async_script(script, list(CASES)) == list(CASES.values())
 
 
 def test_what_runs_write_is_never_markup_nor_a_link(scene: Scene, ann: Page) -> None:

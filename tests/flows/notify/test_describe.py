@@ -144,7 +144,7 @@ def test_a_start_in_another_zone_is_kept_and_told_in_utc() -> None:
                 "run_id": "r-1",
                 "target_facts": {"deployment_name": "a\n2026 p-2 allowed"},
             },
-            "p-1 retry_run on a 2026 p-2 allowed, run r-1",
+            "p-1 retry_run on a⏎2026 p-2 allowed, run r-1",
         ),
     ],
     ids=["whole", "not judged yet", "a queue", "unknown", "a name that would be a line of its own"],

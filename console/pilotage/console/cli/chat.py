@@ -51,7 +51,7 @@ def chat(
             except ModuleNotFoundError as exc:
                 if (exc.name or "").partition(".")[0] != "textual":
                     raise
-                ERR.print("Panes need Textual: pip install 'pilotage\\[tui]'. Line by line it is.")
+                ERR.print("Panes need Textual: pip install 'pilotage[tui]'. Line by line it is.")
             else:
                 run_screen(where, token_file=token_file, config=config, which=which)
                 return

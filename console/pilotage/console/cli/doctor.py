@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from pilotage.console.cli.options import AsJson, StateDir, TokenFile, told
 from pilotage.console.render.text import OUT, harmless, print_json, print_table
@@ -63,7 +62,7 @@ def doctor(
                 (
                     (
                         row.check,
-                        Text(row.result.level.name.lower(), style=COLOURS[row.result.level.name]),
+                        harmless(row.result.level.name.lower(), style=COLOURS[row.result.level.name]),
                         row.result.found,
                         row.result.todo,
                     )

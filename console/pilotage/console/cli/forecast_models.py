@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotage.console.cli.options import AsJson, StateDir, told
-from pilotage.console.render.text import print_json, print_pairs, print_table
+from pilotage.console.render.text import OUT, print_json, print_pairs, print_table
 from pilotage.flows.config.paths import paths
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.forecast.registry import ModelCard, ModelRegistry
@@ -83,7 +83,7 @@ def train(state_dir: StateDir = None, as_json: AsJson = False) -> None:
         if as_json:
             print_json({"model_id": made})
         else:
-            print(
+            OUT.print(
                 f"{made} serves" if made else "nothing trained: fewer than 60 runs have ended, or all alike"
             )
 
@@ -101,7 +101,7 @@ def rollback(
         if as_json:
             print_json({"model_id": chosen})
         else:
-            print(f"{chosen} serves, and stays until `pilotage forecast train` or another rollback")
+            OUT.print(f"{chosen} serves, and stays until `pilotage forecast train` or another rollback")
 
 
 def score(state_dir: StateDir = None, as_json: AsJson = False) -> None:

@@ -37,7 +37,7 @@ def story_rows(steps: Sequence[dict[str, Any]]) -> list[list[Text]]:
         [
             Text(times.local(step["at"], "%H:%M:%S")),
             Text(f"{(datetime.fromisoformat(str(step['at'])) - start).total_seconds():.1f}", justify="right"),
-            Text(label(step), style=STYLES.get(label(step), "")),
+            harmless(label(step), style=STYLES.get(label(step), "")),
             harmless(step.get("actor")),
             harmless(told(step) + (f" (said {count} times)" if count > 1 else ""), limit=1200),
         ]

@@ -15,14 +15,28 @@ from rich.table import Table
 from rich.text import Text
 
 from pilotage.telemetry import times
+from pilotage.telemetry.harmless import harmless as one_line
+from pilotage.telemetry.harmless import harmless_lines
 
 PIPE_WIDTH = 124
 """Columns where there is no terminal to ask: wide enough for a table in a log or a README."""
 
 
+class HarmlessConsole(Console):
+    """A terminal on which a plain string is never markup and sends no control characters, whoever wrote it."""
+
+    def print(self, *objects: Any, **more: Any) -> None:
+        """As rich's, but for strings."""
+        super().print(
+            *(Text(harmless_lines(each)) if isinstance(each, str) else each for each in objects), **more
+        )
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    console = HarmlessConsole(stderr=stderr, highlight=False)
+    return (
+        console if console.is_terminal else HarmlessConsole(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    )
 
 
 OUT = _console(stderr=False)
@@ -43,12 +57,9 @@ COLOURS = {
 """Words carry the meaning; the colour only helps to find them."""
 
 
-def harmless(value: object, *, limit: int = 400) -> Text:
+def harmless(value: object, *, limit: int = 400, style: str = "") -> Text:
     """The value as plain text: no markup, no terminal escapes, no line breaks, at most `limit` characters."""
-    raw = "" if value is None else str(value)
-    visible = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in raw)
-    cut = visible if len(visible) <= limit else visible[: limit - 1] + "…"
-    return Text(cut, style=COLOURS.get(raw, ""))
+    return Text(one_line(value, limit), style=style or COLOURS.get(str(value), ""))
 
 
 def print_json(value: object) -> None:
@@ -65,7 +76,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     """A table, or the sentence `empty` when there is nothing to show."""
     cells = [[cell if isinstance(cell, Text) else harmless(cell) for cell in row] for row in rows]
     if cells:
-        OUT.print(table_of(Text(title, style="bold"), columns, cells, OUT.width))
+        OUT.print(table_of(Text(one_line(title), style="bold"), columns, cells, OUT.width))
     else:
         OUT.print(harmless(empty))
 
@@ -123,7 +134,7 @@ def print_pairs(title: str, pairs: Mapping[str, object]) -> None:
     rows = [(harmless(key), harmless(value)) for key, value in pairs.items()]
     longest_key, longest_value = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
     room_for_keys = max(8, OUT.width - min(longest_value, WORD) - 4)
-    table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
+    table = Table(title=harmless(title), title_justify="left", show_header=False, box=None)
     table.add_column(style="bold", overflow="fold", width=min(longest_key, room_for_keys))
     table.add_column(overflow="fold")
     for row in rows:

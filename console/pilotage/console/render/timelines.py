@@ -69,7 +69,7 @@ def drawn(block: Mapping[str, Any], width: int) -> RenderableType:
     legend = Text("  ").join(Text.assemble(sign, " ", harmless(state)) for state, sign in seen.items())
     left, right = (times.local(at, "%H:%M:%S") for at in (first, last))
     axis = f"{left}{right.rjust(max(1, room - len(left)))}"
-    return Group(title, *lines, Text(" " * (LABEL + 1) + axis, style="dim"), legend)
+    return Group(title, *lines, harmless(" " * (LABEL + 1) + axis, style="dim"), legend)
 
 
 def _moment(text: object) -> datetime | None:

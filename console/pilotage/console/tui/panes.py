@@ -45,7 +45,7 @@ class Talk(VerticalScroll, can_focus=True):
         if drawn_text is not None:
             await self._add(Static(drawn_text, classes=event.type))
 
-    async def note(self, words: RenderableType) -> None:
+    async def note(self, words: Text) -> None:
         """Shows something that is not in the log."""
         await self._add(Static(words))
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import quote
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import quoteattr
+
+from pilotage.telemetry.harmless import harmless, xml
 
 SIGNS: Mapping[str, tuple[str, str]] = {
     "COMPLETED": ("✓", "good"),
@@ -143,7 +145,7 @@ def chances(title: str, rows: Sequence[Chance], *, width: int) -> str:
         tone = "bad" if p >= 2 / 3 else "wait" if p >= 1 / 3 else "good"
         bar = _rect(left, y, (right - left) * p, tone)
         parts.append(_linked(row.ref, _text(8, y + 13, _cut(row.label, left - 14))))
-        parts.append(f"<g><title>{_clean(row.words or row.label)}</title>{bar}</g>")
+        parts.append(f"<g><title>{xml(row.words or row.label)}</title>{bar}</g>")
         parts.append(_text(left + (right - left) * p + 6, y + 12, f"{p:.0%}"))
     return _svg(title, width, bottom + 10, parts)
 
@@ -223,7 +225,7 @@ def _rows(spans: Sequence[Span], scale: _Scale, now: datetime) -> list[list[Span
 def _bar(span: Span, scale: _Scale, y: float, now: datetime) -> str:
     sign, tone = SIGNS.get(span.state, ("", "plain"))
     begin, long = _place(span, scale, now)
-    title = _clean(f"{span.words} {span.state}, {_span((span.end or now) - span.start)}".strip())
+    title = xml(f"{span.words} {span.state}, {_span((span.end or now) - span.start)}".strip())
     drawn = (
         f"<title>{title}</title>{_rect(begin, y, long, tone)}"
         f'<text class="mark on" x="{begin + BAR / 2:.1f}" y="{y + 11.5:.1f}" text-anchor="middle">{sign}</text>'
@@ -255,7 +257,7 @@ def _marked(marks: Sequence[Mark], scale: _Scale) -> list[list[tuple[float, Mark
 
 def _mark(x: float, y: float, mark: Mark, where: Where, offset: int) -> str:
     sign = f"M{x:.1f} {y + 3:.1f} l5 5 l-5 5 l-5 -5 Z"
-    title = f"<title>{_clean(f'{_clock(mark.at, offset)} {mark.words}')}</title>"
+    title = f"<title>{xml(f'{_clock(mark.at, offset)} {mark.words}')}</title>"
     words = _text(x + (9 if where == "start" else -9), y + 12, _short(mark.words), anchor=where)
     return f'<g>{title}<path class="plain" d="{sign}"/>{words}</g>'
 
@@ -318,13 +320,13 @@ def _svg(title: str, width: float, height: float, parts: Iterable[str]) -> str:
     role = "group" if "<a " in drawn else "img"  # what is inside an img cannot be reached by those who listen
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="{role}" aria-label={quoteattr(_printable(title))}>{drawn}</svg>'
+        f'height="{height:.0f}" role="{role}" aria-label={quoteattr(harmless(title))}>{drawn}</svg>'
     )
 
 
 def _text(x: float, y: float, words: str, tone: str = "", *, anchor: str = "start") -> str:
     kind = f' class="{tone}"' if tone else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_clean(words)}</text>'
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{xml(words)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -347,14 +349,6 @@ def _linked(ref: str, drawn: str) -> str:
 def _cut(words: str, pixels: float) -> str:
     most = max(3, int(pixels / LETTER))
     return words if len(words) <= most else words[: most - 1] + "…"
-
-
-def _printable(words: str) -> str:
-    return "".join(sign if sign.isprintable() else "�" for sign in words)
-
-
-def _clean(words: str) -> str:
-    return escape(_printable(words[:400]))
 
 
 def _number(value: float, unit: str) -> str:

@@ -28,6 +28,7 @@ from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.telemetry.errors import AdapterError, ConfigError, ModelError, PilotageError
 from pilotage.telemetry.forecast.registry import ModelRegistry
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.harmless import harmless, harmless_lines, log_to_stderr
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.times import utc_now
 
@@ -231,7 +232,7 @@ def in_words(happened: Mapping[str, Any]) -> str:
     said += f"; {', '.join(asked) or 'nothing proposed'}"
     if happened.get("error"):
         said += f"; {happened['error']}"
-    return "".join(sign if sign.isprintable() else " " for sign in said)[:500]
+    return harmless(said, 500)
 
 
 def _filed_in_words(filed: Mapping[str, Any]) -> str:
@@ -264,13 +265,13 @@ async def _main() -> None:
 
 def main() -> int:
     """Exit code 0 after a clean stop, 2 when it may not or cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         refuse_keys()
         asyncio.run(_main())
     except PilotageError as exc:
-        print(exc, file=sys.stderr)
+        print(harmless_lines(exc), file=sys.stderr)
         return 2
     return 0
 

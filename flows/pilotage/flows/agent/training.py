@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pilotage.flows.config.paths import StatePaths, paths
 from pilotage.telemetry.errors import PilotageError
 from pilotage.telemetry.forecast.registry import ModelRegistry
+from pilotage.telemetry.harmless import harmless_lines, log_to_stderr
 from pilotage.telemetry.store.protocol import Store
 
 log = logging.getLogger("pilotage.agent")
@@ -116,7 +117,7 @@ def main() -> int:
     """Exit code 0 after a training or when there was too little to train on, 1 when it failed."""
     from pilotage.telemetry import connect
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr(logging.INFO)
     os.nice(10)  # whatever runs beside it goes first
     where = paths()
     try:
@@ -126,7 +127,7 @@ def main() -> int:
         finally:
             store.close()
     except PilotageError as exc:
-        print(exc, file=sys.stderr)
+        print(harmless_lines(exc), file=sys.stderr)
         return 1
     log.info("trained the forecast: %s", made or "too little has ended yet")
     return 0

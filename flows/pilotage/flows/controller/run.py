@@ -11,6 +11,7 @@ from pathlib import Path
 from pilotage.flows.config.settings import load_settings
 from pilotage.flows.controller.controller import Controller
 from pilotage.flows.controller.shutdown import run_until_signal
+from pilotage.telemetry.harmless import log_to_stderr
 
 
 def run_up(
@@ -21,7 +22,7 @@ def run_up(
     Raises ConfigError for settings, policies or users that a person must edit, OrchestratorError when the
     Prefect server cannot be used at all, StoreError or LedgerError when a file is damaged.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr(logging.WARNING)
     for loud in ("pilotage", "pilotage.telemetry"):
         logging.getLogger(loud).setLevel(logging.INFO)
     settings = load_settings(config=config, state_dir=state_dir, mode=mode)

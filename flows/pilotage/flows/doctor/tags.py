@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pilotage.flows.doctor.facts import DeploymentFacts
+from pilotage.telemetry.harmless import harmless
 
 KINDS = ("env", "tier", "team")
 """What policy reads from tags, as in `env:dev`."""
@@ -56,12 +57,8 @@ def prefect_yaml(missing: Iterable[MissingTags]) -> Iterator[str]:
     yield "deployments:"
     for each in missing:
         flow, _, name = each.deployment.partition("/")
-        yield f"# flow {_in_a_comment(flow)}: no {', '.join(f'{kind}:' for kind in each.missing)}"
+        yield f"# flow {harmless(flow)}: no {', '.join(f'{kind}:' for kind in each.missing)}"
         yield f"- name: {json.dumps(name)}"
         yield "  tags:"
         yield from (f"  - {json.dumps(tag)}" for tag in each.tags)
         yield from (f"  {_SUGGESTED[kind]}" for kind in each.missing)
-
-
-def _in_a_comment(text: str) -> str:
-    return "".join(sign if sign.isprintable() else " " for sign in text)

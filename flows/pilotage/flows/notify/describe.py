@@ -12,6 +12,7 @@ from typing import Any
 
 from pilotage.flows.notify.describe_governance import governed
 from pilotage.telemetry import times
+from pilotage.telemetry.harmless import harmless, markdown
 
 _ISO_SPAN = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.(\d+))?S)?)?")
 
@@ -69,7 +70,7 @@ def proposal_for_log(proposal: Mapping[str, Any]) -> str:
     target = f"run {run_id}" if run_id else str(proposal.get("target") or "")
     on = ", ".join(each for each in (facts.get("deployment_name"), target) if each) or "an unknown target"
     said = f"{proposal['proposal_id']} {kind} on {on}"
-    return "".join(sign if sign.isprintable() else " " for sign in said)[:300]
+    return harmless(said, 300)
 
 
 def action_in_words(action: Mapping[str, Any]) -> str:
@@ -234,9 +235,9 @@ def as_markdown(steps: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for step, count in readable(steps):
         what = told(step) + (f" (said {count} times)" if count > 1 else "")
-        who = _escaped(step.get("actor"))
+        who = markdown(step.get("actor"))
         lines.append(
-            f"- {times.local(step['at'], '%H:%M:%S')} **{_escaped(label(step))}**, {who}: {_escaped(what)}"
+            f"- {times.local(step['at'], '%H:%M:%S')} **{markdown(label(step))}**, {who}: {markdown(what)}"
         )
     day = f"{times.local(steps[0]['at'], '%Y-%m-%d')}\n\n" if steps else ""
     return day + "\n".join(lines)
@@ -252,15 +253,3 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     if change and verdict.get("outcome") != "allow":
         text += f" (what would change it: {change})"
     return text
-
-
-_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>()#+-.!|~"})
-_BREAKS = str.maketrans("\n\r\t", "   ")
-
-
-def _escaped(value: object) -> str:
-    flat = str(value or "")[:1200].translate(_BREAKS)
-    visible = "".join(
-        sign if sign.isprintable() else repr(sign)[1:-1] for sign in flat
-    )  # no control characters
-    return visible.translate(_MARKDOWN)

@@ -13,6 +13,7 @@ from pilotage.flows.notify.describe import action_in_words, span_of
 from pilotage.planner.actions.types import Severity
 from pilotage.planner.findings import FORECASTS, NOT_A_FAILURE
 from pilotage.telemetry import times
+from pilotage.telemetry.harmless import WHOLE, harmless
 from pilotage.telemetry.redaction import redact
 
 UNDER_WAY = frozenset({"filed", "held", "allowed", "admitted", "delivered"})
@@ -236,7 +237,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _clean(text: str) -> str:
     """The text without secrets and control characters, on one line."""
-    return "".join(sign if sign.isprintable() else " " for sign in redact(str(text)))
+    return harmless(redact(" ".join(str(text).split())), WHOLE)
 
 
 def _quiet(now: datetime, rules: PageRules) -> bool:

@@ -11,9 +11,10 @@ from typing import Any
 
 from pilotage.planner.actions.forms import BY_NAME, Aim, aim_of
 from pilotage.telemetry.facts import RunFact, StateType
+from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries import runs as run_queries
-from pilotage.telemetry.redaction import MASK, quoted
+from pilotage.telemetry.redaction import MASK
 from pilotage.telemetry.store.protocol import Store
 
 LOOKED_AT = 50
@@ -77,16 +78,16 @@ def _deployment(store: Store, named: str) -> str:
             if matches
             else "no deployment has this id or name"
         )
-        raise NotThere(f"{quoted(named, 80)}: {how}")
+        raise NotThere(f"{harmless(named, 80)}: {how}")
     return matches[0].deployment_id
 
 
 def _known_queue(store: Store, pool: str, queue: str) -> None:
     seen = [q for q in run_queries.queue_snapshots(store) if q.pool == pool]
     if not seen:
-        raise NotThere(f"no pool {quoted(pool, 80)!r} was seen")
+        raise NotThere(f"no pool {harmless(pool, 80)!r} was seen")
     if queue and queue not in {q.queue for q in seen}:
-        raise NotThere(f"no queue {quoted(queue, 80)!r} was seen in pool {quoted(pool, 80)}")
+        raise NotThere(f"no queue {harmless(queue, 80)!r} was seen in pool {harmless(pool, 80)}")
 
 
 def _values(store: Store, run: RunFact, field: str, given: Any) -> Any:
@@ -98,7 +99,7 @@ def _values(store: Store, run: RunFact, field: str, given: Any) -> Any:
         if strange := [str(change.get("name")) for change in given if change.get("name") not in known]:
             has = ", ".join(sorted(known)) or "none"
             raise NotThere(
-                f"no run of this deployment has a parameter {quoted(strange[0], 60)!r}; known are {quoted(has, 300)}"
+                f"no run of this deployment has a parameter {harmless(strange[0], 60)!r}; known are {harmless(has, 300)}"
             )
     return [
         {**change, "value": _value(store, run, str(change.get("name")), change.get("value"))}

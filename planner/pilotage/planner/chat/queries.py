@@ -25,8 +25,9 @@ from pilotage.planner.similar_incidents import past_incidents
 from pilotage.telemetry.errors import AdapterError, StoreError
 from pilotage.telemetry.facts import TERMINAL, RunFact
 from pilotage.telemetry.forecasts import Forecaster
+from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.queries import runs as run_queries
-from pilotage.telemetry.redaction import quoted, redact
+from pilotage.telemetry.redaction import redact
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.store.rows import rows_of
 
@@ -54,7 +55,7 @@ class ChatApi(ProposalApi, Protocol):
 
 def said(value: str, limit: int = 200) -> str:
     """Somebody else's text, safe to show and to prompt with."""
-    return quoted(redact(value), limit)
+    return harmless(redact(value), limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

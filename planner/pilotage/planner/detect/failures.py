@@ -17,7 +17,8 @@ from pilotage.planner.detect.second_opinion import with_second_opinion
 from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.telemetry.facts import LogLine, RunFact
-from pilotage.telemetry.redaction import quoted, redact
+from pilotage.telemetry.harmless import harmless
+from pilotage.telemetry.redaction import redact
 
 LOGS_READ = 200
 """The newest lines of a run that are looked at."""
@@ -60,7 +61,7 @@ def fingerprint_of(run: RunFact, failure_class: FailureClass) -> str:
 
 def _said(text: str, limit: int) -> str:
     """Somebody's text as evidence. Facts arrive redacted; a second pass costs little, a leak much."""
-    return quoted(redact(text[:READ_CHARS]), limit)
+    return harmless(redact(text[:READ_CHARS]), limit)
 
 
 def diagnosis_of(

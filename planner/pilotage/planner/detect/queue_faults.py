@@ -12,7 +12,8 @@ from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, words_of
 from pilotage.telemetry.facts import QueueFact, RunFact
-from pilotage.telemetry.redaction import quoted, redact
+from pilotage.telemetry.harmless import harmless
+from pilotage.telemetry.redaction import redact
 
 OF_THE_PLATFORM = frozenset(
     {FailureClass.INFRASTRUCTURE, FailureClass.CRASHED, FailureClass.ENVIRONMENT, FailureClass.CAPACITY}
@@ -38,7 +39,7 @@ def unhealthy_queues(
             continue
         newest = runs[0]
         subject = f"queue:{pool}/{queue}"
-        said = quoted(redact(newest.state_message), 120)
+        said = harmless(redact(newest.state_message), 120)
         findings.append(
             ongoing_finding(
                 subject,

@@ -19,7 +19,8 @@ from pilotage.planner.findings import FailureClass
 from pilotage.planner.parameters import RemedyCosts
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.facts import StateType
-from pilotage.telemetry.redaction import quoted, redact
+from pilotage.telemetry.harmless import harmless
+from pilotage.telemetry.redaction import redact
 
 BROADER: Mapping[FailureClass, str] = {FailureClass.ENVIRONMENT: "infrastructure"}
 """What a narrow class is printed as where collections of failure texts have one word for both."""
@@ -128,7 +129,7 @@ def report_of(
     shown = lines[diagnosis.line].text if diagnosis.line is not None else message
     evidence = [diagnosis.because] if diagnosis.because else []
     if shown:
-        evidence.append(quoted(redact(shown[:4000]), 200))
+        evidence.append(harmless(redact(shown[:4000]), 200))
     if diagnosis.wait_seconds is not None:
         evidence.append(f"the other side asked to wait {diagnosis.wait_seconds:g} s")
     return DiagnosisReport(

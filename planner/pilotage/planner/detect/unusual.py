@@ -22,8 +22,8 @@ from pilotage.planner.remediation import (
     words_of,
 )
 from pilotage.telemetry.facts import RunFact, StateType
+from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.queries.unusual import HiddenFailures, Twin
-from pilotage.telemetry.redaction import quoted
 
 MAD_TO_SIGMA = 1.4826
 """Of a normal distribution: its standard deviation in median absolute deviations."""
@@ -95,7 +95,7 @@ def executed_twice(
             evidence=(
                 Evidence(
                     ref=f"state:{run.state_id}",
-                    note=f"{len(workers)} workers took it ({', '.join(quoted(each, 60) for each in workers[:4])}) for "
+                    note=f"{len(workers)} workers took it ({', '.join(harmless(each, 60) for each in workers[:4])}) for "
                     f"{max(run.run_count, 1)} attempts: it may be running twice",
                 ),
             ),
@@ -176,7 +176,7 @@ def hidden_failures(
             episode=each.since.isoformat(),
             witness=each.newest_run,
             note=f"the last {each.bad} runs are Completed, and {each.failed} of their tasks and children failed, such as "
-            f"{quoted(each.example, 80)}; of the {each.good_before} runs before them none had such",
+            f"{harmless(each.example, 80)}; of the {each.good_before} runs before them none had such",
         )
         for each in found
         if each.bad >= parameters.hidden_runs and each.good_before >= parameters.hidden_runs
@@ -268,8 +268,8 @@ def bad_values(
                     now,
                     episode=f"{bad.name} {bad.value}",
                     witness=bad.witness,
-                    note=f"all {bad.failed} runs with {quoted(bad.name, 60)} = {quoted(bad.value, 80)} failed, and of the "
-                    f"{bad.others} others at most one in ten",
+                    note=f"all {bad.failed} runs with {harmless(bad.name, 60)} = {harmless(bad.value, 80)} failed, and of "
+                    f"the {bad.others} others at most one in ten",
                 )
             )
     return findings

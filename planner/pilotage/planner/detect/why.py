@@ -10,9 +10,9 @@ from pilotage.planner.detect.blockage import Blockage
 from pilotage.planner.detect.waiting import is_due, why_missing, why_waiting
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.facts import DeploymentFact, RunFact
+from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.queries.site import site_facts
-from pilotage.telemetry.redaction import quoted
 from pilotage.telemetry.store.protocol import Store
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -50,7 +50,7 @@ def why_it_waits(
 
 
 def _answer(subject: str, name: str, state: str, found: Blockage | None) -> dict[str, Any]:
-    shown = {"subject": subject, "name": quoted(name, 80), "state": quoted(state, 60)}
+    shown = {"subject": subject, "name": harmless(name, 80), "state": harmless(state, 60)}
     if found is None:
         return shown | {
             "cause": "ended" if state else "unknown", "key": "", "trouble": False, "words": "It has ended." if state else
@@ -60,13 +60,13 @@ def _answer(subject: str, name: str, state: str, found: Blockage | None) -> dict
         "cause": found.cause.value,
         "key": found.key,
         "trouble": found.trouble,
-        "words": quoted(found.words, LONGEST),
-        "todo": quoted(found.todo, LONGEST),
-        "by": quoted(found.by, 200),
+        "words": harmless(found.words, LONGEST),
+        "todo": harmless(found.todo, LONGEST),
+        "by": harmless(found.by, 200),
         "since": found.since.isoformat() if found.since else None,
         "holders": list(found.holders[:HOLDERS]),
-        "doubts": [quoted(doubt, 300) for doubt in found.doubts],
-        "disproof": quoted(found.disproof, 300),
+        "doubts": [harmless(doubt, 300) for doubt in found.doubts],
+        "disproof": harmless(found.disproof, 300),
     }
 
 

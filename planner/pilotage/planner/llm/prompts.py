@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from pilotage.planner.detect.failures import normalised
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.telemetry.facts import LogLine, RunFact
-from pilotage.telemetry.redaction import quoted, redact
+from pilotage.telemetry.harmless import harmless
+from pilotage.telemetry.redaction import redact
 
 QUOTED_LINES = 20
 """Log lines that a diagnosis prompt holds at most."""
@@ -84,10 +85,10 @@ def diagnosis_prompt(run: RunFact, logs: Sequence[LogLine]) -> list[BaseMessage]
     templates: dict[str, str] = {}
     for line in logs:
         if line.level >= 30:
-            templates[normalised(line.message)] = quoted(redact(line.message), LINE_CHARS)
+            templates[normalised(line.message)] = harmless(redact(line.message), LINE_CHARS)
     shown = {
-        "state": quoted(run.state_name, 60),
-        "message": quoted(redact(run.state_message), LINE_CHARS),
+        "state": harmless(run.state_name, 60),
+        "message": harmless(redact(run.state_message), LINE_CHARS),
         "log_lines": list(templates.values())[-QUOTED_LINES:],
     }
     return [SystemMessage(DIAGNOSE), HumanMessage(f"<facts>{json.dumps(shown)}</facts>")]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pilotage.telemetry.facts import StateType, TaskRunFact
-from pilotage.telemetry.redaction import quoted
+from pilotage.telemetry.harmless import harmless
 
 OURS = "pilotage."
 """How the keys of task runs begin that pilotage itself put into a run."""
@@ -105,6 +105,6 @@ def half_done(
 
 
 def _listed(tasks: tuple[tuple[str, int], ...]) -> str:
-    named = [f"{quoted(name, 40)}{f' ({n} times)' if n > 1 else ''}" for name, n in tasks[:NAMED]]
+    named = [f"{harmless(name, 40)}{f' ({n} times)' if n > 1 else ''}" for name, n in tasks[:NAMED]]
     more = f" and {len(tasks) - NAMED} more" if len(tasks) > NAMED else ""
     return ", ".join(named) + more

@@ -1,10 +1,36 @@
 // Elements made of values. Every string becomes a text node: nothing that a run, a log or a model wrote is ever markup.
 
-const SPOOFING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+// As pilotage/telemetry/harmless.py does it for terminals, logs and models; one test holds both to the same cases.
+const HIDDEN = /(?![\n\t\ufffd])[\p{C}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\u{e0100}-\u{e01ef}]/gu;
+const WIDE = /[\uff21-\uff3a\uff41-\uff5a\u{1d400}-\u{1d7ff}]/u;
+const LATIN = /\p{Script=Latin}/u;
+const LOOKALIKE = /[\p{Script=Greek}\p{Script=Cyrillic}\p{Script=Armenian}\p{Script=Cherokee}\p{Script=Coptic}\p{Script=Lisu}\p{Script=Georgian}]/u;
+const SYMBOLS = /[μΔΩΣπσλθ]/u;
 
-/** The text with control and direction signs made visible, so that words cannot pretend to be other words. */
+const code = (sign) => {
+  const number = sign.codePointAt(0);
+  return number < 0x100 ? `\\x${number.toString(16).padStart(2, "0")}` : `\\u{${number.toString(16)}}`;
+};
+
+function scriptOf(sign) {
+  if (!/\p{L}/u.test(sign) || SYMBOLS.test(sign)) return "";
+  if (WIDE.test(sign) || LOOKALIKE.test(sign)) return "lookalike";
+  return LATIN.test(sign) ? "latin" : "";
+}
+
+function marked(word) {
+  if (/^[\x00-\x7f]*$/.test(word)) return word;
+  const signs = [...word];
+  const latin = signs.filter((sign) => scriptOf(sign) === "latin").length;
+  const others = signs.filter((sign) => scriptOf(sign) === "lookalike").length;
+  if (!latin || !others) return word;
+  const foreign = latin < others ? "latin" : "lookalike";
+  return signs.map((sign) => (scriptOf(sign) === foreign ? code(sign) : sign)).join("");
+}
+
+/** The text with what is hidden made visible, and letters that pass for others in a word of two scripts. */
 export function plain(value) {
-  return String(value ?? "").replace(SPOOFING, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return String(value ?? "").replace(HIDDEN, code).replace(/[\p{L}\p{N}_]+/gu, marked);
 }
 
 /** An element. `props` are attributes, `on…` listeners, or `class`; children are nodes, strings, lists or nothing. */
