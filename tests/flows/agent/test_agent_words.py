@@ -24,7 +24,10 @@ SAID: dict[str, tuple[dict[str, Any], str]] = {
         {"incident_id": "i-1", "filed": [], "error": "Filing: nobody answers."},
         "i-1; nothing proposed; Filing: nobody answers.",
     ),
-    "hostile": ({**BASE, "subject": "a\x1b[2J\nb", "filed": []}, "i-1 a\\x1b[2J⏎b: transient; nothing proposed"),
+    "hostile": (
+        {**BASE, "subject": "a\x1b[2J\nb", "filed": []},
+        "i-1 a\\x1b[2J⏎b: transient; nothing proposed",
+    ),
 }
 
 
