@@ -126,6 +126,8 @@ class DesiredAction:
     """When it is pointless, if that is sooner than a proposal's usual life."""
     plan: str = ""
     """The reference of the plan that it is a step of, `plan:<digest>`; what was said of the plan holds for each step."""
+    rests_on: tuple[str, ...] = ()
+    """References to what it rests on, where that is something counted and not what the finding quotes."""
     bound_to_state: bool = True
     """False where it stays right although the run moved on."""
 

@@ -42,6 +42,13 @@ def test_a_code_is_read_in_the_ways_it_is_written(text: str, code: str) -> None:
     assert code in read(text).codes
 
 
+def test_the_path_of_a_frame_is_no_sign() -> None:
+    text = "Traceback:\n  File \"/srv/standby/deadlock/flow.py\", line 7, in run\n    x()\nKeyError: 'a'"
+    assert "standby" not in read(text).lowered
+    assert "keyerror: " in read(text).lowered
+    assert "/data/standby" in read('FileNotFoundError: File "/data/standby/x.csv" is not there').lowered
+
+
 @pytest.mark.parametrize("text", ["wrote 503 rows in 429 s", "took 4.503 s", "id 500123", "package 404b"])
 def test_a_number_that_only_looks_like_a_status_is_none(text: str) -> None:
     assert not {code for code in read(text).codes if code.startswith("http:")}

@@ -194,6 +194,8 @@ def test_a_fault_that_repeats_pauses_its_deployment_and_tells(make: Any) -> None
     assert plan.proposals[1][0].action == PauseDeployment(
         deployment_id=make.deployment_id, hold=P.quarantine_hold
     )
+    # what was counted, and no text of the runs: a pause of a deployment that keeps failing waits for nobody
+    assert all(ref.startswith(("deployment:", "run:")) for ref in plan.proposals[1][0].evidence)
     crash = plan_for(make.incident_context(FailureClass.CRASHED, around=around), ALL)
     assert kinds(crash) == ["retry_run"]  # never a pause beside a retry
 

@@ -13,7 +13,7 @@ from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import SAFE_TO_REPEAT, Background, Backlog, Remedy
-from pilotage.telemetry.facts import DeploymentFact, RunFact, StateType
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType
 from pilotage.telemetry.pool_memory import allowed_sizes, memory_of
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
@@ -52,7 +52,7 @@ def background_of(
     default = memory_of(deployment.job_variables) if deployment else None
     children = fleet.failed_children(store, run) if run.state_type in _FAILED else []
     return Background(
-        **remedied_of(store, run),
+        **remedied_of(store, run, ended),
         failed_children=tuple(child.run_id for child in children),
         child_tried_again=any(child.deployment_id for child in children),
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
@@ -77,27 +77,39 @@ def background_of(
     )
 
 
-def remedied_of(store: Store, run: RunFact) -> dict[str, Any]:
-    """What is known of the remedy that was started for a failed run: `remedied` and `remedy_helped`."""
+def remedied_of(store: Store, run: RunFact, ended: Sequence[RunFact] = ()) -> dict[str, Any]:
+    """What is known of the remedy of a failed run: `remedied` and `remedy_helped`.
+
+    `ended` are the newest ended runs of its deployment, newest first. A remedy that ended for one of the runs that
+    fail in a row with this one, before this one started, did not help.
+    """
     if run.state_type not in _FAILED:
         return {}
-    steps = [
-        one for one in run_queries.decisions_about(store, run.run_id) if one.action == "launch_remediation"
-    ]
-    ended = [
+    own = _remedies_ended(run_queries.decisions_about(store, run.run_id))
+    if own:
+        last = own[-1]
+        well = last.step == "verified" and last.outcome == "verified"
+        since = run.ended or run.updated
+        return {
+            "remedied": "it ended well" if well else "it did not end well",
+            "remedy_helped": well and last.at > since,
+        }
+    row = [other.run_id for other in ended[: failures_in_row(ended)] if other.run_id != run.run_id]
+    began = run.started or run.created
+    others = _remedies_ended(run_queries.decisions_about(store, *row)) if row else []
+    if any(one.at < began for one in others):
+        return {"remedied": "the deployment failed again after it"}
+    return {}
+
+
+def _remedies_ended(steps: Sequence[DecisionFact]) -> list[DecisionFact]:
+    return [
         one
         for one in steps
-        if one.step in ("verified", "refused", "failed") and one.outcome != "needs_approval"
+        if one.action == "launch_remediation"
+        and one.step in ("verified", "refused", "failed")
+        and one.outcome != "needs_approval"
     ]
-    if not ended:
-        return {}
-    last = ended[-1]
-    well = last.step == "verified" and last.outcome == "verified"
-    since = run.ended or run.updated
-    return {
-        "remedied": "it ended well" if well else "it did not end well",
-        "remedy_helped": well and last.at > since,
-    }
 
 
 def remedies_offered(own: DeploymentFact | None, everyone: Sequence[DeploymentFact]) -> tuple[Remedy, ...]:

@@ -107,7 +107,7 @@ def _proposal(s: IncidentContext, desired_action: DesiredAction, playbook: str) 
     # A failure's state is its attempt. Other trouble is proposed on once, whatever states follow.
     attempt = s.run.state_id if s.run and s.finding.failure_class not in NOT_A_FAILURE else ""
     latest = s.now + s.parameters.proposal_life
-    refs = tuple(dict.fromkeys(e.ref[:300] for e in s.finding.evidence))
+    refs = desired_action.rests_on or tuple(dict.fromkeys(e.ref[:300] for e in s.finding.evidence))
     if s.forecast is not None:
         refs = (*refs, f"forecast:{s.forecast.run_id}")
     if desired_action.plan:

@@ -390,7 +390,10 @@ def playbook_for(finding: Finding) -> Playbook:
 
 
 def quarantine(s: IncidentContext) -> tuple[DesiredAction, ...]:
-    """Return the desired pause of a deployment that keeps failing the same way; none while it does not."""
+    """Return the desired pause of a deployment that keeps failing the same way; none while it does not.
+
+    It rests on the count of failed runs, which is Prefect's, and on no text of theirs.
+    """
     p, run = s.parameters, s.run
     if run is None or run.deployment_id is None or s.around.deployment_paused:
         return ()
@@ -401,7 +404,8 @@ def quarantine(s: IncidentContext) -> tuple[DesiredAction, ...]:
         return ()
     pause = PauseDeployment(deployment_id=run.deployment_id, hold=p.quarantine_hold)
     effect = f"no further run meets the fault that {s.around.same_fault_in_row} runs in a row have met"
-    return (DesiredAction(action=pause, effect=effect, bound_to_state=False),)
+    counted = (f"deployment:{run.deployment_id}", f"run:{run.run_id}")
+    return (DesiredAction(action=pause, effect=effect, rests_on=counted, bound_to_state=False),)
 
 
 def remedy(s: IncidentContext) -> tuple[tuple[DesiredAction, ...], tuple[str, ...]]:

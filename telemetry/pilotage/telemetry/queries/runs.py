@@ -131,10 +131,10 @@ def deployment_of(store: Store, run_id: str) -> DeploymentFact | None:
     return next(iter(facts_from_rows(DeploymentFact, store.rows(sql, [run_id]))), None)
 
 
-def decisions_about(store: Store, run_id: str) -> list[DecisionFact]:
-    """Every recorded step of every proposal about a run, in order."""
-    sql = 'SELECT * FROM decisions WHERE run_id = ? ORDER BY "at", decision_id'
-    return facts_from_rows(DecisionFact, store.rows(sql, [run_id]))
+def decisions_about(store: Store, *run_ids: str) -> list[DecisionFact]:
+    """Every recorded step of every proposal about these runs, in order."""
+    sql = 'SELECT * FROM decisions WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY "at", decision_id'
+    return facts_from_rows(DecisionFact, store.rows(sql, [list(run_ids)]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,10 @@ _UNIT = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0*
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 
 
+_FRAME = re.compile(r'^(?P<lead>[ \t|+]*File )"[^"\n]{1,500}"(?=, line \d)', re.MULTILINE)
+"""The place of a frame of a traceback: the names of directories and files there say nothing of what went wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one text shows."""
@@ -129,7 +133,7 @@ def clipped(text: str) -> str:
 
 def read(text: str) -> Reading:
     """Return everything structured that a text shows."""
-    text = clipped(text)
+    text = _FRAME.sub(r'\g<lead>""', clipped(text))
     lowered = text.lower()
     names = frozenset(_RAW_WORD.findall(text))
     tokens = frozenset(name.lower() for name in names)
