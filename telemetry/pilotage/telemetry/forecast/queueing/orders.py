@@ -11,14 +11,18 @@ import numpy as np
 from pilotage.telemetry.forecast.run_history import Floats, Ints
 
 ORDERS = ("fifo", "sjf", "f1", "pilotage")
-SOONEST_S = 60.0
-"""What is added to a wait: below, waits are alike."""
-AGEING = 0.5
-"""The power of the wait in the score: 0 is the smallest first, 1 lets waiting count as much as size."""
-WIDTH = 0.75
-"""The power of the slots that a run takes; at 1 a wide run counts as its area."""
+WIDTH = 0.7
+"""The power of the slots that a run takes in the score, where others may pass it; its duration counts by its logarithm."""
+FAIR = 1.3
+"""How often the longest wait in the order of submission a run waits before it goes first."""
+REST = 1.0
+"""Where nobody may pass, how long nobody goes first after one did, as a multiple of the time for which that held up all."""
+LEAST_LIMIT_S = 60.0
+"""No run goes first that has waited less."""
+SHORTEST_S = 10.0
+"""What is added to a duration: below, runs are alike."""
 PRIORITY_STEP = 2.0
-"""What one step of priority is worth, as a factor on the expected work."""
+"""What one step of priority is worth, as a factor on the score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,30 +80,51 @@ class F1:
         return scores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Pilotage:
-    """Little expected work first, growing more urgent with its wait, its deadline and its priority.
+    """Few slots and little time first; nobody waits much longer than in the order of submission.
 
-    The score is expected seconds x slots^WIDTH / (wait + SOONEST_S)^AGEING. A run that would miss its deadline
-    if it waited any longer, and one that has waited longer than runs would lately have waited at most
-    in the order of submission, goes before all others, the oldest first: so nothing starves.
+    The score is log10(expected seconds) x slots^WIDTH, the shape of F1 with a duration that was learned. Without
+    backfilling it is the requested time alone: slots stay idle for each wide run, which is not made rarer by being put off.
+    A run goes before all others that would miss its deadline if it waited any longer; so does the one that has waited
+    longest, once that is FAIR times longer than the order of submission would lately have let any run wait. One at a time,
+    and without backfilling with a REST: each wide run for which slots are kept free costs all the others.
     """
 
+    backfill: bool
+    """Whether runs may pass one that does not fit yet."""
     expected_s: Callable[[Ints], Floats]
     """The expected seconds of runs, as known now."""
-    fair_wait_s: Callable[[], float]
-    """The longest wait that the order of submission would lately have caused."""
-    typical_s: Callable[[], float]
-    """The expected seconds of a typical run of the site: no run goes first that has waited less."""
+    fair_wait_s: Callable[[float], float]
+    """The longest wait that the order of submission would lately have caused, at a moment."""
+    _first: int = -1
+    """The run that goes first for its wait."""
+    _since: float = 0.0
+    _rests_until: float = 0.0
 
     def scores(self, now: float, waiting: Waiting) -> Floats:
         """Return the score."""
         expected = np.maximum(self.expected_s(waiting.run), 1.0)
-        waited = np.maximum(now - waiting.submitted, 0.0)
-        work = expected * waiting.slots**WIDTH * PRIORITY_STEP**waiting.priority
-        scores = np.log(work) - AGEING * np.log(waited + SOONEST_S)
-        limit = max(self.typical_s(), self.fair_wait_s())
-        late = (waited > limit) | (now + 1.5 * expected > waiting.deadline) & (now < waiting.deadline)
-        # below every score of the others
-        urgent: Floats = np.where(late, waiting.submitted - now - 1e12, scores)
-        return urgent
+        scores = np.log10((expected if self.backfill else waiting.requested_s) + SHORTEST_S)
+        if self.backfill:
+            scores *= waiting.slots**WIDTH
+        scores *= PRIORITY_STEP**waiting.priority
+        pressing = (now + 1.5 * expected > waiting.deadline) & (now < waiting.deadline)
+        # below every score of the others, the earliest deadline first
+        scores[pressing] = waiting.deadline[pressing] - now - 1e12
+        scores[waiting.run == self._longest_waiting(now, waiting)] = -np.inf
+        return scores
+
+    def _longest_waiting(self, now: float, waiting: Waiting) -> int:
+        """Return the run that goes first because it has waited too long, or -1."""
+        if self._first >= 0:
+            if (waiting.run == self._first).any():
+                return self._first
+            if not self.backfill:
+                self._rests_until = now + REST * (now - self._since)
+            self._first = -1
+        oldest = int(np.argmin(waiting.submitted))
+        limit = max(LEAST_LIMIT_S, FAIR * self.fair_wait_s(now))
+        if now >= self._rests_until and now - waiting.submitted[oldest] > limit:
+            self._first, self._since = int(waiting.run[oldest]), now
+        return self._first

@@ -39,12 +39,13 @@ LEAST_PROMISE_S = 3_600.0
 class _Site(Watcher):
     """What has become known in the replay so far."""
 
-    def __init__(self, history: RunHistory, jobs: Jobs, slots: int) -> None:
+    def __init__(self, history: RunHistory, jobs: Jobs, slots: int, *, backfill: bool) -> None:
+        self._seconds = jobs.seconds
         self._durations = ExpectedDurations(history)
         self._expected = np.full(len(jobs), np.nan)
         self._has_asked = np.isfinite(jobs.requested_s)
         self._asked = np.where(self._has_asked, jobs.requested_s, 0.0)
-        self._fair = FairWait(jobs, slots)
+        self._fair = FairWait(jobs, slots, backfill=backfill, asked_s=self.asked_s)
 
     def submitted(self, job: int, now: float) -> None:
         expected = self._durations.expected_s(job)
@@ -54,14 +55,12 @@ class _Site(Watcher):
         else:
             self._asked[job] = self._durations.typical_s(job)
         self._expected[job] = expected
-        self._fair.submitted(job, now, expected)
+        self._fair.begun(job, now, expected)
 
-    def started(self, job: int, now: float) -> None:
-        self._fair.started(job, now)
-
-    def ended(self, job: int, now: float, seconds: float) -> None:
+    def ended(self, job: int, now: float) -> None:
+        seconds = float(self._seconds[job])
         self._durations.ended(job, seconds)
-        self._fair.ended(job, now, seconds)
+        self._fair.lasted(job, seconds, float(self._expected[job]))
 
     def asked_s(self, jobs: Ints) -> Floats:
         """Return what was asked for, or what the deployment took before."""
@@ -71,11 +70,9 @@ class _Site(Watcher):
         """Return the expected seconds, as known at submission."""
         return self._expected[jobs]
 
-    def typical_s(self) -> float:
-        return self._fair.typical_s()
-
-    def fair_wait_s(self) -> float:
-        return self._fair.longest()
+    def fair_wait_s(self, now: float) -> float:
+        """Return the longest wait that the order of submission would lately have caused."""
+        return self._fair.longest_s(now)
 
 
 class _Asked(Watcher):
@@ -116,7 +113,7 @@ def jobs_of(history: RunHistory, slots: int) -> tuple[RunHistory, Jobs]:
 def starts_in(history: RunHistory, jobs: Jobs, slots: int, order: str, *, backfill: bool) -> Floats:
     """Return when each run would have started."""
     learns = order == "pilotage" or not np.isfinite(jobs.requested_s).all()
-    site = _Site(history, jobs, slots) if learns else _Asked(jobs)
+    site = _Site(history, jobs, slots, backfill=backfill) if learns else _Asked(jobs)
     chosen: Order
     match order:
         case "fifo":
@@ -126,9 +123,7 @@ def starts_in(history: RunHistory, jobs: Jobs, slots: int, order: str, *, backfi
         case "f1":
             chosen = F1(float(jobs.submitted[0]))
         case "pilotage" if isinstance(site, _Site):
-            chosen = Pilotage(
-                expected_s=site.expected_s, fair_wait_s=site.fair_wait_s, typical_s=site.typical_s
-            )
+            chosen = Pilotage(backfill=backfill, expected_s=site.expected_s, fair_wait_s=site.fair_wait_s)
         case _:
             raise ConfigError(f"Replaying in the order {order!r}: valid are {', '.join(ORDERS)}.")
     return replay(jobs, slots, chosen, backfill=backfill, asked_s=site.asked_s, watcher=site)

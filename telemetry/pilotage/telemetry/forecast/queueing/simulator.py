@@ -45,8 +45,8 @@ class Watcher:
     def started(self, job: int, now: float) -> None:
         """Take note of a start."""
 
-    def ended(self, job: int, now: float, seconds: float) -> None:
-        """Take note of an end, and of how long the job ran."""
+    def ended(self, job: int, now: float) -> None:
+        """Take note of an end."""
 
 
 class _Queue:
@@ -76,6 +76,73 @@ class _Queue:
             self._jobs[place] = self._jobs[self._count]
 
 
+class Cluster:
+    """Slots with a queue in front of them. It is told of submissions, and starts and ends runs as time passes."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        slots: int,
+        order: Order,
+        *,
+        backfill: bool,
+        asked_s: Callable[[Ints], Floats],
+        lasts_s: Callable[[int], float],
+        watcher: Watcher,
+    ) -> None:
+        """`asked_s` is what jobs are taken to last at most, `lasts_s` what one that starts now lasts here."""
+        self.starts = np.full(len(jobs), np.nan)
+        self._jobs, self._order, self._backfill, self._asked_s = jobs, order, backfill, asked_s
+        self._lasts_s, self._watcher = lasts_s, watcher
+        self._taken = jobs.slots.tolist()
+        self._free = float(slots)
+        self._queue = _Queue()
+        self._running: list[tuple[float, int]] = []
+        self._promised: dict[int, float] = {}
+
+    @property
+    def waiting(self) -> Ints:
+        """The jobs that wait, in no order."""
+        return self._queue.jobs
+
+    @property
+    def next_end(self) -> float:
+        """When the next job ends; infinite when none runs."""
+        return self._running[0][0] if self._running else np.inf
+
+    def pass_to(self, now: float, submitted: Sequence[int] = ()) -> None:
+        """Let time go on to `now`, at which some jobs are submitted."""
+        while self.next_end < now:
+            self._settle(self.next_end, ())
+        self._settle(now, submitted)
+
+    def _settle(self, now: float, submitted: Sequence[int]) -> None:
+        while self.next_end <= now:
+            _, job = heapq.heappop(self._running)
+            self._free += self._taken[job]
+            self._promised.pop(job)
+            self._watcher.ended(job, now)
+        for job in submitted:
+            self._queue.add(job)
+            self._watcher.submitted(job, now)
+        if not self._free or not len(self._queue):
+            return
+        chosen = _chosen(
+            self._jobs, self._queue.jobs, self._order, now, self._free, self._promised, self._asked_s,
+            backfill=self._backfill,
+        )  # fmt: skip
+        if not chosen:
+            return
+        self._queue.remove(chosen)
+        asked = self._asked_s(np.array(chosen, dtype=np.int64)).tolist()
+        for job, most in zip(chosen, asked, strict=True):
+            self.starts[job] = now
+            self._free -= self._taken[job]
+            self._promised[job] = now + most
+            heapq.heappush(self._running, (now + self._lasts_s(job), job))
+            self._watcher.started(job, now)
+
+
 def replay(
     jobs: Jobs,
     slots: int,
@@ -86,38 +153,19 @@ def replay(
     watcher: Watcher,
 ) -> Floats:
     """Return the start of each job. `asked_s` is what jobs are taken to last at most, by what was known at submission."""
-    starts = np.full(len(jobs), np.nan)
-    queue = _Queue()
-    running: list[tuple[float, int]] = []
-    promised: dict[int, float] = {}
-    free, arrival, count = float(slots), 0, len(jobs)
-    submitted, seconds, taken = jobs.submitted.tolist(), jobs.seconds.tolist(), jobs.slots.tolist()
-    while arrival < count or running:
-        now = min(
-            submitted[arrival] if arrival < count else np.inf,
-            running[0][0] if running else np.inf,
-        )
-        while running and running[0][0] <= now:
-            _, job = heapq.heappop(running)
-            free += taken[job]
-            promised.pop(job)
-            watcher.ended(job, now, seconds[job])
+    submitted, seconds = jobs.submitted.tolist(), jobs.seconds.tolist()
+    cluster = Cluster(
+        jobs, slots, order, backfill=backfill, asked_s=asked_s, lasts_s=seconds.__getitem__, watcher=watcher
+    )
+    arrival, count = 0, len(jobs)
+    while arrival < count:
+        now, first = submitted[arrival], arrival
         while arrival < count and submitted[arrival] <= now:
-            queue.add(arrival)
-            watcher.submitted(arrival, now)
             arrival += 1
-        if not free or not len(queue):
-            continue
-        chosen = _chosen(jobs, queue.jobs, order, now, free, promised, asked_s, backfill=backfill)
-        queue.remove(chosen)
-        asked = asked_s(np.array(chosen, dtype=np.int64)).tolist() if chosen else []
-        for job, lasts in zip(chosen, asked, strict=True):
-            starts[job] = now
-            free -= taken[job]
-            promised[job] = now + lasts
-            heapq.heappush(running, (now + seconds[job], job))
-            watcher.started(job, now)
-    return starts
+        cluster.pass_to(now, range(first, arrival))
+    while np.isfinite(cluster.next_end):
+        cluster.pass_to(cluster.next_end)
+    return cluster.starts
 
 
 def _chosen(
