@@ -13,9 +13,9 @@ from pilotage.telemetry.forecast.run_history import Floats, Ints
 ORDERS = ("fifo", "sjf", "f1", "pilotage")
 WIDTH = 0.7
 """The power of the slots that a run takes in the score, where others may pass it; its duration counts by its logarithm."""
-FAIR = 1.3
-"""How often the longest wait in the order of submission a run waits before it goes first."""
-REST = 1.0
+FAIR, FAIR_IN_TURN = 1.3, 1.0
+"""How often the longest wait in the order of submission a run waits before it goes first; where nobody may pass, less."""
+REST = 0.5
 """Where nobody may pass, how long nobody goes first after one did, as a multiple of the time for which that held up all."""
 LEAST_LIMIT_S = 60.0
 """No run goes first that has waited less."""
@@ -85,9 +85,10 @@ class Pilotage:
     """Few slots and little time first; nobody waits much longer than in the order of submission.
 
     The score is log10(expected seconds) x slots^WIDTH, the shape of F1 with a duration that was learned. Without
-    backfilling it is the requested time alone: slots stay idle for each wide run, which is not made rarer by being put off.
+    backfilling it is the time alone, halfway between expected and requested: slots stay idle for each wide run, and that
+    is made no rarer by putting it off.
     A run goes before all others that would miss its deadline if it waited any longer; so does the one that has waited
-    longest, once that is FAIR times longer than the order of submission would lately have let any run wait. One at a time,
+    longest, once that is FAIR times as long as the order of submission would lately have let any run wait. One at a time,
     and without backfilling with a REST: each wide run for which slots are kept free costs all the others.
     """
 
@@ -105,7 +106,8 @@ class Pilotage:
     def scores(self, now: float, waiting: Waiting) -> Floats:
         """Return the score."""
         expected = np.maximum(self.expected_s(waiting.run), 1.0)
-        scores = np.log10((expected if self.backfill else waiting.requested_s) + SHORTEST_S)
+        lasts = expected if self.backfill else np.sqrt(expected * np.maximum(waiting.requested_s, 1.0))
+        scores = np.log10(lasts + SHORTEST_S)
         if self.backfill:
             scores *= waiting.slots**WIDTH
         scores *= PRIORITY_STEP**waiting.priority
@@ -124,7 +126,7 @@ class Pilotage:
                 self._rests_until = now + REST * (now - self._since)
             self._first = -1
         oldest = int(np.argmin(waiting.submitted))
-        limit = max(LEAST_LIMIT_S, FAIR * self.fair_wait_s(now))
+        limit = max(LEAST_LIMIT_S, (FAIR if self.backfill else FAIR_IN_TURN) * self.fair_wait_s(now))
         if now >= self._rests_until and now - waiting.submitted[oldest] > limit:
             self._first, self._since = int(waiting.run[oldest]), now
         return self._first
