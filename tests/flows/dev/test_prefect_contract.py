@@ -536,6 +536,14 @@ def inputs_are_put_down_once_and_read_by_prefix(side: Side) -> None:
 def a_task_run_is_one_by_its_keys(side: Side) -> None:
     run_id = side.run(side.deployment(), *PATHS["RUNNING"])
     body = {"flow_run_id": run_id, "task_key": "t", "dynamic_key": "0", "state": {"type": "RUNNING"}}
+    waits = side.ask("POST", "/task_runs/", {**body, "dynamic_key": "1", "state": {"type": "PENDING"}})
+    not_begun = {
+        "task_runs": {"state": {"type": {"any_": ["PENDING", "SCHEDULED"]}}},
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}, "id": {"any_": [run_id]}},
+    }
+    (row,) = side.ask("POST", "/task_runs/filter", not_begun)
+    assert (row["id"], row["start_time"]) == (waits["id"], None)
+    side.ask("POST", f"/task_runs/{waits['id']}/set_state", {"state": {"type": "COMPLETED"}})
     task = side.ask("POST", "/task_runs/", body)
     assert side.ask("POST", "/task_runs/", body)["id"] == task["id"]
     assert side.ask("GET", f"/task_runs/{task['id']}")["flow_run_id"] == run_id
@@ -545,8 +553,10 @@ def a_task_run_is_one_by_its_keys(side: Side) -> None:
         {"task_runs": {"flow_run_id": {"any_": [run_id]}}, "sort": "END_TIME_DESC"},
         {"flow_runs": {"id": {"any_": [run_id]}}},
     ):
-        (found,) = side.ask("POST", "/task_runs/filter", where)
-        assert (found["id"], found["state_type"]) == (task["id"], "COMPLETED")
+        found = side.ask("POST", "/task_runs/filter", where)
+        assert {(each["id"], each["state_type"]) for each in found} == {
+            (each["id"], "COMPLETED") for each in (task, waits)
+        }
 
 
 # -- pools, queues, workers -----------------------------------------------------------------------------------

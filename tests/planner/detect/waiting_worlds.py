@@ -193,8 +193,12 @@ class World:
                         live += [fact for fact in facts if fact.ended is None]
                 kept = {row["run_id"] for row in self.store.rows("SELECT run_id FROM runs")}
                 self.store.forget_runs(sorted(kept - set(self.fake.tables.runs)))
-                async for rows in reader.pages("/task_runs/filter", {}):
-                    self.store.merge_task_runs([task_run_fact(row) for row in rows])
+                for tasks in (
+                    {"task_runs": {"start_time": {"after_": since}}},
+                    {"flow_runs": {"end_time": {"after_": since}}},
+                ):
+                    async for rows in reader.pages("/task_runs/filter", tasks):
+                        self.store.merge_task_runs([task_run_fact(row) for row in rows])
                 events = list(self.fake.tables.events.values())
                 self.store.add_events([event_fact(row) for row in events[self.told :]])
                 self.told, self.collected = len(events), self.now

@@ -61,6 +61,10 @@ class Site:
 
         asyncio.run(work())
 
+    def hint(self, *events: str, ago: timedelta = timedelta(0)) -> bool:
+        """These events occur."""
+        return self.sync.hint((event, self.clock.now() - ago) for event in events)
+
     def deployment(self, name: str, pool: str, queue: str = "default", **more: Any) -> str:
         flow = self.fake.ask("POST", "/flows/", {"name": f"flow-{name}"})
         body = {"name": name, "flow_id": flow["id"], "work_pool_name": pool, "work_queue_name": queue, **more}
@@ -108,16 +112,47 @@ def test_an_event_has_the_fact_asked_for_at_once_and_many_do_not_cost_more(site:
     site.fake.ask("POST", "/work_pools/", {"name": "pool", "type": "process"})
     site.passes(2)
     site.fake.ask("PATCH", "/work_pools/pool", {"is_paused": True})
-    assert site.sync.hint(["prefect.work-pool.paused"])
-    assert not site.sync.hint(["prefect.flow-run.Running", "prefect.concurrency-limit.acquired"])
+    assert site.hint("prefect.work-pool.paused")
+    assert not site.hint("prefect.flow-run.Running", "prefect.concurrency-limit.acquired")
     site.passes(0.1)
     assert site_facts(site.store, site.clock.now()).pools["pool"].paused
     site.made.clear()
     for _ in range(120):
-        site.sync.hint(["prefect.work-pool.updated", "prefect.deployment.ready", "prefect.work-queue.ready"])
+        site.hint("prefect.work-pool.updated", "prefect.deployment.ready", "prefect.work-queue.ready")
         site.passes(1 / 30, every=1)
     for began in site.made:
         assert sum(began <= each < began + timedelta(minutes=1) for each in site.made) <= REQUESTS_A_MINUTE
+
+
+def test_what_a_start_costs_and_older_events_leave_the_requests_of_the_next_minute_alone(site: Site) -> None:
+    for pool in range(8):
+        site.fake.ask("POST", "/work_pools/", {"name": f"pool-{pool}", "type": "process"})
+    site.everything()
+    assert not site.hint("prefect.work-pool.created", "prefect.deployment.created", ago=timedelta(minutes=1))
+    site.fake.ask("PATCH", "/work_pools/pool-3", {"is_paused": True})
+    site.fake.advance(timedelta(seconds=2))
+    assert site.hint("prefect.work-pool.paused")
+    site.passes(0.1)
+    assert site_facts(site.store, site.clock.now()).pools["pool-3"].paused
+
+
+def test_tasks_that_wait_for_a_limit_are_known_although_they_never_started(site: Site) -> None:
+    site.fake.ask("POST", "/work_pools/", {"name": "pool", "type": "process"})
+    made = site.deployment("d", "pool")
+    run = site.fake.ask("POST", f"/deployments/{made}/create_flow_run", {})["id"]
+    for state in ("PENDING", "RUNNING"):
+        site.fake.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": state}})
+    body = {
+        "flow_run_id": run,
+        "task_key": "t",
+        "dynamic_key": "0",
+        "tags": ["db"],
+        "state": {"type": "PENDING"},
+    }
+    task = site.fake.ask("POST", "/task_runs/", body)["id"]
+    site.passes(1)
+    rows = site.store.rows("SELECT task_run_id, state_type FROM task_runs")
+    assert rows == [{"task_run_id": task, "state_type": "PENDING"}]
 
 
 def test_since_when_something_is_paused_is_kept_and_survives_a_restart(site: Site) -> None:

@@ -53,4 +53,9 @@ def toolbox(where: StatePaths, control_api: ApiClient, person: str = "") -> Tool
     refuse_keys()
     store = connect(where.root, asker=person)
     forecaster = ChatForecaster(store, ModelRegistry(where.forecast_models))
-    return Toolbox(store=store, control_api=AgentApi(control_api), forecaster=forecaster)
+    return Toolbox(
+        store=store,
+        control_api=AgentApi(control_api),
+        forecaster=forecaster,
+        parameters=load_settings(state_dir=where.root).planner,
+    )

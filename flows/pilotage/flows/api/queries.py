@@ -10,6 +10,7 @@ from typing import Any
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.server import READERS, Operation
 from pilotage.planner.detect.why import why_it_waits
+from pilotage.planner.parameters import PlaybookParameters
 from pilotage.policies.gate.capabilities import commands_open_to
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.gate.permitted_kinds import permitted_kinds
@@ -35,6 +36,7 @@ class QueryEndpoints:
         levers: Mapping[str, Mapping[str, str]],
         paths: Mapping[str, str],
         store: Store | None = None,
+        parameters: PlaybookParameters | None = None,
     ) -> None:
         """`levers` as `pilotage.flows.levers.docs.in_words`; `places` names where things are, such as `ui`."""
         self._ledger = ledger
@@ -45,6 +47,7 @@ class QueryEndpoints:
         self._levers = levers
         self._paths = paths
         self._store = store
+        self._parameters = parameters
 
     def table(self) -> dict[str, Operation]:
         """Every operation by name."""
@@ -77,7 +80,9 @@ class QueryEndpoints:
         """
         found = None
         if self._store is not None:
-            found = await asyncio.to_thread(why_it_waits, self._store, words[:500], self._clock())
+            found = await asyncio.to_thread(
+                why_it_waits, self._store, words[:500], self._clock(), self._parameters
+            )
         if found is None:
             raise ApiRejection(
                 "unknown-subject",

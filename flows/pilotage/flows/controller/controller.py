@@ -279,6 +279,7 @@ class Controller:
             levers=in_words(levers),
             paths={"ui": ui_url},
             store=store,
+            parameters=settings.planner,
         )
         control_api = ApiServer(
             paths.api_socket,

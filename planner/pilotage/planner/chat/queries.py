@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -20,6 +20,7 @@ from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.detect.why import why_it_waits
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.log_templates import mined
+from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import ProposalApi
 from pilotage.planner.similar_incidents import past_incidents
 from pilotage.telemetry.errors import AdapterError, StoreError
@@ -66,6 +67,7 @@ class LookUps:
     control_api: ChatApi
     forecaster: Forecaster | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    parameters: PlaybookParameters = field(default_factory=PlaybookParameters)
 
     # -- the queue state
 
@@ -193,7 +195,7 @@ class LookUps:
             "decisions": story,
         }
         if run.state_type not in TERMINAL:
-            waits = why_it_waits(self.store, run_id, self.clock())
+            waits = why_it_waits(self.store, run_id, self.clock(), self.parameters)
             shown["waits"] = waits["words"] if waits else ""
         no_logs = not run_queries.logs_of(self.store, run_id, 1)
         return shown | {"gaps": ["no log line of this run is kept"] if no_logs else []}
@@ -202,7 +204,7 @@ class LookUps:
         """Why a run has not begun or does not go on, or why a deployment has no run: the first thing in its way (its
         schedule, a pause, no worker, an unserved queue, a full limit and who holds it, a wrong time zone, Prefect itself).
         `name` is an id or a name of a run or a deployment."""
-        found = why_it_waits(self.store, name, self.clock())
+        found = why_it_waits(self.store, name, self.clock(), self.parameters)
         if found is None:
             return {
                 "error": "no run and no deployment of that name is known",

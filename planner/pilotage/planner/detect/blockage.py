@@ -125,6 +125,7 @@ _KINDS = {
     "tag_limits": "the holders of limits by tag",
     "workers": "the workers",
     "automations": "the automations",
+    "tasks": "the tasks that have not begun",
 }
 
 

@@ -53,6 +53,7 @@ def background_of(
     children = fleet.failed_children(store, run) if run.state_type in _FAILED else []
     return Background(
         **remedied_of(store, run, ended),
+        witness=finding.witness if finding else "",
         failed_children=tuple(child.run_id for child in children),
         child_tried_again=any(child.deployment_id for child in children),
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,

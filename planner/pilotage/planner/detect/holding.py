@@ -17,7 +17,7 @@ WITH_SLOT = IN_PLACE | {StateType.CANCELLING}
 LEASES_LAST = timedelta(minutes=5)
 """A slot whose holder died comes free by itself after so long."""
 QUIET = timedelta(seconds=30)
-"""A run that was heard since waits for nothing."""
+"""A run that was heard since, otherwise than by a heartbeat, waits for nothing."""
 DEEPEST = 12
 """Runs of one ring; longer ones are not looked for."""
 
@@ -115,7 +115,7 @@ def waits_on(run: RunFact, site: SiteFacts) -> LimitFact | None:
     """Return the full limit that a RUNNING run waits for, or None.
 
     By tag: a task of it is Pending and carries the tag. Global: its deployment takes slots of it, it holds none, and
-    it has not been heard since the limit is full.
+    it has sent nothing but heartbeats for a while.
     """
     if run.state_type is not StateType.RUNNING:
         return None
@@ -126,13 +126,13 @@ def waits_on(run: RunFact, site: SiteFacts) -> LimitFact | None:
             limit = site.limits.get(f"tag:{tag}")
             if limit is not None and _is_full(limit) and task.task_run_id not in limit.holders:
                 return limit
-    heard = site.heard.get(run.run_id)
+    acted = site.acted.get(run.run_id)
     taken = site.takers.get(run.deployment_id or "", ())
     for limit in sorted(site.limits.values(), key=lambda each: each.name):
         mine = run.run_id in site.slot_holders.get(limit.limit_id, ())
         if limit.limit_id not in taken or mine or not _is_full(limit):
             continue
-        if heard is None or site.now - heard >= QUIET:
+        if acted is None or site.now - acted >= QUIET:
             return limit
     return None
 

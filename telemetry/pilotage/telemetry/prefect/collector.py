@@ -235,7 +235,7 @@ class PrefectCollector:
         new = await asyncio.to_thread(self._store.add_events, facts)
         newest = max(fact.occurred for fact in facts)
         self.last_event = max(newest, self.last_event or newest)
-        if new and self._site.hint(fact.name for fact in facts):
+        if new and self._site.hint((fact.name, fact.occurred) for fact in facts):
             self._site_hinted.set()
         if new:
             hints = {fact.run_id for fact in facts if fact.run_id and "heartbeat" not in fact.name}
@@ -281,6 +281,8 @@ class PrefectCollector:
             self._live.setdefault(run.run_id, run)
 
     async def _keep_site(self, reader: PrefectReader) -> None:
+        async with self._working():
+            await self._site.everything(reader)
         while True:
             async with self._working():
                 await self._site.refresh(reader)

@@ -1,4 +1,5 @@
-"""What governs the runs of a site: deployments, schedules, pools, workers, queues, limits, automations, with their age.
+"""What governs the runs of a site: deployments, schedules, pools, workers, queues, limits, automations, with their age;
+and the tasks that wait.
 
 These change seldom, so they are asked for seldom: each kind of fact after a time of its own, all of them together at
 most ten times a minute. An event that says that one changed has it asked for at once, as far as that number goes.
@@ -21,9 +22,11 @@ from pilotage.telemetry.prefect.http import PAGE, PrefectReader
 from pilotage.telemetry.prefect.models import (
     automation_fact,
     limit_fact,
+    moment,
     pool_fact,
     queue_facts,
     schedule_facts,
+    task_run_fact,
     worker_fact,
 )
 from pilotage.telemetry.prefect.sync import RunSync
@@ -37,8 +40,10 @@ RESERVE = 3
 """Of these, what events cannot use up: facts that nothing tells of grow old otherwise."""
 NO_SOONER = timedelta(seconds=2)
 """A kind that events tell of is not asked for again sooner."""
+CLOCKS_DIFFER = timedelta(seconds=5)
+"""By so much the server's clock and ours may differ: an event that is older than the last asking tells nothing new."""
 TOLD_BY = (
-    ("prefect.work-pool.", ("pools", "workers")),
+    ("prefect.work-pool.", ("pools",)),
     ("prefect.work-queue.", ("queues",)),
     ("prefect.deployment.", ("deployments",)),
     ("prefect.concurrency-limit.created", ("limits",)),
@@ -50,6 +55,14 @@ TOLD_BY = (
     ("prefect.automation.deleted", ("automations",)),
 )
 """Which kinds an event tells of, by the begin of its name."""
+NOT_BEGUN = {
+    "task_runs": {"state": {"type": {"any_": ["PENDING", "SCHEDULED"]}}},
+    "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}},
+}
+"""The tasks of running flows that have no start yet, and so are in no list of what started lately: those that wait for
+a limit by tag, and those that stand for a child which waits."""
+POLLED_LATELY = timedelta(minutes=2)
+"""Workers ask for runs every 10 to 15 s, and queues are asked about every 30 s."""
 PUSHED = (":push", ":managed")
 """Ends of the types of pools that no worker serves."""
 
@@ -103,9 +116,14 @@ class SiteSync:
         self._old_pools: dict[str, PoolFact] = {}
         self._old_limits: dict[str, LimitFact] = {}
 
-    def hint(self, events: Iterable[str]) -> bool:
-        """Note names of events that occurred. Return whether one of them tells of a fact that is kept here."""
-        told = {kind for event in events for kind in kinds_told_of(event)}
+    def hint(self, events: Iterable[tuple[str, datetime]]) -> bool:
+        """Note events by name and time. Return whether one of them tells of a fact that was not asked for since."""
+        told = {
+            kind
+            for event, occurred in events
+            for kind in kinds_told_of(event)
+            if kind not in self._tried or occurred > self._tried[kind] - CLOCKS_DIFFER
+        }
         self._hinted |= told
         return bool(told)
 
@@ -115,15 +133,22 @@ class SiteSync:
         for kind in self._in_order():
             if self._cost(kind) > self._budget.left():
                 break
-            await self._ask(reader, kind)
+            before = reader.requests
+            try:
+                await self._ask(reader, kind)
+            finally:
+                self._budget.spend(max(1, reader.requests - before))
         await self._note_answers(reader)
 
     async def everything(self, reader: PrefectReader) -> None:
-        """Ask for all of it now, whatever it costs: after a start, or where somebody waits for it."""
+        """Ask for all of it now, whatever it costs: after a start, or where somebody waits for it.
+
+        What it costs is not set against the requests of the next minute: what changes right after a start is seen.
+        """
         await self._load()
-        for kind in ("deployments", "pools", "queues", "limits", "tag_limits", "automations"):
+        for kind in ("deployments", "pools", "queues", "limits", "tag_limits", "automations", "tasks"):
             await self._ask(reader, kind)
-        for kind in self._worker_kinds():
+        for kind in self._workers_wanted():
             await self._ask(reader, kind)
         await self._note_answers(reader)
 
@@ -139,8 +164,18 @@ class SiteSync:
     def _worker_kinds(self) -> list[str]:
         return [f"workers:{p['name']}" for p in self._pools if not str(p.get("type")).endswith(PUSHED)]
 
+    def _workers_wanted(self) -> list[str]:
+        """Return the kinds of those pools that nobody is seen to serve: of the others it is known that workers live."""
+        since = self._clock() - POLLED_LATELY
+        served = {
+            queue["work_pool_name"]
+            for queue in self._queues
+            if (polled := moment(queue.get("last_polled"))) is not None and polled > since
+        }
+        return [kind for kind in self._worker_kinds() if kind.partition(":")[2] not in served]
+
     def _in_order(self) -> list[str]:
-        kinds = [kind for kind in EVERY if kind != "workers"] + self._worker_kinds()
+        kinds = [kind for kind in EVERY if kind != "workers"] + self._workers_wanted()
         if not any(limit.name.startswith("tag:") for limit in self._old_limits.values()):
             kinds.remove("tag_limits")
         overdue = {kind: self._overdue(kind) for kind in kinds}
@@ -191,14 +226,12 @@ class SiteSync:
             else:
                 await getattr(self, f"_{family}_are")(reader)
         except AdapterError as exc:
-            self._budget.spend(max(1, reader.requests - before))
             self._asked[kind] = replace(known, failures=known.failures + 1, error=str(exc)[:300])
             await asyncio.to_thread(self._store.put, "asked", [self._asked[kind]])
             if exc.transient:
                 raise
             return  # what this server refuses for good keeps the other facts from nobody
         made = reader.requests - before
-        self._budget.spend(made)
         self._hinted.discard(family)
         took = (asyncio.get_running_loop().time() - started) * 1000
         self._asked[kind] = AskedFact(kind=kind, at=self._clock(), ms=round(took, 1), requests=made)
@@ -280,6 +313,10 @@ class SiteSync:
                 holders = tuple(str(each) for each in raw.get("active_slots") or ())
                 self._old_limits[known.limit_id] = replace(known, holders=holders)
         await asyncio.to_thread(self._store.replace, "limits", list(self._old_limits.values()))
+
+    async def _tasks_are(self, reader: PrefectReader) -> None:
+        rows = await reader.page("/task_runs/filter", NOT_BEGUN, limit=PAGE)
+        await asyncio.to_thread(self._store.merge_task_runs, [task_run_fact(row) for row in rows])
 
     async def _automations_are(self, reader: PrefectReader) -> None:
         rows = await reader.every("/automations/filter", {})

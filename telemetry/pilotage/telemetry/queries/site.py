@@ -92,6 +92,8 @@ class SiteFacts:
     """By id of a limit, the runs that took slots of it and were not heard to give them back."""
     heard: Mapping[str, datetime] = field(default_factory=dict)
     """By living run, its newest event or line of log."""
+    acted: Mapping[str, datetime] = field(default_factory=dict)
+    """The same without heartbeats, which a run that waits sends as well."""
     queue_paused_since: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     """By pool and queue; those that have been paused for as long as is kept are missing."""
 
@@ -119,6 +121,7 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
     for schedule in _all(store, "schedules"):
         schedules[schedule.deployment_id] = (*schedules.get(schedule.deployment_id, ()), schedule)
     queues = run_queries.queue_snapshots(store)
+    heard, acted = _heard(store, live)
     return SiteFacts(
         now=now,
         asked={fact.kind: fact for fact in _all(store, "asked")},
@@ -139,7 +142,8 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
         handed_out=_handed_out(store, live),
         takers=takers,
         slot_holders=holders,
-        heard=_heard(store, live),
+        heard=heard,
+        acted=acted,
         queue_paused_since=_paused_since(store, [fact for fact in queues if fact.paused]),
     )
 
@@ -244,15 +248,21 @@ def _handed_out(store: Store, live: Sequence[RunFact]) -> dict[str, HandedOut]:
     }
 
 
-def _heard(store: Store, live: Sequence[RunFact]) -> dict[str, datetime]:
+def _heard(store: Store, live: Sequence[RunFact]) -> tuple[dict[str, datetime], dict[str, datetime]]:
+    """When each living run was last heard at all, and when last otherwise than by a heartbeat."""
     ids = [run.run_id for run in live if run.state_type in ("RUNNING", "PENDING", "CANCELLING")]
     if not ids:
-        return {}
+        return {}, {}
     sql = (
-        "SELECT run_id, max(moment) AS heard FROM (SELECT run_id, occurred AS moment FROM events "
-        'UNION ALL SELECT run_id, "at" FROM logs) WHERE run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY run_id'
+        "SELECT run_id, max(moment) AS heard, max(moment) FILTER (name <> 'prefect.flow-run.heartbeat') AS acted FROM "
+        "(SELECT run_id, occurred AS moment, name FROM events UNION ALL SELECT run_id, \"at\", '' FROM logs) "
+        "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY run_id"
     )
-    return {row["run_id"]: row["heard"] for row in store.rows(sql, [ids])}
+    rows = store.rows(sql, [ids])
+    return (
+        {row["run_id"]: row["heard"] for row in rows},
+        {row["run_id"]: row["acted"] for row in rows if row["acted"]},
+    )
 
 
 def _paused_since(store: Store, paused: Sequence[QueueFact]) -> dict[tuple[str, str], datetime]:

@@ -60,7 +60,7 @@ def why(s: Setting, rest: str) -> list[Block]:
         subject = subject_meant(s, rest.strip())
         steps = s.control_api.call("why", subject=subject)
     except ApiRejection as refusal:
-        found = why_it_waits(s.toolbox.store, rest.strip(), s.clock())
+        found = why_it_waits(s.toolbox.store, rest.strip(), s.clock(), s.toolbox.parameters)
         if refusal.kind != "unknown-subject" or found is None:
             raise
         run = runs_known.run(s.toolbox.store, found["subject"].removeprefix("run:"))
@@ -76,7 +76,7 @@ def why(s: Setting, rest: str) -> list[Block]:
 
 def _waits(s: Setting, words: str) -> list[Block]:
     """The first thing in the way of a run or a deployment; nothing for what has ended or is not known."""
-    found = why_it_waits(s.toolbox.store, words, s.clock())
+    found = why_it_waits(s.toolbox.store, words, s.clock(), s.toolbox.parameters)
     return [_wait(found)] if found and found["cause"] != "ended" else []
 
 

@@ -108,8 +108,8 @@ TASK_RUN: Spec = {
     "name": (lambda run: run.name, _NAME),
     "tags": (lambda run: run.tags, frozenset({"all_", "is_null_"})),
     "state": {
-        "type": (lambda run: run.state.type, frozenset({"any_"})),
-        "name": (lambda run: run.state.name, frozenset({"any_"})),
+        "type": (lambda task: task.states[-1].type if task.states else None, frozenset({"any_"})),
+        "name": (lambda task: task.states[-1].name if task.states else None, frozenset({"any_"})),
     },
     "start_time": (lambda run: run.start_time, _TIME),
     "end_time": (lambda run: run.end_time, _TIME),
