@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.client.orchestration import get_client
@@ -40,7 +41,7 @@ def run_all(runs: dict[str, str]) -> None:
             steps.wait()  # the slot is held
         FOR_EVER.wait()
 
-    def take(name: str):
+    def take(name: str) -> AbstractContextManager[None]:
         return concurrency(name, occupy=1) if name else nullcontext()
 
     @flow
@@ -63,7 +64,7 @@ def run_all(runs: dict[str, str]) -> None:
 
     def one(part: str, run_id: str) -> None:
         with get_client(sync_client=True) as client:
-            run_flow(waits, flow_run=client.read_flow_run(run_id), parameters={"part": part})
+            run_flow(waits, flow_run=client.read_flow_run(UUID(run_id)), parameters={"part": part})
 
     for part, run_id in runs.items():
         threading.Thread(target=one, args=(part, run_id), daemon=True).start()
