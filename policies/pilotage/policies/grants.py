@@ -51,6 +51,7 @@ class BreakGlassGrant:
             self.since <= now < self.until
             and filed.proposer.kind == "user"
             and filed.proposer.name == self.holder
+            and filed.proposer.scope is None
             and filed.proposal.action.kind in self.kinds
             and any(fnmatchcase(name, pattern) for name in names for pattern in self.targets)
         )
@@ -72,9 +73,10 @@ class Delegation:
 def acting(voter: Identity, delegations: tuple[Delegation, ...], now: datetime) -> tuple[Identity, str]:
     """The voter with what was lent to them, and whose right that is; their own right comes first.
 
-    Only the right to approve is lent, never the admin's, and never to somebody who has it anyway.
+    Only the right to approve is lent, never the admin's, and never to somebody who has it anyway. A token that was
+    narrowed to some roles is lent nothing beside them.
     """
-    if voter.kind != "user" or Role.APPROVER in expanded(voter.roles):
+    if voter.kind != "user" or voter.scope is not None or Role.APPROVER in expanded(voter.roles):
         return voter, ""
     lent = [
         delegation

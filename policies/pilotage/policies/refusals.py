@@ -62,6 +62,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "the right to approve was lent by whoever proposed it or is behind it",
         "another person votes by a right of their own",
     ),
+    "!narrowed-token": (
+        "a token that was narrowed to some roles cannot break the glass, nor use what its person broke",
+        "the person asks with their own token or password",
+    ),
     "!in-force": ("these policies are in force already", "nothing: there is nothing to publish"),
     "!not-put-to-the-vote": (
         "these policies are not put to the vote",

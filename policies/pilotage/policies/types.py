@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -67,6 +67,16 @@ class Identity:
     kind: Literal["user", "agent"]
     roles: frozenset[str] = frozenset()
     teams: frozenset[str] = frozenset()
+    scope: frozenset[str] | None = None
+    """The roles that the token was narrowed to; None where it opens all that its person may do. What a person holds
+    besides their roles (a right that was lent, broken glass) is never in a scope."""
+
+    def narrowed(self, scope: frozenset[str] | None) -> Identity:
+        """Return this caller with no more than the roles of a scope."""
+        if scope is None:
+            return self
+        kept = scope if self.scope is None else self.scope & scope
+        return replace(self, roles=self.roles & kept, scope=kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.errors import refusal
 from pilotage.flows.api.resolve import LEAST, Named, Resolver, only
-from pilotage.flows.api.server import PEOPLE, PROPOSERS, READERS, Operation
+from pilotage.flows.api.server import APPROVERS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.planner.actions.types import KINDS, ActionKind, action_from_json
 from pilotage.policies.gate.gate import Gate
@@ -69,7 +69,7 @@ class AdminEndpoints:
             "break_glass": Operation(run=self.break_glass, roles=PEOPLE),
             "revoke_break_glass": Operation(run=self.revoke_break_glass, roles=PEOPLE),
             "delegate": Operation(run=self.delegate, roles=PEOPLE),
-            "end_delegations": Operation(run=self.end_delegations, roles=PEOPLE),
+            "end_delegations": Operation(run=self.end_delegations, roles=APPROVERS),
             "set_autonomy": Operation(run=self.set_autonomy, roles=PEOPLE),
             "autonomy": Operation(run=self.autonomy, roles=READERS),
             "grants": Operation(run=self.grants, roles=READERS),

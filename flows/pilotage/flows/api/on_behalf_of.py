@@ -31,7 +31,8 @@ def agent_for(caller: Identity, through: str) -> Identity | None:
             "bad-request",
             f"Asking through {through!r}: a person asks through `agent`, everybody else by themselves.",
         )
-    return Identity(name=f"agent-of-{caller.name}"[:80], kind="agent", roles=frozenset({"agent"}))
+    name = f"agent-of-{caller.name}"[:80]
+    return Identity(name=name, kind="agent", roles=frozenset({"agent"}), scope=caller.scope)
 
 
 def hypothetical_proposal(

@@ -22,6 +22,7 @@ log = logging.getLogger("pilotage.desk")
 
 READERS = frozenset({"viewer", "operator", "approver", "admin", "agent"})
 PEOPLE = frozenset({"viewer", "operator", "approver", "admin"})
+APPROVERS = frozenset({"approver", "admin"})
 PROPOSERS = frozenset({"agent", "operator", "admin"})
 AGENTS = frozenset({"agent"})
 

@@ -158,6 +158,8 @@ class Gate:
         said = {"to": to, "filed": filed, "grant": grant}
         if {name for name, value in said.items() if value is not None} != _NEEDS.get(command, frozenset()):
             return refused("!missing-fact", detail=f"what {command} is about", bundle=bundle.hash)
+        if command == "break_glass" and identity.scope is not None:
+            return refused("!narrowed-token", bundle=bundle.hash)
         context: dict[str, Any] = {} if to is None else {"to": str(to)}
         if grant is not None:
             numbers = bundle.guardrails

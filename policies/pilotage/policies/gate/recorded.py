@@ -78,6 +78,7 @@ def ledger_facts_from(stored: Mapping[str, Any] | None) -> LedgerFacts | None:
         kind=behind["kind"],
         roles=frozenset(behind["roles"]),
         teams=frozenset(behind["teams"]),
+        scope=None if behind.get("scope") is None else frozenset(behind["scope"]),
     )
     return LedgerFacts(**{**known, "mode": Mode(known["mode"]), "votes": votes, "behind": person})
 

@@ -16,7 +16,7 @@ import stat
 import threading
 import tomllib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -280,9 +280,7 @@ class IdentityBook:
         known = self._known.get(key.name)
         if known is None or (key.until is not None and key.until <= self._clock()):
             return None
-        if key.roles is None:
-            return known.identity
-        return replace(known.identity, roles=known.identity.roles & key.roles)
+        return known.identity.narrowed(key.roles)
 
     def _append(self, section: str) -> None:
         try:

@@ -20,7 +20,7 @@ from pilotage.policies.ledger.schema import outbox, proposals
 from pilotage.policies.ledger.switches import stop_in
 from pilotage.policies.ledger.trouble import detection_in
 from pilotage.policies.ledger.votes import CurrentIdentity, plan_votes_in, votes_in
-from pilotage.policies.types import FiledProposal, Mode, TargetFacts
+from pilotage.policies.types import FiledProposal, Identity, Mode, TargetFacts
 
 CLEAN = ("deployment:", "forecast:", "incident:", "plan:", "queue:", "rule:", "run:")
 """References to what Prefect or we ourselves counted. Anything else may quote text of user code or third parties."""
@@ -112,9 +112,7 @@ def facts_in(
         seconds_since_failed=trouble.seconds_since_failed,
         verified_since_failed=trouble.verified_since_failed,
         probing=trouble.probing,
-        behind=current_identity(proposal.on_behalf_of)
-        if current_identity and proposal.on_behalf_of
-        else None,
+        behind=person_behind(filed, current_identity),
         break_glass=grant_in(connection, filed, target, now),
         forecast=filed.case.failure_class in EXPECTED,
         forecast_actions_1h=forecast_actions(connection, others, outbox.c.admitted_at > hour),
@@ -150,3 +148,11 @@ def deployment_in(connection: sa.Connection, filed: FiledProposal, target: Targe
         ).scalar_one_or_none()
         or ""
     )
+
+
+def person_behind(filed: FiledProposal, current_identity: CurrentIdentity | None) -> Identity | None:
+    """The person whom an agent proposes for, as they stand now, with no more than the token that they asked with."""
+    if current_identity is None or not filed.proposal.on_behalf_of:
+        return None
+    person = current_identity(filed.proposal.on_behalf_of)
+    return person and person.narrowed(filed.proposer.scope)

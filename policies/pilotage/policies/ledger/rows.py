@@ -70,6 +70,7 @@ def filed_from(row: Row) -> FiledProposal:
             kind=proposer["kind"],
             roles=frozenset(proposer["roles"]),
             teams=frozenset(proposer["teams"]),
+            scope=None if proposer.get("scope") is None else frozenset(proposer["scope"]),
         ),
         digest=row["digest"],
         filed_at=moment(row["filed_at"]),
