@@ -30,7 +30,8 @@ from pilotage.flows.api.client import ApiClient
 from pilotage.flows.api.login import LoginThrottle
 from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.queries import QueryEndpoints
-from pilotage.flows.api.server import ApiServer
+from pilotage.flows.api.refused_requests import RefusedRequests
+from pilotage.flows.api.server import ApiServer, Operation
 from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.execution.injector import Injector, InjectorLimits
@@ -145,6 +146,7 @@ class ConsoleStack:
     lever: PlayedLever
     sessions: Sessions
     web: Web
+    operations: dict[str, Operation]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     @property
@@ -299,8 +301,13 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
         stack.callback(ledger.close)
         stack.callback(reader.close)
         engine = Engine(log=EventLog(root / "console.sqlite"), services=services_for(paths))
+        refusals = RefusedRequests(ledger, _now)
         control_api = ApiServer(
-            paths.api_socket, operations, book.authenticate, sign_in=LoginThrottle(book, _now).sign_in
+            paths.api_socket,
+            {**operations, **refusals.table()},
+            book.authenticate,
+            sign_in=LoginThrottle(book, _now).sign_in,
+            record=refusals.record,
         )
 
         def password(name: str, given: str) -> str:
@@ -316,7 +323,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
 
         port = ConsoleStack(
             paths=paths, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
-            injector=injector, lever=lever, sessions=sessions, web=Web(make),
+            injector=injector, lever=lever, sessions=sessions, web=Web(make), operations=operations,
         )  # fmt: skip
         with _open(port, control_api):
             yield port

@@ -66,6 +66,7 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "a token that was narrowed to some roles cannot break the glass, nor use what its person broke",
         "the person asks with their own token or password",
     ),
+    "!refused-request": ("it was refused before any policy was asked", "what the reason names"),
     "!in-force": ("these policies are in force already", "nothing: there is nothing to publish"),
     "!not-put-to-the-vote": (
         "these policies are not put to the vote",

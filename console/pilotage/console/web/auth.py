@@ -42,11 +42,12 @@ class Access:
         """The caller of a request, however they proved it. Raises Refusal 401 when they did not."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token:
-            return await self.identify(token.strip())
+            return _known_to(request, await self.identify(token.strip()))
         session = self.session(request)
         if session is None:
             raise Refusal(401, "not-signed-in", "Looking for who you are: sign in, or send a bearer token.")
-        return await self.identify(session.user.token)  # who was taken out of the users file is out here too
+        # who was taken out of the users file is out here too
+        return _known_to(request, await self.identify(session.user.token))
 
     async def writer(self, request: Request, csrf: str | None) -> User:
         """As `reader`; a browser must also show that our own page sent the request."""
@@ -66,6 +67,12 @@ class Access:
         """The browser's session, or None."""
         key = request.cookies.get(COOKIE)
         return self.sessions.find(key) if key else None
+
+
+def _known_to(request: Request, user: User) -> User:
+    """The user, who is on the request from now on: whoever refuses it later can tell whom."""
+    request.state.user = user
+    return user
 
 
 def refuse_foreign(request: Request) -> None:

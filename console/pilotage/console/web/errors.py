@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from pilotage.console.session.engine import Engine
+from pilotage.console.session.ports import User
 from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import AdapterError, PilotageError
 
@@ -61,10 +63,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Refusal)
     async def ours(request: Request, exc: Refusal) -> JSONResponse:
+        await note_refusal(request, exc)
         return JSONResponse(body(exc.kind, str(exc)), exc.status)
 
     @app.exception_handler(ApiRejection)
     async def control_api(request: Request, exc: ApiRejection) -> JSONResponse:
+        await note_refusal(request, exc)
         return JSONResponse(body(exc.kind, str(exc)), STATUS.get(exc.kind, 400))
 
     @app.exception_handler(PilotageError)
@@ -78,7 +82,9 @@ def install(app: FastAPI) -> None:
         wrong = "; ".join(
             f"{'.'.join(str(p) for p in error['loc'])}: {error['msg']}" for error in exc.errors()
         )
-        return JSONResponse(body("invalid", f"Reading the request: {wrong}."), 422)
+        refusal = Refusal(422, "invalid", f"Reading the request: {wrong}.")
+        await note_refusal(request, refusal)
+        return JSONResponse(body(refusal.kind, str(refusal)), refusal.status)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, exc: HTTPException) -> JSONResponse:
@@ -88,3 +94,22 @@ def install(app: FastAPI) -> None:
             exc.status_code,
             headers=exc.headers,
         )
+
+
+async def note_refusal(request: Request, refusal: Refusal | ApiRejection, about: str = "") -> None:
+    """Have a refusal written to the audit log, unless it is there, nobody proved who asks, or nothing would change.
+
+    The refusal stands whether that succeeds or not.
+    """
+    user: User | None = getattr(request.state, "user", None)
+    done = isinstance(refusal, ApiRejection) and refusal.recorded
+    if user is None or done or request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    route = request.scope.get("route")
+    name = f"{request.method} {getattr(route, 'path', request.url.path)}"
+    named = about or str(request.path_params.get("proposal_id") or request.path_params.get("thread") or "")
+    engine: Engine = request.app.state.engine
+    try:
+        await engine.ask(user, "note_refusal", request=name, kind=refusal.kind, why=str(refusal), about=named)
+    except PilotageError as exc:
+        log.warning("writing down that %s was refused to %s: %s", name, user.name, exc)

@@ -14,7 +14,7 @@ from pilotage.console.session.commands.registry import COMMANDS, Setting
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.ports import User
 from pilotage.console.web.auth import Access, Reader, Writer, refuse_foreign
-from pilotage.console.web.errors import Refusal
+from pilotage.console.web.errors import Refusal, note_refusal
 from pilotage.console.web.schemas import (
     Accepted,
     Because,
@@ -41,6 +41,7 @@ from pilotage.console.web.schemas import (
 )
 from pilotage.console.web.sessions import COOKIE
 from pilotage.console.web.sse import Tail
+from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import PilotageError
 
 NO: dict[int | str, dict[str, Any]] = {
@@ -224,6 +225,8 @@ async def votes(request: Request, user: Writer, given: BulkVote) -> BulkResults:
             )
             results.append(BulkResult(proposal_id=item.proposal_id, ok=True, card=card))
         except (PilotageError, Refusal) as exc:
+            if isinstance(exc, ApiRejection | Refusal):
+                await note_refusal(request, exc, about=item.proposal_id)
             results.append(BulkResult(proposal_id=item.proposal_id, ok=False, error=str(exc)))
     return BulkResults(results=results)
 

@@ -65,15 +65,15 @@ class AdminEndpoints:
     def table(self) -> dict[str, Operation]:
         """Every operation by name; to be laid beside those of `Operations`."""
         return {
-            "amend": Operation(run=self.amend, roles=PROPOSERS & PEOPLE),
-            "break_glass": Operation(run=self.break_glass, roles=PEOPLE),
-            "revoke_break_glass": Operation(run=self.revoke_break_glass, roles=PEOPLE),
-            "delegate": Operation(run=self.delegate, roles=PEOPLE),
-            "end_delegations": Operation(run=self.end_delegations, roles=APPROVERS),
-            "set_autonomy": Operation(run=self.set_autonomy, roles=PEOPLE),
+            "amend": Operation(run=self.amend, roles=PROPOSERS & PEOPLE, changes=True),
+            "break_glass": Operation(run=self.break_glass, roles=PEOPLE, changes=True),
+            "revoke_break_glass": Operation(run=self.revoke_break_glass, roles=PEOPLE, changes=True),
+            "delegate": Operation(run=self.delegate, roles=PEOPLE, changes=True),
+            "end_delegations": Operation(run=self.end_delegations, roles=APPROVERS, changes=True),
+            "set_autonomy": Operation(run=self.set_autonomy, roles=PEOPLE, changes=True),
             "autonomy": Operation(run=self.autonomy, roles=READERS),
             "grants": Operation(run=self.grants, roles=READERS),
-            "set_mode": Operation(run=self.set_mode, roles=PEOPLE),
+            "set_mode": Operation(run=self.set_mode, roles=PEOPLE, changes=True),
         }
 
     async def amend(self, caller: Identity, proposal_id: str, action: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,9 @@ class AdminEndpoints:
         refused = await asyncio.to_thread(self._ledger.amend, proposal_id, new)
         if refused is not None:
             why = "; ".join((*refused.reasons, *refused.would_change))
-            raise ApiRejection("closed", f"Editing {proposal_id}: {why}. Nothing was handed in.")
+            raise ApiRejection(
+                "closed", f"Editing {proposal_id}: {why}. Nothing was handed in.", recorded=True
+            )
         if await asyncio.to_thread(self._ledger.status, new.proposal.id) == "filed":
             await self._judge(new)
             self._wake()

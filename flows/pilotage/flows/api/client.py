@@ -26,9 +26,11 @@ MAX_LINE = 16 * 1024 * 1024
 class ApiRejection(ApiError):
     """The API answered, and the answer is no: unknown id, wrong role, bad request."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, recorded: bool = False) -> None:
+        """`recorded`: whether the refusal is a row of the audit log already."""
         super().__init__(message)
         self.kind = kind
+        self.recorded = recorded
 
 
 class TokenMissing(ApiError):
@@ -66,7 +68,9 @@ class ApiClient:
             return reply["result"]
         error = reply.get("error", {})
         raise ApiRejection(
-            str(error.get("kind", "error")), str(error.get("message", "refused without a reason"))
+            str(error.get("kind", "error")),
+            str(error.get("message", "refused without a reason")),
+            recorded=bool(error.get("recorded")),
         )
 
     def _exchanged(self, request: bytes) -> bytes:

@@ -24,7 +24,10 @@ def refusal(
     now: datetime,
     kind: str = "denied",
 ) -> ApiRejection:
-    """The refusal to raise. The roles that it takes are those for which this gate says yes to `command`."""
+    """The refusal to raise, after it was written down.
+
+    The roles that it takes are those for which this gate says yes to `command`.
+    """
     roles = ", ".join(sorted(caller.roles)) or "nobody yet"
     enough = {role for role in _PEOPLE if _open_to(role, command, gate, mode, now)}
     smallest = [role for role in _PEOPLE if role in enough and not expanded(set(INCLUDES[role])) & enough]
@@ -32,7 +35,7 @@ def refusal(
         why = f"{' or '.join(smallest)} is needed"
     else:
         why = "; ".join((*verdict.reasons, *verdict.would_change)) or "no rule allows it"
-    return ApiRejection(kind, f"{what}: you are {caller.name} ({roles}); {why}.")
+    return ApiRejection(kind, f"{what}: you are {caller.name} ({roles}); {why}.", recorded=True)
 
 
 def _open_to(role: Role, command: str, gate: Gate, mode: Mode, now: datetime) -> bool:

@@ -103,7 +103,7 @@ class ProposalEndpoints:
     def table(self) -> dict[str, Operation]:
         """Every operation by name."""
         return {
-            "file": Operation(run=self.file, roles=PROPOSERS),
+            "file": Operation(run=self.file, roles=PROPOSERS, changes=True),
             "consider": Operation(run=self.consider, roles=READERS),
             "offered": Operation(run=self.permitted_kinds, roles=READERS),
             "record_forecasts": Operation(run=self.record_forecasts, roles=AGENTS),
@@ -116,10 +116,10 @@ class ProposalEndpoints:
             "resolve": Operation(run=self.resolve, roles=READERS),
             "why": Operation(run=self.why, roles=READERS),
             "audit_verify": Operation(run=self.audit_verify, roles=READERS),
-            "vote": Operation(run=self.vote, roles=PEOPLE),
-            "undo": Operation(run=self.undo, roles=PEOPLE),
-            "stop": Operation(run=self.stop, roles=PEOPLE),
-            "resume": Operation(run=self.resume, roles=PEOPLE),
+            "vote": Operation(run=self.vote, roles=PEOPLE, changes=True),
+            "undo": Operation(run=self.undo, roles=PEOPLE, changes=True),
+            "stop": Operation(run=self.stop, roles=PEOPLE, changes=True),
+            "resume": Operation(run=self.resume, roles=PEOPLE, changes=True),
         }
 
     async def file(

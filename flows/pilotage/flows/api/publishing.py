@@ -142,8 +142,8 @@ class Publishing:
         return {
             "policies": Operation(run=self.policies, roles=READERS),
             "policy_files": Operation(run=self.files, roles=PEOPLE),
-            "publish_policy": Operation(run=self.publish, roles=PEOPLE),
-            "veto_policy": Operation(run=self.veto, roles=PEOPLE),
+            "publish_policy": Operation(run=self.publish, roles=PEOPLE, changes=True),
+            "veto_policy": Operation(run=self.veto, roles=PEOPLE, changes=True),
         }
 
     async def policies(self, caller: Identity, limit: int = 20) -> dict[str, Any]:
@@ -182,7 +182,9 @@ class Publishing:
             except ConfigError as exc:
                 bad = refused("!bad-bundle", detail=str(exc)[:500], bundle=self._gate.bundle.hash)
                 await self._vote(caller, bundle or "unsound", {}, reason, bad)
-                raise ApiRejection("bad-bundle", f"{exc}; what was in force stays so.") from exc
+                raise ApiRejection(
+                    "bad-bundle", f"{exc}; what was in force stays so.", recorded=True
+                ) from exc
             if bundle and candidate.hash != bundle:
                 raise ApiRejection(
                     "bad-bundle",
@@ -193,7 +195,9 @@ class Publishing:
             match answer:
                 case Verdict():
                     why = "; ".join((*answer.reasons, *answer.would_change))
-                    raise ApiRejection("vote-refused", f"Publishing {candidate.hash[:12]}: {why}.")
+                    raise ApiRejection(
+                        "vote-refused", f"Publishing {candidate.hash[:12]}: {why}.", recorded=True
+                    )
                 case Publication():
                     self._gate.reload(candidate)
                     self._swapped(candidate)

@@ -28,6 +28,19 @@ AGENTS = frozenset({"agent"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A request for a change that was refused before it came to a verdict."""
+
+    by: Identity
+    request: str
+    """The operation, or a route of the HTTP API."""
+    kind: str
+    why: str
+    about: str = ""
+    """The proposal or grant that it named, as the caller wrote it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One thing that can be asked."""
 
@@ -35,6 +48,8 @@ class Operation:
     """Called with the caller's identity and the request's arguments; returns plain JSON values."""
     roles: frozenset[str]
     """Who may ask at all. What Cedar polices (votes, stop, resume, undo) is decided by Cedar behind this."""
+    changes: bool = False
+    """Whether it changes what is decided or carried out; then each refusal of it is a row of the audit log."""
 
 
 class ApiServer:
@@ -47,12 +62,17 @@ class ApiServer:
         authenticate: Callable[[str], Identity | None],
         *,
         sign_in: Callable[..., Awaitable[Any]] | None = None,
+        record: Callable[[Refused], Awaitable[None]] | None = None,
     ) -> None:
-        """`sign_in` answers the only question of those whom `authenticate` does not know yet."""
+        """`sign_in` answers the only question of those whom `authenticate` does not know yet.
+
+        `record` writes down a refusal that is no row yet, of somebody who is known and asked for a change.
+        """
         self._path = path
         self._operations = operations
         self._authenticate = authenticate
         self._sign_in = sign_in
+        self._record = record
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
@@ -114,20 +134,40 @@ class ApiServer:
             return _no(
                 "unknown-operation", f"Looking for {op!r}: valid are {', '.join(sorted(self._operations))}."
             )
-        if not caller.roles & operation.roles:
-            return _no(
+        if caller.roles & operation.roles:
+            reply = await _outcome(op, partial(operation.run, caller, **arguments))
+        else:
+            reply = _no(
                 "wrong-role",
                 f"Asking for {op}: {caller.name} is {', '.join(sorted(caller.roles)) or 'nothing'}; "
                 f"it takes one of {', '.join(sorted(operation.roles))}.",
             )
-        return await _outcome(op, partial(operation.run, caller, **arguments))
+        if operation.changes and not reply["ok"]:
+            reply["error"]["recorded"] = await self._recorded(op, caller, reply["error"], arguments)
+        return reply
+
+    async def _recorded(
+        self, op: str, caller: Identity, error: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> bool:
+        """Whether the refusal is a row; it is made one where it is none yet. A failure of ours is no refusal."""
+        if error["recorded"] or error["kind"] == "error" or self._record is None:
+            return bool(error["recorded"])
+        about = str(arguments.get("proposal_id") or arguments.get("grant_id") or "")
+        try:
+            await self._record(
+                Refused(by=caller, request=op, kind=error["kind"], why=error["message"], about=about)
+            )
+        except Exception:
+            log.exception("writing down that %s of %s was refused", op, caller.name)
+            return False
+        return True
 
 
 async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
     try:
         return {"ok": True, "result": await run()}
     except ApiRejection as exc:
-        return _no(exc.kind, str(exc))
+        return _no(exc.kind, str(exc), recorded=exc.recorded)
     except ValidationError as exc:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
@@ -143,5 +183,5 @@ async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]
         return _no("error", f"Answering {op}: {type(exc).__name__}. The output of `pilotage up` says more.")
 
 
-def _no(kind: str, message: str) -> dict[str, Any]:
-    return {"ok": False, "error": {"kind": kind, "message": message}}
+def _no(kind: str, message: str, *, recorded: bool = False) -> dict[str, Any]:
+    return {"ok": False, "error": {"kind": kind, "message": message, "recorded": recorded}}

@@ -111,7 +111,7 @@ def backup_operations(
         contents = await asyncio.to_thread(write_backup, paths, target, telemetry=telemetry(), now=now)
         return {"path": str(target), "made_at": contents.made_at.isoformat(), "files": contents.files}
 
-    return {"backup": Operation(run=backup, roles=frozenset({"admin"}))}
+    return {"backup": Operation(run=backup, roles=frozenset({"admin"}), changes=True)}
 
 
 def restore_backup(

@@ -21,6 +21,7 @@ from pilotage.flows.api.login import LoginThrottle
 from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.publishing import Publishing, begin_with
 from pilotage.flows.api.queries import QueryEndpoints
+from pilotage.flows.api.refused_requests import RefusedRequests
 from pilotage.flows.api.server import ApiServer
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
@@ -281,6 +282,7 @@ class Controller:
             store=store,
             parameters=settings.planner,
         )
+        refusals = RefusedRequests(ledger, self._clock)
         control_api = ApiServer(
             paths.api_socket,
             {
@@ -289,9 +291,11 @@ class Controller:
                 **publishing.table(),
                 **queries.table(),
                 **backup_operations(paths, store.copied, self._clock),
+                **refusals.table(),
             },
             book.authenticate,
             sign_in=LoginThrottle(book, self._clock).sign_in,
+            record=refusals.record,
         )
         await control_api.start()
         watch_from = _watch_from(store, self._clock())
