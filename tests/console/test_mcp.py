@@ -79,6 +79,26 @@ def test_a_proposal_is_filed_by_an_agent_for_its_person_who_may_not_approve_it(p
     assert port.lever.executed == 0
 
 
+@pytest.mark.parametrize("tool", [*READING, *PROPOSING])
+def test_an_argument_that_a_tool_has_not_is_refused(port: ConsoleStack, tool: str) -> None:
+    run_id = port.failed_run()
+
+    async def go() -> tuple[str, dict[str, Any]]:
+        async with served(port, "pat") as client:
+            schema = next(
+                each for each in (await client.list_tools()).tools if each.name == tool
+            ).input_schema
+            known = dict.fromkeys(schema.get("required", ()), run_id)
+            result = await client.call_tool(tool, {**known, "approved_by": "ann"})
+            assert result.is_error
+            return str(result.content), schema
+
+    said, schema = asyncio.run(go())
+    assert "approved_by" in said
+    assert schema["additionalProperties"] is False
+    assert port.ledger.proposals(None, 10) == []
+
+
 def test_over_standard_input_and_output(port: ConsoleStack, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(port.tokens["vic"])

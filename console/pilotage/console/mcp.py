@@ -7,7 +7,7 @@ was started with, so it needs the rights of both; nothing here votes, stops or u
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pilotage.flows.config.credentials import drop_keys
 from pilotage.flows.config.paths import StatePaths
@@ -15,6 +15,8 @@ from pilotage.telemetry.errors import ConfigError
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
+    from mcp.server.mcpserver.tools import Tool
+    from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
 
     from pilotage.planner.chat.tools import Toolbox
 
@@ -32,6 +34,7 @@ def mcp_server(toolbox: Toolbox) -> MCPServer:
     """
     try:
         from mcp.server import MCPServer
+        from mcp.server.mcpserver.tools import Tool
         from mcp.types import ToolAnnotations
     except ImportError as exc:
         raise ConfigError(
@@ -39,13 +42,28 @@ def mcp_server(toolbox: Toolbox) -> MCPServer:
         ) from exc
     from pilotage.planner.chat.tools import PROPOSING, READING
 
-    server = MCPServer("pilotage", instructions=INSTRUCTIONS)
-    for name in READING:
-        server.add_tool(getattr(toolbox, name), name=name, annotations=ToolAnnotations(read_only_hint=True))
-    hints = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
-    for name in PROPOSING if toolbox.control_api.permitted_kinds() else ():
-        server.add_tool(getattr(toolbox, name), name=name, annotations=hints)
-    return server
+    reads = ToolAnnotations(read_only_hint=True)
+    proposes = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
+    hints = dict.fromkeys(READING, reads)
+    if toolbox.control_api.permitted_kinds():
+        hints |= dict.fromkeys(PROPOSING, proposes)
+    tools = [
+        _refusing_unknown_arguments(
+            Tool.from_function(getattr(toolbox, name), name=name, annotations=annotations)
+        )
+        for name, annotations in hints.items()
+    ]
+    return MCPServer("pilotage", instructions=INSTRUCTIONS, tools=tools)
+
+
+def _refusing_unknown_arguments(tool: Tool) -> Tool:
+    """The tool, whose calls fail when they name an argument that it has not: the package would drop it in silence."""
+    known = tool.fn_metadata.arg_model
+    forbidding = {"__module__": __name__, "model_config": {"extra": "forbid"}}
+    strict = cast("type[ArgModelBase]", type(known.__name__, (known,), forbidding))
+    tool.fn_metadata.arg_model = strict
+    tool.parameters = strict.model_json_schema(by_alias=True)
+    return tool
 
 
 def run_mcp(where: StatePaths, token_file: Path | None) -> None:
