@@ -171,6 +171,10 @@ class PlaybookParameters(BaseModel):
         default=timedelta(minutes=6), ge=timedelta(seconds=30), le=timedelta(hours=24)
     )
     """A run that is Cancelling for longer is stuck: Prefect ends it itself after 5 min since 3.7.5. Default 6 min."""
+    person_after: timedelta = Field(
+        default=timedelta(hours=24), ge=timedelta(seconds=30), le=timedelta(days=30)
+    )
+    """A run that is paused or suspended for longer waits for somebody who does not know. Default 24 h."""
     overlong_factor: float = Field(default=2.0, gt=1, le=100)
     """A run that takes so many times as long as the longest of its deployment before is overlong. Default 2."""
     overlong_floor: timedelta = Field(default=timedelta(minutes=10), ge=timedelta(0), le=timedelta(days=7))

@@ -11,7 +11,13 @@ import pytest
 from tests.planner.detect.waiting_worlds import STATES, World
 
 from pilotage.planner.detect.blockage import Cause
-from pilotage.planner.detect.registry import DetectorSnapshot, backlogs, standing, unlike_before
+from pilotage.planner.detect.registry import (
+    DetectorSnapshot,
+    backlogs,
+    stale_resources,
+    standing,
+    unlike_before,
+)
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.facts import StateType
@@ -100,6 +106,54 @@ def test_a_pause_that_the_owner_declared_is_silent(world: World) -> None:
     world.ask("POST", f"/deployments/{deployment}/pause_deployment")
     world.passes(60)
     assert found(world) == []
+
+
+def test_a_dead_child_and_its_waiting_parent_are_one_finding(world: World) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    deployment = world.deployment(pool, takes=timedelta(minutes=2))
+    for _ in range(9):  # it is known how long its runs take
+        world.run(deployment)
+        world.passes(4)
+    world.plans[deployment] = None
+    parent = world.run(deployment)
+    world.passes(1)
+    child = world.run(deployment, parent_task_run_id=world.task(parent, [], "RUNNING"))
+    world.passes(1)
+    world.beats(parent, child, minutes=3)
+    world.beats(parent, minutes=20)
+    assert found(world) == []
+    (finding,) = stale_resources(snapshot(world))
+    assert (finding.failure_class, finding.subject) == (FailureClass.SILENT, f"run:{child}")
+
+
+def test_slots_that_prefect_does_not_count_are_found_and_counted_ones_are_not(world: World) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    lost, kept = (world.deployment(pool, takes=None, concurrency_limit=1) for _ in range(2))
+    for each in (lost, kept):
+        world.run(each)
+    world.passes(1)
+    kept_runs = {run.id for run in world.fake.tables.runs.values() if run.deployment_id == kept}
+    for run in world.fake.tables.runs.values():
+        if run.id in kept_runs and run.state.lease_id:
+            world.fake.tables.leases[run.state.lease_id].expires += timedelta(days=1)
+    world.passes(20)
+    (finding,) = found(world)
+    assert (finding.rule_id, finding.subject) == ("not_counted", f"limit:deployment:{lost}")
+    assert finding.witness
+    assert "Prefect counts 0" in finding.evidence[0].note
+
+
+def test_a_run_that_waits_for_a_person_is_found_only_after_a_day(world: World) -> None:
+    run = world.run(world.deployment(world.pool()), timedelta(hours=1))
+    for state in ("PENDING", "RUNNING", "PAUSED"):
+        world.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+    world.passes(23 * 60)
+    assert found(world) == []
+    world.passes(90)
+    (finding,) = found(world)
+    assert (finding.rule_id, finding.subject) == ("waits_for_person", f"run:{run}")
 
 
 def test_a_twin_is_found_and_runs_with_other_parameters_or_starts_are_none(world: World) -> None:

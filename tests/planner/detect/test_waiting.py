@@ -13,8 +13,9 @@ import pytest
 from tests.planner.detect.waiting_worlds import STATES, Subject, World
 
 from pilotage.planner.detect.blockage import Blockage, Cause
-from pilotage.planner.detect.waiting import why_missing, why_waiting
+from pilotage.planner.detect.waiting import prefect_slow, why_missing, why_waiting
 from pilotage.planner.parameters import PlaybookParameters
+from pilotage.telemetry.facts import AskedFact
 
 PARAMETERS = PlaybookParameters(cancelling_after=timedelta(minutes=6))
 LOOKED_AT = range(20)
@@ -122,6 +123,79 @@ def test_facts_that_are_too_old_are_named_and_nothing_is_blamed_on_them(world: W
     found = why_waiting(run, never, PARAMETERS)
     assert found is not None
     assert any("work pools were never read" in doubt for doubt in found.doubts)
+
+
+def why(world: World, run_id: str) -> Blockage:
+    found = named(world, Subject(cause=Cause.GOES_ON, entity="", run_id=run_id))
+    assert found is not None
+    return found
+
+
+def test_a_dead_child_is_what_its_parent_waits_for_and_a_living_one_is_not(world: World) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    deployment = world.deployment(pool, takes=None)
+    parents = [world.run(deployment) for _ in range(2)]
+    world.passes(1)
+    children = [
+        world.run(deployment, parent_task_run_id=world.task(parent, [], "RUNNING")) for parent in parents
+    ]
+    world.passes(1)
+    world.beats(*parents, *children, minutes=4)
+    world.beats(*parents, children[0], minutes=6)  # the other child's process is gone
+    lives, waits = (why(world, parent) for parent in parents)
+    assert (lives.cause, lives.trouble) == (Cause.GOES_ON, False)
+    assert (waits.cause, waits.entity) == (Cause.SILENT, f"run:{children[1]}")
+    assert waits.words.startswith("It waits for its child ")
+    assert "silent for 6 min" in waits.words
+
+
+def test_a_running_run_without_heartbeats_is_told_to_send_none(world: World) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    deployment = world.deployment(pool, takes=None)
+    mute, beats = world.run(deployment), world.run(deployment)
+    world.passes(1)
+    world.beats(beats, minutes=12)
+    assert "sends no heartbeats" in why(world, mute).words
+    assert "sends no heartbeats" not in why(world, beats).words
+
+
+def test_a_retry_that_outlasts_the_lease_of_its_slot_is_told(world: World) -> None:
+    pool = world.pool()
+    deployment = world.deployment(pool, concurrency_limit=1)
+    for minutes, told in ((20, True), (2, False)):
+        run = world.run(deployment, timedelta(hours=9))
+        later = (world.now + timedelta(minutes=minutes)).isoformat()
+        retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": later}}
+        for state in ({"type": "PENDING"}, {"type": "RUNNING"}, retry):
+            world.ask("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+        found = why(world, run)
+        assert found.cause is Cause.RETRY_PENDING
+        assert ("loses the slot" in found.words) is told
+
+
+@pytest.mark.parametrize(
+    ("error", "todo"),
+    [
+        ("QueuePool limit of size 5 overflow 10 reached", "no connection left"),
+        ("(sqlite3.OperationalError) database is locked", "use PostgreSQL"),
+        ("could not write: No space left on device", "disk is full"),
+        ("HTTP 503", "Look at its database"),
+    ],
+)
+def test_what_prefect_is_short_of_is_told_where_its_answers_say_it(
+    world: World, error: str, todo: str
+) -> None:
+    pool = world.pool()
+    world.worker(pool)
+    site = world.look()
+    slow = AskedFact(kind="api", at=world.now, ms=200, requests=100, failures=40, error=error)
+    found = prefect_slow(replace(site, asked={**site.asked, "api": slow}), PARAMETERS)
+    assert found is not None
+    assert todo in found.todo
+    well = replace(slow, failures=1)
+    assert prefect_slow(replace(site, asked={**site.asked, "api": well}), PARAMETERS) is None
 
 
 def test_what_is_as_it_should_be_is_no_trouble(world: World) -> None:

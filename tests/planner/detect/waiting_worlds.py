@@ -24,6 +24,7 @@ from pilotage.telemetry.prefect.http import PrefectReader
 from pilotage.telemetry.prefect.models import event_fact, task_run_fact
 from pilotage.telemetry.prefect.site import SiteSync
 from pilotage.telemetry.prefect.sync import RunSync
+from pilotage.telemetry.queries.heartbeats import HEARTBEAT
 from pilotage.telemetry.queries.site import SiteFacts, site_facts
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
@@ -147,6 +148,14 @@ class World:
             },
             self.now,
         )
+
+    def beats(self, *runs: str, minutes: float) -> None:
+        """Time passes, and the processes of these runs send a heartbeat every half minute."""
+        for _ in range(round(minutes * 2)):
+            for run in runs:
+                about = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+                self.fake.engine.emit({"event": HEARTBEAT, "resource": about}, self.now)
+            self.passes(0.5)
 
     def automation_acts(self, name: str, kind: str, target: str) -> None:
         """As Prefect says when an automation has done something."""

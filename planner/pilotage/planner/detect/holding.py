@@ -111,6 +111,37 @@ def lost(limit: LimitFact, holders: Sequence[RunFact], site: SiteFacts) -> bool:
     return site.now - limit.full_since >= LEASES_LAST or not holders
 
 
+def not_counted(limit: LimitFact, site: SiteFacts) -> Blockage | None:
+    """Return that Prefect counts fewer slots of a limit as taken than running runs hold, so that too many may start.
+
+    So it is when a limit was made while they ran, and when they lost the leases of their slots.
+    """
+    if limit.name.startswith("tag:") or limit.decay > 0 or limit.limit < 1 or not limit.active:
+        return None
+    settled = limit.seen - LEASES_LAST
+    holders = [
+        run
+        for run in holders_of(limit, site)
+        if run.state_type is StateType.RUNNING and run.state_at is not None and run.state_at < settled
+    ]
+    if len(holders) < limit.limit or limit.taken >= min(limit.limit, len(holders)):
+        return None
+    what = limit.name
+    if limit.name.startswith("deployment:"):
+        what = f"of the deployment {holders[0].deployment_name or holders[0].deployment_id}"
+    return Blockage(
+        cause=Cause.NOT_COUNTED,
+        entity=f"limit:{limit.name}",
+        since=min(run.state_at for run in holders if run.state_at is not None),
+        words=f"The limit {what} allows {limit.limit}, {len(holders)} runs are under way in it ({named(holders, site)}), "
+        f"and Prefect counts {limit.taken}: more may start than it allows. They began before it was made, or lost the "
+        "leases of their slots.",
+        todo="Let them end before more start: pause the deployment, or set the limit's active slots to what runs.",
+        holders=tuple(run.run_id for run in holders),
+        disproof="as many slots taken as runs under way",
+    )
+
+
 def waits_on(run: RunFact, site: SiteFacts) -> LimitFact | None:
     """Return the full limit that a RUNNING run waits for, or None.
 

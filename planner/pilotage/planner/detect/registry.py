@@ -17,15 +17,7 @@ from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, si
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
 from pilotage.planner.detect.run_risks import fragile_runs, orphaned, runs_blocked_by_hold
-from pilotage.planner.detect.stale import (
-    MISSED,
-    SHORTEST,
-    SLACK,
-    closed_alerts,
-    leaked_slots,
-    silence_of,
-    silent_runs,
-)
+from pilotage.planner.detect.stale import closed_alerts, leaked_slots, silent_runs
 from pilotage.planner.detect.standstill import cannot_start, standing_still
 from pilotage.planner.detect.starvation import at_risk_runs, late_runs, starved_queues
 from pilotage.planner.detect.unusual import (
@@ -220,18 +212,10 @@ def orphans(at: DetectorSnapshot) -> list[Finding]:
 
 def stale_resources(at: DetectorSnapshot) -> list[Finding]:
     """Runs that may be dead, slots that nobody seems to hold, alerts about runs that have completed."""
-    silent = [
-        heartbeat
-        for heartbeat in heartbeats.heartbeats(at.store, at.now - MISSED * SHORTEST - SLACK)
-        # silence says something only while others were heard
-        if heartbeats.heard_throughout(
-            at.store, at.now - silence_of(heartbeat), at.now, max(heartbeat.every, SHORTEST)
-        )
-    ]
     stuck = heartbeats.stuck_at_their_limit(at.store, at.now - at.parameters.slots_lost_after)
     closed = heartbeats.told_and_completed(at.store, at.now - ALERTS_LAST)
     return [
-        *silent_runs(silent, at.now),
+        *silent_runs(heartbeats.silent(at.store, at.now), at.now),
         *_not_asked_lately(at, leaked_slots(stuck, at.now)),
         *closed_alerts(closed, at.now),
     ]

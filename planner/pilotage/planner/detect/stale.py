@@ -7,27 +7,14 @@ the proof up when it decides, and the lever again when it acts; an unproven deat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pilotage.planner.actions.types import LimitScope, MarkCrashed, ReleaseSlot, ResolveAlert
 from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, run_of, words_of
 from pilotage.telemetry.facts import StateType
-from pilotage.telemetry.queries.heartbeats import Heartbeat, LeakedSlots, ResolvedAlert
-
-MISSED = 4
-"""Heartbeats in a row that a run has missed before it is asked about: one more than what proves its death, so that
-the proof is there when it is looked for."""
-SHORTEST = timedelta(seconds=30)
-"""Prefect sends heartbeats no more often."""
-SLACK = timedelta(minutes=1)
-"""Events are written and collected in batches, seconds late."""
-
-
-def silence_of(heartbeat: Heartbeat) -> timedelta:
-    """For how long a run must be silent before it is asked about."""
-    return MISSED * max(heartbeat.every, SHORTEST) + SLACK
+from pilotage.telemetry.queries.heartbeats import Heartbeat, LeakedSlots, ResolvedAlert, silence_of
 
 
 def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]:

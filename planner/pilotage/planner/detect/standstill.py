@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from pilotage.planner.actions.types import NotifyOwner, ReleaseQueue, Severity
 from pilotage.planner.detect.blockage import Blockage, Cause
+from pilotage.planner.detect.holding import not_counted
 from pilotage.planner.detect.ongoing import fingerprint_of, ongoing_finding
 from pilotage.planner.detect.schedules import missed_starts, schedule_blockage
 from pilotage.planner.detect.waiting import is_due, prefect_slow, waits_since, why_waiting
@@ -34,8 +35,8 @@ COMES_BY_ITSELF = frozenset(
     }
 )
 """Causes that end when something else does."""
-NEVER_FOUND = frozenset({Cause.FACTS_OLD, Cause.WAITS_FOR_PERSON, Cause.NO_SCHEDULE, Cause.PREFECT_SLOW})
-"""What is told to who asks and is no finding of a run: a person is waited for, or it is found for the whole site."""
+NEVER_FOUND = frozenset({Cause.FACTS_OLD, Cause.NO_SCHEDULE, Cause.PREFECT_SLOW, Cause.SILENT})
+"""What is told to who asks and is no finding of a run here: it is found for the whole site, or with a lever of its own."""
 USUAL_TIMES = 3
 """So many times the usual wait of its deployment is unusual."""
 PAUSE_NEWS = timedelta(days=2)
@@ -64,6 +65,14 @@ def standing_still(
             continue
         by_cause.setdefault(found.key, (found, []))[1].append(run)
     findings = [_of_runs(found, runs, site) for found, runs in by_cause.values()]
+    uncounted = [found for limit in site.limits.values() if (found := not_counted(limit, site)) is not None]
+    findings += [
+        _finding(
+            found, site, episode=",".join(sorted(found.holders)[:3]), witness=found.holders[0], evidence=()
+        )
+        for found in uncounted
+        if found.entity not in but
+    ]
     findings += _of_deployments(site, parameters, {finding.subject for finding in findings})
     if (slow := prefect_slow(site, parameters)) is not None:
         findings.append(_finding(slow, site, episode=f"{site.now:%Y-%m-%d}", witness="", evidence=()))
@@ -95,7 +104,7 @@ def _patience(
     if found.cause in COMES_BY_ITSELF:
         known = usual.get(run.deployment_id or "", timedelta(0))
         return max(parameters.full_after, USUAL_TIMES * known)
-    return parameters.stands_after
+    return parameters.person_after if found.cause is Cause.WAITS_FOR_PERSON else parameters.stands_after
 
 
 def _of_runs(found: Blockage, runs: Sequence[RunFact], site: SiteFacts) -> Finding:
@@ -197,7 +206,16 @@ def remediate_standstill(s: IncidentContext) -> Remediation:
     )
 
 
-_WARNINGS = frozenset({*COMES_BY_ITSELF, Cause.WRONG_ZONE, Cause.DEPLOYMENT_PAUSED, Cause.SCHEDULE_INACTIVE})
+_WARNINGS = frozenset(
+    {
+        *COMES_BY_ITSELF,
+        Cause.WAITS_FOR_PERSON,
+        Cause.NOT_COUNTED,
+        Cause.WRONG_ZONE,
+        Cause.DEPLOYMENT_PAUSED,
+        Cause.SCHEDULE_INACTIVE,
+    }
+)
 _LEVERS: Mapping[str, str] = {
     Cause.NO_WORKER: "spread_runs: other start times help nothing while nobody serves the pool",
     Cause.POOL_PAUSED: "release_queue: whoever paused it decides about that",
@@ -206,6 +224,8 @@ _LEVERS: Mapping[str, str] = {
     Cause.CANCELLING_TOO_LONG: "mark_crashed: its process may still run, and nothing proves that it has ended",
     Cause.RING: "cancel_run: which of them has the least to lose is the owner's to say",
     Cause.SLOTS_OF_NOBODY: "release_slot: without a holder nothing proves that the work is dead",
+    Cause.NOT_COUNTED: "set_limit: another size does not make Prefect count what runs",
+    Cause.WAITS_FOR_PERSON: "resume_run: what it waits for is a person's word",
     Cause.POOL_FULL: "set_limit: the limit is there for a reason that nobody has told",
     Cause.QUEUE_FULL: "set_limit: the limit is there for a reason that nobody has told",
     Cause.DEPLOYMENT_LIMIT: "set_limit: the limit is there for a reason that nobody has told",

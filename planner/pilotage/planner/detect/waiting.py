@@ -34,6 +34,8 @@ BEATS_MISSED = 3
 """So many heartbeats a worker may miss, as in Prefect."""
 BEAT = 30.0
 """Seconds between the heartbeats of a worker that does not say."""
+BEATS_SHOW = timedelta(minutes=10)
+"""A run that sends heartbeats has sent one by then: Prefect's default is one in 3 min."""
 OFFERED = 200
 """Runs that Prefect offers a worker at a time."""
 UNSERVED = (":push", ":managed")
@@ -144,13 +146,25 @@ def _not_due(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -> B
             cause=Cause.RETRY_PENDING,
             entity=f"run:{run.run_id}",
             since=run.state_at,
-            words=f"It is tried again {when}.",
+            words=f"It is tried again {when}.{_loses_its_slot(run, site)}",
         )
     for schedule in site.schedules.get(run.deployment_id or "", ()):
         doubt = wrong_zone(schedule, site, parameters) if run.auto_scheduled else None
         if doubt is not None:
             return doubt
     return Blockage(cause=Cause.NOT_DUE, entity=f"run:{run.run_id}", words=f"It is due {when}.")
+
+
+def _loses_its_slot(run: RunFact, site: SiteFacts) -> str:
+    """Return that a retry waits longer than the lease of its slot lasts, after which Prefect has crashed such runs."""
+    limited = f"deployment:{run.deployment_id}" in site.limits
+    began, due = run.state_at, run.next_start
+    if not limited or began is None or due is None or due - began <= holding.LEASES_LAST:
+        return ""
+    return (
+        f" Its deployment has a limit, and the lease of its slot lasts {words_of(holding.LEASES_LAST)}: a wait of "
+        f"{words_of(due - began)} loses the slot, and the run may crash. A shorter delay keeps it."
+    )
 
 
 def _chain(
@@ -466,6 +480,8 @@ def _cancelling(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -
 def _running(
     run: RunFact, site: SiteFacts, parameters: PlaybookParameters, seen: tuple[str, ...]
 ) -> Blockage:
+    if run.run_id in site.silent:
+        return _silent(run, site)
     ring = holding.ring_of(run, site)
     if ring is not None:
         return ring
@@ -473,7 +489,11 @@ def _running(
     if limit is not None:
         return _on_limit(limit, run, site)
     children = holding.children_of(run, site)
-    waiting = [child for child in children if child.state_type is not StateType.RUNNING]
+    waiting = [
+        child
+        for child in children
+        if child.state_type is not StateType.RUNNING or child.run_id in site.silent
+    ]
     for child in sorted(waiting, key=lambda each: (each.expected_start or each.created, each.run_id)):
         if child.run_id in seen:
             continue
@@ -493,7 +513,25 @@ def _running(
         cause=Cause.GOES_ON,
         entity=f"run:{run.run_id}",
         since=run.state_at,
-        words=f"It is Running {_for(run, site)}; it was last heard {ago(heard, site)}.",
+        words=f"It is Running {_for(run, site)}; it was last heard {ago(heard, site)}."
+        + (
+            " It sends no heartbeats, so nothing would show that its process died."
+            if run.run_id not in site.beating and waits_since(run, site) > BEATS_SHOW
+            else ""
+        ),
+    )
+
+
+def _silent(run: RunFact, site: SiteFacts) -> Blockage:
+    heartbeat = site.silent[run.run_id]
+    return Blockage(
+        cause=Cause.SILENT,
+        entity=f"run:{run.run_id}",
+        since=heartbeat.heard,
+        words=f"It is Running by its state and silent for {words_of(site.now - heartbeat.heard)}; it sent a heartbeat each "
+        f"{words_of(heartbeat.every)}: its process is probably dead.",
+        todo="It is marked Crashed when a second sign proves its death; see whether its process lives.",
+        disproof="a heartbeat or a line of it",
     )
 
 
@@ -535,9 +573,27 @@ def prefect_slow(site: SiteFacts, parameters: PlaybookParameters) -> Blockage | 
         words=f"Prefect itself is slow: of {api.requests} requests in five minutes {api.failures} were not answered, "
         f"and one in twenty took {api.ms / 1000:.1f} s or longer."
         + (f" The last failure: {api.error[:200]}" if api.error else ""),
-        todo="Look at its database (locks, connections, size) and at the machine before anything else; nothing is made "
-        "better by more requests.",
+        todo=_mend_prefect(api.error),
         disproof="its answers are quick again",
+    )
+
+
+SHORT_OF = (
+    (("too many connections", "too many clients", "queuepool", "remaining connection slots"),
+     "Its database has no connection left: give it more, or Prefect a smaller pool"),
+    (("database is locked", "sqlite"), "Its SQLite database is locked: one writer at a time is not enough, use PostgreSQL"),
+    (("no space left", "disk full", "disk i/o"), "Its disk is full: make room"),
+)  # fmt: skip
+"""What a failed answer says that Prefect is short of, and what to do."""
+
+
+def _mend_prefect(error: str) -> str:
+    for signs, todo in SHORT_OF:
+        if any(sign in error.lower() for sign in signs):
+            return f"{todo}; nothing is made better by more requests."
+    return (
+        "Look at its database (locks, connections, size) and at the machine before anything else; nothing is made "
+        "better by more requests."
     )
 
 

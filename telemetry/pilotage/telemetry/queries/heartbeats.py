@@ -11,6 +11,13 @@ from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.store.schema import facts_from_rows
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
+MISSED = 4
+"""Heartbeats in a row that a run has missed before it is asked about: one more than what proves its death, so that
+the proof is there when it is looked for."""
+SHORTEST = timedelta(seconds=30)
+"""Prefect sends heartbeats no more often."""
+SLACK = timedelta(minutes=1)
+"""Events are written and collected in batches, seconds late."""
 _BEATS = 3
 """The newest heartbeats of a run, between which its interval is measured."""
 _MOST = 500
@@ -53,6 +60,22 @@ def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
         if gaps:
             stuck.append(Heartbeat(run=found[run_id], heard=heard, every=max(gaps)))
     return stuck
+
+
+def silence_of(heartbeat: Heartbeat) -> timedelta:
+    """For how long a run must be silent before it is asked about."""
+    return MISSED * max(heartbeat.every, SHORTEST) + SLACK
+
+
+def silent(store: Store, now: datetime) -> list[Heartbeat]:
+    """The RUNNING runs that are silent for longer than a living one is, while others were heard, by run."""
+    return [
+        heartbeat
+        for heartbeat in heartbeats(store, now - MISSED * SHORTEST - SLACK)
+        if now - heartbeat.heard > (silence := silence_of(heartbeat))
+        # silence says something only while others were heard
+        and heard_throughout(store, now - silence, now, max(heartbeat.every, SHORTEST))
+    ]
 
 
 def heard_throughout(store: Store, since: datetime, until: datetime, every: timedelta) -> bool:

@@ -19,7 +19,9 @@ from pilotage.telemetry.facts import (
     TaskRunFact,
     WorkerFact,
 )
+from pilotage.telemetry.queries import heartbeats
 from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.queries.heartbeats import Heartbeat
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.store.schema import TABLES, facts_from_rows
 
@@ -94,6 +96,10 @@ class SiteFacts:
     """By living run, its newest event or line of log."""
     acted: Mapping[str, datetime] = field(default_factory=dict)
     """The same without heartbeats, which a run that waits sends as well."""
+    beating: frozenset[str] = frozenset()
+    """The living runs that have sent a heartbeat."""
+    silent: Mapping[str, Heartbeat] = field(default_factory=dict)
+    """By run, the RUNNING ones that are silent for longer than a living one is."""
     queue_paused_since: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     """By pool and queue; those that have been paused for as long as is kept are missing."""
 
@@ -121,7 +127,7 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
     for schedule in _all(store, "schedules"):
         schedules[schedule.deployment_id] = (*schedules.get(schedule.deployment_id, ()), schedule)
     queues = run_queries.queue_snapshots(store)
-    heard, acted = _heard(store, live)
+    heard, acted, beating = _heard(store, live)
     return SiteFacts(
         now=now,
         asked={fact.kind: fact for fact in _all(store, "asked")},
@@ -144,6 +150,8 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
         slot_holders=holders,
         heard=heard,
         acted=acted,
+        beating=beating,
+        silent={each.run.run_id: each for each in heartbeats.silent(store, now)},
         queue_paused_since=_paused_since(store, [fact for fact in queues if fact.paused]),
     )
 
@@ -248,20 +256,23 @@ def _handed_out(store: Store, live: Sequence[RunFact]) -> dict[str, HandedOut]:
     }
 
 
-def _heard(store: Store, live: Sequence[RunFact]) -> tuple[dict[str, datetime], dict[str, datetime]]:
-    """When each living run was last heard at all, and when last otherwise than by a heartbeat."""
+def _heard(
+    store: Store, live: Sequence[RunFact]
+) -> tuple[dict[str, datetime], dict[str, datetime], frozenset[str]]:
+    """When each living run was heard last at all, and last otherwise than by a heartbeat; and which have sent one."""
     ids = [run.run_id for run in live if run.state_type in ("RUNNING", "PENDING", "CANCELLING")]
     if not ids:
-        return {}, {}
+        return {}, {}, frozenset()
     sql = (
-        "SELECT run_id, max(moment) AS heard, max(moment) FILTER (name <> 'prefect.flow-run.heartbeat') AS acted FROM "
+        "SELECT run_id, max(moment) AS heard, max(moment) FILTER (name <> ?) AS acted, bool_or(name = ?) AS beats FROM "
         "(SELECT run_id, occurred AS moment, name FROM events UNION ALL SELECT run_id, \"at\", '' FROM logs) "
         "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY run_id"
     )
-    rows = store.rows(sql, [ids])
+    rows = store.rows(sql, [heartbeats.HEARTBEAT, heartbeats.HEARTBEAT, ids])
     return (
         {row["run_id"]: row["heard"] for row in rows},
         {row["run_id"]: row["acted"] for row in rows if row["acted"]},
+        frozenset(row["run_id"] for row in rows if row["beats"]),
     )
 
 
