@@ -11,7 +11,7 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 # the tests that took longest are named at the end of each
 SLOWEST := --durations=20
 
-.PHONY: .venv compat compat-data beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -62,6 +62,9 @@ compat: .venv ## turn every lever on a real server of each supported Prefect ver
 compat-data: .venv ## read routes and sentences anew from the supported Prefect versions (fetches them)
 	$(BIN)/python -m tests.compat.make_openapi
 	$(BIN)/python -m tests.compat.make_messages
+
+workers: .venv ## let a run of each type of work pool run out of memory, and show what its worker's own class submits then (fetches them)
+	$(BIN)/python -m tests.compat.pool_stories
 
 beside: .venv ## show what pip would change in a project with Prefect, pandas and SQLAlchemy (fetches them)
 	$(BIN)/python -m tests.compat.beside

@@ -19,6 +19,7 @@ from pilotage.telemetry.pool_memory import (
     effective,
     memory_of,
     placeholders,
+    size_variables,
 )
 
 TEMPLATES = Path(__file__).parents[1] / "flows" / "levers" / "pool_templates"
@@ -167,3 +168,15 @@ def test_whatever_stands_there_is_read_or_unknown(value: Any) -> None:
         for name in ("memory", "memory_limit", "mem_limit", "memory_mb"):
             read = memory_of({name: value}, pool_type)
             assert read is None or read > 0
+
+
+@pytest.mark.parametrize("pool_type", MEMORY_TYPES)
+def test_what_bears_on_a_size_is_taken_from_a_real_template(pool_type: str) -> None:
+    sizes = size_variables(REAL[pool_type])
+    assert ADAPTERS[pool_type].reads[0] in sizes
+    assert set(sizes) <= set(REAL[pool_type]["variables"]["properties"])
+
+
+@pytest.mark.parametrize("broken", [None, "text", {}, {"variables": None}, {"variables": {"properties": []}}])
+def test_what_is_no_template_gives_no_sizes(broken: object) -> None:
+    assert size_variables(broken) == {}

@@ -184,6 +184,8 @@ class PoolFact:
     """`READY` while a worker is heard, `NOT_READY`, `PAUSED`."""
     changed: datetime | None = None
     """When its pause or status was seen to change; None when it was so at the first look."""
+    sizes: dict[str, Any] = field(default_factory=dict)
+    """Job variables of its template that bear on a run's size, each with its default, None where it has none."""
     seen: datetime
 
 

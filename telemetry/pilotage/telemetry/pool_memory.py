@@ -130,6 +130,9 @@ ADAPTERS: Mapping[str, MemoryAdapter] = {
 VARIABLES = tuple(dict.fromkeys(name for each in (_WHOLE_MIB, *ADAPTERS.values()) for name in each.reads))
 """Every job variable that gives a size."""
 
+_BESIDE = ("cpu", "launch_type")
+"""Job variables that say which sizes are allowed."""
+
 
 # -- what a cloud allows -------------------------------------------------------------------------------------
 
@@ -197,6 +200,22 @@ def effective(
         name: setting["default"] for name, setting in template.items() if setting.get("default") is not None
     }
     return {name: value for name, value in {**defaults, **deployment, **run}.items() if name in template}
+
+
+def size_variables(base_job_template: object) -> dict[str, Any]:
+    """Return the variables of a base job template that bear on a run's size, each with its default or None.
+
+    What is no template has none.
+    """
+    variables = base_job_template.get("variables") if isinstance(base_job_template, Mapping) else None
+    properties = variables.get("properties") if isinstance(variables, Mapping) else None
+    if not isinstance(properties, Mapping):
+        return {}
+    return {
+        name: setting.get("default")
+        for name in (*VARIABLES, *_BESIDE)
+        if isinstance(setting := properties.get(name), Mapping)
+    }
 
 
 def _of_memory(value: object) -> float | None:

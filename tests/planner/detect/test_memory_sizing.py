@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
+from pilotage.planner.detect.context import job_variables_of
 from pilotage.planner.detect.memory_sizing import MAX_BACKOFF, Sized, sized, sizing_state, step_down
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.telemetry.facts import DeploymentFact, StateType
+from pilotage.telemetry.facts import DeploymentFact, PoolFact, StateType
+from pilotage.telemetry.pool_memory import memory_of
 
 P = PlaybookParameters(good_runs=3)
 DEFAULT = 256
@@ -200,3 +202,28 @@ def test_what_ran_out_and_what_failed_otherwise_are_told_apart(make: Any) -> Non
     out = make.run(state_message="Flow run encountered an exception: MemoryError: ", job_variables={})
     bug = make.run(state_message="Flow run encountered an exception: KeyError: 'a'")
     assert sized([bug, out], DEFAULT) == (Sized(size=DEFAULT, completed=False, raised=False),)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "of_deployment", "of_run", "mib"),
+    [
+        ({"memory_limit": "512Mi"}, {}, {}, 512),
+        ({"memory_limit": "512Mi"}, {"memory_limit": "1Gi"}, {}, 1024),
+        ({"memory_limit": "512Mi"}, {"memory_limit": "1Gi"}, {"memory_limit": "2Gi"}, 2048),
+        ({"memory_limit": None}, {"memory": "1Gi"}, {}, None),
+        ({}, {"memory_limit": "1Gi"}, {}, 1024),
+    ],
+)
+def test_a_run_has_the_size_that_a_worker_would_merge(
+    make: Any, sizes: dict[str, Any], of_deployment: dict[str, Any], of_run: dict[str, Any], mib: int | None
+) -> None:
+    pool = PoolFact(pool="pool", type="kubernetes", sizes=sizes, seen=make.now)
+    deployment = DeploymentFact(
+        deployment_id=make.deployment_id,
+        name="n",
+        flow_name="f",
+        updated=make.now,
+        job_variables=of_deployment,
+    )
+    merged = job_variables_of(make.run(job_variables=of_run), deployment, pool)
+    assert memory_of(merged, pool.type) == mib

@@ -19,7 +19,7 @@ from pilotage.planner.llm.scripted.demo_replies import demo_script
 from pilotage.planner.llm.scripted.server import ScriptedLLM
 from pilotage.planner.llm.scripted.steps import Step, status, text
 from pilotage.telemetry.errors import StoreError
-from pilotage.telemetry.facts import DecisionFact, DeploymentFact, StateType
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, PoolFact, StateType
 from pilotage.telemetry.forecasts import Forecast
 
 
@@ -280,6 +280,14 @@ def test_one_broken_situation_never_stops_the_others(planner_fixture: PlannerFix
     assert results[-1] == []
 
 
+def govern(planner_fixture: PlannerFixture, make: Any) -> None:
+    """Store the deployment and the pool of the runs that `make.run` makes."""
+    planner_fixture.store.merge_deployments(
+        [DeploymentFact(deployment_id=make.deployment_id, name="nightly", flow_name="etl", updated=make.now)]
+    )
+    planner_fixture.store.replace("pools", [PoolFact(pool=make.run().pool, seen=make.now)])
+
+
 def test_a_crash_waits_for_its_log_rows_and_is_then_taken_for_what_they_say(
     planner_fixture: PlannerFixture, make: Any
 ) -> None:
@@ -291,6 +299,7 @@ def test_a_crash_waits_for_its_log_rows_and_is_then_taken_for_what_they_say(
             ended=make.now - timedelta(seconds=ago),
         )
 
+    govern(planner_fixture, make)
     planner_fixture.store.merge_runs([crash(1)])
     assert planner_fixture.ticks() == [[]]
     planner_fixture.store.add_logs([make.log("fatal: Authentication failed for 'https://git.example.com/x'")])
@@ -302,9 +311,32 @@ def test_a_crash_waits_for_its_log_rows_and_is_then_taken_for_what_they_say(
 def test_a_failure_whose_own_words_decide_waits_for_nothing(
     planner_fixture: PlannerFixture, make: Any
 ) -> None:
+    govern(planner_fixture, make)
     planner_fixture.store.merge_runs([make.run(ended=make.now)])
     [[entry]] = planner_fixture.ticks()
     assert entry["failure_class"] == "transient"
+
+
+def test_a_failure_waits_for_what_is_known_of_its_deployment(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    young = make.run(ended=make.now, state_id="s-young")
+    planner_fixture.store.merge_runs([young])
+    assert planner_fixture.ticks() == [[]]
+    govern(planner_fixture, make)
+    [[entry]] = planner_fixture.ticks()
+    assert entry["subject"] == f"run:{young.run_id}"
+
+
+def test_a_failure_whose_deployment_never_comes_is_taken_up_after_a_minute(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    orphan = make.run(run_id=_id(7), deployment_id="d-nobody-told", ended=make.now, state_id="s-old")
+    planner_fixture.store.merge_runs([orphan])
+    assert planner_fixture.ticks() == [[]]
+    planner_fixture.now += timedelta(minutes=1)
+    [[entry]] = planner_fixture.ticks()
+    assert entry["subject"] == f"run:{orphan.run_id}"
 
 
 def test_a_half_done_thought_survives_in_the_file_and_is_taken_up_again(

@@ -13,8 +13,8 @@ from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import SAFE_TO_REPEAT, Background, Backlog, Remedy
-from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType
-from pilotage.telemetry.pool_memory import allowed_sizes, memory_of
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, PoolFact, RunFact, StateType
+from pilotage.telemetry.pool_memory import allowed_sizes, effective, memory_of
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.queries.retry_impact import retry_impact_of
@@ -44,12 +44,14 @@ def background_of(
             witness=(finding.witness or _witness(finding, store, now, parameters)) if finding else "",
         )
     deployment = run_queries.deployment_of(store, run.run_id)
-    job_variables = job_variables_of(run, deployment)
+    pool = fleet.pool_of(store, run, deployment)
+    pool_type = pool.type if pool else ""
+    job_variables = job_variables_of(run, deployment, pool)
     crashed = run.state_type is StateType.CRASHED
     death = heartbeats.signs_of_death(store, run, now) if crashed else heartbeats.DeathSigns()
     missized = kind is FailureClass.MISSIZED
     ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
-    default = memory_of(deployment.job_variables) if deployment else None
+    default = memory_of(job_variables_of(None, deployment, pool), pool_type) if deployment else None
     children = fleet.failed_children(store, run) if run.state_type in _FAILED else []
     return Background(
         **remedied_of(store, run, ended),
@@ -62,8 +64,8 @@ def background_of(
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
         deployment_paused=bool(deployment and deployment.paused),
         safe_to_repeat=safe_to_repeat(deployment, parameters),
-        memory_mb=memory_of(job_variables),
-        memory_sizes=allowed_sizes(job_variables),
+        memory_mb=memory_of(job_variables, pool_type),
+        memory_sizes=allowed_sizes(job_variables, pool_type),
         earliest_waiting=earliest_waiting(run, run_queries.waiting_runs(store, now))
         if kind is FailureClass.LATE
         else None,
@@ -182,9 +184,19 @@ def same_fault_in_row(
     return row
 
 
-def job_variables_of(run: RunFact, deployment: DeploymentFact | None) -> dict[str, Any]:
-    """Return a run's job variables: its deployment's, and before them its own."""
-    return {**(deployment.job_variables if deployment else {}), **run.job_variables}
+def job_variables_of(
+    run: RunFact | None, deployment: DeploymentFact | None, pool: PoolFact | None = None
+) -> dict[str, Any]:
+    """Return the job variables that a worker merges: of a run, behind them its deployment's, then its pool's defaults.
+
+    Where the pool is known, only what its template has: Prefect drops the rest. Without a run, those of the deployment.
+    """
+    of_deployment = deployment.job_variables if deployment else {}
+    of_run = run.job_variables if run else {}
+    if pool is None or not pool.sizes:
+        return {**of_deployment, **of_run}
+    template = {name: {"default": default} for name, default in pool.sizes.items()}
+    return effective(template, of_deployment, of_run)
 
 
 def safe_to_repeat(deployment: DeploymentFact | None, parameters: PlaybookParameters) -> bool:

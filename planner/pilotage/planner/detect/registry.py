@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from pilotage.planner.detect.backlog import blocked, overdue
-from pilotage.planner.detect.context import ENDED_RUNS_READ
+from pilotage.planner.detect.context import ENDED_RUNS_READ, job_variables_of
 from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, sized, sizing_state
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
@@ -179,9 +179,13 @@ def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, t
     if concerned:
         concerned &= fleet.with_sizes_of_their_own(at.store)
     known = {d.deployment_id: d for d in fleet.deployments(at.store)} if concerned else {}
+    pools = fleet.pools(at.store) if concerned else {}
     past = {}
     for deployment_id in sorted(str(deployment_id) for deployment_id in concerned):
-        own = memory_of(known[deployment_id].job_variables) if deployment_id in known else None
+        if (deployment := known.get(deployment_id)) is None:
+            continue
+        pool = pools.get(deployment.pool or "")
+        own = memory_of(job_variables_of(None, deployment, pool), pool.type if pool else "")
         if own is not None:
             past[deployment_id] = (fleet.last_ended(at.store, deployment_id, ENDED_RUNS_READ), own)
     return past

@@ -30,7 +30,7 @@ from pilotage.planner.proposals import ProposalApi
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.forecasts import Forecaster
-from pilotage.telemetry.queries import heartbeats
+from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
 
@@ -47,6 +47,8 @@ GRAPHS_AT_ONCE = 4
 """So that one slow answer of a model does not hold up everybody's retry."""
 DECIDED = 0.87
 """From this confidence on a state's own words decide without its logs."""
+GOVERNING_DUE = timedelta(minutes=1)
+"""How long a failure is left whose deployment or pool is not in the store yet: what is collected seldom comes by then."""
 TRIES = 3
 """How often a situation is thought about that breaks the planner or that the API refuses for good."""
 LOOK_AGAIN = timedelta(seconds=10)
@@ -219,12 +221,16 @@ class Planner:
     def _rows_are_due(self, run: RunFact, now: datetime) -> bool:
         """Return whether rows may still come that decide what is wrong with a run, or whether it is dead at all.
 
+        What failed before its deployment and pool are known waits for them, `GOVERNING_DUE` at most.
+
         Where the state's own words decide, none is waited for; where they leave it open, and where a crash would be
         retried, `evidence_wait` after the end. A crash that may still be alive is held until two signs prove its death,
         at most for `death_wait`.
         """
         if run.ended is None or now < self._held.get(run.state_id, now):
             return run.ended is not None
+        if now - run.ended < GOVERNING_DUE and (unknown := self._unknown(run)):
+            return self._wait(run, f"what is known of its {unknown}", now, run.ended + GOVERNING_DUE)
         made = diagnosis_of(run, (), self._book)[0]
         crashed = run.state_type is StateType.CRASHED
         if now - run.ended < self._parameters.evidence_wait:
@@ -243,6 +249,14 @@ class Planner:
         return self._wait(
             run, "signs of its death", now + LOOK_AGAIN, run.ended + self._parameters.death_wait
         )
+
+    def _unknown(self, run: RunFact) -> str:
+        """What governs a run and is not in the store: `deployment`, `pool`, or empty."""
+        deployment = run_queries.deployment_of(self._store, run.run_id) if run.deployment_id else None
+        if run.deployment_id and deployment is None:
+            return "deployment"
+        pool = run.pool or (deployment.pool if deployment else None)
+        return "pool" if pool and fleet.pool_of(self._store, run, deployment) is None else ""
 
     def _wait(self, run: RunFact, what: str, again: datetime, latest: datetime) -> bool:
         if run.state_id not in self._held:

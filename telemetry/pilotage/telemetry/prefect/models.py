@@ -23,6 +23,7 @@ from pilotage.telemetry.facts import (
     TaskRunFact,
     WorkerFact,
 )
+from pilotage.telemetry.pool_memory import size_variables
 from pilotage.telemetry.redaction import redact, redact_json
 
 Json = Mapping[str, Any]
@@ -217,6 +218,7 @@ def pool_fact(raw: Json, now: datetime) -> PoolFact:
         paused=bool(raw.get("is_paused")),
         limit=raw.get("concurrency_limit"),
         status=str(raw.get("status") or ""),
+        sizes=size_variables(raw.get("base_job_template")),
         seen=now,
     )
 

@@ -29,7 +29,7 @@ class RunSync:
         self._streams: dict[tuple[str, str], LineStream] = {}
 
     async def run_facts(self, reader: PrefectReader, rows: list[dict[str, Any]]) -> list[RunFact]:
-        """The facts that rows of `/flow_runs/filter` stand for; nothing is stored."""
+        """The facts that rows of `/flow_runs/filter` stand for; deployments that are met for the first time are stored."""
         await self._learn_names(reader, rows)
         return [
             run_fact(
@@ -46,8 +46,10 @@ class RunSync:
             self._flows[str(flow["id"])] = str(flow["name"])
         missing = {str(row["deployment_id"]) for row in rows if row.get("deployment_id")}
         missing -= set(self._deployments)
-        for deployment in await reader.by_id("/deployments/filter", "deployments", sorted(missing)):
-            self._deployments[str(deployment["id"])] = str(deployment["name"])
+        if deployments := await reader.by_id("/deployments/filter", "deployments", sorted(missing)):
+            # a run is never known without what governs it, however seldom that is asked for
+            facts = await self.deployment_facts(reader, deployments)
+            await asyncio.to_thread(self._store.merge_deployments, facts)
 
     async def run_logs(self, reader: PrefectReader, run_id: str) -> int:
         """How many lines were new of a run's warnings and its last lines."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pilotage.telemetry.facts import DeploymentFact, RunFact, TaskRunFact
+from pilotage.telemetry.facts import DeploymentFact, PoolFact, RunFact, TaskRunFact
 from pilotage.telemetry.pool_memory import VARIABLES
 from pilotage.telemetry.store.protocol import Store
 from pilotage.telemetry.store.schema import facts_from_rows
@@ -23,6 +23,21 @@ def deployments(store: Store) -> list[DeploymentFact]:
     return facts_from_rows(
         DeploymentFact, store.rows("SELECT * FROM deployments ORDER BY flow_name, name, deployment_id")
     )
+
+
+def pools(store: Store) -> dict[str, PoolFact]:
+    """Every work pool, by its name."""
+    facts = facts_from_rows(PoolFact, store.rows("SELECT * FROM pools"))
+    return {fact.pool: fact for fact in facts}
+
+
+def pool_of(store: Store, run: RunFact | None, deployment: DeploymentFact | None) -> PoolFact | None:
+    """Return the pool in which a run starts, or a deployment's where there is no run; None when it is not known."""
+    name = (run.pool if run else None) or (deployment.pool if deployment else None)
+    if not name:
+        return None
+    rows = store.rows("SELECT * FROM pools WHERE pool = ?", [name])
+    return next(iter(facts_from_rows(PoolFact, rows)), None)
 
 
 def backlogged(store: Store, now: datetime, at_least: int) -> dict[str, list[RunFact]]:

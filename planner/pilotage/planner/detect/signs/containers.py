@@ -47,6 +47,8 @@ CONTAINERS: tuple[FailureRule, ...] = (
     # -- the machine went away
     R(id="executor-heartbeat", failure_class=F.TRANSIENT, because="an executor did not answer in time", strength="code", cure=Cure.MINUTES,
       phrases=phrases("executor heartbeat timed out", "executorlostfailure", "cannot receive any reply", "futures timed out after")),
+    R(id="own-disk-limit", failure_class=F.INFRASTRUCTURE, because="it wrote more to the disk than its pod may", strength="code", cure=Cure.OWNER,
+      phrases=phrases("ephemeral local storage usage exceeds", "exceeded its local ephemeral storage limit", "usage of emptydir volume * exceeds")),
     R(id="evicted", failure_class=F.CRASHED, because="the platform took the machine away", strength="code",
       phrases=phrases("was evicted", "evicted", "taintmanagereviction", "preempted", "preempting", "preemption notice", "preempting container", "spotinterruption", "spot interruption", "spot instance interruption", "spot instance termination", "spot_instance_termination", "spot instance * terminat", "imminent node shutdown", "nodelost", "node lost", "nodeshutdown", "node shutdown", "nodenotready", "node not ready", "deletionbytaintmanager", "node was drained", "node drained", "host ec2", "instance terminated", "instance was terminated", "executor lost", "worker node lost", "lost node", "slave lost", "machine preempted", "node_died", "nodediederror", "node failure", "scaling down", "scaled down", "scale-down", "container instance * deregistered", "instance retire", "workerlosterror", "host is being", "machine was reclaimed", "reclaimed"),
       unless=phrases("low on resource: memory", "preemption: 0/", "no preemption victims")),
