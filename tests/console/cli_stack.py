@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
 from pilotage.flows.api.admin import AdminEndpoints
-from pilotage.flows.api.client import ApiClient
+from pilotage.flows.api.client import ApiClient, ApiRejection
 from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.publishing import Publishing, begin_with
 from pilotage.flows.api.server import ApiServer
@@ -87,17 +87,29 @@ class CliStack:
         told = result.output if "--json" in arguments else " ".join(result.output.split())
         return result.exit_code, told
 
-    def waiting(self) -> dict[str, Any]:
-        """A proposal of the agent that waits for an approver."""
-        number = uuid4().hex[:12]
+    def waiting(self, *causes: str) -> dict[str, Any]:
+        """A proposal of the agent that waits for an approver; those of one cause are of one incident."""
+        number, run_id = uuid4().hex[:12], str(uuid4())
         proposal = Proposal(
             id=f"p-{number}",
             incident_id=f"i-{number}",
-            action=RetryRun(run_id=str(uuid4())),
+            action=RetryRun(run_id=run_id),
             expires_at=datetime.now(UTC) + timedelta(hours=1),
         )
-        told = CaseFile(subject="run", failure_class="transient")
+        told = CaseFile(subject=f"run:{run_id}", failure_class="transient", causes=causes)
         return ApiClient(self.paths.api_socket, self.tokens["planner"]).file(proposal, told)
+
+    def api(self, who: str) -> ApiClient:
+        """The API, asked by this person."""
+        return ApiClient(self.paths.api_socket, self.tokens[who])
+
+    def refused(self, who: str, op: str, **arguments: Any) -> tuple[str, str]:
+        """The kind and the words of the refusal that a question gets."""
+        try:
+            self.api(who).call(op, **arguments)
+        except ApiRejection as refusal:
+            return refusal.kind, str(refusal)
+        return "", ""
 
     def events(self) -> list[str]:
         """Every step of the audit log."""

@@ -194,6 +194,13 @@ class ConsoleStack:
         self.store.add_logs([LogLine(log_id=str(uuid4()), run_id=run_id, at=now, level=40, message=message)])
         return run_id
 
+    def plan_of(self, runs: int) -> tuple[str, list[dict[str, Any]]]:
+        """The id of an incident of so many failed runs with one cause, and what is proposed about each, judged."""
+        cause = f"fault:{uuid4().hex}"
+        rows = [self.proposal(self.failed_run(), causes=(cause,)) for _ in range(runs)]
+        filed = [self.ledger.proposal(row["proposal_id"]) or {} for row in rows]
+        return self.ledger.incident_of(filed[0]["run_id"]), filed
+
     def proposal(self, run_id: str = "", action: Action | None = None, **case: Any) -> dict[str, Any]:
         """A proposal as the agent files it, judged."""
         wanted = action or RetryRun(run_id=run_id or str(uuid4()))

@@ -94,7 +94,7 @@ def test_every_reading_command_answers_everybody(port: ConsoleStack, prefect_pro
     proposal_id = port.proposal(prefect_probe)["proposal_id"]
     about = {
         "why": proposal_id, "evidence": proposal_id, "show": proposal_id, "simulate": proposal_id, "run": prefect_probe,
-        "policy": f"test retry_run run={prefect_probe}",
+        "policy": f"test retry_run run={prefect_probe}", "incident": port.ledger.incident_of(prefect_probe),
     }  # fmt: skip
     for name, who in product(READING, ("pat", "vic")):
         events = say(port, f"/{name} {about.get(name, '')}".strip(), who)
@@ -349,10 +349,11 @@ def test_a_run_about_which_nothing_was_decided_has_its_facts_and_no_error(
 
 def test_an_incident_begins_with_what_it_is_and_how_it_stands(port: ConsoleStack, prefect_probe: str) -> None:
     row = port.proposal(prefect_probe)
-    facts, told = blocks(say(port, f"/why {row['incident_id']}"))
+    facts, runs, plan, told = blocks(say(port, f"/why {row['incident_id']}"))
     assert facts["pairs"]["status"] == "waiting"
     assert facts["pairs"]["subject"]["ref"] == f"run:{prefect_probe}"
-    assert "retry_run needs_approval" in facts["pairs"]["actions"]
+    assert prefect_probe in cells(runs)
+    assert "needs_approval" in cells(plan)
     assert told["steps"]
 
 
@@ -379,3 +380,33 @@ def test_trying_an_action_shows_before_and_after(port: ConsoleStack, prefect_pro
     verdict, changes, _ = blocks(say(port, f"/simulate resize_run run={prefect_probe} memory_mb=256"))
     assert [row[1:] for row in changes["rows"]] == [["128 MiB", "256 MiB"], ["Failed", "AwaitingRetry"]]
     assert verdict["pairs"]["takes"] == "not known: no like run completed yet"
+
+
+def test_one_answer_decides_the_plan_of_an_incident_but_for_what_is_left_out(port: ConsoleStack) -> None:
+    incident_id, rows = port.plan_of(3)
+    left_out = rows[1]["run_id"]
+    (plan,) = blocks(say(port, f"/approve {incident_id} but {left_out[:8]} looked at it", "ann"), "table")
+    assert plan["title"] == f"approve {incident_id}: 2 of 2 counted"
+    stands = [port.ledger.status(row["proposal_id"]) for row in rows]
+    assert stands == ["allowed", "needs_approval", "allowed"]
+    assert "say why" in problem(say(port, f"/reject {incident_id}", "ann"))
+    say(port, f"/reject {incident_id} not now", "ann")
+    assert port.ledger.status(rows[1]["proposal_id"]) == "rejected"
+    assert "nothing of it waits" in problem(say(port, f"/approve {incident_id}", "ann"))
+
+
+def test_an_incident_is_looked_at_split_merged_given_up_and_handed_over(port: ConsoleStack) -> None:
+    incident_id, rows = port.plan_of(3)
+    run_id = rows[2]["run_id"]
+    assert not problem(say(port, f"/ack {incident_id} at my desk"))
+    assert "pat" in cells(blocks(say(port, "/handover 2h", "vic"), "table")[0])
+    new = blocks(say(port, f"/split {incident_id} {run_id[:8]}"), "pairs")[0]["title"].split()[-1]
+    assert port.ledger.incident_of(run_id) == new
+    say(port, f"/merge {incident_id} {new}")
+    assert port.ledger.incident_of(run_id) == incident_id
+    say(port, f"/waive {incident_id} {run_id} done by hand")
+    assert port.ledger.status(rows[2]["proposal_id"]) == "expired"
+    decided = blocks(say(port, "/handover", "vic"), "table")[2]
+    for step in ("incident_acknowledged", "incident_split", "incident_merged", "incident_waived"):
+        assert step in cells(decided)
+    assert "see /incidents" in problem(say(port, "/waive p-1"))

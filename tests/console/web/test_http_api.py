@@ -186,6 +186,29 @@ def test_one_answer_to_many_has_a_result_for_each(port: ConsoleStack) -> None:
     assert "there is none" in results["results"][2]["error"]
 
 
+def test_the_plan_of_an_incident_gets_one_answer_as_it_was_seen(port: ConsoleStack) -> None:
+    incident_id, _ = port.plan_of(3)
+    with port.client("ann") as ann, port.client("vic") as vic:
+        found = vic.get(f"/api/incidents/{incident_id}").json()
+        seen = {row["proposal_id"]: row["digest"] for row in found["proposals"][:2]}
+        given = {"decision": "approve", "seen": seen}
+        assert not any(
+            one["counted"]
+            for one in vic.post(f"/api/incidents/{incident_id}/vote", json=given).json()["results"]
+        )
+        assert vic.post(f"/api/incidents/{incident_id}/ack", json={}).status_code == 403
+        reply = ann.post(f"/api/incidents/{incident_id}/vote", json=given).json()
+        assert [one["counted"] for one in reply["results"]] == [True, True]
+        assert sorted(row["status"] for row in reply["incident"]["proposals"]) == [
+            "allowed",
+            "allowed",
+            "needs_approval",
+        ]
+        looks = ann.post(f"/api/incidents/{incident_id}/ack", json={"reason": "at my desk"}).json()
+        assert looks["acknowledged"]["by"] == "ann"
+        assert ann.get("/api/incidents/i-ffffffffffff").status_code == 404
+
+
 def test_an_edited_proposal_is_a_new_one_of_the_editor(port: ConsoleStack) -> None:
     run_id = port.failed_run()
     filed = port.proposal(action=RetryRun(run_id=run_id, delay=timedelta(seconds=30)))

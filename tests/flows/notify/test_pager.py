@@ -127,7 +127,7 @@ def test_a_question_is_one_page_with_all_that_is_needed_to_answer_and_is_resolve
         "approver wanted to allow: retry the run",
     ):
         assert said in summary
-    assert details["answer"] == "pilotage approve p-000000000001, or pilotage reject p-000000000001"
+    assert details["answer"].startswith("pilotage approve i-000000000001, or pilotage reject i-000000000001")
     assert details["since"].startswith("2027-03-01T02:00")
     assert {link["text"] for link in body["links"]} == {"Flow run in Prefect", "The incident in pilotage"}
     assert bench.keep() == bench.keep(60) == []
@@ -163,6 +163,17 @@ def test_runs_of_one_cause_are_one_page_and_a_question_asked_in_vain_is_asked_ag
         True,
     )
     assert bench.keep(16 * 60) == []
+
+
+def test_a_page_that_somebody_looks_at_is_acknowledged_and_not_escalated(bench: Bench) -> None:
+    bench.fail(1, NEEDS)
+    bench.keep()
+    bench.ledger.acknowledge_incident("i-000000000001", "ann", "", bench.now)
+    (body,) = bench.keep(1)
+    assert (body["event_action"], body["dedup_key"]) == ("acknowledge", "i-000000000001")
+    assert bench.keep(16 * 60) == []
+    bench.recover()
+    assert [body["event_action"] for body in bench.keep()] == ["resolve"]
 
 
 def test_more_than_the_set_number_in_an_hour_are_folded_into_one(bench: Bench) -> None:

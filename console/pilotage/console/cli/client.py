@@ -14,6 +14,8 @@ OFFLINE = frozenset(
     {
         "status",
         "incidents",
+        "incident",
+        "handover",
         "proposals",
         "proposal",
         "why",

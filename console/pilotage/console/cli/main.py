@@ -23,6 +23,7 @@ from pilotage.console.cli import (
     forecast_trials,
     governance,
     history,
+    incidents,
     policy,
     publish,
     users,
@@ -78,6 +79,7 @@ bundles.join(policy.app)
 chat.join(app)
 backup.join(app)
 diagnose.join(app)
+incidents.join(app)
 
 
 def _show_version(asked: bool) -> None:
@@ -189,34 +191,6 @@ def status(
 
 
 @app.command()
-def incidents(
-    state_dir: StateDir = None, token_file: TokenFile = None, limit: Limit = 50, as_json: AsJson = False
-) -> None:
-    """What went wrong lately, and how it stands."""
-
-    def show(reply: list[dict[str, Any]]) -> None:
-        print_table(
-            "Incidents",
-            ("since", "incident", "on", "subject", "class", "actions", "status"),
-            (
-                (
-                    when(row["first_at"]),
-                    row["incident_id"],
-                    where_of(row["proposals"][0]),
-                    row["subject"],
-                    row["failure_class"],
-                    joined(each["kind"] for each in row["proposals"]),
-                    row["status"],
-                )
-                for row in reply
-            ),
-            empty="No incident on record.",
-        )
-
-    _ask_and_show(state_dir, token_file, "incidents", as_json, show, limit=limit)
-
-
-@app.command()
 def proposals(
     status: Annotated[
         str | None, typer.Option(help="Only those that stand there, such as needs_approval.")
@@ -251,28 +225,42 @@ def proposals(
     _ask_and_show(state_dir, token_file, "proposals", as_json, show, status=status, limit=limit)
 
 
+Decided = Annotated[
+    str,
+    typer.Argument(
+        help="A proposal (p-…), or an incident (i-…) for all of its plan that waits; its beginning will do."
+    ),
+]
+But = Annotated[
+    list[str] | None,
+    typer.Option("--but", help="Of an incident: not what is about this run, by its id; may be given again."),
+]
+
+
 @app.command()
 def approve(
-    proposal: Proposal,
+    subject: Decided,
     reason: Reason = "",
+    but: But = None,
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Vote for a proposal that waits for a person, in the name your token proves."""
-    _vote(state_dir, token_file, proposal, "approve", reason, as_json)
+    """Vote for a proposal, or for the plan of an incident, that waits for a person, in the name your token proves."""
+    _decide(state_dir, token_file, subject, "approve", reason, but, as_json)
 
 
 @app.command()
 def reject(
-    proposal: Proposal,
+    subject: Decided,
     reason: Reason = "",
+    but: But = None,
     state_dir: StateDir = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Veto a proposal."""
-    _vote(state_dir, token_file, proposal, "reject", reason, as_json)
+    """Veto a proposal, or the plan of an incident."""
+    _decide(state_dir, token_file, subject, "reject", reason, but, as_json)
 
 
 @app.command()
@@ -436,31 +424,48 @@ def _ask_and_show(
         print_json(reply) if as_json else show(reply)
 
 
-def _vote(
-    state_dir: Path | None, token_file: Path | None, proposal: str, decision: str, reason: str, as_json: bool
+def _decide(
+    state_dir: Path | None,
+    token_file: Path | None,
+    subject: str,
+    decision: str,
+    reason: str,
+    but: list[str] | None,
+    as_json: bool,
 ) -> None:
     with told(as_json):
         user = asker(state_dir, token_file)
-        seen = user.ask("proposal", proposal_id=proposal)
-        reply = user.ask(
-            "vote", proposal_id=seen["proposal_id"], digest=seen["digest"], decision=decision, reason=reason
-        )
-        if as_json:
-            print_json(reply)
-        else:
-            print_pairs(
-                f"{decision}: {reply['proposal_id']}",
-                {
-                    "action": reply["kind"],
-                    "on": where_of(reply),
-                    "target": reply["target"],
-                    "digest": reply["digest"][:16],
-                    "verdict now": reply["verdict"]["outcome"],
-                    "policies": joined(reply["verdict"]["policy_ids"]),
-                    "still missing": joined(reply["verdict"]["requirements"]) or "nothing",
-                    "status": standing_of(reply),
-                },
+        if subject.lower().startswith("i-"):
+            incidents.decide(user, subject, decision, reason, tuple(but or ()), as_json)
+        elif but:
+            raise ConfigError(
+                "Reading --but: it leaves runs out of an incident's plan; name an incident, i-…."
             )
+        else:
+            _vote(user, subject, decision, reason, as_json)
+
+
+def _vote(user: Asker, proposal: str, decision: str, reason: str, as_json: bool) -> None:
+    seen = user.ask("proposal", proposal_id=proposal)
+    reply = user.ask(
+        "vote", proposal_id=seen["proposal_id"], digest=seen["digest"], decision=decision, reason=reason
+    )
+    if as_json:
+        print_json(reply)
+        return
+    print_pairs(
+        f"{decision}: {reply['proposal_id']}",
+        {
+            "action": reply["kind"],
+            "on": where_of(reply),
+            "target": reply["target"],
+            "digest": reply["digest"][:16],
+            "verdict now": reply["verdict"]["outcome"],
+            "policies": joined(reply["verdict"]["policy_ids"]),
+            "still missing": joined(reply["verdict"]["requirements"]) or "nothing",
+            "status": standing_of(reply),
+        },
+    )
 
 
 governance.join(app)

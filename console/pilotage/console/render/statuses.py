@@ -90,6 +90,7 @@ STEP: Mapping[str, str] = {
     "incident_resolved": "each of its runs is recovered, superseded or waived",
     "incident_merged": "it turned out to be part of another incident",
     "incident_split": "a person made some of its runs an incident of their own",
+    "incident_acknowledged": "a person looks at it, so nobody else is asked",
     "incident_waived": "a person said that runs of it need not be done any more",
     "escalated": "nobody voted for long, so others were asked too",
     "promoted": "a kind of action earned autonomy on a deployment",

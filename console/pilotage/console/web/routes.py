@@ -23,11 +23,13 @@ from pilotage.console.web.schemas import (
     BulkVote,
     Edit,
     EventOut,
+    IncidentId,
     Lend,
     Lent,
     Me,
     Message,
     NewThread,
+    PlanVoteIn,
     Problem,
     ProposalId,
     Shown,
@@ -239,6 +241,40 @@ async def _vote(
         why = f"it is {seen['status']} now" if seen["digest"] == digest else "it is another one already"
         raise Refusal(409, "stale", f"Answering {proposal_id}: {why}. Look at it again.")
     return await engine.decide(user, seen["proposal_id"], digest, decision, reason)
+
+
+@router.get("/incidents/{incident_id}")
+async def incident(request: Request, user: Reader, incident_id: IncidentId) -> dict[str, Any]:
+    """One incident with its runs, and its proposals, each with its digest."""
+    found: dict[str, Any] = await _engine(request).ask(user, "incident", incident_id=incident_id)
+    return found
+
+
+@router.post("/incidents/{incident_id}/vote")
+async def vote_incident(
+    request: Request, user: Writer, incident_id: IncidentId, given: PlanVoteIn
+) -> dict[str, Any]:
+    """One answer to the plan of an incident as the caller saw it; each step is counted for itself."""
+    reply: dict[str, Any] = await _engine(request).ask(
+        user,
+        "vote_incident",
+        incident_id=incident_id,
+        seen=given.seen,
+        decision=given.decision,
+        reason=given.reason,
+    )
+    return reply
+
+
+@router.post("/incidents/{incident_id}/ack")
+async def acknowledge(
+    request: Request, user: Writer, incident_id: IncidentId, given: Because
+) -> dict[str, Any]:
+    """Says that the caller looks at an incident, so that nobody else is asked."""
+    found: dict[str, Any] = await _engine(request).ask(
+        user, "acknowledge", incident_id=incident_id, reason=given.reason
+    )
+    return found
 
 
 @router.post("/proposals/{proposal_id}/edit", status_code=201)

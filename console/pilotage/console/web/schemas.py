@@ -12,6 +12,7 @@ from pilotage.console.session.events import Event, Thread
 
 ThreadId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,80}$")]
 ProposalId = Annotated[str, Field(pattern=r"^p-[0-9a-f]{4,12}$")]
+IncidentId = Annotated[str, Field(pattern=r"^i-[0-9a-f]{4,12}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Reason = Annotated[str, Field(max_length=500)]
 _Block = dict[str, Any]
@@ -43,6 +44,14 @@ class VoteIn(_In):
     digest: Digest
     decision: Literal["approve", "reject"]
     reason: Reason = ""
+
+
+class PlanVoteIn(_In):
+    """An answer to the steps of an incident's plan that the caller saw, each named by its digest."""
+
+    decision: Literal["approve", "reject"]
+    reason: Reason = ""
+    seen: Annotated[dict[ProposalId, Digest], Field(min_length=1, max_length=5000)]
 
 
 class BulkItem(_In):

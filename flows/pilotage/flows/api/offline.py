@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from pilotage.flows.api.client import ApiRejection
+from pilotage.flows.api.incidents import unknown_incident
 from pilotage.flows.api.offline_ledger import reading_ledger
 from pilotage.flows.api.proposals import known_status, unknown_proposal, unknown_subject
 from pilotage.flows.api.publishing import bundle_kept, policies_as_json
 from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.config.paths import StatePaths, runner_of
 from pilotage.flows.execution.kill_switch import KillSwitch
+from pilotage.flows.notify.handover import handover_of
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.telemetry.errors import ApiError
 from pilotage.telemetry.store.protocol import Store
@@ -23,6 +25,7 @@ from pilotage.telemetry.store.protocol import Store
 _MEANT: Mapping[str, tuple[tuple[str, Kind], ...]] = {
     "proposal": (("proposal_id", "proposal"),),
     "why": (("subject", "subject"),),
+    "incident": (("incident_id", "incident"),),
 }
 """Arguments that people may give as a short id or a name."""
 
@@ -78,6 +81,17 @@ class OfflineReader:
                 return ledger.active_grants(datetime.now(UTC))
             case "incidents":
                 return ledger.incidents(arguments["limit"])
+            case "incident":
+                found = ledger.incident(arguments["incident_id"])
+                if found is None:
+                    raise ApiRejection("unknown-incident", unknown_incident(arguments["incident_id"]))
+                return found
+            case "handover":
+                now = datetime.now(UTC)
+                since = now - timedelta(hours=arguments["hours"])
+                return handover_of(
+                    ledger.incidents_to_tell(since), ledger.said_by_people(since), since=since, now=now
+                )
             case "proposals":
                 return ledger.proposals(known_status(arguments.get("status")), arguments["limit"])
             case "proposal":

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.errors import refusal
+from pilotage.flows.api.incidents import IncidentEndpoints
 from pilotage.flows.api.on_behalf_of import agent_for, hypothetical_proposal
 from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.api.server import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
@@ -99,6 +100,9 @@ class ProposalEndpoints:
         self._clock = clock
         self._health = health
         self._wake = wake
+        self._about_incidents = IncidentEndpoints(
+            ledger=ledger, names=self._names, vote=self.vote, clock=clock
+        )
 
     def table(self) -> dict[str, Operation]:
         """Every operation by name."""
@@ -120,6 +124,7 @@ class ProposalEndpoints:
             "undo": Operation(run=self.undo, roles=PEOPLE, changes=True),
             "stop": Operation(run=self.stop, roles=PEOPLE, changes=True),
             "resume": Operation(run=self.resume, roles=PEOPLE, changes=True),
+            **self._about_incidents.table(),
         }
 
     async def file(

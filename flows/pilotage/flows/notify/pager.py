@@ -94,6 +94,8 @@ class IncidentPager:
                 return 0
             await self._keep(incident, page="resolved", phase=int(Phase.OVER))
             return 1
+        if told.get("page") == "triggered" and incident["acknowledged"] and not told.get("acknowledged"):
+            return await self._acknowledge(incident, now)
         if not is_due(incident, now, self._rules):
             return 0
         if told.get("page") == "folded":
@@ -102,6 +104,24 @@ class IncidentPager:
             await self._keep(incident, page="folded")
             return 0
         return int((await self._trigger(incident, phase_of(incident, now, self._rules), now)).ok)
+
+    async def _acknowledge(self, incident: Mapping[str, Any], now: datetime) -> int:
+        """Tell the receiver that somebody looks, so that it asks nobody else."""
+        page = page_of(incident, now, self._rules, console_url=self._console_url)
+        answer = await self._notifier.page(
+            "acknowledge",
+            incident_id=incident["incident_id"],
+            run_id=page.run_id,
+            summary=page.summary,
+            severity=page.severity,
+            details=page.details,
+            deployment_id=page.deployment_id,
+        )
+        if not answer.ok:
+            log.error("acknowledging the page about %s: %s", incident["incident_id"], answer.problem)
+            return 0
+        await self._keep(incident, acknowledged=incident["acknowledged"]["by"])
+        return 1
 
     async def _trigger(self, incident: Mapping[str, Any], phase: Phase, now: datetime) -> Told:
         page = page_of(incident, now, self._rules, console_url=self._console_url)

@@ -60,7 +60,8 @@ def phase_of(incident: Mapping[str, Any], now: datetime, rules: PageRules) -> Ph
     waiting = [row for row in proposals if row["status"] == "needs_approval"]
     if waiting:
         since = min(datetime.fromisoformat(row["filed_at"]) for row in waiting)
-        return Phase.ESCALATED if now - since > rules.escalate_after else Phase.WAITING
+        unheard = now - since > rules.escalate_after and not incident.get("acknowledged")
+        return Phase.ESCALATED if unheard else Phase.WAITING
     changes = [row for row in proposals if row["kind"] != "notify_owner"]
     if any(row["status"] in UNDER_WAY for row in changes):
         return Phase.QUIET if incident["failure_class"] in _EXPECTED else Phase.ACTING
@@ -173,15 +174,14 @@ def _wanted(incident: Mapping[str, Any], phase: Phase) -> str:
 def _answer(incident: Mapping[str, Any], phase: Phase) -> str:
     """Return the commands that answer a page, each as it can be typed."""
     if phase in (Phase.WAITING, Phase.ESCALATED):
+        incident_id = incident["incident_id"]
         rows = [row for row in incident["proposals"] if row["status"] == "needs_approval"]
-        votes = [
-            f"pilotage approve {row['proposal_id']}, or pilotage reject {row['proposal_id']}"
-            for row in rows[:NAMED]
-        ]
-        if len(rows) > NAMED:
-            votes.append("the others: pilotage proposals --status needs_approval")
-        return "; ".join(votes)
-    return f"pilotage why {incident['incident_id']}"
+        most = f" (all {len(rows)} that wait; --but RUN leaves one out)" if len(rows) > 1 else ""
+        return (
+            f"pilotage approve {incident_id}{most}, or pilotage reject {incident_id} --reason WHY; "
+            f"pilotage incident ack {incident_id} while you look"
+        )
+    return f"pilotage incident show {incident['incident_id']}"
 
 
 def _done(incident: Mapping[str, Any]) -> list[str]:

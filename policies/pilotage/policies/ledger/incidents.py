@@ -17,6 +17,7 @@ from pilotage.planner.findings import NOT_A_FAILURE, FailureClass
 from pilotage.planner.incidents.grouping import REOPEN, KnownIncident, Occurrence, placed
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
+from pilotage.policies.audit.table import audit
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.protocol import OPEN, RunState
 from pilotage.policies.ledger.rows import NOTIFY, as_text, dicts, filed_from, run_of
@@ -83,6 +84,16 @@ class IncidentRepository:
                 return 0
             _note(connection, "incident_waived", incident_id, at, by, reason=reason, runs=len(subjects))
             return len(subjects)
+
+    def acknowledge_incident(
+        self: Transactions, incident_id: str, by: str, reason: str, at: datetime
+    ) -> None:
+        """Keeps that a person looks at an open incident. Raises LedgerError when it is none."""
+        with self.writing(f"acknowledging {incident_id}") as connection:
+            row = _row(connection, incident_id)
+            if row is None or row["state"] != "open":
+                raise LedgerError(f"acknowledging {incident_id}: it is no open incident")
+            _note(connection, "incident_acknowledged", incident_id, at, by, reason=reason)
 
     def split_incident(
         self: Transactions, incident_id: str, run_ids: Sequence[str], by: str, at: datetime
@@ -540,6 +551,7 @@ def whole_incident(connection: sa.Connection, row: Mapping[str, Any]) -> dict[st
         "resolution": row["resolution"],
         "reopened": row["reopened"],
         "told": json.loads(row["told"]),
+        "acknowledged": _acknowledged(connection, row["id"]),
         "occurrences": [line["occurrence_id"] for line in lines],
         "runs": [
             {
@@ -555,6 +567,23 @@ def _note(
     connection: sa.Connection, event: str, incident_id: str, at: datetime, actor: str, **detail: object
 ) -> None:
     log.append(connection, Entry(event=event, at=at, actor=actor, incident_id=incident_id, detail=detail))
+
+
+def _acknowledged(connection: sa.Connection, incident_id: str) -> dict[str, str]:
+    """Who looks at an incident, since when and why; empty when nobody said so since it was opened or reopened."""
+    body = connection.execute(
+        sa.select(audit.c.body)
+        .where(
+            audit.c.incident_id == incident_id,
+            audit.c.event.in_(("incident_acknowledged", "incident_resolved")),
+        )
+        .order_by(audit.c.seq.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    step = json.loads(body) if body else {}
+    if step.get("event") != "incident_acknowledged":
+        return {}
+    return {"by": step["actor"], "at": step["at"], "reason": str(step["detail"].get("reason") or "")}
 
 
 def is_failure(failure_class: str) -> bool:

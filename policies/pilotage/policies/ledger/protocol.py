@@ -322,6 +322,14 @@ class Ledger(Protocol):
         """How many runs (all, or those named) need not be recovered any more, by a person's word."""
         ...
 
+    def acknowledge_incident(self, incident_id: str, by: str, reason: str, at: datetime) -> None:
+        """Keeps that a person looks at an open incident. Raises LedgerError when it is none."""
+        ...
+
+    def said_by_people(self, since: datetime) -> list[dict[str, Any]]:
+        """The audited steps since then in which a person decided something, oldest first."""
+        ...
+
     def split_incident(self, incident_id: str, run_ids: Sequence[str], by: str, at: datetime) -> str:
         """The id of the new incident that these runs are now of."""
         ...

@@ -273,6 +273,11 @@ class SqlLedger(
         with self.reading(f"reading {incident_id}") as connection:
             return views.one_incident(connection, incident_id)
 
+    def said_by_people(self, since: datetime) -> list[dict[str, Any]]:
+        """The audited steps since then in which a person decided something, oldest first."""
+        with self.reading("reading what people decided") as connection:
+            return views.said_by_people(connection, since)
+
     def incidents_to_tell(self, since: datetime) -> list[dict[str, Any]]:
         """The open incidents and those that ended since, with proposals and what was told of them; oldest first."""
         with self.reading("listing incidents to tell of") as connection:

@@ -22,6 +22,14 @@ from pilotage.policies.ledger.schema import (
     votes,
 )
 
+DECISIONS = frozenset(
+    {"approved", "rejected", "replaced", "undone", "stopped", "resumed", "mode_set", "autonomy_set", "delegated",
+     "glass_broken", "glass_mended", "policy_published", "policy_approved", "policy_vetoed", "incident_acknowledged",
+     "incident_waived", "incident_split", "incident_merged"}
+)  # fmt: skip
+"""Steps by which people decide."""
+NOBODY = frozenset({"pilotage", "pilotage up", "clock", "outcomes", "planner"})
+"""Actors that are no people."""
 UNDER_WAY: frozenset[str] = frozenset({"filed", "held", "allowed", "admitted", "delivered"})
 """Where something may still come of a proposal without a person."""
 
@@ -156,6 +164,16 @@ def incidents_to_tell(connection: sa.Connection, since: datetime) -> list[dict[s
         .order_by(incidents.c.opened_at, incidents.c.id)
     )
     return [described_incident(connection, row) for row in dicts(connection.execute(wanted))]
+
+
+def said_by_people(connection: sa.Connection, since: datetime) -> list[dict[str, Any]]:
+    """The audited steps since then in which a person decided something, oldest first."""
+    rows = connection.execute(
+        sa.select(audit.c.body)
+        .where(audit.c.at >= timestamp(since), audit.c.event.in_(sorted(DECISIONS)))
+        .order_by(audit.c.seq)
+    )
+    return [step for row in rows if (step := _step(json.loads(row.body)))["actor"] not in NOBODY]
 
 
 def described_incident(connection: sa.Connection, row: dict[str, Any]) -> dict[str, Any]:

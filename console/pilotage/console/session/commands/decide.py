@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pilotage.console.render.text import joined, where_of
 from pilotage.console.session.blocks import Block, card, link, moment, pairs, table, text
 from pilotage.console.session.command import Setting
+from pilotage.console.session.commands.incidents import SHORT_INCIDENT, decide_incident
 from pilotage.console.session.commands.status import INBOX
 from pilotage.console.session.forms import edited, span
 from pilotage.console.session.resolve import SHORT_PROPOSAL, proposal_meant
@@ -35,6 +36,8 @@ def reject(s: Setting, rest: str) -> list[Block]:
 
 
 def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list[Block]:
+    if SHORT_INCIDENT.fullmatch(rest.split(maxsplit=1)[0] if rest.strip() else ""):
+        return decide_incident(s, rest, decision)
     wanted, reason = _chosen(s, rest, decision)
     if decision == "reject" and not reason:
         raise ApiRejection("invalid", "Rejecting: say why, as /reject p-… not during the close.")

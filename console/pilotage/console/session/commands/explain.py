@@ -11,7 +11,8 @@ from pilotage.console.session.blocks import Block, link, moment, pairs, story, t
 from pilotage.console.session.card_context import card_context_of
 from pilotage.console.session.changes import Change, changes_of
 from pilotage.console.session.command import Setting
-from pilotage.console.session.commands.status import run_facts, subject_of
+from pilotage.console.session.commands.incidents import incident_blocks
+from pilotage.console.session.commands.status import run_facts
 from pilotage.console.session.forms import action_in
 from pilotage.console.session.resolve import (
     deployment_meant,
@@ -95,23 +96,14 @@ def _wait(found: Mapping[str, Any]) -> Block:
 
 
 def _incident(s: Setting, incident_id: str) -> list[Block]:
-    """What an incident is and how it stands, when it is among those recently."""
-    run = next(
-        (row for row in s.control_api.call("incidents", limit=200) if row["incident_id"] == incident_id), None
-    )
-    if run is None:
+    """What an incident is and how it stands."""
+    try:
+        return incident_blocks(s.control_api.call("incident", incident_id=incident_id))
+    except ApiRejection as refusal:
+        # what a person asked for without a finding is of no incident
+        if refusal.kind != "unknown-incident":
+            raise
         return []
-    took = run.get("seconds_to_recovery")
-    about = {
-        "status": run["status"],
-        "subject": subject_of(run),
-        "class": run["failure_class"],
-        "began": moment(run.get("failed_at") or run["first_at"]),
-        "last step": moment(run["last_at"]),
-        "recovered in": f"{took:.0f} s" if took is not None else "not yet",
-        "actions": "; ".join(f"{row['kind']} {row['status']}" for row in run["proposals"]),
-    }
-    return [pairs("Incident", about)]
 
 
 def _told(step: Mapping[str, Any], times: int) -> dict[str, Any]:

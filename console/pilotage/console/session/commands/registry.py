@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pilotage.console.session.blocks import Block, table
 from pilotage.console.session.command import Command, Setting
-from pilotage.console.session.commands import decide, explain, history, status
+from pilotage.console.session.commands import decide, explain, history, incidents, status
 
 __all__ = ["COMMANDS", "Command", "Setting"]
 
@@ -34,6 +34,15 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "incidents": Command(
         usage="/incidents", help="what went wrong lately, and how it stands", run=status.incidents, reads=True
+    ),
+    "incident": Command(
+        usage="/incident ID", help="one trouble: its runs and its plan", run=incidents.incident, reads=True
+    ),
+    "handover": Command(
+        usage="/handover [8h]",
+        help="what happened on this shift, what is open, who decided what, what comes next",
+        run=incidents.handover,
+        reads=True,
     ),
     "runs": Command(
         usage="/runs [WORDS]",
@@ -86,10 +95,26 @@ COMMANDS: Mapping[str, Command] = {
     # deciding
     "approve": Command(
         usage="/approve ID… [REASON]",
-        help="vote for proposals; `all [but ID…]` takes the inbox you saw last",
+        help="vote for proposals; `i-… [but RUN…]` takes an incident's plan, `all [but ID…]` the inbox you saw last",
         run=decide.approve,
     ),
     "reject": Command(usage="/reject ID… REASON", help="veto them", run=decide.reject),
+    "ack": Command(
+        usage="/ack ID [REASON]",
+        help="say that you look at an incident: nobody else is asked",
+        run=incidents.ack,
+    ),
+    "waive": Command(
+        usage="/waive ID [RUN…] REASON",
+        help="give up runs of an incident: they need not be done any more",
+        run=incidents.waive,
+    ),
+    "split": Command(
+        usage="/split ID RUN…", help="make runs of an incident one of their own", run=incidents.split
+    ),
+    "merge": Command(
+        usage="/merge ID OTHER…", help="make other incidents part of this one", run=incidents.merge
+    ),
     "edit": Command(
         usage="/edit ID field=value …", help="hand in a changed one, judged from nothing", run=decide.edit
     ),

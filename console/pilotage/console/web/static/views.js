@@ -88,6 +88,7 @@ export function storyView(kind) {
       if (kind === "run" && !says && blocks[0]?.title !== "Run") blocks = [...(await told("run", id).catch(() => [])).slice(0, 1), ...blocks];
       const run = kind === "run" ? id : split(blocks[0]?.pairs?.subject?.ref)[1];
       parts.push(...blocks.slice(0, 1).map(block));
+      if (kind === "incident") parts.push(await planAnswers(id, draw));
       if (run) parts.push(await picture("What happened to the run, in order of time", at`/api/draw/run/${run}`, { offset: new Date().getTimezoneOffset() }));
       parts.push(...blocks.slice(1).map(block));
       if (says) parts.push(h("p", { class: "says" }, linked(plain(says))));
@@ -98,6 +99,36 @@ export function storyView(kind) {
     await draw();
     return { receive: delayed((event) => [event.payload.run_id, event.payload.proposal_id, event.payload.incident_id].includes(id) && !body.querySelector("form") && draw()) };
   };
+}
+
+/** One answer to the plan of an incident, each run with a box to leave it out, and a word that somebody looks. */
+async function planAnswers(id, draw) {
+  const incident = await get(at`/api/incidents/${id}`).catch(() => null);
+  if (!incident || incident.state !== "open" || !me.decides) return null;
+  const waiting = incident.proposals.filter((each) => each.status === "needs_approval");
+  const boxes = waiting.map((each) => [each, h("input", { type: "checkbox", checked: true })]);
+  const says = h("p", { class: "says", role: "status" });
+  const reason = h("input", { type: "text", maxlength: 500, "aria-label": "Reason", placeholder: "Reason (needed to reject)", autocomplete: "off" });
+  const send = async (path, body, words) => {
+    try {
+      const reply = await post(path, body);
+      announce(words(reply));
+      await draw();
+    } catch (refusal) { fill(says, refusal.words ?? refusal.message); }
+  };
+  const answer = (decision) => {
+    const seen = Object.fromEntries(boxes.filter(([, box]) => box.checked).map(([each]) => [each.proposal_id, each.digest]));
+    if (!Object.keys(seen).length) { fill(says, "Choose at least one run."); return; }
+    if (decision === "reject" && !reason.value.trim()) { reason.focus(); fill(says, "Say why you reject it."); return; }
+    send(at`/api/incidents/${id}/vote`, { decision, reason: reason.value, seen }, (reply) =>
+      `${reply.results.filter((each) => each.counted).length} of ${reply.results.length} ${decision === "approve" ? "approved" : "rejected"}.`);
+  };
+  const looks = incident.acknowledged.by;
+  return h("div", { class: "plan", role: "group", "aria-label": "Answer the plan" },
+    waiting.length > 0 && [h("ul", {}, boxes.map(([each, box]) => h("li", {}, h("label", {}, box, ` ${plain(each.kind)} ${plain(each.target)}`)))), reason,
+      button(waiting.length > 1 ? "Approve the plan" : "Approve", () => answer("approve"), "go"), button("Reject", () => answer("reject"), "no")],
+    looks ? h("p", { class: "faint" }, `${plain(looks)} looks at it.`)
+      : button("I look at it", () => send(at`/api/incidents/${id}/ack`, { reason: reason.value }, () => "You look at it; nobody else is asked.")), says);
 }
 
 // -- the inbox
