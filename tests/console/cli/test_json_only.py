@@ -46,6 +46,12 @@ def options(command: Any) -> set[str]:
     return {name for parameter in command.params for name in parameter.opts}
 
 
+@pytest.fixture(autouse=True)
+def _files_are_written_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that writes a file is given a bare name."""
+    monkeypatch.chdir(tmp_path)
+
+
 WITH_JSON = {path: command for path, command in commands() if "--json" in options(command)}
 
 
