@@ -97,6 +97,8 @@ class FailureClass(StrEnum):
     """Runs complete although tasks or children of theirs fail, as they did not before."""
     CREEPING = "creeping"
     """Its runs take longer and longer, and come near to the time that they have."""
+    PILE_UP = "pile_up"
+    """Due with so many others at one minute that such minutes began late before."""
     BAD_VALUE = "bad_value"
     """Runs with one value of a parameter fail, and the others go well."""
     UNKNOWN = "unknown"
@@ -142,6 +144,7 @@ NOT_A_FAILURE: frozenset[FailureClass] = NEEDS_NO_RUN | {
     FailureClass.RECOVERED,
     FailureClass.DUPLICATE,
     FailureClass.OVERLONG,
+    FailureClass.PILE_UP,
 }
 """Trouble that is proposed on once, whatever states follow; all else is a failure, and each attempt its own."""
 FORECASTS: frozenset[FailureClass] = frozenset(

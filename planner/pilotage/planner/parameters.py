@@ -183,6 +183,12 @@ class PlaybookParameters(BaseModel):
     """So many completed runs of a deployment are needed to know how long they take. Default 8."""
     hidden_runs: int = Field(default=3, ge=2, le=10)
     """So many runs in a row completed with failed tasks or children, after as many without. Default 3."""
+    pile_up_runs: int = Field(default=20, ge=3, le=10_000)
+    """So many runs of a pool at one minute pile up, where such minutes began late before. Default 20."""
+    pile_up_late: timedelta = Field(
+        default=timedelta(minutes=2), ge=timedelta(seconds=30), le=timedelta(hours=6)
+    )
+    """By so much their runs began late, in the median of the last two weeks. Default 2 min."""
     bad_value_runs: int = Field(default=3, ge=2, le=100)
     """So many runs with one value of a parameter failed, none of them going well, with twice as many others. Default 3."""
     slow_answer: timedelta = Field(

@@ -71,6 +71,8 @@ class Background:
     """The only sizes in MiB that its infrastructure takes, smallest first; empty when any will do."""
     earliest_waiting: datetime | None = None
     """The start time of the first of the other runs that wait in the same queue."""
+    later_start: datetime | None = None
+    """Another start within the run's slack, where too many start with it."""
     queues: tuple[QueueFact, ...] = ()
     """The newest fact of every queue."""
     backlog: Backlog | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.planner.detect.backlog import backlog_of
 from pilotage.planner.detect.failures import diagnose_run, fingerprint_of
 from pilotage.planner.detect.memory_sizing import sized, sizing_state
+from pilotage.planner.detect.pile_up import slack_of, staggered
 from pilotage.planner.detect.starvation import earliest_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
@@ -17,6 +18,7 @@ from pilotage.telemetry.facts import DecisionFact, DeploymentFact, PoolFact, Run
 from pilotage.telemetry.pool_memory import allowed_sizes, effective, memory_of
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.queries import unusual as unusual_queries
 from pilotage.telemetry.queries.retry_impact import retry_impact_of
 from pilotage.telemetry.store.protocol import Store
 
@@ -56,6 +58,9 @@ def background_of(
     return Background(
         **remedied_of(store, run, ended),
         witness=finding.witness if finding else "",
+        later_start=staggered(run, slack_in(store, [run]).get(run.run_id, timedelta(0)))
+        if kind is FailureClass.PILE_UP
+        else None,
         failed_children=tuple(child.run_id for child in children),
         child_tried_again=any(child.deployment_id for child in children),
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
@@ -78,6 +83,17 @@ def background_of(
         heard_after_end=death.heard_after is not None,
         newest_failure=not ended or ended[0].run_id == run.run_id,
     )
+
+
+def slack_in(store: Store, runs: Sequence[RunFact]) -> dict[str, timedelta]:
+    """By run, by how much it may start later; nothing for those that have no slack."""
+    gaps = unusual_queries.schedule_gaps(store)
+    took = unusual_queries.durations(store, sorted({run.deployment_id for run in runs if run.deployment_id}))
+    found = {
+        run.run_id: slack_of(run, gaps.get(run.deployment_id or ""), took.get(run.deployment_id or "", ()))
+        for run in runs
+    }
+    return {run_id: slack for run_id, slack in found.items() if slack}
 
 
 def remedied_of(store: Store, run: RunFact, ended: Sequence[RunFact] = ()) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from pilotage.planner.detect.backlog import blocked, overdue
-from pilotage.planner.detect.context import ENDED_RUNS_READ, job_variables_of
+from pilotage.planner.detect.context import ENDED_RUNS_READ, job_variables_of, slack_in
 from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, sized, sizing_state
 from pilotage.planner.detect.ongoing import fingerprint_of
+from pilotage.planner.detect.pile_up import pile_ups
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
 from pilotage.planner.detect.run_risks import fragile_runs, orphaned, runs_blocked_by_hold
 from pilotage.planner.detect.stale import closed_alerts, leaked_slots, silent_runs
@@ -191,6 +192,20 @@ def _past_of_sized(at: DetectorSnapshot, runs: Sequence[RunFact]) -> dict[str, t
     return past
 
 
+def crowded_starts(at: DetectorSnapshot) -> list[Finding]:
+    """Upcoming runs that start with too many others, where that made them late before."""
+    late = unusual_queries.late_minutes(at.store, at.now - USUAL_SINCE, at.parameters.pile_up_runs)
+    # behind a limit, runs are meant to wait for each other
+    limited = {
+        q.pool for q in run_queries.queue_snapshots(at.store) if (q.limit, q.pool_limit) != (None, None)
+    }
+    late = {pool: each for pool, each in late.items() if pool not in limited}
+    if not any(each >= at.parameters.pile_up_late for each in late.values()):
+        return []
+    soon = run_queries.upcoming_runs(at.store, at.now, at.parameters.horizon)
+    return _not_asked_lately(at, pile_ups(soon, late, slack_in(at.store, soon), at.now, at.parameters))
+
+
 def under_way(at: DetectorSnapshot) -> list[Finding]:
     """Running runs that will probably fail and have no retry."""
     bare = [run for run in fleet.running(at.store) if run.retries == 0 and run.deployment_id]
@@ -295,6 +310,7 @@ DETECTORS: tuple[Detector, ...] = (
     queues,
     backlogs,
     upcoming,
+    crowded_starts,
     under_way,
     orphans,
     stale_resources,

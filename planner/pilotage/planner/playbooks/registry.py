@@ -25,6 +25,7 @@ from pilotage.planner.actions.types import (
 )
 from pilotage.planner.detect.backlog import remediate_backlog, remediate_blocked
 from pilotage.planner.detect.memory_sizing import remediate_missized
+from pilotage.planner.detect.pile_up import remediate_pile_up
 from pilotage.planner.detect.queue_faults import remediate_recovered_queue, remediate_unhealthy_queue
 from pilotage.planner.detect.reasoning import DEFAULT_CURE
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
@@ -363,6 +364,7 @@ REMEDIATIONS: Mapping[FailureClass, Playbook] = MappingProxyType(
         FailureClass.OVERLONG: Playbook("tell-overlong", remediate_overlong),
         FailureClass.HIDDEN_FAILURES: Playbook("tell-owner", remediate_told),
         FailureClass.CREEPING: Playbook("tell-owner", remediate_told),
+        FailureClass.PILE_UP: Playbook("stagger", remediate_pile_up),
         FailureClass.BAD_VALUE: Playbook("tell-owner", remediate_told),
         FailureClass.UNKNOWN: Playbook("cautious-retry", play_failure),
     }

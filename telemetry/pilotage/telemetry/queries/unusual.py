@@ -85,6 +85,33 @@ def durations(store: Store, deployments: Sequence[str]) -> dict[str, list[timede
     return found
 
 
+def schedule_gaps(store: Store) -> dict[str, timedelta]:
+    """By deployment, the shortest time from one start of its active schedules to the next."""
+    sql = 'SELECT deployment_id, min("every") AS seconds FROM schedules WHERE active AND "every" > 0 GROUP BY deployment_id'
+    return {row["deployment_id"]: timedelta(seconds=row["seconds"]) for row in store.rows(sql)}
+
+
+def late_minutes(store: Store, since: datetime, at_least: int) -> dict[str, timedelta]:
+    """By pool, by how much runs began late, in the median, in minutes for which so many of it were due.
+
+    Only pools with three such minutes since a moment.
+    """
+    sql = """
+        WITH due AS (
+            SELECT r.pool, date_trunc('minute', r.expected_start) AS minute,
+                   epoch(r.started - greatest(r.expected_start, r.created)) AS late
+            FROM runs r WHERE r.auto_scheduled AND r.pool IS NOT NULL AND r.expected_start > ? AND r.run_count = 1
+            AND r.started IS NOT NULL
+        ), crowded AS (
+            SELECT pool, minute FROM due GROUP BY pool, minute HAVING count(*) >= ?
+        )
+        SELECT pool, median(late) AS late FROM due JOIN crowded USING (pool, minute)
+        GROUP BY pool HAVING count(DISTINCT minute) >= 3
+    """
+    rows = store.rows(sql, [since, at_least])
+    return {row["pool"]: timedelta(seconds=max(0.0, row["late"])) for row in rows}
+
+
 def usual_waits(store: Store, since: datetime) -> dict[str, timedelta]:
     """By deployment, the wait from its due start that nineteen of twenty runs had at most, of runs since a moment."""
     sql = """
