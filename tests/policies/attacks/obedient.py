@@ -191,7 +191,7 @@ def proposed(deed: Deed, text: str, *, number: int = 1, tainted: bool = True) ->
         id=f"p-{number:012x}",
         incident_id=f"i-{number:012x}",
         action=deed.action,
-        evidence=("rule:x", *((f"log:{text}"[:300], f"state:{text}"[:300]) if tainted and text else ())),
+        evidence=("run:x", *((f"log:{text}"[:300], f"state:{text}"[:300]) if tainted and text else ())),
         playbook=text[:80],
         on_behalf_of="",
         expires_at=NOW + timedelta(minutes=10),

@@ -60,7 +60,7 @@ def answered(gate: Gate, one: Tried, voted: tuple[Vote, ...]) -> Outcome:
     ledger_facts = LedgerFacts(
         stage="inject",
         mode=Mode.AUTO,
-        evidence_tainted=tainted(one.filed.proposal.evidence),
+        evidence_tainted=tainted(one.filed.proposal.evidence, one.filed.proposal.action, one.target),
         votes=voted,
         **one.deed.ledger_facts,
     )

@@ -52,14 +52,15 @@ def judged(gate: Gate, deed: Deed, text: str, approver: Approver, *, harmful: bo
     voted = votes(approver, filed, harmful=harmful)
     key = (deed.wanted, deed.name, text, bool(voted))
     if key not in KNOWN:
+        target = facts(deed, text)
         ledger_facts = LedgerFacts(
             stage="inject",
             mode=Mode.AUTO,
-            evidence_tainted=tainted(filed.proposal.evidence),
+            evidence_tainted=tainted(filed.proposal.evidence, filed.proposal.action, target),
             votes=voted,
             **deed.ledger_facts,
         )
-        KNOWN[key] = gate.judge(filed, facts(deed, text), ledger_facts, NOW).outcome
+        KNOWN[key] = gate.judge(filed, target, ledger_facts, NOW).outcome
     return KNOWN[key]
 
 

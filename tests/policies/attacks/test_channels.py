@@ -73,7 +73,7 @@ def test_the_channel_carries_the_text_in_and_never_an_attack_through(
         "model replies": lambda: MARK in obeyed(deed, world, what).case.explanation,
     }
     assert arrived[channel]()
-    assert tainted(what.evidence)
+    assert tainted(what.evidence, HARM[0].action, None)
     assert [table["attacks_that_succeeded"][who][channel] for who in ("none", "attentive")] == [0, 0]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pilotage.planner.actions.types import NotifyOwner, RetryRun
+from pilotage.planner.actions.types import Action, CancelRun, CancelTree, MarkCrashed, NotifyOwner, RetryRun
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.ledger.protocol import Decide, Ledger
@@ -271,9 +271,50 @@ def test_notifications_and_changes_do_not_spend_each_others_budget(
 
 
 def test_text_of_runs_in_the_evidence_taints(ledger: SqlLedger, filed: Make, now: datetime) -> None:
-    for evidence, tainted in ((("rule:x", "queue:p/q"), False), (("rule:x", "log:1"), True)):
+    named = {("run:x", "queue:p/q"): False, ("run:x", "log:1"): True, ("rule:x",): True, (): True}
+    for evidence, tainted in named.items():
         ledger_facts = ledger.facts(filed(evidence=evidence), "judge", Mode.AUTO, now)
-        assert ledger_facts.evidence_tainted is tainted
+        assert ledger_facts.evidence_tainted is tainted, evidence
+
+
+BEGUN: dict[str, tuple[Action, dict[str, Any], bool]] = {
+    "a run that runs": (CancelRun(run_id=RUN), {"state_type": "RUNNING", "run_count": 1}, True),
+    "a run that failed": (CancelRun(run_id=RUN), {"state_type": "FAILED", "run_count": 1}, True),
+    "a run that waits for its second attempt": (
+        CancelRun(run_id=RUN),
+        {"state_type": "SCHEDULED", "run_count": 1},
+        True,
+    ),
+    "a run that never began": (CancelRun(run_id=RUN), {"state_type": "SCHEDULED", "run_count": 0}, False),
+    "a run whose process is gone": (
+        MarkCrashed(run_id=RUN),
+        {"state_type": "RUNNING", "run_count": 1, "death": "process"},
+        False,
+    ),
+    "a run that is only said to be dead": (
+        MarkCrashed(run_id=RUN),
+        {"state_type": "RUNNING", "run_count": 1, "death": ""},
+        True,
+    ),
+    "children of a crashed run": (CancelTree(run_id=RUN), {"state_type": "CRASHED", "run_count": 1}, False),
+    "children of a run that runs": (CancelTree(run_id=RUN), {"state_type": "RUNNING", "run_count": 1}, True),
+}
+"""By what is acted on, whether it is tainted although its proposer names nothing but what was counted."""
+
+
+@pytest.mark.parametrize(("action", "known", "tainted"), BEGUN.values(), ids=BEGUN.keys())
+def test_a_proposer_that_lies_about_its_evidence_gains_nothing(
+    ledger: SqlLedger,
+    filed: Make,
+    facts_of: Make,
+    now: datetime,
+    action: Action,
+    known: dict[str, Any],
+    tainted: bool,
+) -> None:
+    proposal = filed(action, evidence=(f"run:{RUN}", "queue:p/q"))
+    target = facts_of(proposal, **known)
+    assert ledger.facts(proposal, "judge", Mode.AUTO, now, target).evidence_tainted is tainted
 
 
 def test_a_budget_under_twenty_threads_gives_exactly_its_number(

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pilotage.planner.actions.types import target_of
+from pilotage.planner.actions.types import Action, target_of
 from pilotage.policies.gate.gate import LedgerFacts, Stage
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.autonomy import autonomy_in
@@ -22,13 +22,36 @@ from pilotage.policies.ledger.trouble import detection_in
 from pilotage.policies.ledger.votes import CurrentIdentity, plan_votes_in, votes_in
 from pilotage.policies.types import FiledProposal, Identity, Mode, TargetFacts
 
-CLEAN = ("deployment:", "forecast:", "incident:", "plan:", "queue:", "rule:", "run:")
-"""References to what Prefect or we ourselves counted. Anything else may quote text of user code or third parties."""
+CLEAN = ("deployment:", "forecast:", "incident:", "plan:", "queue:", "run:")
+"""References to what Prefect or we ourselves counted. Anything else may quote text of user code or third parties, and
+so may what a rule found in it."""
+SILENT = frozenset({"", "SCHEDULED", "PENDING"})
+"""States in which a run has said nothing yet in this attempt; empty for what is no run."""
 
 
-def tainted(evidence: Sequence[str]) -> bool:
-    """Whether a proposal may rest on such text; one that names nothing clean at all does not say that it does not."""
-    return not evidence or not all(ref.startswith(CLEAN) for ref in evidence)
+def tainted(evidence: Sequence[str], action: Action, target: TargetFacts | None) -> bool:
+    """Whether a proposal may rest on text that a run's code or a third party wrote.
+
+    Which references it names is its proposer's word, so it only makes things worse: one that names nothing clean at all
+    is tainted, and so is every action on a run that has begun, whatever is named, but where a fact that was looked up
+    here is the whole reason for it.
+    """
+    if not evidence or not all(ref.startswith(CLEAN) for ref in evidence):
+        return True
+    if target is None or (not target.run_count and target.state_type in SILENT):
+        return False
+    return not _proved_here(action, target)
+
+
+def _proved_here(action: Action, target: TargetFacts) -> bool:
+    """Whether what was asked of Prefect for this decision, and nothing that was written, is the reason."""
+    match action.kind:
+        case "mark_crashed":
+            return bool(target.death)
+        case "cancel_tree":
+            return target.state_type in ("CRASHED", "CANCELLED")
+        case _:
+            return False
 
 
 def facts_in(
@@ -104,7 +127,7 @@ def facts_in(
             *votes_in(connection, proposal.id, current_identity),
             *(() if _may_repeat(target) else plan_votes_in(connection, filed, now, current_identity)),
         ),
-        evidence_tainted=tainted(proposal.evidence),
+        evidence_tainted=tainted(proposal.evidence, proposal.action, target),
         other_targets_1h=radius,
         actions_of_fingerprint_24h=trouble.actions_of_fingerprint_24h,
         fruitless_of_fingerprint_24h=trouble.fruitless_of_fingerprint_24h,

@@ -149,7 +149,7 @@ def _counted(case: Counterfactual, traffic: Sequence[Admitted], at: datetime) ->
             bool(mine.fingerprint) and each.fingerprint == mine.fingerprint and each.kind != NOTIFY
             for each in day
         ),
-        evidence_tainted=tainted(case.filed.proposal.evidence),
+        evidence_tainted=tainted(case.filed.proposal.evidence, case.filed.proposal.action, case.target),
     )
 
 
