@@ -86,12 +86,14 @@ class MemoryApi:
 class FixedForecaster:
     """The same chance for every run."""
 
-    def __init__(self, now: datetime, p_fail: Any = 0.2) -> None:
-        self.now, self.p_fail = now, p_fail
+    def __init__(self, now: datetime, p_fail: Any = 0.2, muted: str = "") -> None:
+        self.now, self.p_fail, self.muted = now, p_fail, muted
 
     def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
         return tuple(
-            Forecast(run_id=r, made_at=self.now, p_fail=self.p_fail, model="ewma", trained_on=9)
+            Forecast(
+                run_id=r, made_at=self.now, p_fail=self.p_fail, model="ewma", trained_on=9, muted=self.muted
+            )
             for r in run_ids
         )
 

@@ -101,6 +101,8 @@ class FailureClass(StrEnum):
     """Due with so many others at one minute that such minutes began late before."""
     BAD_VALUE = "bad_value"
     """Runs with one value of a parameter fail, and the others go well."""
+    FORECAST_OFF = "forecast_off"
+    """Failures and what was forecast of them have parted: until they agree again nothing acts on a forecast."""
     UNKNOWN = "unknown"
     """Neither rule nor memory nor model could tell."""
 
@@ -130,6 +132,7 @@ NEEDS_NO_RUN: frozenset[FailureClass] = frozenset(
         FailureClass.HIDDEN_FAILURES,
         FailureClass.CREEPING,
         FailureClass.BAD_VALUE,
+        FailureClass.FORECAST_OFF,
     }
 )
 """Trouble that is not of one run."""

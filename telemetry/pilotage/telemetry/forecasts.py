@@ -35,6 +35,10 @@ class Forecast:
     ended: datetime | None = None
     """When the attempt that it was about ended."""
 
+    def expects_failure(self, above: float) -> bool:
+        """Return whether something may act because the chance is `above` or higher: not on a muted forecast."""
+        return not self.muted and self.p_fail >= above
+
 
 class Forecaster(Protocol):
     """Anything that can say how likely runs are to fail."""

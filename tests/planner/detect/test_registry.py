@@ -380,6 +380,20 @@ def test_a_running_run_that_will_probably_fail_of_what_passes_gets_retries(
     ]
 
 
+def test_what_is_forecast_while_forecasts_are_wrong_moves_nothing_and_is_one_incident(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    _running(planner_fixture, make)
+    muted = "a storm since 2026-01-01T00:00:00+00:00: of the newest 25 ended attempts 20 failed, 2 were expected to"
+    planner_fixture.forecaster = FixedForecaster(make.now, 0.9, muted)
+    found = _found(planner_fixture)
+    assert "forecast_off" in found
+    assert "fragile" not in found
+    assert "raise_retries" not in planner_fixture.control_api.kinds_filed
+    told = [a for a in planner_fixture.control_api.actions if a["kind"] == "notify_owner"]
+    assert [(each["run_id"], each["severity"]) for each in told] == [(_id(1), "warning")]
+
+
 @pytest.mark.parametrize(
     ("p_fail", "retries", "message"),
     [

@@ -353,6 +353,37 @@ def test_until_a_model_is_trained_no_scikit_learn_is_loaded(tmp_path: Path) -> N
     assert (told.stdout.strip(), told.stderr) == ("[]", "")
 
 
+def test_in_a_storm_forecasts_are_muted_until_it_is_over(store: DuckDBStore) -> None:
+    store.merge_runs([*ended_runs("d", "S" * 40), *ended_runs("e", "S" * 40, 5), scheduled("d")])
+    moment = [at(5_000)]
+    forecaster = LiveForecaster(store, clock=lambda: moment[0])
+    (before,) = forecaster.forecast(["d-next"])
+
+    def pass_by(name: str, ending: StateType, runs: int) -> str:
+        """All run at once, as in an outage: each is forecast before any of them has ended."""
+        began, ended = moment[0] + timedelta(seconds=20), moment[0] + timedelta(seconds=60)
+        running = [
+            a_run(f"{name}{n}", StateType.RUNNING, deployment_id="de"[n % 2], started=began, updated=began)
+            for n in range(runs)
+        ]
+        store.merge_runs(running)
+        forecaster.follow(began + timedelta(seconds=1))
+        store.merge_runs(
+            [dataclasses.replace(run, state_type=ending, ended=ended, updated=ended) for run in running]
+        )
+        moment[0] += timedelta(seconds=70)
+        (made,) = forecaster.forecast(["d-next"])
+        return made.muted
+
+    assert before.muted == ""
+    assert pass_by("quiet", StateType.COMPLETED, 25) == ""
+    storm = pass_by("storm", StateType.FAILED, 20)
+    assert storm.startswith("a storm since ")
+    after = [pass_by(f"calm{number}-", StateType.COMPLETED, 25) for number in range(12)]
+    assert after[0] in ("", storm)
+    assert after[-1] == ""
+
+
 def test_a_run_that_is_gone_from_prefect_is_in_flight_no_more(store: DuckDBStore) -> None:
     store.merge_runs([a_run("r", StateType.RUNNING)])
     forecaster = forecaster_at(store, at(100))

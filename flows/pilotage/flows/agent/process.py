@@ -162,7 +162,7 @@ async def run(
         clock=clock,
         book=failure_rulebook(settings),
     ) as planner:
-        said: dict[str, float] = {}
+        said: dict[str, Forecast] = {}
         while not stop.is_set():
             now = clock()
             quiet = True
@@ -174,16 +174,12 @@ async def run(
                 forecasts = await asyncio.to_thread(
                     forecaster.forecast, [run.run_id for run in (*soon, *due)]
                 )
-                news = [
-                    forecast
-                    for forecast in forecasts
-                    if abs(said.get(forecast.run_id, -1.0) - forecast.p_fail) > NOTICEABLE
-                ]
+                news = [forecast for forecast in forecasts if _is_news(said.get(forecast.run_id), forecast)]
                 if news:
                     await asyncio.to_thread(
                         control_api.call, "record_forecasts", forecasts=[_as_json(new) for new in news]
                     )
-                said = {forecast.run_id: forecast.p_fail for forecast in forecasts}
+                said = {forecast.run_id: forecast for forecast in forecasts}
                 for event in await planner.tick(now):
                     quiet = False
                     log.info("%s", in_words(event))
@@ -238,6 +234,12 @@ def in_words(happened: Mapping[str, Any]) -> str:
 def _filed_in_words(filed: Mapping[str, Any]) -> str:
     outcome = (filed.get("verdict") or {}).get("outcome") or filed.get("outcome") or "unjudged"
     return f"{proposal_for_log(filed)}: {outcome}"
+
+
+def _is_news(before: Forecast | None, forecast: Forecast) -> bool:
+    return (
+        before is None or abs(before.p_fail - forecast.p_fail) > NOTICEABLE or before.muted != forecast.muted
+    )
 
 
 def _as_json(forecast: Forecast) -> dict[str, Any]:

@@ -17,7 +17,12 @@ from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, si
 from pilotage.planner.detect.ongoing import fingerprint_of
 from pilotage.planner.detect.pile_up import pile_ups
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
-from pilotage.planner.detect.run_risks import fragile_runs, orphaned, runs_blocked_by_hold
+from pilotage.planner.detect.run_risks import (
+    forecast_trouble,
+    fragile_runs,
+    orphaned,
+    runs_blocked_by_hold,
+)
 from pilotage.planner.detect.stale import closed_alerts, leaked_slots, silent_runs
 from pilotage.planner.detect.standstill import cannot_start, standing_still
 from pilotage.planner.detect.starvation import at_risk_runs, late_runs, starved_queues
@@ -213,13 +218,20 @@ def under_way(at: DetectorSnapshot) -> list[Finding]:
     doubtful = [
         run
         for run in bare
-        if run.run_id in forecasts and forecasts[run.run_id].p_fail >= at.parameters.act_above
+        if run.run_id in forecasts and forecasts[run.run_id].expects_failure(at.parameters.act_above)
     ]
     failures = {}
     for deployment_id in {str(run.deployment_id) for run in doubtful}:
         ended = fleet.last_ended(at.store, deployment_id, FAILURES_READ)
         failures[deployment_id] = [run for run in ended if run.state_type is not StateType.COMPLETED]
     return _one_a_deployment(at, fragile_runs(doubtful, forecasts, failures, at.now, at.parameters), doubtful)
+
+
+def muted_forecast(at: DetectorSnapshot) -> list[Finding]:
+    """That forecasts have stopped being right, so that nothing acts on them for now."""
+    soon = run_queries.upcoming_runs(at.store, at.now, at.parameters.horizon)
+    forecasts = at.forecasts([run.run_id for run in (*soon, *fleet.running(at.store))])
+    return _not_asked_lately(at, forecast_trouble(list(forecasts.values()), at.now))
 
 
 def orphans(at: DetectorSnapshot) -> list[Finding]:
@@ -312,6 +324,7 @@ DETECTORS: tuple[Detector, ...] = (
     upcoming,
     crowded_starts,
     under_way,
+    muted_forecast,
     orphans,
     stale_resources,
     standing,

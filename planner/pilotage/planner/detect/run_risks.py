@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from pilotage.planner.actions.types import CancelTree, MoveRun, RaiseRetries, Severity
+from pilotage.planner.actions.types import CancelTree, MoveRun, NotifyOwner, RaiseRetries, Severity
 from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
@@ -53,7 +54,11 @@ def fragile_runs(
     findings = []
     for run in running:
         forecast = forecasts.get(run.run_id)
-        if forecast is None or forecast.p_fail < parameters.act_above or run.deployment_id is None:
+        if (
+            forecast is None
+            or not forecast.expects_failure(parameters.act_above)
+            or run.deployment_id is None
+        ):
             continue
         # without word of its retries nothing proves that it has none
         if run.retries is None or run.retries > 0 or run.state_type is not StateType.RUNNING:
@@ -83,12 +88,50 @@ def fragile_runs(
     return findings
 
 
+def forecast_trouble(forecasts: Sequence[Forecast], now: datetime) -> list[Finding]:
+    """The finding that forecasts and outcomes have parted; the run that is the likeliest to fail is its witness."""
+    muted = [forecast for forecast in forecasts if forecast.muted]
+    if not muted:
+        return []
+    worst = max(muted, key=lambda forecast: (forecast.p_fail, forecast.run_id))
+    finding = ongoing_finding(
+        "site:forecast",
+        FailureClass.FORECAST_OFF,
+        now,
+        episode=worst.muted,
+        rule_id="forecast-muted",
+        by="forecast",
+        evidence=(
+            Evidence(
+                ref=f"forecast:{worst.run_id}",
+                note=f"{worst.muted}; until they agree no run is delayed, given retries or left untried for a forecast",
+            ),
+        ),
+    )
+    return [replace(finding, witness=worst.run_id)]
+
+
+def remediate_forecast_trouble(s: IncidentContext) -> Remediation:
+    """The owner of a run that is concerned is told, once: what acts on forecasts waits by itself."""
+    if not s.around.witness:
+        return Remediation(alternatives=("notify_owner: no run of it is known, so no owner is",))
+    told = NotifyOwner(run_id=s.around.witness, severity=Severity.WARNING)
+    return Remediation(
+        desired=(
+            DesiredAction(
+                action=told, effect="somebody looks at what has changed at the site", bound_to_state=False
+            ),
+        ),
+        alternatives=("reschedule_run: a forecast that is wrong now delays good runs",),
+    )
+
+
 def remediate_fragile(s: IncidentContext) -> Remediation:
     """Retries of its own for a run that is likely to fail of what passes; none where the forecast is good."""
     run = run_of(s)
     if run.state_type is not StateType.RUNNING:
         return Remediation(alternatives=(f"raise_retries: the run is {run.state_name} already",))
-    if s.forecast is None or s.forecast.p_fail < s.parameters.act_above:
+    if s.forecast is None or not s.forecast.expects_failure(s.parameters.act_above):
         return Remediation(alternatives=("raise_retries: the forecast does not expect it to fail any more",))
     retries = RaiseRetries(
         run_id=run.run_id, retries=s.parameters.raised_retries, delay=s.parameters.retry_delay

@@ -77,7 +77,7 @@ def at_risk_runs(
         to_start = run.next_start - now
         if not parameters.minimum_notice <= to_start <= parameters.horizon:
             continue
-        if forecast.p_fail < parameters.act_above or run.run_count > 0:
+        if not forecast.expects_failure(parameters.act_above) or run.run_count > 0:
             continue
         subject = f"run:{run.run_id}"
         findings.append(

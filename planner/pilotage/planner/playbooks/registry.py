@@ -29,7 +29,12 @@ from pilotage.planner.detect.pile_up import remediate_pile_up
 from pilotage.planner.detect.queue_faults import remediate_recovered_queue, remediate_unhealthy_queue
 from pilotage.planner.detect.reasoning import DEFAULT_CURE
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
-from pilotage.planner.detect.run_risks import remediate_blocked_by_hold, remediate_fragile, remediate_orphaned
+from pilotage.planner.detect.run_risks import (
+    remediate_blocked_by_hold,
+    remediate_forecast_trouble,
+    remediate_fragile,
+    remediate_orphaned,
+)
 from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
 from pilotage.planner.detect.standstill import remediate_standstill
 from pilotage.planner.detect.starvation import busy_queue
@@ -68,7 +73,7 @@ def backoff(first: timedelta, run_count: int, longest: timedelta, factor: int = 
 
 def hopeless(s: IncidentContext) -> str:
     """Why a further attempt is held back because of the forecast, or an empty string."""
-    if s.forecast is None or s.forecast.p_fail < s.parameters.hopeless:
+    if s.forecast is None or not s.forecast.expects_failure(s.parameters.hopeless):
         return ""
     if s.around.failures_in_row < s.parameters.hopeless_row:
         return ""
@@ -271,6 +276,10 @@ def remediate_at_risk(s: IncidentContext) -> Remediation:
         return Remediation(
             alternatives=("reschedule_run: the run has no start time or no forecast any more",)
         )
+    if s.forecast.muted:
+        return Remediation(
+            alternatives=(f"reschedule_run: nothing acts on forecasts now, {s.forecast.muted}",)
+        )
     if s.forecast.p_fail < s.parameters.act_above:
         return Remediation(alternatives=(f"reschedule_run: the forecast is {s.forecast.p_fail:.0%} only",))
     if start - s.now < s.parameters.minimum_notice:
@@ -366,6 +375,7 @@ REMEDIATIONS: Mapping[FailureClass, Playbook] = MappingProxyType(
         FailureClass.CREEPING: Playbook("tell-owner", remediate_told),
         FailureClass.PILE_UP: Playbook("stagger", remediate_pile_up),
         FailureClass.BAD_VALUE: Playbook("tell-owner", remediate_told),
+        FailureClass.FORECAST_OFF: Playbook("tell-forecast-off", remediate_forecast_trouble),
         FailureClass.UNKNOWN: Playbook("cautious-retry", play_failure),
     }
 )

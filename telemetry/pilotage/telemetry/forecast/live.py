@@ -41,6 +41,7 @@ from pilotage.telemetry.forecast.reasons import reasons
 from pilotage.telemetry.forecast.registry import ModelRegistry
 from pilotage.telemetry.forecast.run_history import Floats
 from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack, no_evidence
+from pilotage.telemetry.forecast.watch import ForecastWatch
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.store.protocol import Store
 
@@ -71,6 +72,7 @@ class _Following:
 
     attempt: Attempt
     made: tuple[float, ...] | None = None
+    served: float = 0.0
     missing_since: datetime | None = None
 
 
@@ -107,6 +109,7 @@ class LiveForecaster:
         self._base: Evidence = no_evidence()
         self._outcomes: list[tuple[tuple[float, ...], bool, float]] = []
         """Forecasts that were made here: what each candidate said, whether it failed, when it ended."""
+        self._watch = ForecastWatch()
         self._said: dict[str, Forecast] = {}
         """What was forecast since the store was looked at last: several detectors ask about the same runs."""
         self._mixed = 0
@@ -195,6 +198,7 @@ class LiveForecaster:
                     reasons=because,
                     low=float(least),
                     high=float(most),
+                    muted=self._watch.reason,
                 )
                 for attempt, chance, because, least, most in zip(
                     attempts, served, why, low, high, strict=True
@@ -293,13 +297,15 @@ class LiveForecaster:
                 site.counters.submitted(attempt.keys, at)
         if starting:
             made = self._models.chances(self._numbers(starting, knew))
+            served = self._stack.chances(made)
             for place, attempt in enumerate(starting):
                 said = tuple(float(made[name][place]) for name in CANDIDATES)
-                site.running[attempt.id] = _Following(attempt, said)
+                site.running[attempt.id] = _Following(attempt, said, float(served[place]))
         for attempt in ended:
             followed = site.running.pop(attempt.id)
             if followed.made is not None:
                 self._outcomes.append((followed.made, attempt.failed, attempt.ended))
+                self._watch.add(followed.served, attempt.failed, attempt.ended)
             site.done[attempt.id] = attempt.ended
         site.ended += len(ended)
         self._forget_vanished(site, running, now)

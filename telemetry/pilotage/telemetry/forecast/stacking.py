@@ -14,7 +14,7 @@ import numpy as np
 from pilotage.telemetry.forecast.candidates import CANDIDATES, SURE, TRIVIAL
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Matrix
 
-PULL = 3.0
+PULL = 10.0
 """How hard the mix is held to the best trivial forecast: the strength of a squared penalty on log-odds."""
 HALF_LIFE = 8_000
 """Ended forecasts after which one counts half; a site of a few hundred runs weighs all alike."""
