@@ -179,6 +179,38 @@ def test_one_decision_over_a_list_leaves_out_who_is_opted_out_and_tells_each_res
     }
 
 
+def test_all_is_what_was_shown_to_this_person_and_not_what_another_looked_at_in_the_thread(
+    port: ConsoleStack,
+) -> None:
+    mine = [port.proposal()["proposal_id"] for _ in range(2)]
+    say(port, "/inbox", "ann")
+    later = port.proposal()["proposal_id"]
+    say(port, "/inbox", "vic")
+    (result,) = blocks(say(port, "/approve all", "ann"))
+    assert {row[0]["text"] for row in result["rows"]} == set(mine)
+    assert port.control_api("pat").call("proposal", proposal_id=later)["status"] == "needs_approval"
+
+
+def test_all_that_only_somebody_else_looked_at_is_nothing(port: ConsoleStack) -> None:
+    waiting = port.proposal()["proposal_id"]
+    say(port, "/inbox", "vic")
+    assert "Say /inbox first" in problem(say(port, "/approve all", "ann"))
+    assert port.control_api("pat").call("proposal", proposal_id=waiting)["status"] == "needs_approval"
+
+
+def test_all_votes_on_the_digests_that_the_list_had(port: ConsoleStack) -> None:
+    waiting = port.proposal()
+    shown = next(event for event in say(port, "/inbox", "ann") if event.type == "block")
+    block = shown.payload["block"]
+    assert block["digests"] == {waiting["proposal_id"]: waiting["digest"]}
+    other = {**block, "digests": {waiting["proposal_id"]: "0" * 64}}
+    port.engine.log.append("t-1", "block", "pilotage", {"turn": 0, "block": other, "for": "ann"})
+    assert "another text than the one filed" in problem(say(port, "/approve all", "ann"))
+    assert port.control_api("pat").call("proposal", proposal_id=waiting["proposal_id"])["status"] == (
+        "needs_approval"
+    )
+
+
 def test_an_edit_is_another_proposal_judged_from_nothing(port: ConsoleStack) -> None:
     old = port.proposal()["proposal_id"]
     events = say(port, f"/edit {old} delay=90s")

@@ -218,7 +218,7 @@ class Engine:
             if block["kind"] == "card":
                 await self._write(thread, "card", {"turn": turn, "card": block["card"]}, by=user.name)
             else:
-                await self._write(thread, "block", {"turn": turn, "block": block})
+                await self._write(thread, "block", {"turn": turn, "block": block, "for": user.name})
         await self._write(thread, "done", {"turn": turn, "ok": True})
 
     async def _answer(self, user: User, thread: str, turn: int, words: str) -> None:

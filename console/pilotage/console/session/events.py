@@ -14,7 +14,7 @@ EventType = Literal[
     "tool_call",  # a look-up begins: {turn, n, tool, arguments}
     "tool_result",  # and ends: {turn, n, tool, rows, seconds, result}
     "answer",  # the whole answer, ends a turn: {turn, text, by, citations, gaps, …}
-    "block",  # what a command shows: {turn, block}, see blocks.py
+    "block",  # what a command shows: {turn, block, for}, see blocks.py; `for` is who asked for it
     "done",  # a command has shown everything, ends a turn: {turn, ok}
     "card",  # a proposal as it stands now: {turn?, card}, see cards.py; a later one replaces it
     "step",  # something happened to a proposal: {step, proposal_id, incident_id, run_id, detail}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -42,14 +42,16 @@ def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list
     if decision == "reject" and not reason:
         raise ApiRejection("invalid", "Rejecting: say why, as /reject p-… not during the close.")
     if len(wanted) == 1:
-        row = vote(s, wanted[0], decision, reason)
+        ((proposal_id, digest),) = wanted.items()
+        row = vote(s, proposal_id, decision, reason, digest)
         missing = joined(row["verdict"].get("requirements")) or "nothing"
         return [
-            text(f"{decision} {wanted[0]}: now {row['status']}, still missing: {missing}"),
+            text(f"{decision} {proposal_id}: now {row['status']}, still missing: {missing}"),
             card(s.card(row)),
         ]
     results = [
-        (proposal_id, *_outcome(partial(vote, s, proposal_id, decision, reason))) for proposal_id in wanted
+        (proposal_id, *_outcome(partial(vote, s, proposal_id, decision, reason, digest)))
+        for proposal_id, digest in wanted.items()
     ]
     return [
         table(
@@ -64,11 +66,17 @@ def _vote(s: Setting, rest: str, decision: Literal["approve", "reject"]) -> list
     ]
 
 
-def vote(s: Setting, proposal_id: str, decision: str, reason: str) -> Any:
-    """The API's row after the vote on the text that was shown in this conversation, or on what the API has now."""
+def vote(s: Setting, proposal_id: str, decision: str, reason: str, digest: str = "") -> Any:
+    """The API's row after the vote on the text with this digest.
+
+    Without one, on the text that was shown in this conversation, or on what the API has now.
+    """
     proposal_id = proposal_meant(s, proposal_id)
-    shown = s.log.last_card(s.thread, proposal_id)
-    digest = shown["digest"] if shown else s.control_api.call("proposal", proposal_id=proposal_id)["digest"]
+    if not digest:
+        shown = s.log.last_card(s.thread, proposal_id) or s.control_api.call(
+            "proposal", proposal_id=proposal_id
+        )
+        digest = shown["digest"]
     return s.control_api.call(
         "vote", proposal_id=proposal_id, digest=digest, decision=decision, reason=reason
     )
@@ -83,7 +91,8 @@ def _outcome(act: Callable[[], Any]) -> tuple[bool, str]:
     return True, f"now {row['status']}" + (f", still missing: {missing}" if missing else "")
 
 
-def _chosen(s: Setting, rest: str, decision: str) -> tuple[list[str], str]:
+def _chosen(s: Setting, rest: str, decision: str) -> tuple[dict[str, str], str]:
+    """The proposals that are meant, each with the digest that its voter saw, or empty; and the reason."""
     words = rest.split()
     if words[:1] == ["all"]:
         words = words[1:]
@@ -91,14 +100,15 @@ def _chosen(s: Setting, rest: str, decision: str) -> tuple[list[str], str]:
         if words[:1] == ["but"]:
             named, words = _leading(words[1:])
             out = [proposal_meant(s, each) for each in named]
-        wanted = [each for each in _seen(s) if each not in out]
+        wanted = {each: digest for each, digest in _seen(s).items() if each not in out}
         if not wanted:
             raise ApiRejection(
                 "invalid",
                 "Deciding on all: nothing is left. Say /inbox first: only what you saw can be decided.",
             )
     else:
-        wanted, words = _leading(words)
+        named, words = _leading(words)
+        wanted = dict.fromkeys(named, "")
     if not wanted:
         raise ApiRejection("invalid", f"Reading /{decision} {rest}: name a proposal (p-…); see /inbox.")
     return wanted, " ".join(words)
@@ -111,20 +121,17 @@ def _leading(words: list[str]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(word.rstrip(",") for word in words[:count])), words[count:]
 
 
-def _seen(s: Setting) -> list[str]:
-    """The proposals of the inbox that was shown last in this conversation."""
+def _seen(s: Setting) -> dict[str, str]:
+    """The proposals of the inbox that this person was shown last in this conversation, with their digests."""
     for event in s.log.newest(s.thread, "block", limit=200):
         block = event.payload.get("block") or {}
-        if block.get("kind") == "table" and block.get("title") == INBOX:
-            return list(_refs(block["rows"]))
-    return []
-
-
-def _refs(rows: Iterable[Iterable[Any]]) -> Iterable[str]:
-    for row in rows:
-        for cell in row:
-            if isinstance(cell, dict) and str(cell.get("ref", "")).startswith("proposal:"):
-                yield str(cell["ref"]).removeprefix("proposal:")
+        if (
+            block.get("kind") == "table"
+            and block.get("title") == INBOX
+            and event.payload.get("for") == s.user.name
+        ):
+            return dict(block.get("digests") or {})
+    return {}
 
 
 def edit(s: Setting, rest: str) -> list[Block]:

@@ -114,6 +114,7 @@ def inbox(s: Setting, rest: str) -> list[Block]:
             ),
             empty=f"Nothing waits for a person{' now' if note else ''}.",
         )
+        | {"digests": {row["proposal_id"]: row["digest"] for row in shown}}
     ]
     return [*blocks, text(note)] if note else blocks
 
