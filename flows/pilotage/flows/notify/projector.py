@@ -66,13 +66,21 @@ class AuditProjector:
         told_of = 0
         while entries := await asyncio.to_thread(self._ledger.entries, await self._told_until(), BATCH):
             for entry in entries:
-                if entry["step"] in SPOKEN:
-                    log.info("%s: %s %s", await self._name(entry), label(entry), told(entry))
-                await self._notify(entry)
+                try:
+                    await self._tell(entry)
+                except Exception:  # a row that cannot be told must not hold up the others
+                    log.exception(
+                        "Announcing entry %s of the audit log, which stays there untold", entry["seq"]
+                    )
             # last, so that what was not announced before a crash is announced after it
-            await asyncio.to_thread(self._store.add_decisions, [decision_of(entry) for entry in entries])
+            await asyncio.to_thread(self._store.add_decisions, [readable(entry) for entry in entries])
             told_of += len(entries)
         return told_of
+
+    async def _tell(self, entry: Mapping[str, Any]) -> None:
+        if entry["step"] in SPOKEN:
+            log.info("%s: %s %s", await self._name(entry), label(entry), told(entry))
+        await self._notify(entry)
 
     async def _name(self, entry: Mapping[str, Any]) -> str:
         """What an entry is about: its proposal, with action, deployment and run, where it is about one."""
@@ -144,6 +152,28 @@ def payload_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def readable(entry: Mapping[str, Any]) -> DecisionFact:
+    """The audit entry as readers of telemetry see it; of one that makes no sense to us no more than that it is there."""
+    try:
+        return decision_of(entry)
+    except Exception:
+        log.exception(
+            "Reading entry %s of the audit log: readers of telemetry see that it is there", entry["seq"]
+        )
+        return DecisionFact(
+            decision_id=f"a-{int(entry['seq']):012d}",
+            at=datetime.fromisoformat(str(entry["at"])),
+            proposal_id=str(entry["proposal_id"]),
+            incident_id=str(entry["incident_id"]),
+            run_id=str(entry["run_id"]) or None,
+            step=str(entry["step"]),
+            action="",
+            outcome="",
+            actor=str(entry["actor"]),
+            detail={"told": "this entry could not be read; `pilotage audit export` has it"},
+        )
+
+
 def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
     """The audit entry as readers of telemetry see it."""
     detail = entry["detail"]
@@ -162,10 +192,16 @@ def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
         actor=str(entry["actor"]),
         detail={
             "told": redact(told(entry)),
-            "playbook": str((detail.get("proposal") or {}).get("playbook", "")),
-            **_remembered(detail.get("case") or {}),
+            "playbook": str(_record(detail, "proposal").get("playbook", "")),
+            **_remembered(_record(detail, "case")),
         },
     )
+
+
+def _record(detail: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of an entry's detail; what is told of a refused request has a text where a proposal has a record."""
+    part = detail.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _remembered(case: Mapping[str, Any]) -> dict[str, str]:
