@@ -99,6 +99,7 @@ async def train_apart(where: StatePaths) -> None:
         "pilotage.flows.agent.training",
         env={**os.environ, "PILOTAGE_STATE_DIR": str(where.root)},
         stdin=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # else it would outlive an agent that is killed
     )
     try:
         code = await process.wait()
