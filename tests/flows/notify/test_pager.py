@@ -61,7 +61,9 @@ class Bench:
             console_url="http://pilotage.test",
         )
 
-    def fail(self, number: int, verdict: Verdict, *, cause: str = "", notify: bool = False) -> FiledProposal:
+    def fail(
+        self, number: int, verdict: Verdict, *, cause: str = "", notify: bool = False, team: str = ""
+    ) -> FiledProposal:
         run_id = f"00000000-0000-4000-8000-{number:012x}"
         action = NotifyOwner(run_id=run_id, severity=Severity.ERROR) if notify else RetryRun(run_id=run_id)
         proposal = Proposal(
@@ -89,6 +91,7 @@ class Bench:
             deployment_id="d-1",
             deployment_name="etl/nightly",
             env="prod",
+            team=team,
         )
         self.ledger.record_verdict(proposal.id, "judge", verdict, target, self.now)
         return filed

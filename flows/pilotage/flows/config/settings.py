@@ -90,6 +90,11 @@ class PageSettings(BaseModel):
     """Hour of the day, UTC, from which what can wait is not told; empty for no quiet hours."""
     quiet_to: int = Field(default=7, ge=0, le=23)
     """Hour of the day, UTC, until which it waits."""
+    channels: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
+    """Addresses as apprise has them (Slack, Teams, mail, …) by team, which is the tag `team:` of a deployment; those under
+    `"*"` are told of every incident."""
+    templates: Path | None = None
+    """A directory with `title.txt` and `text.txt`, Jinja templates of what channels are told; empty for our own."""
     console_url: str = ""
     """Address of pilotage's own page, as people reach it; empty for none."""
 

@@ -40,6 +40,7 @@ from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.docs import in_words
 from pilotage.flows.levers.record_cleanup import RecordCleanup
 from pilotage.flows.levers.reschedule_run import RescheduleLever
+from pilotage.flows.notify.channels import Channels, channels_of
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.notify.pager import IncidentPager
 from pilotage.flows.notify.projector import AuditProjector
@@ -113,6 +114,7 @@ class Controller:
         self._notices: list[str] = []
         """What is unusual about this start."""
         self._wake = asyncio.Event()
+        self._channels: Channels | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then leaves no process, socket or lock behind."""
@@ -125,6 +127,7 @@ class Controller:
                     f"others could open {len(tightened)} path(s) of the state directory, and cannot any more"
                 )
             configured = Bundle.load(settings.policies, guardrails=settings.guardrails)
+            self._channels = channels_of(settings.pages)
             book = IdentityBook(paths.users)
             if token := ensure_admin(book, paths):
                 self._notices.append(token.as_text())
@@ -211,6 +214,7 @@ class Controller:
             ui_url=ui_url,
             api=api,
             transport=self._outside.webhook,
+            channels=self._channels,
         )
         levers = build_levers(worker_has_released=worker_has_released, notifier=notifier, api=api)
         injector = Injector(

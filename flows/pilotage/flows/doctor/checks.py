@@ -342,11 +342,13 @@ def webhook(facts: DoctorFacts) -> Result:
     acting = isinstance(facts.mode, ModeFacts) and facts.mode.mode in (Mode.APPROVE, Mode.AUTO)
     if not facts.webhook.configured:
         return (_warning if acting else _note)(
-            "none: nobody is told what waits for a person or went wrong", "Set `webhook_url`."
+            "none: nobody is told what waits for a person or went wrong",
+            "Set `webhook_url` or `pages.channels`.",
         )
     if facts.webhook.problem:
         return _broken(
-            facts.webhook.problem, "Correct `webhook_url` and `webhook_routing_key`, and try again."
+            facts.webhook.problem,
+            "Correct `webhook_url`, `webhook_routing_key` or `pages.channels`, and try again.",
         )
     return _ok("took the test" if facts.webhook.tried else "set; --send-test tries it")
 

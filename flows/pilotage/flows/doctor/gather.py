@@ -29,12 +29,13 @@ from pilotage.flows.doctor.facts import (
 )
 from pilotage.flows.doctor.server import KeyRefusedError, ServerReader
 from pilotage.flows.execution.mode import FIRST, ModeSwitch
+from pilotage.flows.notify.channels import channels_of
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.planner.actions.types import Severity
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.roles import Role
-from pilotage.telemetry.errors import PilotageError
+from pilotage.telemetry.errors import ConfigError, PilotageError
 from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, unfit
 from pilotage.telemetry.redaction import redact
 
@@ -178,9 +179,18 @@ def _policies(where: StatePaths, settings: Settings) -> PolicyFacts | Problem:
 
 async def _webhook(settings: Settings, *, send_test: bool) -> WebhookFacts:
     url = settings.webhook_url.get_secret_value()
-    if not url or not send_test:
-        return WebhookFacts(configured=bool(url))
-    notifier = Notifier(webhook_url=url, routing_key=settings.webhook_routing_key.get_secret_value())
+    try:
+        channels = channels_of(settings.pages)
+    except ConfigError as error:
+        return WebhookFacts(configured=True, problem=str(error))
+    there = bool(url or channels)
+    if not there or not send_test:
+        return WebhookFacts(configured=there)
+    notifier = Notifier(
+        webhook_url=url,
+        routing_key=settings.webhook_routing_key.get_secret_value(),
+        channels=channels,
+    )
     for event_action in ("trigger", "resolve"):
         answer = await notifier.page(
             event_action,
@@ -188,7 +198,8 @@ async def _webhook(settings: Settings, *, send_test: bool) -> WebhookFacts:
             run_id="",
             summary="pilotage doctor: a test, which is resolved at once; nothing is wrong",
             severity=Severity.INFO,
-            details={"test": True},
+            details={"test": True, "broken": "pilotage doctor", "class": "test"},
+            teams=frozenset(settings.pages.channels),
         )
         if not answer.ok:
             return WebhookFacts(configured=True, tried=True, problem=answer.problem)

@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 
+from pilotage.flows.notify.channels import Action, Channels, Message
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import Severity
 from pilotage.telemetry.errors import OrchestratorError
@@ -54,8 +55,9 @@ class Notifier:
         api: PrefectApi | None = None,
         first_wait: float = _FIRST_WAIT,
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
+        channels: Channels | None = None,
     ) -> None:
-        """`transport` makes what carries a call to the webhook; None for the network."""
+        """`transport` makes what carries a call to the webhook; None for the network. `channels` are told beside it."""
         self.tell_owner: OwnerPage | None = None
         """Where the owner of a run is told by the page of its incident; None answers that it is of none."""
         self._webhook_url = webhook_url
@@ -64,6 +66,7 @@ class Notifier:
         self._given = api
         self._first_wait = first_wait
         self._transport = transport
+        self._channels = channels
 
     async def event(
         self,
@@ -124,7 +127,7 @@ class Notifier:
 
     async def page(
         self,
-        event_action: Literal["trigger", "acknowledge", "resolve"],
+        event_action: Action,
         *,
         incident_id: str,
         run_id: str,
@@ -132,8 +135,42 @@ class Notifier:
         severity: Severity,
         details: Mapping[str, Any],
         deployment_id: str = "",
+        teams: frozenset[str] = frozenset(),
     ) -> Told:
-        """What became of the webhook call. Calls about one incident are one alert to the receiver."""
+        """What became of the webhook call and of the channels of these teams; well when all that there are took it.
+
+        Calls about one incident are one alert to the webhook's receiver.
+        """
+        if not self._channels:
+            return await self._call(
+                event_action, incident_id, run_id, summary, severity, details, deployment_id
+            )
+        where = _place(run_id, deployment_id)
+        link = f"{self._ui_url}/{where[0]}" if self._ui_url and where else ""
+        message = Message(
+            action=event_action,
+            severity=severity,
+            teams=teams,
+            words={**details, "summary": summary, "incident": incident_id, "prefect": link},
+        )
+        problem = await self._channels.send(incident_id, message)
+        called = await self._call(
+            event_action, incident_id, run_id, summary, severity, details, deployment_id
+        )
+        if called.ok or called.problem == NO_WEBHOOK:
+            return Told(ok=not problem, problem=problem)
+        return Told(ok=False, problem="; ".join(filter(None, (called.problem, problem))))
+
+    async def _call(
+        self,
+        event_action: Action,
+        incident_id: str,
+        run_id: str,
+        summary: str,
+        severity: Severity,
+        details: Mapping[str, Any],
+        deployment_id: str,
+    ) -> Told:
         if not self._webhook_url:
             return Told(ok=False, problem=NO_WEBHOOK)
         body: dict[str, Any] = {

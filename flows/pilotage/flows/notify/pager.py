@@ -88,6 +88,7 @@ class IncidentPager:
                 severity=Severity.INFO,
                 details=over.details,
                 deployment_id=over.deployment_id,
+                teams=over.teams,
             )
             if not answer.ok and answer.problem != NO_WEBHOOK:
                 log.error("resolving the page about %s: %s", incident["incident_id"], answer.problem)
@@ -116,6 +117,7 @@ class IncidentPager:
             severity=page.severity,
             details=page.details,
             deployment_id=page.deployment_id,
+            teams=page.teams,
         )
         if not answer.ok:
             log.error("acknowledging the page about %s: %s", incident["incident_id"], answer.problem)
@@ -133,6 +135,7 @@ class IncidentPager:
             severity=page.severity,
             details=page.details,
             deployment_id=page.deployment_id,
+            teams=page.teams,
         )
         if answer.ok:
             await self._keep(

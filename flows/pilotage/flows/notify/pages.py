@@ -50,6 +50,8 @@ class Page:
     run_id: str
     deployment_id: str
     details: Mapping[str, Any]
+    teams: frozenset[str] = frozenset()
+    """Owners of its deployments."""
 
 
 def phase_of(incident: Mapping[str, Any], now: datetime, rules: PageRules) -> Phase:
@@ -140,6 +142,9 @@ def page_of(incident: Mapping[str, Any], now: datetime, rules: PageRules, *, con
         run_id=incident["run_id"],
         deployment_id=str(facts.get("deployment_id") or ""),
         details={key: value for key, value in details.items() if value},
+        teams=frozenset(
+            team for row in incident["proposals"] if (team := str(row["target_facts"].get("team") or ""))
+        ),
     )
 
 
