@@ -309,7 +309,14 @@ def _assigned(text: str) -> str:
         quote, begin = found["quote"], found.end()
         comma = "," in found["between"]
         telling = names_a_secret(found["name"])
-        if telling and not quote and text[found.start() - 1 : found.start()] == ":":
+        behind_colon = text[found.start() - 1 : found.start()] == ":"
+        if (
+            telling
+            and not quote
+            and behind_colon
+            and "=" not in found["between"]
+            and " " not in found["name"]
+        ):
             telling = False  # a part of an ARN or another name with colons
         if telling and comma:  # only as in ('password', '…')
             telling = text[max(0, found.start() - 2) : found.start() - 1] in ("(", "[")

@@ -31,10 +31,11 @@ from pilotage.telemetry.facts import (
     TaskRunFact,
 )
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.redaction import redact
 from pilotage.telemetry.store.adhoc_sql import AdHocLimits, AdHocTurns, answered, check_text
 from pilotage.telemetry.store.changes import Changes
 from pilotage.telemetry.store.retention import Retention
-from pilotage.telemetry.store.rows import rows_of
+from pilotage.telemetry.store.rows import rows_of, without_secrets
 from pilotage.telemetry.store.schema import (
     META_DDL,
     MIGRATIONS,
@@ -381,8 +382,8 @@ class DuckDBStore:
 
     def replace(self, name: str, facts: Sequence[Any], *, of_pool: str | None = None) -> int:
         """Make the rows of a table that keeps what is now those facts; `of_pool` leaves those of other pools alone."""
-        table = TABLES[name]
-        with self._staged(table, facts) as writer:
+        table, of_pool = TABLES[name], of_pool and redact(of_pool)
+        with self._staged(table, [without_secrets(fact) for fact in facts]) as writer:
             where = "" if of_pool is None else " WHERE pool = ?"
             writer.execute(f"DELETE FROM {table.name}{where}", [] if of_pool is None else [of_pool])  # noqa: S608
             return _count(writer.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM batch"))  # noqa: S608
@@ -390,7 +391,7 @@ class DuckDBStore:
     def put(self, name: str, facts: Sequence[Any]) -> int:
         """Keep these facts in place of what a table has under their names; the others stay."""
         table = TABLES[name]
-        with self._staged(table, facts) as writer:
+        with self._staged(table, [without_secrets(fact) for fact in facts]) as writer:
             of = table.identity
             writer.execute(f"DELETE FROM {table.name} WHERE {of} IN (SELECT {of} FROM batch)")  # noqa: S608
             return _count(writer.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM batch"))  # noqa: S608
