@@ -267,6 +267,10 @@ def test_following_run_by_run_knows_what_reading_everything_at_once_knows(
             strict=True,
         ):  # fmt: skip
             np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-6)
+    followed, counted = site.durations._sums, fresh._site.durations._sums
+    assert followed.keys() == counted.keys()
+    for key, sums in followed.items():
+        np.testing.assert_allclose(sums, counted[key], rtol=1e-9)
     # every attempt was forecast when it began, and the mix learned from it when it had ended
     assert len(forecaster.evidence()) == 240
     whole.close()
@@ -351,6 +355,47 @@ def test_until_a_model_is_trained_no_scikit_learn_is_loaded(tmp_path: Path) -> N
         check=False,
     )
     assert (told.stdout.strip(), told.stderr) == ("[]", "")
+
+
+def test_a_run_that_runs_is_forecast_by_how_long_it_has_run(store: DuckDBStore) -> None:
+    """Failures of `early` come after seconds, those of `late` after ten minutes; other runs take three."""
+
+    def ended(deployment: str, number: int) -> RunFact:
+        fails, begin = number % 3 == 0, number * 1_000
+        lasts = 180 if not fails else 5 if deployment == "early" else 600
+        return a_run(
+            f"{deployment}{number}", StateType.FAILED if fails else StateType.COMPLETED, deployment_id=deployment,
+            flow_name=deployment, started=at(begin), ended=at(begin + lasts + number % 7), updated=at(begin),
+        )  # fmt: skip
+
+    begins = 40_000
+    store.merge_runs([ended(name, number) for name in ("early", "late") for number in range(30)])
+    running = [
+        a_run(
+            name,
+            StateType.RUNNING,
+            deployment_id=name,
+            flow_name=name,
+            started=at(begins),
+            updated=at(begins),
+        )
+        for name in ("early", "late")
+    ]
+    store.merge_runs(running)
+    moment = [at(begins + 1)]
+    forecaster = LiveForecaster(store, clock=lambda: moment[0])
+    first = forecaster.forecast(["early", "late"])
+    moment[0] = at(begins + 90)
+    (early,) = forecaster.forecast(["early"])
+    moment[0] = at(begins + 400)
+    (late,) = forecaster.forecast(["late"])
+    assert early.p_fail < first[0].p_fail / 1.5
+    assert late.p_fail > 0.8 > first[1].p_fail
+    assert late.reasons[0].startswith("raises it by ")
+    assert late.reasons[0].endswith("it has run for 6 min")
+    assert late.low is not None
+    assert late.high is not None
+    assert late.low <= late.p_fail <= late.high
 
 
 def test_in_a_storm_forecasts_are_muted_until_it_is_over(store: DuckDBStore) -> None:

@@ -37,9 +37,11 @@ from pilotage.telemetry.forecast.point_in_time import (
     feature_names,
     features,
 )
-from pilotage.telemetry.forecast.reasons import reasons
+from pilotage.telemetry.forecast.reasons import MOST as MOST_REASONS
+from pilotage.telemetry.forecast.reasons import ago, reasons
 from pilotage.telemetry.forecast.registry import ModelRegistry
 from pilotage.telemetry.forecast.run_history import Floats
+from pilotage.telemetry.forecast.running import DurationsByOutcome
 from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack, no_evidence
 from pilotage.telemetry.forecast.watch import ForecastWatch
 from pilotage.telemetry.forecasts import Forecast
@@ -85,6 +87,7 @@ class _Site:
     seen_until: datetime
     ended: int
     """Attempts that have ended."""
+    durations: DurationsByOutcome
     running: dict[str, _Following] = field(default_factory=dict)
     done: dict[str, float] = field(default_factory=dict)
     """Attempts that ended lately, with their ends: they are asked for more than once."""
@@ -171,7 +174,7 @@ class LiveForecaster:
                 self.follow(now)
             wanted = list(dict.fromkeys(run_ids))
             if new := [run_id for run_id in wanted if run_id not in self._said]:
-                attempts = next_attempts(self._store, new, now)
+                attempts = next_attempts(self._store, new, now) | self._running_attempts()
                 made = self.forecasts([attempts[run_id] for run_id in new if run_id in attempts], now)
                 self._said |= {each.run_id: each for each in made}
             return tuple(self._said[run_id] for run_id in wanted if run_id in self._said)
@@ -184,9 +187,10 @@ class LiveForecaster:
             counters = self._site.counters
             found = self._numbers(attempts, [counters.values(a.keys, now.timestamp()) for a in attempts])
             served = self._stack.chances(self._models.chances(found))
+            aged = self._aged(attempts, served, now)
             trained_on = self._site.ended if self._bundle is None else self._models.trained_on
             why = reasons(attempts, counters, found, served, self._models, self._stack)
-            low, high = self._intervals(attempts, served)
+            low, high = self._intervals(attempts, aged)
             return tuple(
                 Forecast(
                     run_id=attempt.run_id,
@@ -195,15 +199,34 @@ class LiveForecaster:
                     model="rate" if self._bundle is None else "mix",
                     model_id=self.model_id,
                     trained_on=trained_on,
-                    reasons=because,
+                    reasons=_with_age(because, attempt, float(chance), float(before), now),
                     low=float(least),
                     high=float(most),
                     muted=self._watch.reason,
                 )
-                for attempt, chance, because, least, most in zip(
-                    attempts, served, why, low, high, strict=True
+                for attempt, chance, before, because, least, most in zip(
+                    attempts, aged, served, why, low, high, strict=True
                 )
             )
+
+    def _running_attempts(self) -> dict[str, Attempt]:
+        """Return the attempt of each run that runs: what is forecast of it is how this one ends, not the next."""
+        running = self._site.running.values() if self._site else ()
+        return {each.attempt.run_id: each.attempt for each in running}
+
+    def _aged(self, attempts: Sequence[Attempt], served: Floats, now: datetime) -> Floats:
+        """Return the chances of those that run by how long they have run; of the others as they are."""
+        assert self._site is not None  # noqa: S101 - narrowed by the only caller
+        site, moment = self._site, now.timestamp()
+        return np.array(
+            [
+                site.durations.chance(float(chance), each.keys, moment - each.started)
+                if each.id in site.running
+                else chance
+                for each, chance in zip(attempts, served, strict=True)
+            ],
+            dtype=np.float64,
+        )
 
     def _intervals(self, attempts: Sequence[Attempt], served: Floats) -> tuple[Floats, Floats]:
         """Return how low and high the chance may be: as sure as that many runs of the deployment make it."""
@@ -238,12 +261,16 @@ class LiveForecaster:
         )
         counters = counters_of(runs, history.failed, history.levels, float(np.nextafter(newest, np.inf)))
         recent = (now - 2 * OVERLAP).timestamp()
+        durations = DurationsByOutcome()
+        took = np.array([attempt.log_duration for attempt in history.attempts], dtype=np.float64)
+        durations.add_all(history.levels, history.failed, ended, took)
         before = self._site.running if self._site else {}
         self._site = _Site(
             counters=counters,
             loaded_at=now,
             seen_until=now,
             ended=int(ended.sum()),
+            durations=durations,
             running={
                 a.id: before.get(a.id, _Following(a))
                 for a, over in zip(history.attempts, ended, strict=True)
@@ -291,6 +318,7 @@ class LiveForecaster:
                     completed=attempt.outcome == "COMPLETED",
                     log_duration=attempt.log_duration,
                 )
+                site.durations.add(attempt.keys, failed=attempt.failed, log_duration=attempt.log_duration)
             else:
                 starting.append(attempt)
                 knew.append(site.counters.values(attempt.keys, at))
@@ -352,6 +380,18 @@ class LiveForecaster:
         if len(self._outcomes) > 2 * MOST_EVIDENCE:
             del self._outcomes[:-MOST_EVIDENCE]
             self._mixed = len(self._outcomes)
+
+
+def _with_age(
+    because: tuple[str, ...], attempt: Attempt, chance: float, before: float, now: datetime
+) -> tuple[str, ...]:
+    """Return the reasons, before them what the age of a running attempt changes."""
+    points = round(abs(chance - before) * 100)
+    if not points:
+        return because
+    direction = "raises" if chance > before else "lowers"
+    told = f"{direction} it by {points} points: it has run for {ago(now.timestamp() - attempt.started)}"
+    return (told, *because)[:MOST_REASONS]
 
 
 def _plain_evidence(history: StoredHistory) -> Evidence:
