@@ -172,11 +172,17 @@ def test_whatever_stands_there_is_read_or_unknown(value: Any) -> None:
 
 @pytest.mark.parametrize("pool_type", MEMORY_TYPES)
 def test_what_bears_on_a_size_is_taken_from_a_real_template(pool_type: str) -> None:
-    sizes = size_variables(REAL[pool_type])
+    sizes = size_variables(REAL[pool_type], pool_type)
     assert ADAPTERS[pool_type].reads[0] in sizes
     assert set(sizes) <= set(REAL[pool_type]["variables"]["properties"])
 
 
 @pytest.mark.parametrize("broken", [None, "text", {}, {"variables": None}, {"variables": {"properties": []}}])
 def test_what_is_no_template_gives_no_sizes(broken: object) -> None:
-    assert size_variables(broken) == {}
+    assert size_variables(broken, "kubernetes") == {}
+
+
+def test_a_default_of_a_process_pool_is_no_limit() -> None:
+    template = {"variables": {"properties": {"memory_mb": {"default": 128}}}}
+    assert size_variables(template, "process") == {"memory_mb": None}
+    assert size_variables(template, "kubernetes") == {"memory_mb": 128}

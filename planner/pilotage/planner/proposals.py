@@ -40,7 +40,8 @@ Remarks = Annotated[tuple[Words, ...], Field(max_length=50)]
 class CaseFile(BaseModel):
     """What was found and forecast around a proposal, for people to read.
 
-    No decision rests on it, but that limits are counted by its fingerprint, which can only tighten.
+    No decision rests on it, but that limits are counted by its fingerprint, and that its class is compared with what the
+    run shows at the moment of acting, which can only tighten.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -27,6 +27,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
         "the target is another one, or in another state",
     ),
     "!not-needed": ("its run needs nothing more", "the run fails again"),
+    "!diagnosed-anew": (
+        "what has been logged since reads as another failure, which another attempt would repeat",
+        "a new proposal on what the run shows now, or a person who retries it",
+    ),
     "!server-lacks": (
         "this Prefect server cannot carry the action",
         "a newer Prefect server, and `pilotage up` again",

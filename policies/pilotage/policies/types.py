@@ -114,6 +114,9 @@ class TargetFacts:
     """What owners say of running it twice, by tag; empty when they say nothing. Looked up for what runs it again."""
     half_done: bool = False
     """Whether it was cut off in the middle of work that another attempt may do twice. Looked up likewise."""
+    read_as: str = ""
+    """The failure class that rules read from its state and its log rows now, where that speaks against running it
+    again as it is; else empty. Looked up likewise."""
     paused: bool = False
     death: Liveness = ""
     """Looked up only for an action that rests on it."""

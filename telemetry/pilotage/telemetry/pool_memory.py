@@ -202,17 +202,17 @@ def effective(
     return {name: value for name, value in {**defaults, **deployment, **run}.items() if name in template}
 
 
-def size_variables(base_job_template: object) -> dict[str, Any]:
+def size_variables(base_job_template: object, pool_type: str) -> dict[str, Any]:
     """Return the variables of a base job template that bear on a run's size, each with its default or None.
 
-    What is no template has none.
+    What is no template has none. A default of a process pool limits nothing: its worker hands it on and no more.
     """
     variables = base_job_template.get("variables") if isinstance(base_job_template, Mapping) else None
     properties = variables.get("properties") if isinstance(variables, Mapping) else None
     if not isinstance(properties, Mapping):
         return {}
     return {
-        name: setting.get("default")
+        name: None if _kind(pool_type) == "process" else setting.get("default")
         for name in (*VARIABLES, *_BESIDE)
         if isinstance(setting := properties.get(name), Mapping)
     }

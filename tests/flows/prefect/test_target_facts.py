@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.states import Late
+from prefect.states import Crashed, Late, Pending, Running
 from tests.flows.conftest import PrefectProbe
 
 from pilotage.flows.prefect.api import PrefectApi
@@ -16,6 +16,7 @@ from pilotage.planner.actions.types import (
     Action,
     HoldQueue,
     LimitScope,
+    NotifyOwner,
     PauseDeployment,
     ReserveSlot,
     RetryRun,
@@ -74,6 +75,28 @@ def test_a_runs_facts_come_from_itself_its_deployment_and_its_pool(prefect_probe
     assert datetime.now(UTC) - seen.read_at < timedelta(seconds=30)
     prefect_probe.do(lambda client: client.update_flow_run(UUID(run_id), job_variables={"memory_mb": 192}))
     assert facts(RetryRun(run_id=run_id)).memory_mb == 192
+
+
+@pytest.mark.prefect
+def test_what_was_logged_since_says_whether_another_attempt_would_repeat_it(
+    prefect_probe: PrefectProbe,
+) -> None:
+    run_id = prefect_probe.start("nightly-close/demo")
+    crashed = Crashed(message="Flow run process exited with non-zero status code 1.")
+    prefect_probe.move(run_id, Pending(), Running(), crashed)
+    line = {
+        "name": "prefect.runner",
+        "level": 40,
+        "timestamp": datetime.now(UTC).isoformat(),
+        "flow_run_id": run_id,
+    }
+    words = ("the connection was lost", "ModuleNotFoundError: No module named 'etl_helpers'")
+    seen = []
+    for text in words:
+        prefect_probe.do(lambda client, row={**line, "message": text}: client.create_logs([row]))
+        seen.append(facts(RetryRun(run_id=run_id)).read_as)
+    assert seen == ["crashed", "environment"]
+    assert facts(NotifyOwner(run_id=run_id, severity="error")).read_as == ""
 
 
 @pytest.mark.prefect

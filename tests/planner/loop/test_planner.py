@@ -18,6 +18,7 @@ from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.demo_replies import demo_script
 from pilotage.planner.llm.scripted.server import ScriptedLLM
 from pilotage.planner.llm.scripted.steps import Step, status, text
+from pilotage.planner.loop.planner import next_episode
 from pilotage.telemetry.errors import StoreError
 from pilotage.telemetry.facts import DecisionFact, DeploymentFact, PoolFact, StateType
 from pilotage.telemetry.forecasts import Forecast
@@ -464,3 +465,18 @@ def test_a_secret_in_a_log_line_never_reaches_the_request_body(
     assert len(llm.requests) == 2
     assert "states" in sent or "failed with" in sent
     assert secret not in sent
+
+
+@pytest.mark.parametrize(
+    ("steps", "due"),
+    [
+        ([("judged", "retry_run", "")], ""),
+        ([("diagnosed anew", "retry_run", "")], "diagnosed-anew"),
+        ([("diagnosed anew", "retry_run", ""), ("rejected", "retry_run", "")], ""),
+        ([("verified", "launch_remediation", "")], "remedied"),
+        ([("expired", "retry_run", "nobody answered")], "lapsed"),
+        ([("expired", "retry_run", "its run is done")], ""),
+    ],
+)
+def test_why_a_failure_is_looked_at_again(steps: list[tuple[str, str, str]], due: str) -> None:
+    assert next_episode(steps) == due

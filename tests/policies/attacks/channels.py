@@ -249,6 +249,8 @@ class Prefect:
                 return _json([{"name": name, "priority": 1} for name in ("a", "b")])
             case "POST", ["deployments", "filter"]:
                 return _json([world.deployment])
+            case "POST", ["logs", "filter"]:
+                return _json(world.logs)
             case "POST", ["task_runs", "filter"]:
                 return _json([])
             case other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,13 @@ import httpx
 
 from pilotage.flows.prefect.http import PrefectHttpClient, each_of
 from pilotage.flows.prefect.models import EventView, WorkerView, moment
+from pilotage.telemetry.facts import LogLine
+from pilotage.telemetry.prefect.models import log_line
 
 _SHORTEST_LEASE = 60
 """Seconds; Prefect takes no shorter renewal."""
+_LINES_READ = 200
+"""Log lines of a run that are read again before it is acted on."""
 
 
 class HolderRoutes(PrefectHttpClient):
@@ -60,6 +65,12 @@ class HolderRoutes(PrefectHttpClient):
             json=body,
         )
 
+    async def last_lines(self, run_id: str) -> list[LogLine]:
+        """The run's newest lines from WARNING on, oldest first."""
+        own = {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": logging.WARNING}}
+        body = {"logs": own, "sort": "TIMESTAMP_DESC", "limit": _LINES_READ}
+        return await self._read("POST", "/logs/filter", _lines, json=body)
+
     async def lease_stands(self, lease_id: str) -> bool:
         """Whether Prefect still keeps this lease of a slot. Asking is renewing: it stands for another minute."""
         route = f"/v2/concurrency_limits/leases/{lease_id}/renew"
@@ -95,3 +106,7 @@ class HolderRoutes(PrefectHttpClient):
             return tuple(EventView.read(each) for each in reply["events"])
 
         return await self._read("POST", "/events/filter", read, json={"filter": where, "limit": most})
+
+
+def _lines(reply: Any) -> list[LogLine]:
+    return [line for row in reversed(reply) if (line := log_line(row)) is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pilotage.flows.prefect.api import PAGE, PrefectApi
 from pilotage.flows.prefect.liveness import judge_liveness, process_here, signs_of
@@ -21,12 +21,16 @@ from pilotage.planner.actions.types import (
     run_of,
     target_of,
 )
+from pilotage.planner.findings import Cure
 from pilotage.policies.types import Liveness, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
-from pilotage.telemetry.facts import StateType
+from pilotage.telemetry.facts import LogLine, StateType
 from pilotage.telemetry.pool_memory import effective, memory_of
 from pilotage.telemetry.queries.retry_impact import begun_tasks, half_done
 from pilotage.telemetry.redaction import redact
+
+if TYPE_CHECKING:
+    from pilotage.planner.detect.rulebook import Rulebook
 
 PRODUCTION = "prod"
 _UNLABELLED_TIER = 1
@@ -37,8 +41,9 @@ LATELY = 50
 class PrefectFacts:
     """Facts about targets, from the given API or the active Prefect profile's."""
 
-    def __init__(self, api: PrefectApi | None = None) -> None:
-        self._given = api
+    def __init__(self, api: PrefectApi | None = None, book: Rulebook | None = None) -> None:
+        """`book` has the failure rules of the site, by default those that ship."""
+        self._given, self._book = api, book
         self._flow_names: dict[str, str] = {}
 
     async def target(self, action: Action) -> TargetFacts:
@@ -79,9 +84,10 @@ class PrefectFacts:
         )
 
     async def _repeats(self, run: RunView, tags: Sequence[str]) -> dict[str, Any]:
-        """Return what another attempt may do twice: `repeatable` and `half_done`."""
-        rows = await self._api().task_runs_of(run.id)
+        """Return what another attempt may do twice, `repeatable` and `half_done`, and what the failure is `read_as` now."""
+        rows, lines = await asyncio.gather(self._api().task_runs_of(run.id), self._api().last_lines(run.id))
         return {
+            "read_as": self._read_as(run, lines),
             "repeatable": repeatable(tags, run.tags, begun_tasks(rows)),
             "half_done": half_done(
                 run.state.type,
@@ -92,6 +98,16 @@ class PrefectFacts:
                 _said(REPEATABLE, tags),
             ),
         }
+
+    def _read_as(self, run: RunView, lines: Sequence[LogLine]) -> str:
+        """Return the class that rules read, when its cure is not another attempt; they are loaded at the first question."""
+        if run.state.type not in (StateType.FAILED, StateType.CRASHED):
+            return ""
+        from pilotage.planner.detect.reasoning import EXAMPLES, Line, reason  # start-up time: tables of rules
+
+        read = [Line(level=line.level, text=line.message) for line in lines]
+        found = reason(run.state.type, run.state.name, run.state.message, read, self._book or EXAMPLES)
+        return found.failure_class.value if found.cure in (Cure.OWNER, Cure.MEMORY, Cure.DEATH) else ""
 
     async def _late_since(self, run: RunView) -> str:
         if run.state.name != "Late":

@@ -31,6 +31,9 @@ STATES: Mapping[str, frozenset[str]] = MappingProxyType(
 STARTED_BY_A_WORKER = frozenset({"retry_run", "resize_run", "override_result"})
 """Actions after which a worker has to start the run again, which it does for runs of deployments only."""
 
+AGAIN = frozenset({"retry_run", "resize_run"})
+"""What runs a failed run again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRun:

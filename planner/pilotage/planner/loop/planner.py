@@ -199,13 +199,15 @@ class Planner:
             return {}
         ids = [run.run_id for run in failures]
         sql = (
-            "SELECT incident_id, step, action, json_extract_string(detail, '$.told') AS told FROM decisions "
-            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND step IN ('expired', 'rejected', 'verified', 'refused')"
+            "SELECT incident_id, step, action, json_extract_string(detail, '$.told') AS told, "
+            "contains(detail, '!diagnosed-anew') AS anew FROM decisions "
+            "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND step IN "
+            "('expired', 'rejected', 'verified', 'refused', 'judged', 'denied')"
         )
         steps: dict[str, list[tuple[str, str, str]]] = {}
         for row in self._store.rows(sql, [ids]):
             steps.setdefault(row["incident_id"], []).append(
-                (row["step"], row["action"], str(row["told"] or ""))
+                ("diagnosed anew" if row["anew"] else row["step"], row["action"], str(row["told"] or ""))
             )
         due = {}
         for run in failures:
@@ -407,12 +409,14 @@ class Planner:
 
 
 def next_episode(steps: Sequence[tuple[str, str, str]]) -> str:
-    """Return why a failure is looked at again: `remedied`, `lapsed`, or empty when what was decided stands.
+    """Return why a failure is looked at again: `diagnosed-anew`, `remedied`, `lapsed`; empty when what was decided stands.
 
     `steps` are `(step, action, words)` of what was proposed about it.
     """
     if any(step == "rejected" for step, _, _ in steps):
         return ""
+    if any(step == "diagnosed anew" for step, _, _ in steps):
+        return "diagnosed-anew"
     if any(step == "verified" and action == "launch_remediation" for step, action, _ in steps):
         return "remedied"
     if any(step == "expired" and "its run is" not in words for step, _, words in steps):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilotage.planner.actions.preconditions import KnownRun, why_not
+from pilotage.planner.actions.preconditions import AGAIN, KnownRun, why_not
 from pilotage.planner.actions.types import Action, ActionKind, RetryRun
 from pilotage.planner.findings import NEEDS_NO_RUN, NOT_A_FAILURE
 from pilotage.planner.incidents.causes import causes_of
@@ -19,9 +19,6 @@ from pilotage.planner.playbooks.registry import playbook_for, quarantine, remedy
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, notify, run_of
 from pilotage.telemetry.facts import RunFact
-
-AGAIN: frozenset[ActionKind] = frozenset({"retry_run", "resize_run"})
-"""What runs a failed run again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

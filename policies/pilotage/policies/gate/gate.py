@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from pilotage.planner.actions.preconditions import STARTED_BY_A_WORKER, KnownRun, why_not
+from pilotage.planner.actions.preconditions import AGAIN, STARTED_BY_A_WORKER, KnownRun, why_not
 from pilotage.planner.actions.types import target_of
 from pilotage.policies.cedar import entities as cedar_entities
 from pilotage.policies.cedar.bundle import Bundle
@@ -287,6 +287,9 @@ def _refusal(
         return refused("!stale-facts", detail=f"{age.total_seconds():.1f} s old", bundle=bundle.hash)
     if ledger.run_closed and proposal.action.kind in STARTED_BY_A_WORKER:
         return refused("!not-needed", detail=ledger.run_closed, bundle=bundle.hash)
+    unasked = filed.proposer.kind == "agent" and not proposal.on_behalf_of
+    if unasked and target.read_as not in ("", filed.case.failure_class) and proposal.action.kind in AGAIN:
+        return refused("!diagnosed-anew", detail=target.read_as, bundle=bundle.hash)
     if proposal.expected_state_id not in ("", target.state_id, target.late_since_id):
         return refused(
             "!stale-target", detail=f"it is {target.state_name or target.state_type}", bundle=bundle.hash

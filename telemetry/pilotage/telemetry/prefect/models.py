@@ -218,7 +218,7 @@ def pool_fact(raw: Json, now: datetime) -> PoolFact:
         paused=bool(raw.get("is_paused")),
         limit=raw.get("concurrency_limit"),
         status=str(raw.get("status") or ""),
-        sizes=size_variables(raw.get("base_job_template")),
+        sizes=size_variables(raw.get("base_job_template"), str(raw.get("type") or "")),
         seen=now,
     )
 
