@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import State
 from prefect.states import Crashed, Late, Pending, Running
 from tests.flows.conftest import PrefectProbe
 
@@ -82,7 +85,7 @@ def test_what_was_logged_since_says_whether_another_attempt_would_repeat_it(
     prefect_probe: PrefectProbe,
 ) -> None:
     run_id = prefect_probe.start("nightly-close/demo")
-    crashed = Crashed(message="Flow run process exited with non-zero status code 1.")
+    crashed: State[None] = Crashed(message="Flow run process exited with non-zero status code 1.")
     prefect_probe.move(run_id, Pending(), Running(), crashed)
     line = {
         "name": "prefect.runner",
@@ -90,10 +93,14 @@ def test_what_was_logged_since_says_whether_another_attempt_would_repeat_it(
         "timestamp": datetime.now(UTC).isoformat(),
         "flow_run_id": run_id,
     }
+
+    async def write(client: PrefectClient, text: str) -> None:
+        await client.create_logs([{**line, "message": text}])
+
     words = ("the connection was lost", "ModuleNotFoundError: No module named 'etl_helpers'")
     seen = []
     for text in words:
-        prefect_probe.do(lambda client, row={**line, "message": text}: client.create_logs([row]))
+        prefect_probe.do(partial(write, text=text))
         seen.append(facts(RetryRun(run_id=run_id)).read_as)
     assert seen == ["crashed", "environment"]
     assert facts(NotifyOwner(run_id=run_id, severity="error")).read_as == ""
