@@ -17,7 +17,19 @@ from pilotage.flows.api.refused_requests import MOST_A_MINUTE
 NOBODYS = "p-000000000000"
 READS = frozenset(
     {
-        *("consider", "offered", "whoami", "status", "incidents", "proposals", "proposal", "resolve", "why"),
+        *(
+            "consider",
+            "offered",
+            "whoami",
+            "status",
+            "incidents",
+            "incident",
+            "handover",
+            "proposals",
+            "proposal",
+            "resolve",
+            "why",
+        ),
         *("audit_verify", "autonomy", "grants", "entries", "levers", "surroundings", "waits", "permissions"),
         *("record_forecasts", "record_spans"),
     }
@@ -41,7 +53,7 @@ def rows_of(port: ConsoleStack, name: str) -> list[dict[str, Any]]:
 
 
 def writing_routes() -> list[str]:
-    fill = {"thread": "no-such-thread", "proposal_id": NOBODYS}
+    fill = {"thread": "no-such-thread", "proposal_id": NOBODYS, "incident_id": "i-000000000000"}
     paths = [
         route.path.format(**fill)  # type: ignore[attr-defined]
         for route in router.routes
