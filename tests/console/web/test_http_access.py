@@ -17,7 +17,12 @@ from pilotage.console.web.sessions import COOKIE, IDLE, LINK_LASTS, MOST, Sessio
 
 def routes() -> list[tuple[str, str]]:
     """Every route of the API, with a value in each place of its path."""
-    fill = {"thread": "floor", "proposal_id": "p-000000000000", "command": "status"}
+    fill = {
+        "thread": "floor",
+        "proposal_id": "p-000000000000",
+        "incident_id": "i-000000000000",
+        "command": "status",
+    }
     return [
         (method, route.path.format(**fill))  # type: ignore[attr-defined]
         for route in router.routes
