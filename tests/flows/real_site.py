@@ -123,5 +123,6 @@ class RealSite:
 
 
 def schedule(every: timedelta) -> list[dict[str, Any]]:
-    """A schedule of a fixed interval, as the API takes it."""
-    return [{"schedule": {"interval": every.total_seconds()}, "active": True}]
+    """A schedule of a fixed interval, first due after one of them, as the API takes it."""
+    anchor = (datetime.now(UTC) + every).isoformat()
+    return [{"schedule": {"interval": every.total_seconds(), "anchor_date": anchor}, "active": True}]

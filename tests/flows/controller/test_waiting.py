@@ -16,6 +16,7 @@ from pilotage.planner.detect.blockage import Cause
 from pilotage.telemetry.errors import ApiError
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(400)]
+LIMITS = (RED, BLUE, ROWS, GHOST, f"tag:{TAG}")
 SOON = "PT30S"
 SETTINGS = f"""
 [loop]
@@ -55,7 +56,7 @@ def stood_still(site: RealSite) -> dict[str, Expected]:
     site.pool("family", concurrency_limit=1)
     site.pool("busy")
     site.pool("late-off")
-    for name in (RED, BLUE, ROWS, GHOST, f"tag:{TAG}"):
+    for name in LIMITS:
         site.limit(name)
     site.served("alive", "default", "held", "narrow")
     for pool in ("off", "full", "family", "busy", "late-off"):
@@ -139,7 +140,7 @@ def stood_still(site: RealSite) -> dict[str, Expected]:
 
 def stops_now(site: RealSite) -> dict[str, Expected]:
     """Pause and switch off what went well until now, before the eyes of pilotage."""
-    often = schedule(timedelta(seconds=20))
+    often = schedule(timedelta(seconds=120))  # none is due before they are stopped
     paused, stopped, by_automation = (
         site.deployment(name, "alive", schedules=often) for name in ("paused", "stopped", "by-automation")
     )
@@ -171,6 +172,18 @@ def stops_now(site: RealSite) -> dict[str, Expected]:
     }
 
 
+def processes_wait(site: RealSite) -> bool:
+    """Return whether every limit is taken and the task that wants another slot is there."""
+    site.beat()
+    taken = [
+        row["active_slots"]
+        for row in site.ask("POST", "/v2/concurrency_limits/filter", {})
+        if row["name"] in LIMITS
+    ]
+    pending = {"task_runs": {"state": {"type": {"any_": ["PENDING"]}}, "tags": {"all_": [TAG]}}}
+    return taken == [1] * len(LIMITS) and bool(site.ask("POST", "/task_runs/filter", pending))
+
+
 def halt(site: RealSite, expected: Mapping[str, Expected]) -> None:
     """Do what stops those."""
     site.ask("PATCH", "/work_pools/alive/queues/held", {"is_paused": True})
@@ -195,6 +208,7 @@ def test_each_state_is_named_within_a_minute_and_is_one_incident(
     site: RealSite, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     expected = stood_still(site)
+    eventually(lambda: processes_wait(site), within=90, what="the processes of the runs in their limits")
     soon = stops_now(site)
     with running_controller(
         tmp_path_factory.mktemp("up"), site.server.env, mode="shadow", settings=SETTINGS

@@ -145,6 +145,30 @@ def test_slots_that_prefect_does_not_count_are_found_and_counted_ones_are_not(wo
     assert "Prefect counts 0" in finding.evidence[0].note
 
 
+def test_a_long_run_waits_since_it_last_did_anything_and_not_since_it_began(world: World) -> None:
+    pool, narrow = world.pool(), world.pool(concurrency_limit=1)
+    world.worker(pool)
+    world.worker(narrow)
+    long = world.deployment(pool, takes=None)
+    limit = world.limit("warehouse", 1)
+    waits, parent = world.run(long), world.run(long)
+    world.passes(180)
+    world.slots(limit, waits)
+    world.slots(limit, waits, "released")
+    holder = world.run(long)
+    busy = world.deployment(narrow, takes=timedelta(minutes=20))
+    world.run(busy)
+    world.passes(1)
+    world.slots(limit, holder)
+    world.run(busy, parent_task_run_id=world.task(parent, [], "RUNNING"))  # behind the other for a while
+    world.passes(6)
+    assert found(world) == []
+    world.passes(40)
+    (finding,) = found(world)
+    assert (finding.rule_id, finding.subject) == ("global_limit", "limit:warehouse")
+    assert "the longest for 4" in finding.evidence[1].note
+
+
 def test_a_run_that_waits_for_a_person_is_found_only_after_a_day(world: World) -> None:
     run = world.run(world.deployment(world.pool()), timedelta(hours=1))
     for state in ("PENDING", "RUNNING", "PAUSED"):

@@ -364,6 +364,8 @@ def tag_limit(w: World) -> Subject:
     task = w.task(holder, [tag], "RUNNING")
     w.ask("POST", "/concurrency_limits/increment", {"names": [tag], "task_run_id": task})
     w.task(run, [tag], "PENDING")
+    w.passes(1)
+    w.collect()  # since when it is full is known from when it was seen
     w.passes(w.rng.uniform(31, 60))
     return Subject(
         cause=Cause.TAG_LIMIT,
@@ -388,6 +390,8 @@ def global_limit(w: World) -> Subject:
     w.passes(1)
     w.slots(limit, holder)
     run = w.run(deployment)
+    w.passes(1)
+    w.collect()
     w.passes(w.rng.uniform(31, 60))
     return Subject(cause=Cause.GLOBAL_LIMIT, entity=f"limit:{name}", run_id=run)
 

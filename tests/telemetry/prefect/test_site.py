@@ -136,6 +136,27 @@ def test_what_a_start_costs_and_older_events_leave_the_requests_of_the_next_minu
     assert site_facts(site.store, site.clock.now()).pools["pool-3"].paused
 
 
+def test_the_queues_of_all_pools_are_renewed_at_once_so_that_none_seems_gone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pool in range(3):
+        site.fake.ask("POST", "/work_pools/", {"name": f"pool-{pool}", "type": "process"})
+    site.everything()
+    seen: list[int] = []
+    whole = DuckDBStore.add_queues
+
+    def counted(self: DuckDBStore, facts: Any) -> int:
+        added = whole(self, facts)
+        seen.append(len(site_facts(site.store, site.clock.now()).queues))
+        return added
+
+    monkeypatch.setattr(DuckDBStore, "add_queues", counted)
+    for _ in range(2):
+        asyncio.run(site.sync.snapshot([]))
+        site.fake.advance(timedelta(hours=1))  # the next one is late
+    assert seen == [3, 3]
+
+
 def test_tasks_that_wait_for_a_limit_are_known_although_they_never_started(site: Site) -> None:
     site.fake.ask("POST", "/work_pools/", {"name": "pool", "type": "process"})
     made = site.deployment("d", "pool")

@@ -13,13 +13,13 @@ from datetime import timedelta
 from pilotage.planner.actions.types import NotifyOwner, ReleaseQueue, Severity
 from pilotage.planner.detect.blockage import Blockage, Cause
 from pilotage.planner.detect.holding import not_counted
-from pilotage.planner.detect.ongoing import fingerprint_of, ongoing_finding
+from pilotage.planner.detect.ongoing import disproved_by, fingerprint_of, ongoing_finding
 from pilotage.planner.detect.schedules import missed_starts, schedule_blockage
 from pilotage.planner.detect.waiting import is_due, prefect_slow, waits_since, why_waiting
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, words_of
-from pilotage.telemetry.facts import RunFact
+from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.queries.site import SiteFacts
 
 MEANT_TO_BE_OFF = "pilotage:meant-to-be-off"
@@ -61,7 +61,7 @@ def standing_still(
         found = why_waiting(run, site, parameters)
         if found is None or not found.trouble or found.cause in NEVER_FOUND or found.entity in but:
             continue
-        if waits_since(run, site) < _patience(found, run, usual, parameters):
+        if _waited(found, run, site) < _patience(found, run, usual, parameters):
             continue
         by_cause.setdefault(found.key, (found, []))[1].append(run)
     findings = [_of_runs(found, runs, site) for found, runs in by_cause.values()]
@@ -97,6 +97,25 @@ _NOTHING_STARTS = frozenset(
 )
 
 
+def _waited(found: Blockage, run: RunFact, site: SiteFacts) -> timedelta:
+    """Return for how long a run has waited for this: one that is under way, since it last did anything and the limit is
+    full.
+
+    What a child waits for is found for the child: its parent may have run for hours before.
+    """
+    if run.state_type is not StateType.RUNNING:
+        return waits_since(run, site)
+    if found.cause not in _WHILE_RUNNING or found.entity.startswith("limit:deployment:"):
+        return timedelta(0)
+    full_since = None if found.cause is Cause.RING else found.since
+    since = [moment for moment in (site.acted.get(run.run_id), full_since) if moment is not None]
+    return min(waits_since(run, site), *(site.now - moment for moment in since))
+
+
+_WHILE_RUNNING = frozenset({Cause.RING, Cause.TAG_LIMIT, Cause.GLOBAL_LIMIT, Cause.SLOTS_OF_NOBODY})
+"""What a run waits for that is under way itself."""
+
+
 def _patience(
     found: Blockage, run: RunFact, usual: Mapping[str, timedelta], parameters: PlaybookParameters
 ) -> timedelta:
@@ -104,12 +123,16 @@ def _patience(
     if found.cause in COMES_BY_ITSELF:
         known = usual.get(run.deployment_id or "", timedelta(0))
         return max(parameters.full_after, USUAL_TIMES * known)
+    if found.cause is Cause.SLOTS_OF_NOBODY and found.entity.startswith("limit:deployment:"):
+        return parameters.slots_lost_after + timedelta(
+            minutes=1
+        )  # where none of it is held, it is found with a lever
     return parameters.person_after if found.cause is Cause.WAITS_FOR_PERSON else parameters.stands_after
 
 
 def _of_runs(found: Blockage, runs: Sequence[RunFact], site: SiteFacts) -> Finding:
-    runs = sorted(runs, key=lambda run: (-waits_since(run, site), run.run_id))
-    longest = waits_since(runs[0], site)
+    runs = sorted(runs, key=lambda run: (-_waited(found, run, site), run.run_id))
+    longest = _waited(found, runs[0], site)
     note = f"{len(runs)} runs stand still for this, the longest for {words_of(longest)}"
     evidence = [Evidence(ref=f"state:{run.state_id}", note=f"{run.state_name}") for run in runs[:TOLD]]
     began = site.now - longest
@@ -169,7 +192,11 @@ def _finding(
         site.now,
         episode=f"{found.cause} {episode}",
         rule_id=found.cause.value,
-        evidence=(first, *evidence),
+        evidence=(
+            first,
+            *evidence,
+            *([disproved_by(found.entity, found.disproof)] if found.disproof else []),
+        ),
     )
     return replace(
         made,

@@ -153,11 +153,19 @@ class SiteSync:
         await self._note_answers(reader)
 
     async def snapshot(self, live: Iterable[RunFact]) -> None:
-        """Store how every queue is now: as Prefect last said, counted from the runs that have not ended."""
+        """Store how every queue is now: as Prefect last said, counted from the runs that have not ended.
+
+        All of them at once: a reader that saw some of them renewed would take the others for gone.
+        """
         now, runs = self._clock(), tuple(live)
-        for pool in self._pools:
-            queues = [queue for queue in self._queues if queue.get("work_pool_name") == pool["name"]]
-            await asyncio.to_thread(self._store.add_queues, queue_facts(pool, queues, runs, now))
+        facts = [
+            fact
+            for pool in self._pools
+            for fact in queue_facts(
+                pool, [each for each in self._queues if each.get("work_pool_name") == pool["name"]], runs, now
+            )
+        ]
+        await asyncio.to_thread(self._store.add_queues, facts)
 
     # -- what is asked next
 
