@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pilotage.console.cli.main import app
+from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.state_directory import loose_paths, prepare_state_directory
+from pilotage.flows.controller.backup import BACKUPS
 from pilotage.telemetry.errors import ConfigError
 
 
@@ -43,6 +45,17 @@ def test_what_others_may_open_is_tightened_and_named(tmp_path: Path) -> None:
     assert {mode(path) for path in files} == {0o600}
     assert mode(root) == mode(root / "agent") == mode(root / "agent" / "deep") == mode(root / "tool") == 0o700
     assert loose_paths(root) == ()
+
+
+@pytest.mark.parametrize("name", ["agent", BACKUPS, f"{StatePaths(root=Path()).telemetry.name}.snapshots"])
+def test_each_directory_that_we_fill_is_tightened(tmp_path: Path, name: str) -> None:
+    ours = tmp_path / "state" / name
+    ours.mkdir(parents=True)
+    ours.chmod(0o755)
+    (ours / "copy").touch()
+    (ours / "copy").chmod(0o644)
+    assert {ours, ours / "copy"} <= set(prepare_state_directory(tmp_path / "state"))
+    assert (mode(ours), mode(ours / "copy")) == (0o700, 0o600)
 
 
 def test_what_a_person_keeps_there_is_left_as_it_is(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ DIRECTORY_MODE = 0o700
 _OTHERS = 0o077
 """The permission bits of everybody but the owner."""
 _CHOOSE = "Choose another directory with --state-dir or PILOTAGE_STATE_DIR."
-_OWN_DIRECTORIES = ("agent",)
+_OWN_DIRECTORIES = ("agent", "backups", "telemetry.duckdb.snapshots")
 """Directories below the root that pilotage fills itself. Others, such as a policy bundle, belong to a person."""
 
 
