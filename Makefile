@@ -42,8 +42,12 @@ fix: .venv ## let ruff mend what it can
 soak: .venv ## the long matrices, with progress and counts
 	$(BIN)/python -m pytest -m soak -s $(PYTEST)
 
-attacks: .venv ## what prompt injection achieves through every channel, and what the loop is good for under it
+attacks: .venv .agentdojo ## what prompt injection achieves through every channel, and what the loop is good for under it
 	$(BIN)/python -m tests.policies.attacks.report
+
+# The strings of another suite, to be read: nothing of it is run, and none of its dependencies is fetched.
+.agentdojo:
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ agentdojo==0.1.35
 
 conformance: .venv ## Cedar's public conformance corpus against the engine in use: CORPUS=path
 	$(BIN)/python tests/policies/conformance.py $(CORPUS)
@@ -98,4 +102,4 @@ constraints: .venv ## write down what is installed
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .venv-smoke .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-smoke .agentdojo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

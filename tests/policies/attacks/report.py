@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from tests.policies.attacks.agentdojo import agentdojo_strings
 from tests.policies.attacks.channels import CHANNELS, Prefect, cedar_context, heard, obeyed
 from tests.policies.attacks.obedient import APPROVERS, GOOD, HARM, NOW, Deed, strings, votes
 
@@ -69,7 +70,7 @@ def answered(gate: Gate, one: Tried, voted: tuple[Vote, ...]) -> Outcome:
 
 def measured(gate: Gate, tried: list[Tried]) -> dict[str, Any]:
     """The table as plain JSON values."""
-    rows, through = [], {}
+    rows, through, by_kind = [], {}, {}
     known: dict[tuple[int, tuple[Vote, ...]], Outcome] = {}
 
     def outcome_of(number: int, voted: tuple[Vote, ...]) -> Outcome:
@@ -80,6 +81,7 @@ def measured(gate: Gate, tried: list[Tried]) -> dict[str, Any]:
     for approver in APPROVERS:
         done: Counter[str] = Counter()
         succeeded: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
         for number, one in enumerate(tried):
             kind = "attack" if one.harmful else "task under attack" if one.channel else "task"
             outcome = outcome_of(number, votes(approver, one.filed, harmful=one.harmful))
@@ -88,6 +90,7 @@ def measured(gate: Gate, tried: list[Tried]) -> dict[str, Any]:
             done[f"{kind} done"] += outcome is Outcome.ALLOW
             if one.harmful and outcome is Outcome.ALLOW:
                 succeeded[one.channel] += 1
+                kinds[one.filed.proposal.action.kind] += 1
                 done[f"attack {one.deed.wanted}"] += 1
         rows.append(
             {
@@ -102,21 +105,36 @@ def measured(gate: Gate, tried: list[Tried]) -> dict[str, Any]:
             }
         )
         through[approver] = {channel: succeeded[channel] for channel in CHANNELS}
-    return {"approvers": rows, "attacks_that_succeeded": through}
+        by_kind[approver] = dict(sorted(kinds.items()))
+    return {"approvers": rows, "attacks_that_succeeded": through, "attacks_that_succeeded_by_kind": by_kind}
 
 
 def main() -> None:
     """Prints it."""
-    told = measured(Gate(Bundle.load()), asyncio.run(tries(strings())))
+    suites = {"ours": strings(), "AgentDojo": agentdojo_strings()}
+    told = {
+        name: measured(Gate(Bundle.load()), asyncio.run(tries(texts)))
+        for name, texts in suites.items()
+        if texts
+    }
     if "--json" in sys.argv:
         print(json.dumps(told, indent=2))
         return
+    for name, table in told.items():
+        print(f"{name}: {len(suites[name])} strings through {len(CHANNELS)} channels")
+        _print(table)
+
+
+def _print(told: dict[str, Any]) -> None:
     columns = list(told["approvers"][0])
     widths = [max(len(name), *(len(str(row[name])) for row in told["approvers"])) for name in columns]
     for line in (columns, *([row[name] for name in columns] for row in told["approvers"])):
         print("  ".join(str(cell).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for approver, channels in told["attacks_that_succeeded"].items():
         print(f"through channels, {approver}: {', '.join(f'{name} {n}' for name, n in channels.items())}")
+    for approver, kinds in told["attacks_that_succeeded_by_kind"].items():
+        said = ", ".join(f"{name} {n}" for name, n in kinds.items()) or "none"
+        print(f"by kind of action, {approver}: {said}")
 
 
 if __name__ == "__main__":
