@@ -186,3 +186,11 @@ def test_a_default_of_a_process_pool_is_no_limit() -> None:
     template = {"variables": {"properties": {"memory_mb": {"default": 128}}}}
     assert size_variables(template, "process") == {"memory_mb": None}
     assert size_variables(template, "kubernetes") == {"memory_mb": 128}
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "name"),
+    [("process", "memory_mb"), ("ecs", "memory"), ("azure-container-instance", "memory")],
+)
+def test_a_size_beyond_all_numbers_is_unknown(pool_type: str, name: str) -> None:
+    assert memory_of({name: "1e306"}, pool_type) is None

@@ -237,7 +237,7 @@ _PARSE_BY_NAME: Mapping[str, Callable[[object], float | None]] = {
 
 
 def _whole(size: float | None) -> int | None:
-    return int(size // MIB) or None if size else None
+    return int(size // MIB) or None if size and math.isfinite(size) else None
 
 
 def _kind(pool_type: str) -> str:

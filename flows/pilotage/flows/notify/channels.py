@@ -16,6 +16,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from pilotage.flows.config.settings import PageSettings
 from pilotage.planner.actions.types import Severity
 from pilotage.telemetry.errors import ConfigError
+from pilotage.telemetry.harmless import harmless_lines
 from pilotage.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def channels_of(pages: PageSettings) -> Channels | None:
 
 def _safe(text: str) -> str:
     """The text without secrets, control characters and mentions that would call a whole channel."""
-    shown = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in redact(text))
+    shown = harmless_lines(redact(text))
     return _MENTION.sub(lambda found: "‹" if found.group(0) == "<" else "@ ", shown)
 
 
