@@ -142,6 +142,9 @@ def test_the_queues_of_all_pools_are_renewed_at_once_so_that_none_seems_gone(
     for pool in range(3):
         site.fake.ask("POST", "/work_pools/", {"name": f"pool-{pool}", "type": "process"})
     site.everything()
+    assert site_facts(site.store, site.clock.now()).age("queues") is None, (
+        "asked for, and none of them stored"
+    )
     seen: list[int] = []
     whole = DuckDBStore.add_queues
 
@@ -155,6 +158,7 @@ def test_the_queues_of_all_pools_are_renewed_at_once_so_that_none_seems_gone(
         asyncio.run(site.sync.snapshot([]))
         site.fake.advance(timedelta(hours=1))  # the next one is late
     assert seen == [3, 3]
+    assert site_facts(site.store, site.clock.now()).age("queues") == timedelta(hours=2)
 
 
 def test_tasks_that_wait_for_a_limit_are_known_although_they_never_started(site: Site) -> None:

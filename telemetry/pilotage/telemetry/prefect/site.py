@@ -166,6 +166,8 @@ class SiteSync:
             )
         ]
         await asyncio.to_thread(self._store.add_queues, facts)
+        if (asked := self._asked.get("queues")) is not None:
+            await asyncio.to_thread(self._store.put, "asked", [asked])
 
     # -- what is asked next
 
@@ -243,7 +245,10 @@ class SiteSync:
         self._hinted.discard(family)
         took = (asyncio.get_running_loop().time() - started) * 1000
         self._asked[kind] = AskedFact(kind=kind, at=self._clock(), ms=round(took, 1), requests=made)
-        await asyncio.to_thread(self._store.put, "asked", [self._asked[kind]])
+        if (
+            kind != "queues"
+        ):  # these are stored with the next snapshot: known as asked for before, they would seem gone
+            await asyncio.to_thread(self._store.put, "asked", [self._asked[kind]])
 
     async def _note_answers(self, reader: PrefectReader) -> None:
         """Store how quickly Prefect answered lately, to whatever it was asked."""
