@@ -78,6 +78,9 @@ class PlaybookParameters(BaseModel):
     cautious_below: float = Field(default=0.6, ge=0, le=1)
     """A failure that nobody can explain is retried once when the chance of failing is lower and the deployment is safe
     to repeat; a run that hit its time limit when the chance is lower. Default 0.6."""
+    passing_lasts: timedelta = Field(default=timedelta(minutes=15), ge=timedelta(0), le=timedelta(hours=24))
+    """Failures in a row that began no longer ago may all be one fault that passes: they make no retry hopeless, pause no
+    deployment whose fault is cured by waiting, and what is forecast of its next runs is not told. Default 15 min."""
     non_production: tuple[str, ...] = ("dev", "test", "staging", "sandbox", "demo")
     """Environments (a deployment's tag `env:…`) that are not production; as in the guardrails."""
     costs: RemedyCosts = Field(default_factory=RemedyCosts)

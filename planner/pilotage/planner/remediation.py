@@ -62,6 +62,8 @@ class Background:
 
     failures_in_row: int = 0
     """Ended runs of the same deployment that failed one after another up to now, this one included."""
+    failing_for: timedelta | None = None
+    """Since when these fail: from the end of the first of them until now; None where nobody counted."""
     same_fault_in_row: int = 0
     """Of these, how many in the window carry the finding's fingerprint without a break."""
     deployment_paused: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.planner.planner_fixture import PlannerFixture
 
-from pilotage.planner.detect.context import background_of
+from pilotage.planner.detect.context import background_of, failing_for
 from pilotage.telemetry.facts import DecisionFact, RunFact, StateType
 
 MINUTE = timedelta(minutes=1)
@@ -74,3 +74,9 @@ def test_a_remedy_that_ended_while_another_run_was_under_way_says_nothing_of_it(
     planner_fixture.store.add_decisions([remedy_of(make, first.run_id, -8.2)])
     around = background_of(planner_fixture.store, last, None, make.now, planner_fixture.parameters)
     assert around.remedied == ""
+
+
+def test_a_row_of_failures_is_as_old_as_its_first(make: Any) -> None:
+    newest, before, good = a_run(make, 1, -2), a_run(make, 2, -9), a_run(make, 3, -20, **GOOD)
+    assert failing_for([newest, before, good], make.now) == 8.5 * MINUTE
+    assert failing_for([good], make.now) == timedelta(0)

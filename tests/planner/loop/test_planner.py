@@ -83,7 +83,7 @@ def test_inverting_the_forecast_changes_what_is_filed(tmp_path: Path, make: Any)
                 run_id=_id(n),
                 state_id=f"s{n}",
                 state_message=f"ConnectError: way {chr(97 + n)}",
-                ended=make.now - timedelta(minutes=10 - n),
+                ended=make.now - timedelta(minutes=30 - n),
             )
             for n in range(3)
         ]

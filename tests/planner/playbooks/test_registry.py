@@ -143,6 +143,32 @@ def test_a_hopeless_retry_is_held_back_and_inverting_the_forecast_brings_it_back
     assert kinds(good) == ["retry_run"]
 
 
+@pytest.mark.parametrize(("minutes", "wanted"), [(14, ["retry_run"]), (15, ["notify_owner"])])
+def test_failures_in_a_row_that_one_outage_may_explain_make_no_retry_hopeless(
+    make: Any, minutes: int, wanted: list[str]
+) -> None:
+    row = Background(failures_in_row=9, failing_for=timedelta(minutes=minutes))
+    assert (
+        kinds(plan_for(make.incident_context(FailureClass.TRANSIENT, p_fail=0.95, around=row), ALL)) == wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "minutes", "wanted"),
+    [
+        (FailureClass.TRANSIENT, 14, ["retry_run"]),
+        (FailureClass.TRANSIENT, 15, ["pause_deployment", "notify_owner"]),
+        (FailureClass.AUTH, 1, ["notify_owner", "pause_deployment"]),
+    ],
+    ids=["an outage", "longer than any outage", "what no waiting cures"],
+)
+def test_runs_that_meet_an_outage_do_not_pause_their_deployment(
+    make: Any, kind: FailureClass, minutes: int, wanted: list[str]
+) -> None:
+    row = Background(failures_in_row=9, same_fault_in_row=9, failing_for=timedelta(minutes=minutes))
+    assert kinds(plan_for(make.incident_context(kind, around=row), ALL)) == wanted
+
+
 def test_a_bad_forecast_alone_does_not_hold_a_retry_back(make: Any) -> None:
     assert kinds(plan_for(make.incident_context(FailureClass.CRASHED, p_fail=0.95), ALL)) == ["retry_run"]
 

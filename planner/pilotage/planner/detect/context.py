@@ -66,6 +66,7 @@ def background_of(
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
         default_mb=default,
         failures_in_row=failures_in_row(ended),
+        failing_for=failing_for(ended, now),
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
         deployment_paused=bool(deployment and deployment.paused),
         safe_to_repeat=safe_to_repeat(deployment, parameters),
@@ -177,6 +178,13 @@ def failures_in_row(ended: Sequence[RunFact]) -> int:
             break
         row += 1
     return row
+
+
+def failing_for(ended: Sequence[RunFact], now: datetime) -> timedelta:
+    """How long ago the first of the newest runs that failed in a row ended; newest first."""
+    row = ended[: failures_in_row(ended)]
+    ends = [run.ended for run in row if run.ended is not None]
+    return now - min(ends) if ends else timedelta(0)
 
 
 def same_fault_in_row(

@@ -171,6 +171,12 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
         for deployment_id, (sizing, own) in sizings.items()
         if sizing.size > own and only_memory(past[deployment_id][0][:FAILURES_READ])
     }
+    # what has failed is seen to as such: until its trouble is over, a forecast of the next runs says the same again
+    concerned = {run.deployment_id for run in soon if run.deployment_id}
+    seen_to |= fleet.failing_now(at.store, at.now - at.parameters.passing_lasts)
+    seen_to |= concerned - fleet.with_ended_runs(
+        at.store
+    )  # what others did says too little to hold its runs back
     others = [run for run in soon if run.deployment_id not in seen_to]
     forecasts = at.forecasts([run.run_id for run in others])
     return [*missized, *_one_a_deployment(at, at_risk_runs(others, forecasts, at.now, at.parameters), others)]

@@ -75,12 +75,17 @@ def hopeless(s: IncidentContext) -> str:
     """Why a further attempt is held back because of the forecast, or an empty string."""
     if s.forecast is None or not s.forecast.expects_failure(s.parameters.hopeless):
         return ""
-    if s.around.failures_in_row < s.parameters.hopeless_row:
+    if s.around.failures_in_row < s.parameters.hopeless_row or _may_be_one_outage(s):
         return ""
     return (
         f"the forecast gives the next attempt a {s.forecast.p_fail:.0%} chance of failing and the last "
         f"{s.around.failures_in_row} runs of the deployment all failed"
     )
+
+
+def _may_be_one_outage(s: IncidentContext) -> bool:
+    """Whether all failures in a row came so close together that one fault that passes may explain them."""
+    return s.around.failing_for is not None and s.around.failing_for < s.parameters.passing_lasts
 
 
 def retry(s: IncidentContext, first_delay: timedelta, max_attempts: int) -> Remediation:
@@ -410,6 +415,9 @@ def quarantine(s: IncidentContext) -> tuple[DesiredAction, ...]:
     if run is None or run.deployment_id is None or s.around.deployment_paused:
         return ()
     if s.finding.failure_class in NOT_A_FAILURE or s.around.same_fault_in_row < p.quarantine_after:
+        return ()
+    # runs that meet an outage fail in a row as well: what waiting cures is waited for first
+    if _may_be_one_outage(s) and remedy_of(s) in (Remedy.RETRY_NOW, Remedy.RETRY_LATER):
         return ()
     # of a row that is seen at once, the newest speaks for all
     if not s.around.newest_failure:

@@ -124,6 +124,22 @@ def last_ended(store: Store, deployment_id: str, limit: int) -> list[RunFact]:
     return facts_from_rows(RunFact, store.rows(sql, [deployment_id, limit]))
 
 
+def failing_now(store: Store, since: datetime) -> set[str]:
+    """The deployments of which a run failed after a moment, or is tried again since then."""
+    sql = (
+        "SELECT DISTINCT deployment_id AS id FROM runs WHERE deployment_id IS NOT NULL AND ("
+        "(state_type IN ('FAILED', 'CRASHED') AND ended > ?) OR (updated > ? AND "
+        "((state_type IN ('SCHEDULED', 'PENDING') AND run_count > 0) OR (state_type = 'RUNNING' AND run_count > 1))))"
+    )
+    return {str(row["id"]) for row in store.rows(sql, [since, since])}
+
+
+def with_ended_runs(store: Store) -> set[str]:
+    """The deployments of which a run has ended, as far as is known."""
+    sql = f"SELECT DISTINCT deployment_id AS id FROM runs WHERE deployment_id IS NOT NULL AND {_ENDED}"  # noqa: S608
+    return {str(row["id"]) for row in store.rows(sql)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
     """A run that goes on although the run that started it has ended."""
