@@ -14,6 +14,7 @@ import pytest
 from tests.flows.stories.worlds import RUNS
 
 from pilotage.flows.bench import simulated
+from pilotage.flows.bench.pilot import deeds_of
 from pilotage.flows.bench.round import WORLDS, Incident, Played, Round, incidents_of, sources_in
 from pilotage.flows.bench.score import Score, scores_of
 from pilotage.flows.config.paths import StatePaths
@@ -43,7 +44,6 @@ class Story:
 def story() -> Story:
     """The storm, and two troubles that have nothing to do with it."""
     found: list[dict[str, Any]] = []
-    deeds_of = simulated.deeds_of
 
     def deeds_and_incidents(root: Path) -> Any:
         ledger = SqlLedger(f"sqlite:///{StatePaths(root=root).ledger}")
