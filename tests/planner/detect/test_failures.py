@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
-from pilotage.planner.detect.failures import diagnose_run, exception_in, normalised
+from pilotage.planner.detect.failures import diagnose_run, exception_in, normalised, own_line
 from pilotage.planner.detect.signs.reading import exit_code_in
 from pilotage.telemetry.facts import StateType
 
@@ -154,3 +154,24 @@ def test_only_logs_near_the_end_are_read(make: Any) -> None:
     ]
     finding = diagnose_run(make.run(state_message="1/3 states failed."), old + newer, make.now)
     assert finding.failure_class == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("plain words", "plain words"),
+        (
+            "Engine failed\nTraceback (most recent call last):\n  File \"a.py\", line 1, in f\n    g()\nKeyError: 'x'",
+            "KeyError: 'x'",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1\nKeyError: 1\n\nDuring handling of the above '
+            'exception, another exception occurred:\n\nTraceback (most recent call last):\n  File "b.py", line 2\n'
+            "PermissionError: [Errno 13] denied\nsecond line of its words",
+            "PermissionError: [Errno 13] denied",
+        ),
+        ("cut off\nTraceback (most recent call last):\n  File", None),
+    ],
+)
+def test_the_line_that_says_what_went_wrong(message: str, line: str | None) -> None:
+    assert own_line(message) == (message if line is None else line)

@@ -177,13 +177,17 @@ def status(
             {
                 "mode": reply.get("mode"),
                 "stopped": reply.get("stopped") or "no",
-                **{f"collector {key}": value for key, value in collector.items() if key != "set_aside"},
+                **{
+                    f"collector {key}": when(value) if key == "last_event" else value
+                    for key, value in collector.items()
+                    if key != "set_aside"
+                },
                 **set_aside_in_words(collector.get("set_aside") or ()),
                 **{
                     f"proposals {standing_of({'status': key, 'mode': reply.get('mode')})}": value
                     for key, value in (reply.get("proposals") or {}).items()
                 },
-                "policies": reply.get("bundle"),
+                "policies": str(reply.get("bundle") or "")[:12],
             },
         )
 

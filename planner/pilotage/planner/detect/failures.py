@@ -59,6 +59,16 @@ def fingerprint_of(run: RunFact, failure_class: FailureClass) -> str:
     return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
 
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def own_line(message: str) -> str:
+    """Return the line of a traceback that says what went wrong, which is its last; any other message as it is."""
+    _, traced, after = message[:READ_CHARS].rpartition(_TRACEBACK)
+    lines = [line.strip() for line in after.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
+    return lines[0] if traced and lines else message
+
+
 def _said(text: str, limit: int) -> str:
     """Somebody's text as evidence. Facts arrive redacted; a second pass costs little, a leak much."""
     return harmless(redact(text[:READ_CHARS]), limit)
@@ -94,7 +104,9 @@ def diagnose_run(run: RunFact, logs: Sequence[LogLine], now: datetime, book: Rul
     if (code := next((code for code in codes if code is not None), None)) is not None:
         evidence.append(Evidence(ref=f"state:{run.state_id}", note=f"exit code {code}"))
     if shown is not None:
-        evidence.append(Evidence(ref=f"log:{shown.log_id}", note=_said(shown.message, 200), tainted=True))
+        evidence.append(
+            Evidence(ref=f"log:{shown.log_id}", note=_said(own_line(shown.message), 200), tainted=True)
+        )
     subject = f"run:{run.run_id}"
     return Finding(
         incident_id=incident_id(subject, run.state_id),
