@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.telemetry.samples import a_log, a_queue, a_run, an_event, at
 
-from pilotage.telemetry.facts import DecisionFact, DeploymentFact, StateType
+from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType
+from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.protocol import Store
@@ -154,3 +156,38 @@ def test_recovery_is_counted_from_the_failure_to_the_completion(store: DuckDBSto
 def test_nothing_counted_is_none_and_not_a_number(reader: Store) -> None:
     found = run_queries.kpis(reader, at(0))
     assert (found.ended, found.success_rate, found.recovery_p50) == (0, None, None)
+
+
+def test_a_deployment_is_seen_to_while_something_is_done_about_its_failures(
+    store: DuckDBStore, reader: Store
+) -> None:
+    def of(deployment: str, state: StateType = StateType.FAILED, **changes: Any) -> RunFact:
+        return a_run(f"r-{deployment}", state, deployment_id=deployment, **changes)
+
+    store.merge_runs(
+        [
+            of("told", ended=at(60)),
+            of("nobody's", ended=at(60)),
+            of("just now", ended=at(95)),
+            of("long ago", ended=at(5)),
+            of("again", StateType.SCHEDULED, run_count=1, updated=at(80)),
+            of("first time", StateType.SCHEDULED, run_count=0, updated=at(80)),
+            of("good", StateType.COMPLETED, ended=at(99)),
+        ]
+    )
+    store.add_decisions(
+        [
+            DecisionFact(
+                decision_id=f"a-{number}",
+                at=at(70),
+                proposal_id=f"p-{number}",
+                incident_id="i-1",
+                run_id=run_id,
+                step="proposed",
+                action="retry_run",
+                outcome="",
+            )
+            for number, run_id in enumerate(("r-told", "r-long ago", None))
+        ]
+    )
+    assert fleet.seen_to_now(reader, since=at(10), fresh=at(90)) == {"told", "just now", "again"}

@@ -173,7 +173,8 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
     }
     # what has failed is seen to as such: until its trouble is over, a forecast of the next runs says the same again
     concerned = {run.deployment_id for run in soon if run.deployment_id}
-    seen_to |= fleet.failing_now(at.store, at.now - at.parameters.passing_lasts)
+    fresh = at.now - 2 * at.parameters.evidence_wait
+    seen_to |= fleet.seen_to_now(at.store, at.now - at.parameters.passing_lasts, fresh)
     seen_to |= concerned - fleet.with_ended_runs(
         at.store
     )  # what others did says too little to hold its runs back

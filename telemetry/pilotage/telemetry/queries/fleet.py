@@ -124,14 +124,19 @@ def last_ended(store: Store, deployment_id: str, limit: int) -> list[RunFact]:
     return facts_from_rows(RunFact, store.rows(sql, [deployment_id, limit]))
 
 
-def failing_now(store: Store, since: datetime) -> set[str]:
-    """The deployments of which a run failed after a moment, or is tried again since then."""
+def seen_to_now(store: Store, since: datetime, fresh: datetime) -> set[str]:
+    """The deployments whose failures are being seen to since a moment.
+
+    A run of theirs failed and something was proposed about it, or it failed after `fresh` and that is still to come, or
+    it is tried again. What failed and is nobody's concern, such as before the start, is not among them.
+    """
     sql = (
         "SELECT DISTINCT deployment_id AS id FROM runs WHERE deployment_id IS NOT NULL AND ("
-        "(state_type IN ('FAILED', 'CRASHED') AND ended > ?) OR (updated > ? AND "
+        "(state_type IN ('FAILED', 'CRASHED') AND ended > ? AND (ended > ? OR run_id IN "
+        '(SELECT run_id FROM decisions WHERE "at" > ? AND run_id IS NOT NULL))) OR (updated > ? AND '
         "((state_type IN ('SCHEDULED', 'PENDING') AND run_count > 0) OR (state_type = 'RUNNING' AND run_count > 1))))"
     )
-    return {str(row["id"]) for row in store.rows(sql, [since, since])}
+    return {str(row["id"]) for row in store.rows(sql, [since, fresh, since, since])}
 
 
 def with_ended_runs(store: Store) -> set[str]:
