@@ -33,7 +33,15 @@ from pilotage.flows.dev.embedded import EmbeddedPrefect
 
 RESULTS = Path(__file__).parents[2] / ".bench" / "pools.json"
 SCRIPT = Path(__file__).with_name("worker_job.py")
-INTEGRATIONS = ("kubernetes", "aws", "docker", "gcp", "azure", "snowflake")
+INTEGRATIONS = (
+    "prefect==3.8.8",
+    "prefect-kubernetes==0.8.0",
+    "prefect-aws==0.7.12",
+    "prefect-docker==0.7.4",
+    "prefect-gcp==0.6.22",
+    "prefect-azure==0.4.13",
+    "prefect-snowflake==0.28.9",
+)
 KILLED = (
     "Flow run infrastructure exited with non-zero status code 137. "
     "Process was killed, likely due to an out-of-memory (OOM) condition."
@@ -155,8 +163,7 @@ def integrations() -> Path:
     if not stamp.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         options = ("--quiet", "--disable-pip-version-check")
-        wanted = ("prefect==3.8.8", *(f"prefect-{each}" for each in INTEGRATIONS))
-        subprocess.run([str(python), "-m", "pip", "install", *options, *wanted], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", *options, *INTEGRATIONS], check=True)
         stamp.touch()
     return python
 
