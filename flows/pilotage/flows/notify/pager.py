@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.flows.config.settings import PageSettings as PageRules
+from pilotage.flows.notify.channels import Action
 from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, Told
 from pilotage.flows.notify.pages import Phase, is_due, page_of, phase_of, related_resources
 from pilotage.planner.actions.types import Severity
@@ -79,17 +80,7 @@ class IncidentPager:
         if incident["state"] != "open":
             if told.get("page") != "triggered":
                 return 0
-            over = page_of(incident, now, self._rules, console_url=self._console_url)
-            answer = await self._notifier.page(
-                "resolve",
-                incident_id=incident["incident_id"],
-                run_id=over.run_id,
-                summary=over.summary,
-                severity=Severity.INFO,
-                details=over.details,
-                deployment_id=over.deployment_id,
-                teams=over.teams,
-            )
+            answer = await self._send("resolve", incident, now, severity=Severity.INFO)
             if not answer.ok and answer.problem != NO_WEBHOOK:
                 log.error("resolving the page about %s: %s", incident["incident_id"], answer.problem)
                 return 0
@@ -108,35 +99,36 @@ class IncidentPager:
 
     async def _acknowledge(self, incident: Mapping[str, Any], now: datetime) -> int:
         """Tell the receiver that somebody looks, so that it asks nobody else."""
-        page = page_of(incident, now, self._rules, console_url=self._console_url)
-        answer = await self._notifier.page(
-            "acknowledge",
-            incident_id=incident["incident_id"],
-            run_id=page.run_id,
-            summary=page.summary,
-            severity=page.severity,
-            details=page.details,
-            deployment_id=page.deployment_id,
-            teams=page.teams,
-        )
+        answer = await self._send("acknowledge", incident, now)
         if not answer.ok:
             log.error("acknowledging the page about %s: %s", incident["incident_id"], answer.problem)
             return 0
         await self._keep(incident, acknowledged=incident["acknowledged"]["by"])
         return 1
 
-    async def _trigger(self, incident: Mapping[str, Any], phase: Phase, now: datetime) -> Told:
+    async def _send(
+        self,
+        action: Action,
+        incident: Mapping[str, Any],
+        now: datetime,
+        *,
+        severity: Severity | None = None,
+    ) -> Told:
+        """Send what an incident's page says now; its own severity unless one is given."""
         page = page_of(incident, now, self._rules, console_url=self._console_url)
-        answer = await self._notifier.page(
-            "trigger",
+        return await self._notifier.page(
+            action,
             incident_id=incident["incident_id"],
             run_id=page.run_id,
             summary=page.summary,
-            severity=page.severity,
+            severity=severity or page.severity,
             details=page.details,
             deployment_id=page.deployment_id,
             teams=page.teams,
         )
+
+    async def _trigger(self, incident: Mapping[str, Any], phase: Phase, now: datetime) -> Told:
+        answer = await self._send("trigger", incident, now)
         if answer.ok:
             await self._keep(
                 incident,
