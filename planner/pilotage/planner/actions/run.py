@@ -61,7 +61,7 @@ class RetryRun(RunAction):
     """Parameters that get another value first; the others stay, and the deployment's schema must agree."""
 
     @model_validator(mode="after")
-    def _each_nameeach_once(self) -> Self:
+    def _each_name_once(self) -> Self:
         each_once(self.changes)
         return self
 
@@ -161,7 +161,7 @@ class ChangeParameters(RunAction):
     changes: Annotated[tuple[ParameterValue, ...], Field(min_length=1, max_length=20, strict=False)]
 
     @model_validator(mode="after")
-    def _each_nameeach_once(self) -> Self:
+    def _each_name_once(self) -> Self:
         each_once(self.changes)
         return self
 
@@ -289,7 +289,7 @@ class AnswerRun(RunAction):
     answers: Annotated[tuple[ParameterValue, ...], Field(min_length=1, max_length=20, strict=False)]
 
     @model_validator(mode="after")
-    def _each_nameeach_once(self) -> Self:
+    def _each_name_once(self) -> Self:
         each_once(self.answers)
         return self
 
