@@ -160,6 +160,8 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
     A run that is given what its like needed is not delayed as well: what they failed of is seen to.
     """
     soon = run_queries.upcoming_runs(at.store, at.now, at.parameters.horizon)
+    if not soon:
+        return []
     past = _past_of_sized(at, soon)
     sizings = {
         deployment_id: (sizing_state(sized(ended, own), own, at.parameters), own)
@@ -175,9 +177,8 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
     concerned = {run.deployment_id for run in soon if run.deployment_id}
     fresh = at.now - 2 * at.parameters.evidence_wait
     seen_to |= fleet.seen_to_now(at.store, at.now - at.parameters.passing_lasts, fresh)
-    seen_to |= concerned - fleet.with_ended_runs(
-        at.store
-    )  # what others did says too little to hold its runs back
+    # what others did says too little to hold the runs of a deployment back that has none of its own
+    seen_to |= concerned - fleet.with_ended_runs(at.store, concerned)
     others = [run for run in soon if run.deployment_id not in seen_to]
     forecasts = at.forecasts([run.run_id for run in others])
     return [*missized, *_one_a_deployment(at, at_risk_runs(others, forecasts, at.now, at.parameters), others)]

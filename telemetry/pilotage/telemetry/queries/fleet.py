@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -139,10 +139,11 @@ def seen_to_now(store: Store, since: datetime, fresh: datetime) -> set[str]:
     return {str(row["id"]) for row in store.rows(sql, [since, fresh, since, since])}
 
 
-def with_ended_runs(store: Store) -> set[str]:
-    """The deployments of which a run has ended, as far as is known."""
-    sql = f"SELECT DISTINCT deployment_id AS id FROM runs WHERE deployment_id IS NOT NULL AND {_ENDED}"  # noqa: S608
-    return {str(row["id"]) for row in store.rows(sql)}
+def with_ended_runs(store: Store, deployments: Collection[str]) -> set[str]:
+    """Those of these deployments of which a run has ended, as far as is known."""
+    among = "deployment_id IN (SELECT unnest(?::VARCHAR[]))"
+    sql = f"SELECT DISTINCT deployment_id AS id FROM runs WHERE {among} AND {_ENDED}"  # noqa: S608
+    return {str(row["id"]) for row in store.rows(sql, [sorted(deployments)])}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
