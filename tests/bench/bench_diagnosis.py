@@ -1,8 +1,8 @@
 """How often a failure is taken for what it is, and what would have been done: rules, classifier, and what never may happen.
 
-`make bench-diagnosis` measures the texts that ship with the package; `TEXTS=a.jsonl,b.jsonl make bench-diagnosis` measures
-others (fields in `planner/pilotage/planner/detect/texts/README.md`). The classifier learns from the shipped texts, so for
-those only the rules' figures say anything.
+`make bench-diagnosis` measures the texts that ship with the package and those that lie with the tests, and others where
+`TEXTS=a.jsonl,b.jsonl` names them (fields in `planner/pilotage/planner/detect/texts/README.md`). The classifier learns from
+the shipped texts, so for those only the rules' figures say anything.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pilotage.planner.detect.second_opinion import shipped_texts
 SAME = {"environment": "infrastructure"}
 """A class beside the older word that collections use for it."""
 AGAIN = {"retry_now", "retry_later"}
+WITH_THE_TESTS = Path(__file__).parents[1] / "planner" / "detect" / "data"
 
 
 def accepted_classes(row: dict[str, Any]) -> set[str]:
@@ -129,12 +130,14 @@ def shown(name: str, of: dict[str, Any]) -> None:
 
 
 def main(paths: Sequence[str]) -> None:
-    """Measure the sets that are named, or the shipped one; write .bench/diagnosis.json."""
+    """Measure the sets that are named, or the shipped one and those of the tests; write .bench/diagnosis.json."""
     sets = {
-        path: [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
-        for path in paths
+        str(path): [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
+        for path in paths or sorted(map(str, WITH_THE_TESTS.glob("failure_texts_*.jsonl")))
     }
-    results = {name: measured(rows) for name, rows in (sets or {"shipped": list(shipped_texts())}).items()}
+    if not paths:
+        sets = {"shipped": list(shipped_texts())} | sets
+    results = {name: measured(rows) for name, rows in sets.items()}
     for name, of in results.items():
         shown(name, of)
     out = Path(".bench")
