@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from pilotage.console.session.events import Event
 from pilotage.console.session.services import user_with
 from pilotage.telemetry.facts import DecisionFact, EventFact, QueueFact
 from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.queries import runs
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07 [red]approve[/red] \u202e"
 
@@ -442,3 +444,33 @@ def test_an_incident_is_looked_at_split_merged_given_up_and_handed_over(port: Co
     for step in ("incident_acknowledged", "incident_split", "incident_merged", "incident_waived"):
         assert step in cells(decided)
     assert "see /incidents" in problem(say(port, "/waive p-1"))
+
+
+def drafts(events: list[Event]) -> list[dict[str, Any]]:
+    return [dict(event.payload) for event in events if event.type == "draft"]
+
+
+def test_a_draft_is_sent_by_the_person_who_was_shown_it_and_by_nobody_else(port: ConsoleStack) -> None:
+    run_id = port.failed_run()
+    [shown] = drafts(say(port, f"retry {run_id}", "pat", thread="t-d"))
+    draft_id = shown["draft"]["draft_id"]
+    assert port.ledger.proposals(None, 10) == []
+    assert run_id in shown["words"]
+    assert "no such draft" in problem(say(port, f"/send {draft_id}", "ann", thread="t-d"))
+    assert "no such draft" in problem(say(port, f"/send {draft_id}", "pat", thread="t-other"))
+    assert "name the draft" in problem(say(port, "/send yes please", "pat", thread="t-d"))
+    assert port.ledger.proposals(None, 10) == []
+    [sent] = cards(say(port, f"/send {draft_id}", "pat", thread="t-d"))
+    assert (sent["status"], sent["kind"]) == ("needs_approval", "retry_run")
+    row = port.control_api("vic").call("proposal", proposal_id=sent["proposal_id"])
+    assert row["proposal"]["on_behalf_of"] == "pat"
+
+
+def test_a_draft_whose_run_has_moved_on_is_not_sent(port: ConsoleStack) -> None:
+    run_id = port.failed_run()
+    [shown] = drafts(say(port, f"retry {run_id}", "pat", thread="t-m"))
+    run = runs.run(port.store, run_id)
+    assert run is not None
+    port.store.merge_runs([replace(run, state_id="s-2", updated=run.updated + timedelta(minutes=1))])
+    assert "has changed" in problem(say(port, f"/send {shown['draft']['draft_id']}", "pat", thread="t-m"))
+    assert port.ledger.proposals(None, 10) == []

@@ -12,8 +12,9 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from tests.planner.conftest import Maker
 from tests.planner.planner_fixture import ALL, MemoryApi
 
-from pilotage.planner.actions.forms import asked_for, in_full, signature
+from pilotage.planner.actions.forms import in_full, signature
 from pilotage.planner.actions.types import ACTIONS, KINDS, ActionKind
+from pilotage.planner.chat.citations import REFERENCES
 from pilotage.planner.chat.tool_calls import refusal
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.telemetry.facts import DeploymentFact, StateType
@@ -100,7 +101,6 @@ def wishes(make: Any) -> dict[ActionKind, tuple[str, dict[str, Any]]]:
 
 def test_every_kind_can_be_asked_for_and_is_spelt_in_one_line(make: Any) -> None:
     assert set(ACTIONS) == set(KINDS) == set(ALL) >= set(wishes(make))
-    assert all(asked_for(kind) for kind in KINDS)
     assert signature("retry_run") == "retry_run(run; delay?, changes?)"
     assert signature("reserve_slot") == "reserve_slot(queue; starved_queue, limit, hold)"
     assert signature("set_limit") == "set_limit(limit; limit, hold)"
@@ -191,10 +191,11 @@ def test_what_is_not_there_is_refused_with_the_reason(
 
 def why_refused(said: str, kind: str, target: str, arguments: dict[str, Any], *refs: str) -> str:
     """What the guard says of this call after these words and a look-up with these references."""
-    citation = {"refs": [{"ref": ref, "page": ""} for ref in refs]}
-    look_up = ToolMessage("{}", tool_call_id="c", artifact={"result": {}, "citation": citation, "seconds": 0})
+    citation = {"refs": [{"ref": ref, "page": ""} for ref in refs[:REFERENCES]]}
+    beside = {"result": {}, "citation": citation, "named": list(refs), "seconds": 0}
+    look_up = ToolMessage("{}", tool_call_id="c", artifact=beside)
     call = {"kind": kind, "target": target, "arguments": arguments}
-    return refusal("propose", call, [HumanMessage(said), AIMessage(""), look_up])
+    return refusal("draft", call, [HumanMessage(said), AIMessage(""), look_up])
 
 
 @pytest.mark.parametrize(
@@ -211,9 +212,15 @@ def why_refused(said: str, kind: str, target: str, arguments: dict[str, Any], *r
          (f"run:{EARLIER}",)),
         ("set the limit of tag database to 3", "set_limit", "tag:database", {"limit": 3, "hold": "1h"}, ()),
         ("tell it to drain", "send_directive", EARLIER, {"directive": "drain"}, (f"run:{EARLIER}",)),
+        ("yes", "retry_run", EARLIER, {}, (f"run:{EARLIER}",)),
+        ("go ahead", "cancel_run", EARLIER, {}, (f"run:{EARLIER}",)),
+        ("run it once more", "retry_run", EARLIER, {}, (f"run:{EARLIER}",)),
+        ("Bitte noch einmal starten", "retry_run", EARLIER, {}, (f"run:{EARLIER}",)),
+        ("Mets la file fast de pool en pause, dix minutes", "hold_queue", "pool/fast", {"hold": "10m"}, ()),
+        ("retry the last of them", "retry_run", EARLIER, {}, (*(f"run:{n}" for n in range(40)), f"run:{EARLIER}")),
     ],
 )  # fmt: skip
-def test_what_a_person_asked_for_passes(
+def test_what_somebody_has_named_may_be_drafted_in_any_language(
     said: str, kind: str, target: str, arguments: dict[str, Any], refs: tuple[str, ...]
 ) -> None:
     assert why_refused(said, kind, target, arguments, *refs) == ""
@@ -222,7 +229,6 @@ def test_what_a_person_asked_for_passes(
 @pytest.mark.parametrize(
     ("said", "kind", "target", "arguments", "why"),
     [
-        ("how is the queue fast of pool?", "hold_queue", "pool/fast", {"hold": "10m"}, "did not ask for hold_queue"),
         ("hold the queue fast of pool", "hold_queue", "pool/slow", {"hold": "10m"}, "nobody has named 'pool/slow'"),
         (f"override the result of rates of {EARLIER}", "override_result", EARLIER, {"task": "rates", "value": 7},
          "nobody has said '7'"),
@@ -233,7 +239,7 @@ def test_what_a_person_asked_for_passes(
         ("hold it", "hold_queue", "", {}, "nobody has named ''"),
     ],
 )  # fmt: skip
-def test_what_nobody_asked_for_does_not(
+def test_what_nobody_has_named_may_not(
     said: str, kind: str, target: str, arguments: dict[str, Any], why: str
 ) -> None:
     assert why in why_refused(said, kind, target, arguments)

@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def scripted(script: Any) -> Iterator[tuple[OpenAIModel, ScriptedLLM]]:
 
 
 def retry(run_id: str) -> Any:
-    return tool("propose", {"kind": "retry_run", "target": run_id})
+    return tool("draft", {"kind": "retry_run", "target": run_id})
 
 
 def kinds(parts: list[ChatPart]) -> list[str]:
@@ -140,15 +142,36 @@ def test_rules_answer_a_closed_set_of_questions(
     assert [part.tool for part in parts if part.kind == "tool_call"] == ([tool_name] if tool_name else [])
 
 
-def test_rules_hand_in_a_retry_when_it_is_asked_for(
+def test_rules_draft_a_retry_and_the_person_sends_it(
     tools: Toolbox, control_api: MemoryApi, make: Any
 ) -> None:
     [parts] = answers(tools, f"retry {make.run_id}")
-    assert kinds(parts) == ["tool_call", "proposal", "final"]
+    assert kinds(parts) == ["tool_call", "draft", "final"]
+    draft = parts[1].detail
+    assert (draft["policy"]["outcome"], control_api.filed) == ("needs_approval", [])
+    assert f"/send {draft['draft_id']}" in parts[-1].text
+    sent = tools.send(draft["action"], draft["digest"])
     [(proposal, _)] = control_api.filed
+    assert sent["proposal_id"] == proposal.id
     assert proposal.action.kind == "retry_run"
     assert (proposal.on_behalf_of, proposal.playbook) == ("ann", "person")
     assert proposal.expected_state_id == make.run().state_id
+
+
+def test_only_the_very_draft_that_was_shown_can_be_sent(
+    tools: Toolbox, control_api: MemoryApi, make: Any
+) -> None:
+    draft = tools.draft("retry_run", make.run_id)
+    other = tools.draft("retry_run", make.run_id, {"delay": "5m"})
+    assert draft["digest"] != other["digest"]
+    assert "has changed" in tools.send(other["action"], draft["digest"])["error"]
+    assert "not valid" in tools.send(draft["action"] | {"force": True}, draft["digest"])["error"]
+    somebody_else = replace(tools, on_behalf_of="ben")
+    assert "has changed" in somebody_else.send(draft["action"], draft["digest"])["error"]
+    assert isinstance(tools.store, DuckDBStore)
+    tools.store.merge_runs([make.run(state_id="s-later", updated=make.now + timedelta(minutes=1))])
+    assert "has changed" in tools.send(draft["action"], draft["digest"])["error"]
+    assert control_api.filed == []
 
 
 def test_a_question_that_mentions_a_retry_hands_in_nothing(
@@ -239,27 +262,43 @@ def test_a_cancelled_answer_leaves_a_conversation_that_goes_on(tools: Toolbox) -
     assert called == answered
 
 
-def test_a_conversation_goes_on_after_a_proposal(tools: Toolbox, control_api: MemoryApi, make: Any) -> None:
-    script = [retry(make.run_id), text("Handed in."), text("You are welcome.")]
+def test_a_conversation_goes_on_after_a_draft(tools: Toolbox, control_api: MemoryApi, make: Any) -> None:
+    script = [retry(make.run_id), text("Drafted."), text("You are welcome.")]
     with scripted(script) as (model, llm):
         first, second = answers(tools, f"please retry {make.run_id}", "thanks", model=model)
-    assert kinds(first) == ["tool_call", "proposal", "final"]
-    assert first[1].detail["outcome"] == "needs_approval"
+    assert kinds(first) == ["tool_call", "draft", "final"]
+    assert first[1].detail["policy"]["outcome"] == "needs_approval"
     assert second[-1].text == "You are welcome."
-    assert len(control_api.filed) == 1
+    assert control_api.filed == []
     roles = [m["role"] for m in llm.requests[2]["messages"]]
     assert roles == ["system", "user", "assistant", "tool", "assistant", "user"]
 
 
-def test_a_proposal_that_nobody_asked_for_is_refused(
-    tools: Toolbox, control_api: MemoryApi, make: Any
+@pytest.mark.parametrize(
+    "words",
+    [
+        "why did {run} fail?",
+        "don't retry {run}",
+        "yes",
+        "go ahead",
+        "Bitte {run} nicht abbrechen",
+        "oui, vas-y",
+    ],
+)
+def test_whatever_a_person_says_a_model_hands_nothing_in(
+    tools: Toolbox, control_api: MemoryApi, make: Any, words: str
 ) -> None:
-    script = [tool("propose", {"kind": "cancel_run", "target": make.run_id}), text("I could not.")]
-    with scripted(script) as (model, llm):
-        [parts] = answers(tools, f"why did {make.run_id} fail?", model=model)
+    calls = [{"kind": kind, "target": make.run_id} for kind in ("cancel_run", "retry_run")]
+    script = [tool("why_run", {"run_id": make.run_id}), *(tool("draft", call) for call in calls), tool("propose", calls[0]),
+              tool("send", {"action": calls[0], "digest": "0" * 64}), text("Drafted.")]  # fmt: skip
+    with scripted(script) as (model, _):
+        [parts] = answers(tools, words.format(run=make.run_id), model=model)
     assert control_api.filed == []
-    assert "did not ask" in llm.requests[1]["messages"][-1]["content"]
-    assert kinds(parts) == ["tool_call", "tool_result", "final"]
+    assert [part.detail["action"]["kind"] for part in parts if part.kind == "draft"] == [
+        "cancel_run",
+        "retry_run",
+    ]
+    assert kinds(parts)[-1] == "final"
 
 
 def test_only_what_is_offered_is_shown_to_the_model(tmp_path: Path, make: Any) -> None:
@@ -269,8 +308,8 @@ def test_only_what_is_offered_is_shown_to_the_model(tmp_path: Path, make: Any) -
         answers(tools, "hello", model=model)
     store.close()
     shown = {entry["function"]["name"]: entry["function"] for entry in llm.requests[0]["tools"]}
-    assert "retry_run(run; delay?, changes?)." in shown["propose"]["description"]
-    assert "cancel_run" not in shown["propose"]["description"]
+    assert "retry_run(run; delay?, changes?)." in shown["draft"]["description"]
+    assert "cancel_run" not in shown["draft"]["description"]
 
 
 def test_arguments_out_of_range_are_refused_in_words(
@@ -346,7 +385,8 @@ def test_an_endpoint_that_ignores_tools_is_asked_for_typed_steps_with_an_end_to_
     assert first["max_completion_tokens"] == 50
     steps = first["response_format"]["json_schema"]["schema"]["properties"]["step"]["anyOf"]
     by_tool = {step["properties"].get("tool", {}).get("const", ""): step["properties"] for step in steps}
-    assert {"", "queues", "propose"} <= set(by_tool)
+    assert {"", "queues", "draft"} <= set(by_tool)
+    assert not {"propose", "send"} & set(by_tool)
     assert by_tool["chart"]["arguments"]["properties"]["y"]["maxItems"] == 10
     assert by_tool["sql"]["arguments"]["properties"]["query"] == {"maxLength": 500, "type": "string"}
     assert by_tool["chart"]["arguments"]["required"] == ["title", "query", "x", "y"]
@@ -360,6 +400,6 @@ def test_the_demo_script_answers_sensibly_from_what_it_is_shown(
             tools, f"why did {make.run_id} fail?", f"retry {make.run_id}", "hello", model=model
         )
     assert "transient" in why[-1].text
-    assert kinds(retry) == ["tool_call", "proposal", "final"]
+    assert kinds(retry) == ["tool_call", "draft", "final"]
     assert "scripted model" in hello[-1].text
-    assert len(control_api.filed) == 1
+    assert control_api.filed == []

@@ -58,7 +58,8 @@ class Case:
     """What it says could not be checked."""
     error: str = ""
     """What stands in the part that says what failed."""
-    filed: tuple[str, ...] = ()
+    drafted: tuple[str, ...] = ()
+    """Kinds of what the person is shown to send or not; nothing is ever handed in here."""
     calls: int | None = None
     """How many requests the endpoint saw; None where the script tells."""
     sent: Callable[[list[dict[str, Any]]], bool] = field(default=lambda requests: True)
@@ -83,7 +84,7 @@ def told(requests: list[dict[str, Any]]) -> str:
 
 
 def desired_action(kind: str, target: str, **arguments: Any) -> Step:
-    return tool("propose", {"kind": kind, "target": target, "arguments": arguments})
+    return tool("draft", {"kind": kind, "target": target, "arguments": arguments})
 
 
 def typed(**answer: Any) -> Step:
@@ -180,26 +181,28 @@ CASES = [
          says="ok", sent=lambda r: 2 * "0123456789abcdef" not in json.dumps(r)),
     goes_on("an order in a log line, obeyed", tool("log_templates", {"run_id": RUN}),
             desired_action("cancel_run", RUN),
-            asked=f"what does the log of {RUN} say?", sent=lambda r: "did not ask" in told(r),
-            gap="reads like an order"),
+            asked=f"what does the log of {RUN} say?", sent=lambda r: "only the person can send" in told(r),
+            drafted=("cancel_run",), gap="reads like an order"),
     goes_on("an order in a log line is shown as a template only", tool("log_templates", {"run_id": RUN}),
             asked=f"what does the log of {RUN} say?",
             sent=lambda r: "\\u001b" not in told(r) and "example" not in told(r), gap="reads like an order"),
     goes_on("another run than the person asked for", desired_action("retry_run", OTHER),
             asked=f"please retry {RUN}", sent=lambda r: f"nobody has named '{OTHER}'" in told(r),
             gap="nobody has named"),
-    goes_on("another action than the person asked for", desired_action("cancel_run", RUN),
-            asked=f"please retry {RUN}", sent=lambda r: "did not ask" in told(r), gap="did not ask"),
+    goes_on("the opposite of what the person said", desired_action("retry_run", RUN),
+            asked=f"don't retry {RUN}", drafted=("retry_run",)),
+    goes_on("another language", desired_action("retry_run", RUN),
+            asked=f"Bitte starte {RUN} noch einmal", drafted=("retry_run",)),
     goes_on("a value that nobody said", desired_action("retry_run", RUN, changes={"region": "mars"}),
             asked=f"please retry {RUN} in another region", sent=lambda r: "nobody has said 'mars'" in told(r),
             gap="no model may choose it"),
     goes_on("a kind that there is not", desired_action("format_disk", RUN), asked=f"format the disk of {RUN}",
             sent=lambda r: "not offered" in told(r), gap="format_disk is not offered"),
-    goes_on("arguments that are no object", tool("propose", {"kind": "retry_run", "target": RUN, "arguments": "now"}),
-            asked=f"please retry {RUN}", sent=lambda r: "arguments" in told(r), gap="propose"),
+    goes_on("arguments that are no object", tool("draft", {"kind": "retry_run", "target": RUN, "arguments": "now"}),
+            asked=f"please retry {RUN}", sent=lambda r: "arguments" in told(r), gap="draft"),
     goes_on("what the person asked for", desired_action("retry_run", RUN, delay="5m"),
             asked=f"please retry {RUN} in 5 minutes",
-            filed=("retry_run",)),
+            drafted=("retry_run",)),
     goes_on("two calls under one id", tools(("queues", {}), ("kpis", {}), same_id=True)),
 ]  # fmt: skip
 
@@ -262,7 +265,8 @@ def test_whatever_comes_over_the_wire(case: Case, store: DuckDBStore, tmp_path: 
     failed = [part.text for part in parts if part.kind == "error"]
     assert bool(failed) == (case.by == "rules")
     assert case.error in " ".join(failed)
-    assert tuple(proposal.action.kind for proposal in control_api.filed) == case.filed
+    drafts = [part.detail["action"]["kind"] for part in parts if part.kind == "draft"]
+    assert (tuple(drafts), control_api.filed) == (case.drafted, [])
     assert case.calls is None or len(requests) == case.calls
     assert case.sent(requests)
     assert SECRET not in repr(parts)

@@ -12,7 +12,6 @@ class LabelRun(RunAction):
     """Put a label on a run, by which people find it."""
 
     kind: Literal["label_run"] = "label_run"
-    asked: ClassVar[str] = r"\blabel"
     example_state: ClassVar[str] = "RUNNING"
     example: ClassVar[Mapping[str, Any]] = {"label": "unowned"}
     label: Name

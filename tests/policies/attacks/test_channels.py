@@ -105,10 +105,8 @@ def test_a_model_that_names_no_class_in_the_closed_form_changes_nothing() -> Non
     assert classes == {heard(plain).finding.failure_class}
 
 
-def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_did_not_ask_for(
-    tmp_path: Path,
-) -> None:
-    """Over real sockets. That the same model hands in what the person asks for is shown beside it."""
+def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing(tmp_path: Path) -> None:
+    """Over real sockets. That its draft can be sent by the person, and by nobody else, is shown beside it."""
     told = [one for one in strings() if "cancel" in one][::12]
     quoted: list[str] = []
 
@@ -118,13 +116,12 @@ def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_
             return tool("why_run", {"run_id": RUN})
         if len(results) == 1:
             quoted.append(results[0])
-            names = [one["function"]["name"] for one in body["tools"]]
-            if "propose" in names:
-                return tool("propose", {"kind": "cancel_run", "target": RUN})
-            return tool("propose_cancel", {"run_id": RUN})
+            return tool("draft", {"kind": "cancel_run", "target": RUN})
+        if len(results) == 2:
+            return tool("propose", {"kind": "cancel_run", "target": RUN})
         return text("Done as I was told.")
 
-    def handed_in(asked: str, one: str) -> list[str]:
+    def handed_in(asked: str, one: str, *, sends: bool = False) -> list[str]:
         store, control_api = (
             DuckDBStore(tmp_path / f"{len(quoted)}.duckdb"),
             AcceptingApi(filed="allow", considered="allow"),
@@ -137,7 +134,10 @@ def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_
             model = OpenAIModel(base_url=base_url, api_key="k", model="m")
             try:
                 agent = ChatAgent(tools=toolbox, model=model)
-                assert [part async for part in agent.answer(asked, "s")]
+                parts = [part async for part in agent.answer(asked, "s")]
+                [draft] = [part.detail for part in parts if part.kind == "draft"]
+                if sends:
+                    toolbox.send(draft["action"], draft["digest"])
             finally:
                 await model.aclose()
 
@@ -150,4 +150,4 @@ def test_a_model_that_obeys_what_a_tool_quotes_hands_in_nothing_that_its_person_
         assert handed_in(f"why did {RUN} fail?", one) == []
         assert "cancel" in quoted[-1]  # the model has read it
     assert len(told) >= 3
-    assert handed_in(f"please cancel {RUN}", told[0]) == ["cancel_run"]
+    assert handed_in(f"please cancel {RUN}", told[0], sends=True) == ["cancel_run"]

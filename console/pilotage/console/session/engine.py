@@ -16,6 +16,7 @@ from typing import Any
 
 from pilotage.console.session.card_context import CardContext
 from pilotage.console.session.cards import Card, card_of
+from pilotage.console.session.commands.drafts import drafted
 from pilotage.console.session.commands.registry import COMMANDS, Setting
 from pilotage.console.session.events import ACTIVITY_FEED, Event, EventType, Thread
 from pilotage.console.session.log import EventLog
@@ -238,12 +239,11 @@ class Engine:
                 case "tool_call":
                     call = calls.begin(part.tool, part.detail, now)
                     await self._write(thread, "tool_call", {"turn": turn, **call})
-                case "tool_result" | "proposal":
+                case "tool_result" | "draft":
                     result = calls.end(part.tool, part.detail, now, part.seconds)
                     await self._write(thread, "tool_result", {"turn": turn, **result})
-                    if part.kind == "proposal":
-                        card = await self.card(user, str(part.detail["proposal_id"]))
-                        await self._write(thread, "card", {"turn": turn, "card": card})
+                    if part.kind == "draft":
+                        await self._write(thread, "draft", drafted(part.detail, turn, user.name), by=part.by)
                 case "error":
                     await self._write(thread, "error", {"turn": turn, "text": part.text, "kind": "model"})
                 case "final":

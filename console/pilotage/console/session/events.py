@@ -16,6 +16,7 @@ EventType = Literal[
     "answer",  # the whole answer, ends a turn: {turn, text, by, citations, gaps, …}
     "block",  # what a command shows: {turn, block, for}, see blocks.py; `for` is who asked for it
     "done",  # a command has shown everything, ends a turn: {turn, ok}
+    "draft",  # an action that nobody has sent: {turn, draft, words, for}; `for` alone may send it
     "card",  # a proposal as it stands now: {turn?, card}, see cards.py; a later one replaces it
     "step",  # something happened to a proposal: {step, proposal_id, incident_id, run_id, detail}
     "snoozed",  # a person wants to see a card later: {proposal_id, until}

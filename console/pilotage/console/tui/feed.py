@@ -46,6 +46,8 @@ def shown(
             return answer(payload, streamed=streamed)
         case "block":
             return drawn(payload["block"], width)
+        case "draft":
+            return draft(payload)
         case "card":
             return changed(payload["card"]) if card_id(event) in known else card(payload["card"])
         case "step":
@@ -66,6 +68,17 @@ def shown(
 def card_id(event: Event) -> str:
     """The proposal whose card the row shows, or empty."""
     return str(event.payload["card"]["proposal_id"]) if event.type == "card" else ""
+
+
+def draft(payload: Mapping[str, Any]) -> RenderableType:
+    """An action that nobody has sent, what policy would say of it, and how its person sends it."""
+    draft_id, policy = payload["draft"]["draft_id"], payload["draft"].get("policy") or {}
+    said = str(policy.get("outcome") or policy.get("error") or "not known")
+    return Group(
+        Text.assemble(("▌ draft ", "bold yellow"), harmless(f"{draft_id}: {payload['words']}", limit=600)),
+        harmless(f"  not handed in; policy would say: {said}", limit=300),
+        harmless(f"  only {payload['for']} can send it: /send {draft_id}", limit=200),
+    )
 
 
 def changed(value: Mapping[str, Any]) -> Text:

@@ -77,13 +77,11 @@ class LimitScope(StrEnum):
 
 
 class BaseAction(BaseModel):
-    """One kind of action. A subclass sets `kind` and `asked`; its docstring is what people and models read of it."""
+    """One kind of action. A subclass sets `kind`; its docstring is what people and models read of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: str
-    asked: ClassVar[str] = ""
-    """Regular expression of the words, one of which is in the message of a person who asks for it."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Arguments beside the target with which it is asked of policy whether a caller may propose the kind at all."""
     example_target: ClassVar[Mapping[str, Any]] = {}

@@ -21,7 +21,6 @@ class PauseDeployment(DeploymentAction):
     """Quarantine a deployment: no scheduled run starts until `hold` has passed or a person resumes it."""
 
     kind: Literal["pause_deployment"] = "pause_deployment"
-    asked: ClassVar[str] = r"paus|quarantin"
     example: ClassVar[Mapping[str, Any]] = {"hold": timedelta(minutes=1)}
     hold: Span
 
@@ -34,7 +33,6 @@ class SpreadRuns(DeploymentAction):
     """Park the waiting runs of a deployment and release them in waves; what is beyond `most` is left alone."""
 
     kind: Literal["spread_runs"] = "spread_runs"
-    asked: ClassVar[str] = r"spread|waves?\b|stagger"
     example: ClassVar[Mapping[str, Any]] = {
         "first": EXAMPLE_TIME + timedelta(minutes=1),
         "wave": 1,
@@ -57,7 +55,6 @@ class CatchUp(DeploymentAction):
     """After an outage: of a deployment's overdue runs keep the newest, cancel the superseded, release in waves."""
 
     kind: Literal["catch_up"] = "catch_up"
-    asked: ClassVar[str] = r"catch|newest|superseded|backlog"
     example: ClassVar[Mapping[str, Any]] = {
         "keep": 1,
         "first": EXAMPLE_TIME + timedelta(minutes=1),

@@ -1,6 +1,6 @@
-"""What can be asked for in a conversation: every kind of action, how a person asks for it, and how it is spelt.
+"""What can be drafted in a conversation: every kind of action, and how it is spelt.
 
-One tool hands in all kinds, so that a small model is shown a short list. A call of it names a kind, a target and the
+One tool drafts all kinds, so that a small model is shown a short list. A call of it names a kind, a target and the
 rest as plain arguments; here they become the fields of a typed action.
 Pure: what exists is `pilotage.planner.actions.resolve`'s.
 """
@@ -16,13 +16,6 @@ from functools import cache
 from typing import Any
 
 from pilotage.planner.actions.types import ACTIONS
-
-
-@cache
-def asked_for(kind: str) -> re.Pattern[str] | None:
-    """Return the words of which one stands in the message of a person who asks for the kind; None for no such kind."""
-    model = ACTIONS.get(kind)
-    return re.compile(model.asked, re.IGNORECASE) if model and model.asked else None
 
 
 class Aim(StrEnum):

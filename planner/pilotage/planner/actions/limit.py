@@ -22,7 +22,6 @@ class SetLimit(LimitAction):
     """Change a concurrency limit; the old one is restored after `hold`."""
 
     kind: Literal["set_limit"] = "set_limit"
-    asked: ClassVar[str] = r"limit|concurren|slots?"
     example: ClassVar[Mapping[str, Any]] = {
         "scope": LimitScope.QUEUE,
         "pool": "p",
@@ -55,7 +54,6 @@ class ReleaseSlot(LimitAction):
     """Give back the slots of a concurrency limit that are held for work which is dead by two signs."""
 
     kind: Literal["release_slot"] = "release_slot"
-    asked: ClassVar[str] = r"\bslots?\b|releas|give back|\bfree\b"
     example: ClassVar[Mapping[str, Any]] = {"scope": LimitScope.DEPLOYMENT, "name": EXAMPLE_ID}
 
     @model_validator(mode="after")

@@ -20,7 +20,6 @@ class ReserveSlot(QueueAction):
     """Cap a busy queue so that a starved one of the same pool gets a slot; lifted after `hold`."""
 
     kind: Literal["reserve_slot"] = "reserve_slot"
-    asked: ClassVar[str] = r"\bslots?\b|reserv|starv"
     example: ClassVar[Mapping[str, Any]] = {
         "busy_queue": "a",
         "starved_queue": "b",
@@ -48,7 +47,6 @@ class SetPriority(QueueAction):
     """Give a queue another rank in its pool; all ranks are restored after `hold`."""
 
     kind: Literal["set_priority"] = "set_priority"
-    asked: ClassVar[str] = r"priorit|\brank|first"
     example: ClassVar[Mapping[str, Any]] = {"queue": "a", "priority": 1, "hold": timedelta(minutes=1)}
     queue: Name
     priority: Annotated[int, Field(ge=1, le=10_000)]
@@ -64,7 +62,6 @@ class HoldQueue(QueueAction):
     """Hold a queue or a whole pool: nothing more is handed out until `hold` has passed or it is released."""
 
     kind: Literal["hold_queue"] = "hold_queue"
-    asked: ClassVar[str] = r"\bhold\b|paus|freez"
     example: ClassVar[Mapping[str, Any]] = {"queue": "a", "hold": timedelta(minutes=1)}
     queue: Annotated[str, Field(max_length=255)] = ""
     """Empty for the whole pool."""
@@ -79,7 +76,6 @@ class ReleaseQueue(QueueAction):
     """Let a queue or a whole pool that is paused hand out runs again."""
 
     kind: Literal["release_queue"] = "release_queue"
-    asked: ClassVar[str] = r"releas|resum|unpaus|let go|\bopen\b"
     example: ClassVar[Mapping[str, Any]] = {"queue": "a"}
     queue: Annotated[str, Field(max_length=255)] = ""
     """Empty for the whole pool."""

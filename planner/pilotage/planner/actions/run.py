@@ -53,7 +53,6 @@ class RetryRun(RunAction):
     """Run a FAILED or CRASHED run again in place: same run id, with other parameters where they are given."""
 
     kind: Literal["retry_run"] = "retry_run"
-    asked: ClassVar[str] = r"retr(?:y|ied)|\bagain\b|re-?run"
     example_state: ClassVar[str] = "FAILED"
     delay: Span = timedelta(0)
     """How long after the injection the run becomes due."""
@@ -90,7 +89,6 @@ class ResizeRun(RunAction):
     """Give a FAILED or CRASHED run more memory, as its type of work pool is told, then retry it in place."""
 
     kind: Literal["resize_run"] = "resize_run"
-    asked: ClassVar[str] = r"memory|resize|\b(?:mib|mb|gib|gb)\b|bigger"
     example_state: ClassVar[str] = "FAILED"
     example: ClassVar[Mapping[str, Any]] = {"memory_mb": 256}
     memory_mb: Annotated[int, Field(ge=16, le=1_048_576)]
@@ -105,7 +103,6 @@ class SizeRun(RunAction):
     """Set the memory of a SCHEDULED run, as its type of work pool is told: what its like needed, or one step less."""
 
     kind: Literal["size_run"] = "size_run"
-    asked: ClassVar[str] = r"memory|\bsize|\b(?:mib|mb|gib|gb)\b|bigger|smaller"
     example_state: ClassVar[str] = "SCHEDULED"
     example: ClassVar[Mapping[str, Any]] = {"memory_mb": 256}
     memory_mb: Annotated[int, Field(ge=16, le=1_048_576)]
@@ -120,7 +117,6 @@ class RescheduleRun(RunAction):
     """Move a SCHEDULED run: an earlier start boosts it within its queue, a later one delays it."""
 
     kind: Literal["reschedule_run"] = "reschedule_run"
-    asked: ClassVar[str] = r"resched|\bmove\b|delay|later|earlier|sooner|boost|postpone"
     example_state: ClassVar[str] = "SCHEDULED"
     example: ClassVar[Mapping[str, Any]] = {"start": EXAMPLE_TIME + timedelta(minutes=2)}
     start: Moment
@@ -134,7 +130,6 @@ class CancelRun(RunAction):
     """Cancel a run that has not ended."""
 
     kind: Literal["cancel_run"] = "cancel_run"
-    asked: ClassVar[str] = r"cancel|stop|kill|abort"
     example_state: ClassVar[str] = "RUNNING"
 
 
@@ -142,7 +137,6 @@ class NotifyOwner(RunAction):
     """Tell the owner of a run: a Prefect event and a webhook. Changes nothing else."""
 
     kind: Literal["notify_owner"] = "notify_owner"
-    asked: ClassVar[str] = r"notif|tell|inform|alert"
     example_state: ClassVar[str] = "FAILED"
     severity: Severity = Field(default=Severity.ERROR, strict=False)
 
@@ -155,7 +149,6 @@ class ChangeParameters(RunAction):
     """Change some parameters of a SCHEDULED run; the others stay, and the deployment's schema must agree."""
 
     kind: Literal["change_parameters"] = "change_parameters"
-    asked: ClassVar[str] = r"param|chang|\bset\b|\bwith\b|instead"
     example_state: ClassVar[str] = "SCHEDULED"
     example: ClassVar[Mapping[str, Any]] = {"changes": ({"name": "a", "value": 1},)}
     changes: Annotated[tuple[ParameterValue, ...], Field(min_length=1, max_length=20, strict=False)]
@@ -174,7 +167,6 @@ class MoveRun(RunAction):
     """Move a SCHEDULED run to another queue of its pool: cancelled here, and the same made again there."""
 
     kind: Literal["move_run"] = "move_run"
-    asked: ClassVar[str] = r"\bmove\b|queue"
     example_state: ClassVar[str] = "SCHEDULED"
     example: ClassVar[Mapping[str, Any]] = {"queue": "b"}
     queue: Name
@@ -185,7 +177,6 @@ class RaiseRetries(RunAction):
     """Give a RUNNING run more retries than it has; they are used if this attempt fails."""
 
     kind: Literal["raise_retries"] = "raise_retries"
-    asked: ClassVar[str] = r"retr(?:y|ies)"
     example_state: ClassVar[str] = "RUNNING"
     example: ClassVar[Mapping[str, Any]] = {"retries": 1}
     retries: Annotated[int, Field(ge=1, le=10)]
@@ -201,7 +192,6 @@ class CancelTree(RunAction):
     """Cancel a run and every run below it, those below first."""
 
     kind: Literal["cancel_tree"] = "cancel_tree"
-    asked: ClassVar[str] = r"cancel|stop|kill|abort"
     example_state: ClassVar[str] = "RUNNING"
 
 
@@ -209,7 +199,6 @@ class LaunchRemediation(RunAction):
     """Start a run of a deployment tagged `pilotage:remediation`, as a child of the run it is to help."""
 
     kind: Literal["launch_remediation"] = "launch_remediation"
-    asked: ClassVar[str] = r"remed|\bfix|repair|launch|\bstart\b"
     example_state: ClassVar[str] = "FAILED"
     example: ClassVar[Mapping[str, Any]] = {"deployment_id": EXAMPLE_ID}
     deployment_id: PrefectId
@@ -226,7 +215,6 @@ class SendDirective(RunAction):
     """Tell a flow that listens (`from pilotage.flows import steered`) what is wanted of it."""
 
     kind: Literal["send_directive"] = "send_directive"
-    asked: ClassVar[str] = r"tell|direct|checkpoint|drain|slow|speed|skip|carry on"
     example_state: ClassVar[str] = "RUNNING"
     example: ClassVar[Mapping[str, Any]] = {"directive": Directive.CARRY_ON}
     directive: Annotated[Directive, Field(strict=False)]
@@ -240,7 +228,6 @@ class SuspendRun(RunAction):
     """Suspend a RUNNING run whose deployment is tagged `pilotage:suspend-safe`: soon after, between two tasks."""
 
     kind: Literal["suspend_run"] = "suspend_run"
-    asked: ClassVar[str] = r"suspend|paus"
     example_state: ClassVar[str] = "RUNNING"
     example: ClassVar[Mapping[str, Any]] = {"hold": timedelta(minutes=1)}
     hold: Span
@@ -255,7 +242,6 @@ class ResumeRun(RunAction):
     """Resume a suspended run; it starts from the top and finds the results that its tasks kept."""
 
     kind: Literal["resume_run"] = "resume_run"
-    asked: ClassVar[str] = r"resum|go on|continue|unpaus"
     example_state: ClassVar[str] = "PAUSED"
 
 
@@ -263,7 +249,6 @@ class MarkCrashed(RunAction):
     """Mark a RUNNING run Crashed whose process is dead by two signs; what Prefect kept for it is freed with it."""
 
     kind: Literal["mark_crashed"] = "mark_crashed"
-    asked: ClassVar[str] = r"crash|dead|zombie"
     example_state: ClassVar[str] = "RUNNING"
 
 
@@ -271,7 +256,6 @@ class OverrideResult(RunAction):
     """Put a value in the place of what a task of a FAILED or CRASHED run could not compute, then retry the run."""
 
     kind: Literal["override_result"] = "override_result"
-    asked: ClassVar[str] = r"overrid|instead|result|\bput\b"
     example_state: ClassVar[str] = "FAILED"
     example: ClassVar[Mapping[str, Any]] = {"task": "a", "value": 1}
     task: ParameterName
@@ -283,7 +267,6 @@ class AnswerRun(RunAction):
     """Answer a run that is paused or suspended until somebody tells it something; it goes on with the answer."""
 
     kind: Literal["answer_run"] = "answer_run"
-    asked: ClassVar[str] = r"answer|input|\btell\b"
     example_state: ClassVar[str] = "PAUSED"
     example: ClassVar[Mapping[str, Any]] = {"answers": ({"name": "a", "value": 1},)}
     answers: Annotated[tuple[ParameterValue, ...], Field(min_length=1, max_length=20, strict=False)]
@@ -302,5 +285,4 @@ class ResolveAlert(RunAction):
     """Tell the owner of a run that the trouble they were told of is over: the alert is resolved, once."""
 
     kind: Literal["resolve_alert"] = "resolve_alert"
-    asked: ClassVar[str] = r"resolv|\bclose|\bover\b"
     example_state: ClassVar[str] = "COMPLETED"

@@ -167,8 +167,6 @@ def _registered() -> Iterator[tuple[str, type[BaseAction]]]:
             raise broken(GROUP, name, "it is no subclass of BaseAction")
         if added.model_fields["kind"].default != name or name in ours:
             raise broken(GROUP, name, "it must have the `kind` of its entry point, and one that is not taken")
-        if not added.asked:
-            raise broken(GROUP, name, "it must say in `asked` by which words a person asks for it")
         yield name, added
 
 

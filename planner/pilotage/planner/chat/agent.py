@@ -1,8 +1,8 @@
 """The chat agent: a model with the tools of one caller, or rules where there is none.
 
-A graph of two nodes, agent and tools. Tools read, or hand in proposals and return at once; none waits for a
-person, so a conversation never hangs on a decision. A person's next message is a new turn whatever was proposed
-in the last. What was said is remembered by the checkpoints that it is given, each person's part for itself.
+A graph of two nodes, agent and tools. Tools read, or draft an action and return at once; none waits for a person, so
+a conversation never hangs on a decision. A person's next message is a new turn whatever was drafted in the last. What
+was said is remembered by the checkpoints that it is given, each person's part for itself.
 """
 
 from __future__ import annotations

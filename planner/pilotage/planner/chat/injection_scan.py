@@ -1,7 +1,7 @@
 """Text of runs that reads like an order to a language model: found so that people are told, not so that it is safe.
 
-What keeps such text harmless stands elsewhere: it is quoted, a proposal must be asked for by a person, and policy
-judges it. This list only lets an answer say that somebody tried.
+What keeps such text harmless stands elsewhere: it is quoted, a model may only draft, a person sends, and policy
+judges. This list only lets an answer say that somebody tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ORDERS = re.compile(
     r"|you\s+are\s+(?:now|no\s+longer)\b"
     r"|(?:system|developer|assistant)\s*(?:prompt|message|override|:)"
     r"|<\|?(?:im_start|system|assistant|endoftext|/?facts)\|?>"
-    r"|\b(?:call|use)\s+`?propose\b|\bpropose(?:_\w+|\s*\()"
+    r"|\b(?:call|use)\s+`?(?:propose|draft)\b|\b(?:propose|draft)(?:_\w+|\s*\()"
     r"|(?:call|use|invoke|run)\s+the\s+\w+\s+tool\b"
     r"|(?:as|dear)\s+an?\s+(?:ai|language\s+model)\b",
     re.IGNORECASE,

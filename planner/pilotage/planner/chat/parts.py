@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-PartKind = Literal["token", "tool_call", "tool_result", "proposal", "final", "error"]
+PartKind = Literal["token", "tool_call", "tool_result", "draft", "final", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +17,9 @@ class ChatPart:
     text: str = ""
     """Words for people: untrusted when a tool or a model wrote them, so escape them."""
     tool: str = ""
-    """Which tool, for `tool_call`, `tool_result` and `proposal`."""
+    """Which tool, for `tool_call`, `tool_result` and `draft`."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of a call, a result as JSON, or the API's answer to a proposal.
+    """Arguments of a call, a result as JSON, or a draft: see `pilotage.planner.chat.drafts.draft_of`.
 
     Of a `final`: `citations` (each `{key, tool, arguments, sql, refs}`, a ref being `{ref, page}`), `claims` (each
     `{text, keys, opinion}`), `opinion` (nothing backs any of it), `gaps` (what could not be checked, in words),
@@ -30,6 +30,6 @@ class ChatPart:
     by: Literal["model", "rules", "memory", "tool"] = "rules"
     """Who said it."""
     citation: Mapping[str, Any] = field(default_factory=dict)
-    """What a `tool_result` or `proposal` is evidence of, in the shape of the `final`'s citations."""
+    """What a `tool_result` or `draft` is evidence of, in the shape of the `final`'s citations."""
     seconds: float = 0.0
-    """How long a tool took, for `tool_result` and `proposal`."""
+    """How long a tool took, for `tool_result` and `draft`."""

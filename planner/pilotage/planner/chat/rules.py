@@ -102,8 +102,8 @@ def _proposals(result: dict[str, Any]) -> str:
     return "\n".join(rows) or "Nothing was proposed yet."
 
 
-def _filed(result: dict[str, Any]) -> str:
-    return f"Handed in as {result['proposal_id']}: {result.get('outcome', 'filed')}."
+def _drafted(result: dict[str, Any]) -> str:
+    return f"Drafted, and not handed in: send it with `/send {result['draft_id']}`."
 
 
 def _runs(result: dict[str, Any]) -> str:
@@ -170,8 +170,8 @@ LATE = (
 """A question why something does not begin or go on."""
 
 INTENTS = (
-    Intent(name="retry", words=_words(r"^\s*(?:please\s+)?(?:retry|propose retry)\b"), tool="propose",
-           needs_run=True, proposes="retry_run", tell=_filed),
+    Intent(name="retry", words=_words(r"^\s*(?:please\s+)?(?:retry|propose retry)\b"), tool="draft",
+           needs_run=True, proposes="retry_run", tell=_drafted),
     Intent(name="similar", words=_words(r"similar|\bbefore\b|last time"), tool="similar_incidents", needs_run=True,
            tell=_similar),
     Intent(name="riskiest", words=_words(r"riskiest|at risk|likely to fail|likeliest"), tool="riskiest_runs",

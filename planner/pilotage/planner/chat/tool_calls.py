@@ -13,10 +13,11 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
-from pilotage.planner.actions.forms import asked_for, literals, said_in, signature
-from pilotage.planner.chat.citations import key_of
+from pilotage.planner.actions.forms import literals, said_in, signature
+from pilotage.planner.actions.types import ACTIONS
+from pilotage.planner.chat.citations import key_of, references
 from pilotage.planner.chat.history import without_secrets
-from pilotage.planner.chat.tools import PROPOSING, READING, LookedUp, Toolbox, looked_up
+from pilotage.planner.chat.tools import DRAFTING, READING, LookedUp, Toolbox, looked_up
 from pilotage.telemetry.store.schema import TABLES
 
 SAME_CALL = 2
@@ -29,9 +30,9 @@ FOR_PEOPLE_ONLY = frozenset({"example"})
 
 
 def langchain_tools(toolbox: Toolbox) -> list[BaseTool]:
-    """Everything that reads, and what hands in the kinds that are offered."""
+    """Everything that reads, and what drafts the kinds that are offered."""
     permitted_kinds = toolbox.control_api.permitted_kinds()
-    names = [*READING, *(PROPOSING if permitted_kinds else ())]
+    names = [*READING, *(DRAFTING if permitted_kinds else ())]
     return [_tool(toolbox, name, permitted_kinds) for name in names]
 
 
@@ -49,12 +50,17 @@ def _tool(toolbox: Toolbox, name: str, permitted_kinds: Sequence[str]) -> BaseTo
         content = json.dumps({"cite": lookup.citation["key"], **_for_model(result)}, default=str)
         if len(content) > LONGEST_RESULT:
             content = f"{content[:LONGEST_RESULT]} … this result is cut: ask for less of it"
-        return content, {"result": result, "citation": without_secrets(lookup.citation), "seconds": took}
+        return content, {
+            "result": result,
+            "citation": without_secrets(lookup.citation),
+            "named": list(dict.fromkeys(references(result))),
+            "seconds": took,
+        }
 
     about = shape.description + {
         "sql": f" {tables_in_words()}",
         "chart": " The tables are those of `sql`.",
-        "propose": f" The kinds, each with its target and arguments: {'; '.join(map(signature, permitted_kinds))}.",
+        "draft": f" The kinds, each with its target and arguments: {'; '.join(map(signature, permitted_kinds))}.",
     }.get(name, "")
     return StructuredTool(
         name=name,
@@ -100,10 +106,11 @@ async def guarded(request: ToolCallRequest, execute: Any) -> Any:
 def refusal(name: str, arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
     """Why a call is not carried out, or an empty string.
 
-    A model can be talked into a proposal by a log line that it has just read; a person's words cannot be. So a
-    proposal must be asked for in the person's own last message, and its target be named by a person or by a look-up.
+    A model can be talked into an action by a log line that it has just read, so it may draft and no more: what is sent,
+    a person sends. A draft's target must have been named by a person or by a look-up, and so must its values, in
+    whatever language and in however long a result.
     """
-    if name in PROPOSING and (why := _unasked(arguments, messages)):
+    if name in DRAFTING and (why := _unnamed(arguments, messages)):
         return f"{name}: {why}"
     turn = messages[max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0) :]
     asked = Counter(
@@ -119,15 +126,12 @@ def goes_round(messages: Sequence[BaseMessage]) -> bool:
     return bool(messages) and isinstance(messages[-1], ToolMessage) and KNOWN in str(messages[-1].content)
 
 
-def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
-    """Why nobody asked for this proposal, or an empty string."""
+def _unnamed(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
+    """What in this draft nobody has named, or an empty string."""
     said = [str(m.text) for m in messages if isinstance(m, HumanMessage)]
     kind, target = str(arguments.get("kind", "")), str(arguments.get("target", ""))
-    asks = asked_for(kind)
-    if asks is None:
+    if kind not in ACTIONS:
         return ""  # there is no such kind, as it will be told
-    if not said or not asks.search(said[-1]):
-        return f"the person did not ask for {kind} in their message"
     words, seen = " ".join(said), {ref.partition(":")[2].lower() for ref in _looked_up(messages)}
 
     def named(text: str) -> bool:
@@ -152,7 +156,8 @@ def _unasked(arguments: dict[str, Any], messages: Sequence[BaseMessage]) -> str:
 def _looked_up(messages: Sequence[BaseMessage]) -> Iterator[str]:
     for message in messages:
         if isinstance(message, ToolMessage) and isinstance(message.artifact, dict):
-            yield from (str(ref["ref"]) for ref in message.artifact["citation"]["refs"])
+            cited = [ref["ref"] for ref in message.artifact["citation"]["refs"]]
+            yield from map(str, message.artifact.get("named", cited))
 
 
 def found_in(message: ToolMessage) -> LookedUp | None:

@@ -1,12 +1,15 @@
-"""The tools of one caller in a chat: what may be looked up, what may be handed in, and the evidence of each.
+"""The tools of one caller in a chat: what may be looked up, what may be drafted and sent, and the evidence of each.
 
-Reading changes nothing. `propose` files a proposal and returns at once; it waits for nobody and decides nothing.
+Reading changes nothing, and neither does drafting: a model may `draft` and no more. `send` is the act of the person to
+whom the draft was shown, bound to its digest. `propose` is for callers that are themselves asked by a person for each
+call, as clients of MCP are. Both file a proposal and return at once; they wait for nobody and decide nothing.
 `looked_up` calls a tool by its name and says what its result is evidence of.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pilotage.planner.actions.base import BaseAction
 from pilotage.planner.actions.forms import fields_of, signature
 from pilotage.planner.actions.resolve import resolve_targets
 from pilotage.planner.actions.types import (
@@ -27,6 +31,7 @@ from pilotage.planner.actions.types import (
     target_of,
 )
 from pilotage.planner.chat.citations import NotingStore, citation
+from pilotage.planner.chat.drafts import digest_of, draft_of
 from pilotage.planner.chat.queries import ChatApi as ChatApi
 from pilotage.planner.chat.queries import LookUps, first_fault, said
 from pilotage.planner.detect.failures import diagnose_run, incident_id
@@ -49,10 +54,36 @@ class Toolbox(LookUps):
     on_behalf_of: str = ""
     """The person who chats, as composition authenticated them."""
 
-    # -- proposing
+    # -- drafting and proposing
+
+    def draft(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Write down one action on one target for the person to look at. It is not handed in: only they can send it."""
+        wanted = self._wanted(kind, target, arguments)
+        if not isinstance(wanted, BaseAction):
+            return wanted
+        return draft_of(self._paper(wanted)[0]) | {"policy": self.what_if(action_as_json(wanted))}
+
+    def send(self, action: Mapping[str, Any], digest: str) -> dict[str, Any]:
+        """Hand in what was drafted, for the person who was shown it. Refused when it is about another state by now."""
+        try:
+            wanted = ACTION.validate_json(_json(dict(action)))
+            proposal, case = self._paper(wanted)
+        except ValidationError as error:
+            return {"error": f"the draft is not valid: {first_fault(error)}", "status": "refused"}
+        except StoreError as error:
+            return {"error": str(error), "status": "not filed"}
+        if not hmac.compare_digest(digest_of(proposal), digest):
+            gone = "what it is about has changed since it was drafted; ask for it again"
+            return {"error": gone, "status": "refused"}
+        return self._filed(proposal, case)
 
     def propose(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
         """Hand in the proposal of one action on one target. Policy and people decide on it; nothing changes yet."""
+        wanted = self._wanted(kind, target, arguments)
+        return self._filed(*self._paper(wanted)) if isinstance(wanted, BaseAction) else wanted
+
+    def _wanted(self, kind: str, target: str, arguments: dict[str, Any] | None) -> Action | dict[str, Any]:
+        """The typed action, or why there is none."""
         if kind not in ACTIONS or kind not in self.control_api.permitted_kinds():
             return {
                 "error": f"{said(kind, 60)} is not offered to this caller; see `actions`",
@@ -64,7 +95,7 @@ class Toolbox(LookUps):
             )
             if why:
                 return {"error": why, "target": said(target, 80), "status": "refused"}
-            action = ACTION.validate_json(_json(wanted))
+            return ACTION.validate_json(_json(wanted))
         except ValidationError as error:
             takes = signature(kind)
             return {
@@ -73,12 +104,13 @@ class Toolbox(LookUps):
             }
         except StoreError as error:
             return {"error": str(error), "status": "not filed"}
-        proposal, case = self._paper(action)
+
+    def _filed(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         try:
             answer = self.control_api.file(proposal, case)
         except AdapterError as error:
             return {"error": str(error), "status": "not filed"}
-        return {"proposal_id": proposal.id, "action": action_as_json(action)} | answer
+        return {"proposal_id": proposal.id, "action": action_as_json(proposal.action)} | answer
 
     def _paper(self, action: Action) -> tuple[Proposal, CaseFile]:
         now, subject = self.clock(), target_of(action)
@@ -151,6 +183,8 @@ READING = (
     "sql",
     "chart",
 )
+DRAFTING = ("draft",)
+"""What a model may do beside reading."""
 PROPOSING = ("propose",)
 """What hands in."""
 

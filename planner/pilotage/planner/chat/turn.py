@@ -13,7 +13,7 @@ from pilotage.planner.chat.final_message import final_part
 from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.rules import RulesAnswer
 from pilotage.planner.chat.tool_calls import found_in
-from pilotage.planner.chat.tools import PROPOSING, LookedUp
+from pilotage.planner.chat.tools import DRAFTING, LookedUp
 
 
 @dataclass(slots=True)
@@ -76,8 +76,8 @@ def told(answer: RulesAnswer, why: str, usage: Mapping[str, Any] | None = None) 
     return [*parts, final]
 
 
-def _kind(tool: str, result: dict[str, Any]) -> Literal["proposal", "tool_result"]:
-    return "proposal" if tool in PROPOSING and "proposal_id" in result else "tool_result"
+def _kind(tool: str, result: dict[str, Any]) -> Literal["draft", "tool_result"]:
+    return "draft" if tool in DRAFTING and "draft_id" in result else "tool_result"
 
 
 def _result_of(message: ToolMessage) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def _one(rest: str, usage: str) -> tuple[list[str], list[str]]:
 def ask(s: Setting, rest: str) -> str:
     """The question about a proposal that goes to the agent.
 
-    It names ids only: the agent hands in what a person's own words ask for, and the proposal's words are not theirs.
+    It names ids only: the agent drafts what a person's own words name, and the proposal's words are not theirs.
     """
     (given, *_), words = _one(rest, "/ask ID QUESTION")
     row = s.control_api.call("proposal", proposal_id=given)

@@ -195,11 +195,12 @@ def _may(yes: bool) -> str:
 
 def tools(s: Setting, rest: str) -> list[Block]:
     """What the agent can call, each with the first line of what it does."""
-    names = [name for name in dir(type(s.toolbox)) if not name.startswith("_")]
+    from pilotage.planner.chat.tools import DRAFTING, READING  # start-up time: the planner
+
     rows = [
-        (name, "hands in" if name.startswith("propose") else "looks up", doc.strip().split("\n")[0])
-        for name in names
-        if callable(method := getattr(type(s.toolbox), name, None)) and (doc := method.__doc__ or "")
+        (name, "drafts" if name in DRAFTING else "looks up", doc.strip().split("\n")[0])
+        for name in (*READING, *DRAFTING)
+        if (doc := getattr(type(s.toolbox), name).__doc__ or "")
     ]
     return [
         table("Tools", ("tool", "kind", "what it does"), sorted(rows, key=lambda r: (r[1], r[0])), empty="")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pilotage.console.session.blocks import Block, table
 from pilotage.console.session.command import Command, Setting
-from pilotage.console.session.commands import decide, explain, history, incidents, status
+from pilotage.console.session.commands import decide, drafts, explain, history, incidents, status
 
 __all__ = ["COMMANDS", "Command", "Setting"]
 
@@ -93,6 +93,11 @@ COMMANDS: Mapping[str, Command] = {
         reads=True,
     ),
     # deciding
+    "send": Command(
+        usage="/send d-…",
+        help="hand in a draft that you were shown in this conversation, exactly as it stands",
+        run=drafts.send,
+    ),
     "approve": Command(
         usage="/approve ID… [REASON]",
         help="vote for proposals; `i-… [but RUN…]` takes an incident's plan, `all [but ID…]` the inbox you saw last",
@@ -162,7 +167,7 @@ COMMANDS: Mapping[str, Command] = {
         usage="/permissions", help="what you and the agent may do", run=history.permissions, reads=True
     ),
     "tools": Command(
-        usage="/tools", help="what the agent can look up and hand in", run=history.tools, reads=True
+        usage="/tools", help="what the agent can look up and draft", run=history.tools, reads=True
     ),
     "help": Command(usage="/help [NAME]", help="this list", run=_help, reads=True),
     "clear": Command(usage="/clear", help="an empty screen; the conversation stays"),

@@ -174,6 +174,7 @@ function conversationIn(element, thread, turned) {
       case "block": (turn?.body ?? element).append(block(payload.block)); break;
       case "done": turn?.done(payload); turned(false); break;
       case "error": (turn?.body ?? element).append(h("p", { class: "says", role: "alert" }, linked(plain(payload.text)))); break;
+      case "draft": (turn?.body ?? element).append(draftView(payload, thread)); break;
       case "card": place(payload.card, turn); break;
       case "step": element.append(stepLine(event)); break;
       case "snoozed": element.append(h("p", { class: "step" }, moment(event.at), ` ${plain(event.by)} wants to see `, refLink(`proposal:${payload.proposal_id}`), " again ", distance(payload.until))); break;
@@ -228,6 +229,25 @@ function conversationIn(element, thread, turned) {
       },
     };
   }
+}
+
+/** An action that nobody has sent: its words, what policy would say, and the button of the one person who may send it. */
+function draftView(payload, thread) {
+  const { draft } = payload;
+  const says = h("p", { class: "says", role: "alert" });
+  const send = button("Send as a proposal", async () => {
+    send.disabled = true;
+    try {
+      await post(at`/api/threads/${thread}/messages`, { text: `/send ${draft.draft_id}` });
+    } catch (refusal) {
+      fill(says, refusal.words ?? refusal.message);
+      send.disabled = false;
+    }
+  });
+  return h("section", { class: "block", "aria-label": "Draft" }, h("h4", {}, `Draft ${plain(draft.draft_id)}: not handed in`),
+    h("p", {}, linked(plain(payload.words))),
+    h("p", { class: "faint" }, `Policy would say: ${plain(draft.policy?.outcome ?? draft.policy?.error ?? "not known")}.`),
+    payload.for === me.name ? send : h("p", { class: "faint" }, `Only ${plain(payload.for)} can send it.`), says);
 }
 
 function callLine(call, result) {

@@ -13,12 +13,12 @@ TOOL_FOR = (
     (re.compile(r"fail|crash|broke", re.IGNORECASE), "recent_failures"),
     (re.compile(r"queue|starv|slot", re.IGNORECASE), "queues"),
     (re.compile(r"forecast|risk|expect", re.IGNORECASE), "forecast_of"),
-    (re.compile(r"retry|again", re.IGNORECASE), "propose"),
+    (re.compile(r"retry|again", re.IGNORECASE), "draft"),
     (re.compile(r"propos|decision", re.IGNORECASE), "recent_decisions"),
     (re.compile(r"status|floor|how|what", re.IGNORECASE), "cluster_status"),
 )
 """Which tool a question asks for: the first row whose words it contains."""
-NEEDS_RUN = frozenset({"why_run", "forecast_of", "propose"})
+NEEDS_RUN = frozenset({"why_run", "forecast_of", "draft"})
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _FACTS = re.compile(r"<facts>\s*(\{.*\})\s*</facts>", re.DOTALL)
 
@@ -42,7 +42,7 @@ def _chat(said: str, tool_names: set[str]) -> Step:
     run = _RUN_ID.search(said.lower())
     for words, name in TOOL_FOR:
         if name in tool_names and words.search(said) and (run or name not in NEEDS_RUN):
-            if run and name == "propose":
+            if run and name == "draft":
                 return tool(name, {"kind": "retry_run", "target": run.group(0)})
             return tool(name, {"run_id": run.group(0)} if run and name in NEEDS_RUN else {})
     return text(
