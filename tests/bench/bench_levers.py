@@ -304,7 +304,7 @@ def rows_of(name: str, what: str, took: Sequence[float], peer: float) -> list[Ro
 
 
 async def measure(targets: LeverTargets, home: Path, rows: list[Row]) -> None:
-    """Nothing; the rows are added as they are measured."""
+    """Add the rows as they are measured."""
     from prefect.client.orchestration import get_client
 
     from pilotage.flows.execution.injector import Injector

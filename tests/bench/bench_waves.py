@@ -108,14 +108,14 @@ Delays = dict[str, list[float]]
 
 
 async def once(api: PrefectApi, others: Mapping[str, str], found: Delays) -> None:
-    """Nothing; one run of each of the others has started, and its delay is among those found."""
+    """Start one run of each of the others and note its delay."""
     waited = await asyncio.gather(*(start_delay(api, each) for each in others.values()))
     for where, each in zip(others, waited, strict=True):
         found.setdefault(where, []).append(each)
 
 
 async def throttle(api: PrefectApi) -> None:
-    """Nothing; the queue of the backlog hands out one run at a time, or none."""
+    """Let the queue of the backlog hand out one run at a time, or none."""
     while not any(
         each.name == BACKLOGGED and (each.paused or each.limit == 1) for each in await api.queues(POOL)
     ):
@@ -131,7 +131,7 @@ async def delays(api: PrefectApi, others: Mapping[str, str], many: int) -> Delay
 
 
 async def backlog(client: Any, deployment_id: str) -> None:
-    """Nothing; the thousand are due."""
+    """Make the thousand due."""
     # not before all are made: Prefect that makes the first of them Late keeps its own database from making others
     due = datetime.now(UTC) + timedelta(seconds=RUNS / 10)
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
@@ -277,7 +277,7 @@ class Watch:
 
 
 def say(what: str, found: Delays) -> None:
-    """Nothing; the numbers are on the screen."""
+    """Print the numbers."""
     for where, each in found.items():
         print(f"{what}, {where}: {', '.join(f'{one:.1f}' for one in each)} s", flush=True)
 

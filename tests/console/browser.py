@@ -57,11 +57,11 @@ class Page:
         self.base = base
 
     def open(self, path: str = "/") -> None:
-        """Nothing; the page is there."""
+        """Open the page."""
         self.driver.get(self.base + path)
 
     def go(self, view: str) -> None:
-        """Nothing; the view `#/…` was asked for."""
+        """Ask for the view `#/…`."""
         self.driver.execute_script("location.hash = arguments[0]", f"#/{view}")
 
     def until(self, look: Callable[[], T | None], what: str, within: float = WITHIN) -> T:
@@ -88,7 +88,7 @@ class Page:
         return self.until(look, f"{css} with {words!r}", within)
 
     def gone(self, css: str, words: str = "") -> None:
-        """Nothing; no shown element has these words."""
+        """Wait until no shown element has these words."""
         found = self.driver.find_elements
         self.until(
             lambda: not [e for e in found(By.CSS_SELECTOR, css) if e.is_displayed() and words in e.text],
@@ -96,7 +96,7 @@ class Page:
         )
 
     def press(self, words: str, within: str = "") -> None:
-        """Nothing; the button with these words was clicked."""
+        """Click the button with these words."""
 
         def click() -> bool:
             for each in self.driver.find_elements(By.CSS_SELECTOR, f"{within} button".strip()):
@@ -108,11 +108,11 @@ class Page:
         self.until(click, f"a button {words!r} in {within or 'the page'}")
 
     def say(self, words: str) -> None:
-        """Nothing; the message was sent."""
+        """Send the message."""
         self.find("#message").send_keys(words, Keys.ENTER)
 
     def keys(self, *keys: str) -> None:
-        """Nothing; whatever has the focus got the keys."""
+        """Send the keys to whatever has the focus."""
         for key in keys:
             self.driver.switch_to.active_element.send_keys(key)
 
@@ -121,7 +121,7 @@ class Page:
         return str(self.driver.find_element(By.CSS_SELECTOR, css).text)
 
     def sign_in(self, name: str, password: str) -> None:
-        """Nothing; the person is signed in."""
+        """Sign the person in."""
         self.open()
         self.find("#door input[name=name]").send_keys(name)
         self.driver.find_element(By.CSS_SELECTOR, "#door input[name=password]").send_keys(
@@ -131,7 +131,7 @@ class Page:
         self.live()
 
     def be(self, name: str, password: str) -> None:
-        """Nothing; this person is signed in, whoever was before."""
+        """Sign this person in, whoever was before."""
         self.open("/#/kpi")
         self.find("#door input, #who p")
         if not self.driver.find_elements(By.CSS_SELECTOR, "#who p"):
@@ -142,7 +142,7 @@ class Page:
         self.live()
 
     def live(self) -> None:
-        """Nothing; events arrive."""
+        """Wait until events arrive."""
         self.find("#connection", "live")
 
     def complaints(self) -> list[str]:

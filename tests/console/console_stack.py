@@ -126,7 +126,7 @@ class Web:
         return self.url
 
     async def stop(self) -> None:
-        """Nothing; it has ended, if it was ever started."""
+        """End it, if it was ever started."""
         self._end()
         if self._serving is not None:
             await self._serving

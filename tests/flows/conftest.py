@@ -61,7 +61,7 @@ class PrefectProbe:
         return sorted(states, key=lambda state: state.timestamp)
 
     def move(self, run_id: str, *states: State) -> None:
-        """Nothing; the run went through these states without any process."""
+        """Take the run through these states without any process."""
 
         async def go(client: PrefectClient) -> None:
             for state in states:

@@ -157,7 +157,7 @@ class LeverTargets:
         return run.id
 
     def open(self) -> None:
-        """Nothing; the pool and what is shared exist."""
+        """Make the pool and what is shared."""
         self.server.embedded.create_pool(POOL, queues=("a", "b", "default"), concurrency_limit=9)
 
         async def work(api: PrefectApi) -> None:
@@ -469,7 +469,7 @@ async def limit_of_deployment(targets: LeverTargets, api: PrefectApi) -> Target:
 
 
 async def cleanup(api: PrefectApi) -> None:
-    """Nothing; pool, queues and limits are as they were at first, and no change of ours to them stands."""
+    """Bring pool, queues and limits back to what they were at first, and forget our changes to them."""
     notes = ChangeRecords(api)
     shared: tuple[Purpose, ...] = ("limit", "reserve", "priority")
     for purpose in shared:

@@ -12,12 +12,12 @@ TARGET = Path(".bench") / "soak.json"
 
 
 def progress(text: str) -> None:
-    """Nothing; one line for whoever watches `make soak`."""
+    """Print one line for whoever watches `make soak`."""
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
 
 
 def record(section: str, counts: Mapping[str, Any]) -> None:
-    """Nothing; the section of the report holds these counts, and the other sections what they held."""
+    """Write these counts to the section of the report; the other sections keep theirs."""
     sections = json.loads(TARGET.read_text()) if TARGET.exists() else {}
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(json.dumps({**sections, section: dict(counts)}, indent=2, sort_keys=True) + "\n")

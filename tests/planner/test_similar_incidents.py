@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[DuckDBStore]:
 
 
 class Unsure:
-    """Knows no run."""
+    """A store without any run."""
 
     def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
         return ()

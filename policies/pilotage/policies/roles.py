@@ -42,11 +42,11 @@ APPROVAL_ROLES: tuple[str, ...] = (Role.APPROVER, OWNER, Role.ADMIN)
 
 def expanded(roles: Collection[str]) -> frozenset[str]:
     """The given roles and everything that they include; names that are no roles are left out."""
-    found: set[str] = set()
+    held: set[str] = set()
     waiting = [role for role in Role if role.value in set(roles)]
     while waiting:
         role = waiting.pop()
-        if role not in found:
-            found.add(role)
+        if role not in held:
+            held.add(role)
             waiting.extend(INCLUDES[role])
-    return frozenset(found)
+    return frozenset(held)

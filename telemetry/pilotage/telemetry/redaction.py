@@ -305,24 +305,24 @@ def _assigned(text: str) -> str:
     """The text with the values of telling names masked, read from left to right, once."""
     parts: list[str] = []
     at = 0
-    while (found := _ASSIGNED.search(text, at)) is not None:
-        quote, begin = found["quote"], found.end()
-        comma = "," in found["between"]
-        telling = names_a_secret(found["name"])
-        behind_colon = text[found.start() - 1 : found.start()] == ":"
+    while (assignment := _ASSIGNED.search(text, at)) is not None:
+        quote, begin = assignment["quote"], assignment.end()
+        comma = "," in assignment["between"]
+        telling = names_a_secret(assignment["name"])
+        behind_colon = text[assignment.start() - 1 : assignment.start()] == ":"
         if (
             telling
             and not quote
             and behind_colon
-            and "=" not in found["between"]
-            and " " not in found["name"]
+            and "=" not in assignment["between"]
+            and " " not in assignment["name"]
         ):
             telling = False  # a part of an ARN or another name with colons
         if telling and comma:  # only as in ('password', '…')
-            telling = text[max(0, found.start() - 2) : found.start() - 1] in ("(", "[")
+            telling = text[max(0, assignment.start() - 2) : assignment.start() - 1] in ("(", "[")
         bare = _BARE.match(text, begin) if telling and not quote and not comma else None
         if not telling or not (quote or bare):
-            end = found.end("name")  # the next name may begin right behind this one
+            end = assignment.end("name")  # the next name may begin right behind this one
             parts.append(text[at:end])
             at = end
             continue
@@ -333,7 +333,7 @@ def _assigned(text: str) -> str:
             close = bare.end() if bare else begin
         value = text[begin:close]
         parts.append(text[at:begin])
-        parts.append(MASK if _is_value(found["name"], value, quoted=bool(quote)) else value)
+        parts.append(MASK if _is_value(assignment["name"], value, quoted=bool(quote)) else value)
         at = max(close, begin)
         if at >= len(text):
             break

@@ -78,13 +78,15 @@ def fit_for_a_prompt(text: str) -> str:
 
 
 def _masked(line: str, until: float) -> str:
-    found: set[str] = set()
+    secrets: set[str] = set()
     for begin in range(0, max(1, len(line)), LONGEST_PIECE - OVERLAP):
         if time.monotonic() > until:
             return NOT_CHECKED
         # runs of spaces say nothing, and some of the detectors take cubic time on them
         piece = _SPACES.sub(" ", line[begin : begin + LONGEST_PIECE])
-        found |= {secret for detector in _detectors() for secret in detector.analyze_string(piece) if secret}
-    for secret in sorted(found - {MASK}, key=len, reverse=True):
+        secrets |= {
+            secret for detector in _detectors() for secret in detector.analyze_string(piece) if secret
+        }
+    for secret in sorted(secrets - {MASK}, key=len, reverse=True):
         line = line.replace(secret, MASK)
     return line

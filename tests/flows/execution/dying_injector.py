@@ -77,7 +77,7 @@ class MortalApi(PrefectApi):
     writes: int = 0
 
     def enter(self, phase: str) -> None:
-        """Nothing; writes are counted from one again."""
+        """Count writes from one again."""
         self.phase, self.writes = phase, 0
 
     async def _send(
@@ -162,7 +162,7 @@ def die_at(here: str, step: str) -> None:
 
 
 async def carry_out(order: Order, told: dict[str, int]) -> None:
-    """Nothing; the proposal went all its way, or the process ended at the step."""
+    """Take the proposal all its way, or end the process at the step."""
 
     async def worker_has_released(run_id: str, after: datetime) -> bool:
         return True

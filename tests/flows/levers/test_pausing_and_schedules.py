@@ -62,7 +62,7 @@ def scheduled(prefect_probe: PrefectProbe, request: pytest.FixtureRequest) -> It
 
 
 def ask_for_runs(prefect_probe: PrefectProbe, deployment_id: str) -> None:
-    """Nothing; Prefect has made the next runs of the schedule, without waiting for its scheduler."""
+    """Let Prefect make the next runs of the schedule, without waiting for its scheduler."""
     prefect_probe.do(lambda client: client.request("POST", f"/deployments/{deployment_id}/schedule", json={}))  # type: ignore[arg-type]
 
 

@@ -92,7 +92,7 @@ def starts(bench: LeverBench, runs: list[str]) -> list[datetime | None]:
 def dies_while_executing(
     bench: LeverBench, dies: type[PrefectApi], action: Action, idempotency_key: str
 ) -> None:
-    """Nothing; a pilot whose API is of this kind has begun to execute the action, and died of it."""
+    """Begin to execute the action with an API of this kind, and die of it."""
 
     async def dying() -> None:
         async with dies.from_prefect_settings().opened() as api:

@@ -78,7 +78,7 @@ class World:
     backlog: list[str] = field(default_factory=list)
 
     async def build(self, api: PrefectApi) -> None:
-        """Nothing; it is all there."""
+        """Make all of it."""
         await cleanup(api)
         await api.set_limit(f"deployment:{self.targets.limited_id}", 4)
         await api.set_queue_paused(

@@ -41,8 +41,7 @@ def backup(
             raise ConfigError(f"Backing up to {file}: {target.parent} is no directory. Make it first.")
         if runner_of(where) is not None:
             ERR.print("asking the running `pilotage up` for a copy", highlight=False)
-            made = Path(asker(state_dir, token_file).ask("backup")["path"])
-            shutil.move(made, target)
+            shutil.move(Path(asker(state_dir, token_file).ask("backup")["path"]), target)
         else:
             write_backup(
                 where,

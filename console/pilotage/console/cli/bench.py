@@ -100,15 +100,15 @@ def faults(
         result = run_bench(wanted, say=lambda text: ERR.print(harmless(text)))
         if out is not None:
             result.write(out)
-        found = result.as_json()
+        figures = result.as_json()
         if report is not None:
             from pilotage.flows.bench.report import write_report
 
-            write_report(found, report)
+            write_report(figures, report)
         if as_json:
-            print_json(found)
+            print_json(figures)
             return
-        _show(found)
+        _show(figures)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -75,16 +75,16 @@ def train(state_dir: StateDir = None, as_json: AsJson = False) -> None:
         where = paths(state_dir)
         store = connect(where.root)
         try:
-            made = train_and_register(
+            entry = train_and_register(
                 store, ModelRegistry(where.forecast_models), datetime.now(UTC), serve=True
             )
         finally:
             store.close()
         if as_json:
-            print_json({"model_id": made})
+            print_json({"model_id": entry})
         else:
             OUT.print(
-                f"{made} serves" if made else "nothing trained: fewer than 60 runs have ended, or all alike"
+                f"{entry} serves" if entry else "nothing trained: fewer than 60 runs have ended, or all alike"
             )
 
 
@@ -112,11 +112,11 @@ def score(state_dir: StateDir = None, as_json: AsJson = False) -> None:
 
         store = connect(paths(state_dir).root)
         try:
-            found = stored_scores(store)
+            scores = stored_scores(store)
         finally:
             store.close()
         if as_json:
-            print_json(found)
+            print_json(scores)
             return
         print_table(
             "Stored forecasts whose runs have ended",
@@ -128,7 +128,7 @@ def score(state_dir: StateDir = None, as_json: AsJson = False) -> None:
                     f"{each['base_rate']:.1%}",
                     *(_number(each[name]) for name in SCORES),
                 )
-                for each in found
+                for each in scores
             ),
             empty="No forecast of a run that has ended is stored yet.",
         )

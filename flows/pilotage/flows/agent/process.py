@@ -243,9 +243,9 @@ def _is_news(before: Forecast | None, forecast: Forecast) -> bool:
 
 
 def _as_json(forecast: Forecast) -> dict[str, Any]:
-    made = {**asdict(forecast), "made_at": forecast.made_at.isoformat()}
+    row = {**asdict(forecast), "made_at": forecast.made_at.isoformat()}
     # how it went is found out by the store
-    return {name: value for name, value in made.items() if name not in ("failed", "ended")}
+    return {name: value for name, value in row.items() if name not in ("failed", "ended")}
 
 
 async def _main() -> None:

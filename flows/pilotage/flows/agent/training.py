@@ -124,13 +124,13 @@ def main() -> int:
     try:
         store = connect(where.root)
         try:
-            made = train_and_register(store, ModelRegistry(where.forecast_models), datetime.now(UTC))
+            entry = train_and_register(store, ModelRegistry(where.forecast_models), datetime.now(UTC))
         finally:
             store.close()
     except PilotageError as exc:
         print(harmless_lines(exc), file=sys.stderr)
         return 1
-    log.info("trained the forecast: %s", made or "too little has ended yet")
+    log.info("trained the forecast: %s", entry or "too little has ended yet")
     return 0
 
 

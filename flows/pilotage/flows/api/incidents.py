@@ -157,10 +157,10 @@ class IncidentEndpoints:
         return await asyncio.to_thread(self._names.resolve, words, "incident")
 
     async def _found(self, incident_id: str) -> dict[str, Any]:
-        found = await asyncio.to_thread(self._ledger.incident, incident_id)
-        if found is None:
+        stored = await asyncio.to_thread(self._ledger.incident, incident_id)
+        if stored is None:
             raise ApiRejection("unknown-incident", unknown_incident(incident_id))
-        return found
+        return stored
 
     async def _runs(self, incident_id: str, words: Sequence[str]) -> tuple[str, ...]:
         """The ids of the incident's runs that these words begin. Raises ApiRejection for one that is none of them."""

@@ -82,10 +82,10 @@ class OfflineReader:
             case "incidents":
                 return ledger.incidents(arguments["limit"])
             case "incident":
-                found = ledger.incident(arguments["incident_id"])
-                if found is None:
+                known_incident = ledger.incident(arguments["incident_id"])
+                if known_incident is None:
                     raise ApiRejection("unknown-incident", unknown_incident(arguments["incident_id"]))
-                return found
+                return known_incident
             case "handover":
                 now = datetime.now(UTC)
                 since = now - timedelta(hours=arguments["hours"])

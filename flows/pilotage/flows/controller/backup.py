@@ -198,21 +198,21 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _hashes(root: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            found[str(path.relative_to(root))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            hashes[str(path.relative_to(root))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def _manifest(contents: BackupContents) -> str:
-    told: dict[str, Any] = {
+    manifest: dict[str, Any] = {
         "form": FORM,
         "made_at": contents.made_at.astimezone(UTC).isoformat(),
         "version": contents.version,
         "files": contents.files,
     }
-    return json.dumps(told, indent=1)
+    return json.dumps(manifest, indent=1)
 
 
 def _unpacked(source: Path, root: Path, doing: str) -> BackupContents:
@@ -220,17 +220,19 @@ def _unpacked(source: Path, root: Path, doing: str) -> BackupContents:
     try:
         with tarfile.open(source, "r:gz") as tar:
             tar.extractall(root, filter="data")
-        told = json.loads((root / MANIFEST).read_text())
-        if told["form"] != FORM:
+        manifest_row = json.loads((root / MANIFEST).read_text())
+        if manifest_row["form"] != FORM:
             raise ConfigError(f"{doing}: a later version of pilotage made it. Upgrade first.")
         contents = BackupContents(
-            made_at=datetime.fromisoformat(told["made_at"]), version=told["version"], files=told["files"]
+            made_at=datetime.fromisoformat(manifest_row["made_at"]),
+            version=manifest_row["version"],
+            files=manifest_row["files"],
         )
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as exc:
         raise ConfigError(f"{doing}: it is no whole backup ({exc}). Take another one.") from exc
     (root / MANIFEST).unlink()
-    found = _hashes(root)
-    for name in sorted(found.keys() | contents.files.keys()):
-        if found.get(name) != contents.files.get(name):
+    hashes = _hashes(root)
+    for name in sorted(hashes.keys() | contents.files.keys()):
+        if hashes.get(name) != contents.files.get(name):
             raise ConfigError(f"{doing}: {name} is not what was backed up. Take another backup.")
     return contents

@@ -61,8 +61,8 @@ class DemoClient:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """The run as Prefect has it now."""
-        found: dict[str, Any] = self._json("GET", f"/flow_runs/{run_id}")
-        return found
+        reply: dict[str, Any] = self._json("GET", f"/flow_runs/{run_id}")
+        return reply
 
     def _json(self, method: str, path: str, **more: Any) -> Any:
         problem, pause, began = "", 0.1, time.monotonic()

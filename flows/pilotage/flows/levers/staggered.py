@@ -126,11 +126,11 @@ class WaitingRuns:
         cutoff = moment(str(note["at"]))
         left = await self._waiting(deployment_id, cutoff, _from_now_on(waves, cutoff), idempotency_key)
         allowed = max(0, int(delivery.after.get("found") or 0) - waves.most) if waves.keep is None else 0
-        told = f"{delivery.after.get('moved')} in waves, {delivery.after.get('cancelled')} cancelled"
+        summary = f"{delivery.after.get('moved')} in waves, {delivery.after.get('cancelled')} cancelled"
         if len(left) > allowed:
-            detail = f"{len(left)} runs still wait where they waited, such as {left[0].id}; {told}"
+            detail = f"{len(left)} runs still wait where they waited, such as {left[0].id}; {summary}"
             return Check(judgement=Judgement.PENDING, detail=detail)
-        return Check(judgement=Judgement.VERIFIED, detail=told)
+        return Check(judgement=Judgement.VERIFIED, detail=summary)
 
     async def undo(self, deployment_id: str, *, idempotency_key: str) -> Delivery:
         """The delivery of the old times, for the runs that still wait in their waves. Cancelled ones stay so."""

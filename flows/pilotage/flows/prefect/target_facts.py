@@ -106,8 +106,10 @@ class PrefectFacts:
         from pilotage.planner.detect.reasoning import EXAMPLES, Line, reason  # start-up time: tables of rules
 
         read = [Line(level=line.level, text=line.message) for line in lines]
-        found = reason(run.state.type, run.state.name, run.state.message, read, self._book or EXAMPLES)
-        return found.failure_class.value if found.cure in (Cure.OWNER, Cure.MEMORY, Cure.DEATH) else ""
+        diagnosis = reason(run.state.type, run.state.name, run.state.message, read, self._book or EXAMPLES)
+        return (
+            diagnosis.failure_class.value if diagnosis.cure in (Cure.OWNER, Cure.MEMORY, Cure.DEATH) else ""
+        )
 
     async def _late_since(self, run: RunView) -> str:
         if run.state.name != "Late":

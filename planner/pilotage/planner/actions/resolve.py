@@ -120,7 +120,7 @@ def _value(store: Store, run: RunFact, name: str, value: Any) -> Any:
         raise NotThere(f"{name}: the run that its value is to be taken from is none of this deployment")
     if earlier.state_type is not StateType.COMPLETED:
         raise NotThere(f"{name}: the run that its value is to be taken from did not complete")
-    found = earlier.parameters.get(name)
-    if name not in earlier.parameters or MASK in str(found):
+    default = earlier.parameters.get(name)
+    if name not in earlier.parameters or MASK in str(default):
         raise NotThere(f"{name}: that run has no such parameter, or one that is kept secret")
-    return found
+    return default

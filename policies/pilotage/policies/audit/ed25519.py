@@ -35,16 +35,16 @@ class Ed25519Signer:
 
     @classmethod
     def kept_at(cls, path: Path, name: str = "pilotage") -> Ed25519Signer:
-        """The signer with the key in this file, made now when there is none. Raises ConfigError."""
+        """The signer with the key in this file, pem now when there is none. Raises ConfigError."""
         try:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                made = Ed25519PrivateKey.generate().private_bytes(
+                pem = Ed25519PrivateKey.generate().private_bytes(
                     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
                 )
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
-                    file.write(made)
+                    file.write(pem)
             mode = stat.S_IMODE(path.stat().st_mode)
             text = path.read_bytes()
         except OSError as exc:

@@ -52,10 +52,10 @@ class GrantRepository:
     def active_grants(self: Transactions, now: datetime) -> dict[str, list[dict[str, Any]]]:
         """What is lent now, as plain JSON: `glass` that is broken and `delegations` of the right to approve."""
         with self.reading("reading grants") as connection:
-            found: dict[str, list[dict[str, Any]]] = {}
+            rows_by_grant: dict[str, list[dict[str, Any]]] = {}
             for name, table in (("glass", grants), ("delegations", delegations)):
                 active = sa.select(table).where(table.c.ended_at == "", table.c.until > timestamp(now))
-                found[name] = [
+                rows_by_grant[name] = [
                     {
                         key: json.loads(value) if key in ("kinds", "targets", "teams") else value
                         for key, value in row.items()
@@ -63,7 +63,7 @@ class GrantRepository:
                     }
                     for row in dicts(connection.execute(active.order_by(table.c.since)))
                 ]
-            return found
+            return rows_by_grant
 
     def revoke_break_glass(self: Transactions, grant_id: str, by: str, at: datetime) -> bool:
         """True when the grant was ended by this call, before its time."""

@@ -256,15 +256,15 @@ def opened(url: str) -> sa.Engine:
             if sqlite:
                 for statement in _APPEND_ONLY:
                     connection.exec_driver_sql(statement)
-            found = connection.execute(
+            stored = connection.execute(
                 sa.select(switches.c.value).where(switches.c.name == "schema")
             ).scalar_one_or_none()
-            if found is None:
+            if stored is None:
                 connection.execute(switches.insert().values(name="schema", value=str(SCHEMA_VERSION)))
-            elif int(found) > SCHEMA_VERSION:
-                raise sa.exc.InvalidRequestError(f"schema version {found} is newer than {SCHEMA_VERSION}")
+            elif int(stored) > SCHEMA_VERSION:
+                raise sa.exc.InvalidRequestError(f"schema version {stored} is newer than {SCHEMA_VERSION}")
             else:
-                for version in range(int(found), SCHEMA_VERSION):
+                for version in range(int(stored), SCHEMA_VERSION):
                     for statement in _STEPS[version]:
                         connection.exec_driver_sql(statement)
                 connection.execute(

@@ -80,8 +80,8 @@ class SwitchRepository:
     ) -> None:
         """Keeps that somebody gave a command that they may not give."""
         with self.writing(f"refusing {command}") as connection:
-            told = {"command": command, "verdict": verdict, **detail}
-            log.append(connection, Entry(event="command_refused", at=at, actor=by, detail=told))
+            record = {"command": command, "verdict": verdict, **detail}
+            log.append(connection, Entry(event="command_refused", at=at, actor=by, detail=record))
 
     def mode(self: Transactions) -> Mode | None:
         """The mode that was set last, or None when none ever was."""

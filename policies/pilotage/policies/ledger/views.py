@@ -151,8 +151,12 @@ def one_incident(connection: sa.Connection, incident_id: str) -> dict[str, Any] 
     wanted = sa.select(incidents).where(incidents.c.id == incident_id)
     rows = dicts(connection.execute(wanted))
     if not rows or rows[0]["state"] == "merged":
-        found = incident_in(connection, incident_id)
-        rows = dicts(connection.execute(sa.select(incidents).where(incidents.c.id == found))) if found else []
+        merged_into = incident_in(connection, incident_id)
+        rows = (
+            dicts(connection.execute(sa.select(incidents).where(incidents.c.id == merged_into)))
+            if merged_into
+            else []
+        )
     return described_incident(connection, rows[0]) if rows else None
 
 
@@ -179,14 +183,14 @@ def said_by_people(connection: sa.Connection, since: datetime) -> list[dict[str,
 def described_incident(connection: sa.Connection, row: dict[str, Any]) -> dict[str, Any]:
     """One incident as people see it: its runs, its proposals, and how it stands."""
     whole = whole_incident(connection, row)
-    found = dicts(
+    rows = dicts(
         connection.execute(
             sa.select(proposals)
             .where(proposals.c.incident_id.in_(whole["occurrences"]))
             .order_by(proposals.c.filed_at, proposals.c.id)
         )
     )
-    return _incident(whole, _described(connection, found))
+    return _incident(whole, _described(connection, rows))
 
 
 def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:

@@ -40,16 +40,16 @@ def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
         "SELECT * FROM runs WHERE state_type = 'RUNNING' AND deployment_id IS NOT NULL AND updated < ? "
         "ORDER BY run_id LIMIT ?"
     )
-    found = {run.run_id: run for run in facts_from_rows(RunFact, store.rows(sql, [heard_before, _MOST]))}
-    if not found:
+    runs_by_id = {run.run_id: run for run in facts_from_rows(RunFact, store.rows(sql, [heard_before, _MOST]))}
+    if not runs_by_id:
         return []
-    marks = ", ".join("?" for _ in found)
+    marks = ", ".join("?" for _ in runs_by_id)
     spoke = (
         f"SELECT run_id, max(moment) AS heard FROM (SELECT run_id, occurred AS moment FROM events "  # noqa: S608
         f'UNION ALL SELECT run_id, "at" FROM logs) WHERE run_id IN ({marks}) '
         "GROUP BY run_id HAVING max(moment) < ? ORDER BY run_id"
     )
-    silent = {row["run_id"]: row["heard"] for row in store.rows(spoke, [*found, heard_before])}
+    silent = {row["run_id"]: row["heard"] for row in store.rows(spoke, [*runs_by_id, heard_before])}
     stuck = []
     for run_id, heard in silent.items():
         beats = store.rows(
@@ -58,7 +58,7 @@ def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
         )
         gaps = [newer["occurred"] - older["occurred"] for newer, older in pairwise(beats)]
         if gaps:
-            stuck.append(Heartbeat(run=found[run_id], heard=heard, every=max(gaps)))
+            stuck.append(Heartbeat(run=runs_by_id[run_id], heard=heard, every=max(gaps)))
     return stuck
 
 

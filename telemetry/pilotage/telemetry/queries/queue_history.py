@@ -51,10 +51,10 @@ def pools_then(
         ORDER BY w.moment, q.pool, q.priority, q.queue LIMIT ?
     """
     rows = store.rows(sql, [since, longer_than.total_seconds(), RECENT.total_seconds(), MOST])
-    found: dict[tuple[datetime, str], list[QueueFact]] = {}
+    snapshots: dict[tuple[datetime, str], list[QueueFact]] = {}
     for row in rows:
-        found.setdefault((row["moment"], row["pool"]), []).append(fact_from_row(QueueFact, row))
-    return [(moment, queues) for (moment, _), queues in found.items()]
+        snapshots.setdefault((row["moment"], row["pool"]), []).append(fact_from_row(QueueFact, row))
+    return [(moment, queues) for (moment, _), queues in snapshots.items()]
 
 
 def queue_then(store: Store, pool: str, queue: str, moment: datetime) -> QueueFact | None:

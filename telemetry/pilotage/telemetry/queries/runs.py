@@ -27,8 +27,8 @@ def run(store: Store, run_id: str) -> RunFact | None:
 
 def runs_of(store: Store, run_ids: Sequence[str]) -> dict[str, RunFact]:
     """The runs with these ids that the store knows, by id."""
-    found = _runs(store, "run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)]) if run_ids else []
-    return {one.run_id: one for one in found}
+    facts = _runs(store, "run_id IN (SELECT unnest(?::VARCHAR[]))", [list(run_ids)]) if run_ids else []
+    return {one.run_id: one for one in facts}
 
 
 def done_by_later(store: Store, run_ids: Sequence[str]) -> dict[str, str]:

@@ -202,10 +202,10 @@ def _tasks(store: Store, live: Sequence[RunFact]) -> dict[str, tuple[TaskRunFact
         "SELECT * FROM task_runs WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND ended IS NULL "
         "AND state_type NOT IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED') ORDER BY updated, task_run_id LIMIT ?"
     )
-    found: dict[str, tuple[TaskRunFact, ...]] = {}
+    by_run: dict[str, tuple[TaskRunFact, ...]] = {}
     for task in facts_from_rows(TaskRunFact, store.rows(sql, [ids, MOST_LIVE])):
-        found[str(task.run_id)] = (*found.get(str(task.run_id), ()), task)
-    return found
+        by_run[str(task.run_id)] = (*by_run.get(str(task.run_id), ()), task)
+    return by_run
 
 
 def _owners(store: Store, tasks: Sequence[str]) -> dict[str, str]:
@@ -298,14 +298,14 @@ def _acts(store: Store, now: datetime) -> tuple[Act, ...]:
         "SELECT occurred, payload FROM events WHERE name = 'prefect.automation.action.executed' AND occurred > ? "
         "ORDER BY occurred DESC LIMIT 500"
     )
-    found = [_automation_act(row["occurred"], row["payload"]) for row in store.rows(sql, [since])]
+    acts = [_automation_act(row["occurred"], row["payload"]) for row in store.rows(sql, [since])]
     sql = """
         SELECT "at", proposal_id, action, detail FROM decisions WHERE step = 'injected' AND "at" > ?
         AND coalesce(outcome, '') <> 'refused' AND action IN ('pause_deployment', 'hold_queue', 'reserve_slot', 'set_limit')
         ORDER BY "at" DESC LIMIT 500
     """
-    found += [_our_act(row) for row in store.rows(sql, [since])]
-    return tuple(sorted(found, key=lambda act: act.at, reverse=True))
+    acts += [_our_act(row) for row in store.rows(sql, [since])]
+    return tuple(sorted(acts, key=lambda act: act.at, reverse=True))
 
 
 def _automation_act(at: datetime, payload: str) -> Act:

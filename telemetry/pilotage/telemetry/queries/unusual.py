@@ -61,11 +61,11 @@ def taken_by(store: Store, runs: Sequence[str]) -> dict[str, tuple[str, ...]]:
         "SELECT DISTINCT run_id, resource_id FROM events WHERE name = 'prefect.worker.submitted-flow-run' "
         "AND run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL"
     )
-    found: dict[str, tuple[str, ...]] = {}
+    values: dict[str, tuple[str, ...]] = {}
     for row in store.rows(sql, [list(runs)]):
         name = str(row["resource_id"]).rpartition(".")[2]
-        found[row["run_id"]] = (*found.get(row["run_id"], ()), name)
-    return found
+        values[row["run_id"]] = (*values.get(row["run_id"], ()), name)
+    return values
 
 
 def durations(store: Store, deployments: Sequence[str]) -> dict[str, list[timedelta]]:
@@ -79,10 +79,10 @@ def durations(store: Store, deployments: Sequence[str]) -> dict[str, list[timede
         QUALIFY row_number() OVER (PARTITION BY deployment_id ORDER BY ended DESC, run_id) <= ?
         ORDER BY deployment_id, ended DESC, run_id
     """
-    found: dict[str, list[timedelta]] = {}
+    by_deployment: dict[str, list[timedelta]] = {}
     for row in store.rows(sql, [list(deployments), PAST]):
-        found.setdefault(row["deployment_id"], []).append(timedelta(seconds=row["seconds"]))
-    return found
+        by_deployment.setdefault(row["deployment_id"], []).append(timedelta(seconds=row["seconds"]))
+    return by_deployment
 
 
 def schedule_gaps(store: Store) -> dict[str, timedelta]:
@@ -190,13 +190,13 @@ def hidden_failures(store: Store, since: datetime) -> list[HiddenFailures]:
     by_deployment: dict[str, list[dict[str, object]]] = {}
     for row in store.rows(sql, [since]):
         by_deployment.setdefault(row["deployment_id"], []).append(row)
-    found = []
+    failures = []
     for deployment_id, rows in by_deployment.items():
         bad = _in_a_row(rows, failed=True)
         good = _in_a_row(rows[len(bad) :], failed=False)
         first = bad[-1]["ended"]
         if isinstance(first, datetime):
-            found.append(
+            failures.append(
                 HiddenFailures(
                     deployment_id=deployment_id,
                     newest_run=str(bad[0]["run_id"]),
@@ -207,7 +207,7 @@ def hidden_failures(store: Store, since: datetime) -> list[HiddenFailures]:
                     example=str(bad[0]["example"]),
                 )
             )
-    return found
+    return failures
 
 
 def _in_a_row(rows: Sequence[dict[str, object]], *, failed: bool) -> list[dict[str, object]]:

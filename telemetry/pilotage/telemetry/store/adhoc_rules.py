@@ -103,8 +103,8 @@ def refusal(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
     """Why this statement may not run, or an empty string. Whatever cannot be taken apart may not."""
     import duckdb  # start-up time: only the process of a statement parses
 
-    if found := text_objection(sql):
-        return found
+    if objection := text_objection(sql):
+        return objection
     try:
         row = cursor.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
         parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True}

@@ -110,18 +110,18 @@ def answered(path: Path, sql: str, limits: AdHocLimits) -> tuple[pa.Table, bool]
             try:
                 return pa.ipc.open_stream(body).read_all(), status == b"C"
             except pa.ArrowException:
-                found = "its process ended in the middle of the answer."
+                why = "its process ended in the middle of the answer."
         case b"R":
             raise _refused(body.decode(errors="replace"))
         case b"E":
-            found = body.decode(errors="replace")
+            why = body.decode(errors="replace")
         case b"T":
-            found = f"it took longer than {limits.time.total_seconds():g} s."
+            why = f"it took longer than {limits.time.total_seconds():g} s."
         case b"L":
-            found = f"its answer has more than {limits.answer // 2**20} MiB."
+            why = f"its answer has more than {limits.answer // 2**20} MiB."
         case _:
-            found = f"it took more than {limits.memory // 2**20} MiB."
-    raise StoreError(f"Reading the telemetry store: {found} Correct the statement, or ask for less.")
+            why = f"it took more than {limits.memory // 2**20} MiB."
+    raise StoreError(f"Reading the telemetry store: {why} Correct the statement, or ask for less.")
 
 
 def check_text(sql: str) -> None:

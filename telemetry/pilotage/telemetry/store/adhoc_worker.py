@@ -84,9 +84,11 @@ def _answer(connection: Any, sql: str, rows: int) -> tuple[bytes, bytes]:
     except MemoryError:
         return b"M", b""
     except (duckdb.Error, pa.ArrowException) as exc:
-        found = str(exc).strip().split("\n\n")[0].replace("\n", " ")[:400]
-        short = isinstance(exc, duckdb.OutOfMemoryException | pa.ArrowMemoryError) or "bad_alloc" in found
-        return b"M" if short else b"E", found.encode("utf-8", "replace")
+        error_text = str(exc).strip().split("\n\n")[0].replace("\n", " ")[:400]
+        short = (
+            isinstance(exc, duckdb.OutOfMemoryException | pa.ArrowMemoryError) or "bad_alloc" in error_text
+        )
+        return b"M" if short else b"E", error_text.encode("utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def socket_path(state_dir: Path, name: str) -> Path:
 
 def _private(directory: Path) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigError(
             f"Making a place for a socket: {directory} is not a directory that only this user can enter. "
             "Remove it, or choose a state directory with a shorter path."

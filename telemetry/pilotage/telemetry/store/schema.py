@@ -222,22 +222,22 @@ def facts_from_rows(fact: type[FactT], rows: Iterable[Mapping[str, Any]]) -> lis
 
 
 def migration_plan(
-    found: int, known: int = SCHEMA_VERSION, migrations: Mapping[int, tuple[str, ...]] = MIGRATIONS
+    stored: int, known: int = SCHEMA_VERSION, migrations: Mapping[int, tuple[str, ...]] = MIGRATIONS
 ) -> tuple[str, ...]:
-    """The statements that bring a store of version `found` to `known`; none when it is already there.
+    """The statements that bring a store of version `stored` to `known`; none when it is already there.
 
     Raises StoreError when the store was written by a newer pilotage.
     """
-    if found > known:
+    if stored > known:
         raise StoreError(
-            f"Opening the telemetry store: it has schema version {found}, and this pilotage knows "
+            f"Opening the telemetry store: it has schema version {stored}, and this pilotage knows "
             f"versions up to {known}. Use the newer pilotage that wrote it, or move the file away: "
             "it is rebuilt from Prefect."
         )
-    missing = [version for version in range(found, known) if version not in migrations]
+    missing = [version for version in range(stored, known) if version not in migrations]
     if missing:
         raise InvariantError(
             f"Opening the telemetry store: no migration from schema version {missing[0]}. "
             "Add a row to MIGRATIONS in schema.py."
         )
-    return tuple(statement for version in range(found, known) for statement in migrations[version])
+    return tuple(statement for version in range(stored, known) for statement in migrations[version])

@@ -81,13 +81,13 @@ class Snapshots:
 
     def _copied_main(self) -> Path:
         """A copy of the main file as it is now, or the last one when nothing was written to it since."""
-        found = _mark(self._path)
-        if self._main is not None and self._main[1] == found:
+        mark = _mark(self._path)
+        if self._main is not None and self._main[1] == mark:
             return self._main[0]
         old = self._main
-        fresh = self._room / f"main-{found[0]}-{found[1]}"
+        fresh = self._room / f"main-{mark[0]}-{mark[1]}"
         _copy((self._path, fresh))
-        self._main = (fresh, found)
+        self._main = (fresh, mark)
         if old is not None and old[0] != fresh:
             old[0].unlink(missing_ok=True)
         return fresh
@@ -99,8 +99,8 @@ class Snapshots:
 
 
 def _mark(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _copy(*pairs: tuple[Path, Path]) -> None:

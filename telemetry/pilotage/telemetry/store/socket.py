@@ -352,6 +352,6 @@ def _conversed(connection: socket.socket, message: bytes) -> tuple[int, bytes]:
 
 def _read(status: int, body: bytes) -> tuple[pa.Table, bool]:
     if status == 1:
-        told = json.loads(body)
-        raise StoreError(told["error"], transient=told["transient"])
+        message = json.loads(body)
+        raise StoreError(message["error"], transient=message["transient"])
     return pa.ipc.open_stream(body).read_all(), status == 2

@@ -35,15 +35,15 @@ def handed_out(
         if anybodys and (before is None or (due is not None and due <= before)):
             waiting[run.work_queue_id or ""].append(run)
     paths = _paths(pool["concurrency_limit"], sum(busy.values()), limit)
-    found: list[Run] = []
+    given: list[Run] = []
     for queue in queues:
         if queue["is_paused"] or (names is not None and queue["name"] not in names):
             continue
         runs = sorted(
             waiting[queue["id"]], key=lambda run: (run.next_scheduled_start_time or run.created, run.id)
         )
-        found += runs[: _paths(queue["concurrency_limit"], busy[queue["id"]], limit)]
-    return found[:paths]
+        given += runs[: _paths(queue["concurrency_limit"], busy[queue["id"]], limit)]
+    return given[:paths]
 
 
 def _paths(limit: int | None, taken: int, most: int) -> int:
