@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,8 @@ from pilotage.flows.api.refused_requests import RefusedRequests
 from pilotage.flows.api.server import ApiServer, Operation
 from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.flows.config.paths import StatePaths
+from pilotage.flows.controller.loop_times import LoopTimes
+from pilotage.flows.controller.measures import MeasureReader
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
@@ -46,6 +48,8 @@ from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import Identity, Mode, TargetFacts
 from pilotage.telemetry.facts import LogLine, RunFact, StateType
+from pilotage.telemetry.prefect.answers import AnswerTimes
+from pilotage.telemetry.prefect.collector import PrefectCollector
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.socket import StoreServer
 
@@ -147,6 +151,10 @@ class ConsoleStack:
     sessions: Sessions
     web: Web
     operations: dict[str, Operation]
+    collector: PrefectCollector
+    """Never started; what measures are made of."""
+    health: dict[str, Any]
+    """What the API's `status` says of collecting."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     @property
@@ -281,6 +289,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
         drained=drained,
         limits=InjectorLimits(lease=timedelta(seconds=5), max_attempts=3),
     )
+    health: dict[str, Any] = {"connected": True}
     words = {
         kind: {"on": "run", "does": "as told", "undo": "always", "within": "1 min"}
         for kind in ("retry_run", "resize_run", "cancel_run", "notify_owner")
@@ -288,7 +297,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
     tables = (
         ProposalEndpoints(
             ledger=ledger, gate=gate, injector=injector, store=store, kill_switch=kill_switch, mode=switch.mode,
-            clock=_now, health=lambda: {"connected": True}, wake=lambda: None,
+            clock=_now, health=lambda: health, wake=lambda: None,
         ),
         AdminEndpoints(
             ledger=ledger, gate=gate, judge=injector.judge, mode=switch, clock=_now, wake=lambda: None,
@@ -298,7 +307,13 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
             ledger=ledger, gate=gate, agent=AGENT, mode=switch.mode, clock=_now, levers=words, paths={"ui": UI}, store=store
         ),
     )  # fmt: skip
-    operations = {name: row for table in tables for name, row in table.table().items()}
+    collector = PrefectCollector(store)
+    measures = MeasureReader(
+        ledger=ledger, store=store, collector=collector, levers=AnswerTimes(), loop=LoopTimes(), paths=paths,
+        mode=lambda: switch.mode().value, bundle=lambda: gate.bundle.hash, stopped=kill_switch.stopped, clock=_now,
+    )  # fmt: skip
+    measures.begin()
+    operations = {name: row for table in (*tables, measures) for name, row in table.table().items()}
     sessions = Sessions()
     with contextlib.ExitStack() as stack:
         without_credentials = stack.enter_context(pytest.MonkeyPatch.context())
@@ -320,17 +335,24 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
         def password(name: str, given: str) -> str:
             return str(ApiClient(paths.api_socket, "").call("sign_in", name=name, password=given)["token"])
 
+        async def status() -> Mapping[str, Any]:
+            pat = await asyncio.to_thread(user_with, paths, tokens["pat"])
+            reply: Mapping[str, Any] = await engine.ask(pat, "status")
+            return reply
+
         def make() -> FastAPI:
             return create_app(
                 engine,
                 identify=lambda token: user_with(paths, token),
                 password=password,
                 sessions=sessions,
+                status=status,
             )
 
         port = ConsoleStack(
             paths=paths, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
             injector=injector, lever=lever, sessions=sessions, web=Web(make), operations=operations,
+            collector=collector, health=health,
         )  # fmt: skip
         with _open(port, control_api):
             yield port

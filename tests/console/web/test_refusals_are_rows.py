@@ -31,7 +31,7 @@ READS = frozenset(
             "why",
         ),
         *("audit_verify", "autonomy", "grants", "entries", "levers", "surroundings", "waits", "permissions"),
-        *("record_forecasts", "record_spans"),
+        *("record_forecasts", "record_spans", "measures"),
     }
 )
 """Operations that decide and carry out nothing."""

@@ -141,3 +141,21 @@ def test_a_server_that_fails_at_everything_is_an_outage_and_nothing_is_set_aside
 
     asyncio.run(work())
     assert len(asked) < 20
+
+
+def test_a_watermark_that_stands_still_is_told_with_its_reason_and_since_when(collected: Collected) -> None:
+    assert collected.collector.stands_still(collected.clock.now()) == "", "nothing was read yet"
+    collected.run(x=1)
+    collected.collect()
+    read_until = collected.clock.now()
+    collected.clock.advance(timedelta(minutes=1))
+    assert collected.collector.stands_still(collected.clock.now()) == ""
+    collected.collector.last_error = "Asking Prefect for /logs/filter: HTTP 500"
+    collected.clock.advance(timedelta(minutes=2))
+    said = collected.collector.stands_still(collected.clock.now())
+    assert said == (
+        f"everything is read up to {read_until.isoformat(timespec='seconds')} and no further: "
+        "Asking Prefect for /logs/filter: HTTP 500"
+    )
+    collected.collect()
+    assert collected.collector.stands_still(collected.clock.now()) == ""

@@ -46,12 +46,12 @@ from pilotage.console.render import statuses
 from pilotage.console.render.text import (
     ERR,
     OUT,
+    collection_in_words,
     harmless,
     joined,
     print_json,
     print_pairs,
     print_table,
-    set_aside_in_words,
     standing_of,
     when,
     where_of,
@@ -178,11 +178,11 @@ def status(
                 "mode": reply.get("mode"),
                 "stopped": reply.get("stopped") or "no",
                 **{
-                    f"collector {key}": when(value) if key == "last_event" else value
+                    f"collector {key}": when(value) if key in ("last_event", "read_until") else value
                     for key, value in collector.items()
-                    if key != "set_aside"
+                    if key not in ("set_aside", "stands_still")
                 },
-                **set_aside_in_words(collector.get("set_aside") or ()),
+                **collection_in_words(collector),
                 **{
                     f"proposals {standing_of({'status': key, 'mode': reply.get('mode')})}": value
                     for key, value in (reply.get("proposals") or {}).items()

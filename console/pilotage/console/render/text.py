@@ -177,6 +177,15 @@ def set_aside_in_words(rows: Sequence[str]) -> dict[str, str]:
     return {"not collected": f"{shown}{more}: Prefect cannot send it (HTTP 500); the rest is collected"}
 
 
+def collection_in_words(collector: Mapping[str, Any]) -> dict[str, str]:
+    """Return what `status` says of collecting where it does not keep up; nothing while it does."""
+    behind = str(collector.get("stands_still") or "")
+    return {
+        **({"NOT keeping up": behind} if behind else {}),
+        **set_aside_in_words(collector.get("set_aside") or ()),
+    }
+
+
 def where_of(proposal: Mapping[str, Any]) -> str:
     """Deployment, environment and tier of a proposal's target, as the gate saw them last."""
     facts = proposal.get("target_facts") or {}

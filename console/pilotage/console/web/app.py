@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.ports import User
-from pilotage.console.web import chart_routes, errors
+from pilotage.console.web import chart_routes, errors, metrics
 from pilotage.console.web.auth import Access, Reader
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import Sessions
@@ -44,10 +44,12 @@ def create_app(
     password: Callable[[str, str], str],
     sessions: Sessions | None = None,
     hosts: Sequence[str] = LOOPBACK,
+    status: metrics.Status | None = None,
 ) -> FastAPI:
     """The app over an engine.
 
     `identify` says whose a token is, `password` gives a token for a name and a password; both raise ApiRejection.
+    `status` asks the controller how it goes, for `/readyz`.
     Requests for any other host than `hosts` are refused, so that no foreign name can be pointed at a loopback port.
     """
     tail = Tail(engine.log)
@@ -72,10 +74,12 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.engine, app.state.tail, app.state.password = engine, tail, password
+    app.state.status = status
     app.state.access = Access(sessions or Sessions(), identify)
     errors.install(app)
     app.include_router(router)
     app.include_router(chart_routes.router)
+    app.include_router(metrics.router)
 
     @app.get("/api/openapi.json", include_in_schema=False)
     async def description(user: Reader) -> dict[str, object]:

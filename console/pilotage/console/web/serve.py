@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -65,12 +66,17 @@ async def _serve(
     def password(name: str, given: str) -> str:
         return str(ApiClient(where.api_socket, "").call("sign_in", name=name, password=given)["token"])
 
+    async def status() -> Mapping[str, Any]:
+        reply: Mapping[str, Any] = await engine.ask(user, "status")
+        return reply
+
     app = create_app(
         engine,
         identify=lambda each: user_with(where, each),
         password=password,
         sessions=sessions,
         hosts=hosts,
+        status=status,
     )
     server = _Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING, server_header=False)

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,8 @@ from pilotage.flows.controller.backup import backup_operations
 from pilotage.flows.controller.checkpoints import CheckpointSigner, signer_of
 from pilotage.flows.controller.greeting import Start, greeting, read_watched
 from pilotage.flows.controller.incidents import IncidentKeeper
+from pilotage.flows.controller.loop_times import LoopTimes
+from pilotage.flows.controller.measures import MeasureReader, collector_health
 from pilotage.flows.controller.outside import AgentStart, Outside
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
@@ -115,6 +118,7 @@ class Controller:
         """What is unusual about this start."""
         self._wake = asyncio.Event()
         self._channels: Channels | None = None
+        self._times = LoopTimes()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then leaves no process, socket or lock behind."""
@@ -249,12 +253,7 @@ class Controller:
             kill_switch=kill_switch,
             mode=switch.mode,
             clock=self._clock,
-            health=lambda: {
-                "connected": collector.connected,
-                "last_event": collector.last_event.isoformat() if collector.last_event else "",
-                "last_error": collector.last_error,
-                "set_aside": [f"{row.row_id} of {row.route}" for row in collector.set_aside],
-            },
+            health=lambda: collector_health(collector, self._clock()),
             wake=self._wake.set,
         )
         governance = AdminEndpoints(
@@ -287,6 +286,19 @@ class Controller:
             parameters=settings.planner,
         )
         refusals = RefusedRequests(ledger, self._clock)
+        measures = MeasureReader(
+            ledger=ledger,
+            store=store,
+            collector=collector,
+            levers=api.answers,
+            loop=self._times,
+            paths=paths,
+            mode=lambda: switch.mode().value,
+            bundle=lambda: gate.bundle.hash,
+            stopped=kill_switch.stopped,
+            clock=self._clock,
+        )
+        measures.begin()
         control_api = ApiServer(
             paths.api_socket,
             {
@@ -294,6 +306,7 @@ class Controller:
                 **governance.table(),
                 **publishing.table(),
                 **queries.table(),
+                **measures.table(),
                 **backup_operations(paths, store.copied, self._clock),
                 **refusals.table(),
             },
@@ -389,11 +402,17 @@ class Controller:
         """The loop. An AdapterError waits for the next turn; anything else stops everything."""
         while not stop.is_set():
             wake.clear()
+            turn_began = time.monotonic()
             for name, step in steps.items():
+                began, failed = time.monotonic(), False
                 try:
                     await step()
                 except AdapterError as exc:
+                    failed = True
                     log.warning("%s: %s", name, exc)
+                self._times.step(name, time.monotonic() - began, failed=failed)
+            if wake is self._wake:
+                self._times.turn(time.monotonic() - turn_began)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), self._settings.loop.tick.total_seconds())
 

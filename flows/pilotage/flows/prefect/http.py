@@ -17,6 +17,7 @@ from uuid import uuid4
 import httpx
 
 from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, USER_AGENT
 from pilotage.telemetry.times import utc_now
 
@@ -50,6 +51,8 @@ class PrefectHttpClient:
         """`clock` says the time to everything that steers Prefect through this connection."""
         self.api_url = api_url.rstrip("/")
         self._first_wait = first_wait
+        self.answers = AnswerTimes()
+        """Is told how long each request took, each try counted by itself."""
         self.now = clock
         """The time, aware, in UTC: what is due, and how long ago something was, is reckoned by it."""
         sent = {**(headers or {}), "User-Agent": USER_AGENT}
@@ -131,10 +134,10 @@ class PrefectHttpClient:
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
             last = attempt == TRIES - 1
             try:
-                answer = await self._client.request(method, route, **sent)
+                answer = await self._ask(method, route, sent)
                 while _lost_a_race(answer) and time.monotonic() < insisting_until:
                     await asyncio.sleep(_RACE_WAIT * random.uniform(0.2, 1.0))  # noqa: S311
-                    answer = await self._client.request(method, route, **sent)
+                    answer = await self._ask(method, route, sent)
             except Exception as error:
                 translated = translate(error, method, route, self.api_url)
                 if last or not translated.transient:
@@ -151,6 +154,17 @@ class PrefectHttpClient:
             if last or not refused.transient:
                 raise refused
         raise AssertionError("the last try returns or raises")
+
+    async def _ask(self, method: str, route: str, sent: Mapping[str, Any]) -> httpx.Response:
+        began = time.monotonic()
+        try:
+            answer = await self._client.request(method, route, **sent)
+        except Exception as error:
+            self.answers.note(time.monotonic() - began, type(error).__name__)
+            raise
+        said = f"{method} {route}: {answer.status_code}" if answer.is_server_error else ""
+        self.answers.note(time.monotonic() - began, said)
+        return answer
 
     async def _fetch_csrf_token(self) -> None:
         caller = self._client.headers.get("Prefect-Csrf-Client") or str(uuid4())

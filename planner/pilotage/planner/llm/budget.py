@@ -146,6 +146,15 @@ class LlmBudget:
         """What was ever spent on one case."""
         return self._sum("case_id = ?", case)
 
+    def ever(self) -> tuple[Spent, int, int]:
+        """What was ever spent, and how many of its tokens were prompt and completion."""
+        with self._open() as file:
+            calls, prompt, completion, cost = file.execute(
+                "SELECT coalesce(sum(calls), 0), coalesce(sum(prompt), 0), coalesce(sum(completion), 0), "
+                "coalesce(sum(cost), 0.0) FROM spent"
+            ).fetchone()
+        return Spent(calls=calls, tokens=prompt + completion, cost=cost), prompt, completion
+
     def refuse_if_spent(self) -> None:
         """Returns while the case in hand and the day have something left. Raises BudgetSpent."""
         limits, case = self.budget, CASE.get()

@@ -366,6 +366,14 @@ class Ledger(Protocol):
         """How many proposals stand where."""
         ...
 
+    def backlog(self) -> dict[str, Any]:
+        """What stands open: `{incidents_open, outbox_waiting, outbox_oldest, audit_seq}`.
+
+        `outbox_oldest` is when the oldest proposal was admitted that is not delivered yet, or None; `audit_seq` the number
+        of the last entry of the audit log.
+        """
+        ...
+
     def verify_audit(self, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
         """What a walk along the audit chain finds, held against checkpoints kept elsewhere."""
         ...

@@ -324,6 +324,11 @@ class SqlLedger(
         with self.reading("counting proposals") as connection:
             return views.count_by_status(connection)
 
+    def backlog(self) -> dict[str, Any]:
+        """What stands open: `{incidents_open, outbox_waiting, outbox_oldest, audit_seq}`."""
+        with self.reading("counting what stands open") as connection:
+            return views.backlog_in(connection)
+
     def verify_audit(self, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
         """What a walk along the audit chain finds, held against checkpoints kept elsewhere."""
         with self.reading("verifying the audit log") as connection:

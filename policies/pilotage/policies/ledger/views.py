@@ -16,6 +16,7 @@ from pilotage.policies.ledger.schema import (
     grants,
     incident_runs,
     incidents,
+    outbox,
     outcomes,
     proposals,
     verdicts,
@@ -133,6 +134,23 @@ def entries_after(connection: sa.Connection, after: int, limit: int) -> list[dic
         sa.select(audit.c.seq, audit.c.body).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
     )
     return [{"seq": row.seq, **_step(json.loads(row.body))} for row in rows]
+
+
+def backlog_in(connection: sa.Connection) -> dict[str, Any]:
+    """What stands open: `{incidents_open, outbox_waiting, outbox_oldest, audit_seq}`, each read by an index."""
+    waiting, oldest = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(outbox.c.admitted_at)).where(
+            outbox.c.state.in_(("pending", "claimed"))
+        )
+    ).one()
+    return {
+        "incidents_open": connection.execute(
+            sa.select(sa.func.count()).select_from(incidents).where(incidents.c.state == "open")
+        ).scalar_one(),
+        "outbox_waiting": waiting,
+        "outbox_oldest": moment(oldest) if oldest else None,
+        "audit_seq": connection.execute(sa.select(sa.func.max(audit.c.seq))).scalar_one() or 0,
+    }
 
 
 def incident_list(connection: sa.Connection, limit: int) -> list[dict[str, Any]]:

@@ -31,10 +31,19 @@ class AnswerTimes:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float, str]] = deque(maxlen=MOST)
         self._lock = threading.Lock()
+        self.asked = 0
+        """Requests since the start."""
+        self.failed = 0
+        """Those of them that were not answered."""
+        self.seconds = 0.0
+        """What all of them took."""
 
     def note(self, seconds: float, error: str = "") -> None:
         """Remember one request; `error` says in words why it was not answered."""
         with self._lock:
+            self.asked += 1
+            self.failed += bool(error)
+            self.seconds += seconds
             self._seen.append((time.monotonic(), seconds * 1000, error))
 
     def summary(self) -> AnswerSummary:

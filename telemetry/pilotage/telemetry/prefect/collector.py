@@ -44,6 +44,8 @@ NEAR = timedelta(minutes=15)
 """Scheduled runs that are due sooner are read at every poll; those further off at every sweep."""
 LATE_LOGS = (1.5, 4.0, 10.0)
 """Seconds after a run's end at which its logs are read again: clients send them in batches, every 2 s."""
+STANDS_STILL = timedelta(minutes=2)
+"""A watermark that is older is told of: a sweep takes seconds."""
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between attempts; the last one for as long as it takes."""
 
@@ -73,7 +75,8 @@ class PrefectCollector:
         self._reader, self._events = reader, events
         self._copy = RunSync(store)
         self._site = SiteSync(store, self._copy, clock=clock)
-        self._answers = AnswerTimes()
+        self.answers = AnswerTimes()
+        """How quickly Prefect answered, and how often it was asked."""
         self._set_aside = SetAside(clock)
         self._site_hinted = asyncio.Event()
         self._on_change = on_change
@@ -91,11 +94,20 @@ class PrefectCollector:
         """When the newest event that was received occurred."""
         self.last_error = ""
         """What went wrong last, or empty when nothing is wrong now."""
+        self.watermark: datetime | None = None
+        """Up to when everything has been read; None until a first reading has got that far."""
 
     @property
     def set_aside(self) -> tuple[Unreadable, ...]:
         """The rows that Prefect has and cannot send; all others are collected."""
         return self._set_aside.rows()
+
+    def stands_still(self, now: datetime) -> str:
+        """Why what is known is older than it ought to be, in words; empty while collecting keeps up."""
+        if self.watermark is None or now - self.watermark <= STANDS_STILL:
+            return ""
+        why = f": {self.last_error}" if self.last_error else ""
+        return f"everything is read up to {self.watermark.isoformat(timespec='seconds')} and no further{why}"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Collects until `stop` is set.
@@ -146,7 +158,7 @@ class PrefectCollector:
     def _timed_reader(self) -> PrefectReader:
         """A reader that notes how quickly it is answered, and what it is not sent."""
         reader = self._reader()
-        reader.answers, reader.set_aside = self._answers, self._set_aside
+        reader.answers, reader.set_aside = self.answers, self._set_aside
         return reader
 
     async def _first_contact(self, stop: asyncio.Event) -> None:
@@ -268,6 +280,7 @@ class PrefectCollector:
         overlap = GAP_OVERLAP
         while True:
             mark = await asyncio.to_thread(self._store.watermark, WATERMARK)
+            self.watermark = mark
             async with self._working():
                 await self._reconcile(reader, mark and mark - overlap)
             overlap = OVERLAP
@@ -313,6 +326,7 @@ class PrefectCollector:
 
     async def _mark(self, until: datetime) -> None:
         await asyncio.to_thread(self._store.set_watermark, WATERMARK, until)
+        self.watermark = until
 
     async def _poll_runs(
         self, reader: PrefectReader, *, horizon: timedelta | None, ended_since: datetime | None = None

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.console.render.statuses import PROPOSAL, legend
-from pilotage.console.render.text import joined, set_aside_in_words, where_of
+from pilotage.console.render.text import collection_in_words, joined, where_of
 from pilotage.console.session.blocks import Block, chart, link, moment, pairs, table, text, timeline
 from pilotage.console.session.command import Setting
 from pilotage.console.session.resolve import run_meant
@@ -46,7 +46,7 @@ def status(s: Setting, rest: str) -> list[Block]:
                 "collector": ("connected" if collector.get("connected") else "NOT connected to Prefect"),
                 "last event": moment(collector.get("last_event")) or "none yet",
                 **({"last error": collector["last_error"]} if collector.get("last_error") else {}),
-                **set_aside_in_words(collector.get("set_aside") or ()),
+                **collection_in_words(collector),
                 "policies": str(reply.get("bundle") or "")[:16],
                 "model": model_in_words(s.model),
                 **_queues_in_words(s),
