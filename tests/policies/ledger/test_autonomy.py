@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +207,47 @@ def test_production_asks_no_approver_while_trust_lasts(
     assert trials.levels() == [("promoted", "earned"), ("demoted", "demoted")]
     (told,) = trials.ledger.trust(RULE)
     assert (told["level"], told["scope"]) == ("demoted", DEPLOYMENT)
+
+
+def test_promotion_looks_at_what_was_measured_since_and_locks_nothing_where_nothing_was(
+    trials: Trials, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = PeriodicMaintenance(ledger=trials.ledger, gate=gate, clock=lambda: trials.at)
+    looked: list[set[tuple[str, str]]] = []
+    promote = trials.ledger.promote
+
+    def watched(rule: AutonomyRule, at: datetime, pairs: Any = None) -> Any:
+        looked.append(set(pairs))
+        return promote(rule, at, pairs)
+
+    monkeypatch.setattr(trials.ledger, "promote", watched)
+    for _ in range(34):
+        trials.one("verified")
+        trials.one("verified", deployment="other")
+    asyncio.run(loop.keep())
+    assert looked.pop() == {("retry_run", DEPLOYMENT), ("retry_run", "other")}, "a start looks at everything"
+    trials.one("")
+    asyncio.run(loop.keep())
+    assert looked.pop() == set(), "a delivery says nothing yet"
+    trials.one("verified")
+    assert asyncio.run(loop.keep())["promoted"] == 1
+    assert looked.pop() == {("retry_run", DEPLOYMENT)}
+    trials.one("failed", deployment="other")
+    trials.ledger.set_autonomy("retry_run", "other", "standard", "ann", "", trials.at)
+    asyncio.run(loop.keep())
+    assert looked.pop() == {("retry_run", DEPLOYMENT), ("retry_run", "other")}
+    asyncio.run(loop.keep())
+    assert looked == [set()]
+
+
+def test_under_another_rule_everything_is_looked_at_again(
+    trials: Trials, bundle: Bundle, tmp_path: Path
+) -> None:
+    gate = Gate(bundle)
+    loop = PeriodicMaintenance(ledger=trials.ledger, gate=gate, clock=lambda: trials.at)
+    for _ in range(20):
+        trials.one("verified")
+    assert asyncio.run(loop.keep())["promoted"] == 0
+    (tmp_path / "mine.yaml").write_text("autonomy_threshold: 80\n")
+    gate.reload(Bundle.load(guardrails=tmp_path / "mine.yaml"))
+    assert asyncio.run(loop.keep())["promoted"] == 1

@@ -21,6 +21,7 @@ from pilotage.flows.api.resolve import LEAST, Named, Resolver, only
 from pilotage.flows.api.server import APPROVERS, PEOPLE, PROPOSERS, READERS, Operation
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.planner.actions.types import KINDS, ActionKind, action_from_json
+from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.grants import BreakGlassGrant, Delegation
 from pilotage.policies.ledger.amending import amended
@@ -232,11 +233,21 @@ class PeriodicMaintenance:
         self._ledger = ledger
         self._gate = gate
         self._clock = clock
+        self._promoted: tuple[int, AutonomyRule] | None = None
+        """Up to which entry of the audit log, and by which rule, promotions were decided."""
 
     async def keep(self) -> dict[Literal["escalated", "promoted", "reviewed"], int]:
         """How many proposals were told of higher up, kinds promoted, and grants put up for review."""
         numbers, now = self._gate.bundle.guardrails, self._clock()
         escalated = await asyncio.to_thread(self._ledger.escalate, now, numbers.escalate_after)
-        promoted = await asyncio.to_thread(self._ledger.promote, numbers.autonomy_rule(), now)
+        promoted = await asyncio.to_thread(self._promote, numbers.autonomy_rule(), now)
         reviewed = await asyncio.to_thread(self._ledger.break_glass_reviews, now)
         return {"escalated": len(escalated), "promoted": len(promoted), "reviewed": len(reviewed)}
+
+    def _promote(self, rule: AutonomyRule, now: datetime) -> list[AutonomyChange]:
+        """What was measured since the last time is looked at; everything at the start and under another rule."""
+        seen, before = self._promoted or (None, rule)
+        last, pairs = self._ledger.measured_since(seen if before == rule else None)
+        changes = self._ledger.promote(rule, now, pairs)
+        self._promoted = last, rule
+        return changes

@@ -1,12 +1,13 @@
 """How far each kind of action is trusted on each deployment, as rows: the last one counts.
 
 A bad outcome is demoted in the very transaction that records it. Promotion is a step of its own, since its
-threshold is a guardrail and the ledger knows none.
+threshold is a guardrail and the ledger knows none; it looks at what was measured since it looked last.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
+from pilotage.policies.audit.table import audit
 from pilotage.policies.autonomy import (
     REMEMBERED,
     AutonomyChange,
@@ -28,6 +30,9 @@ from pilotage.policies.ledger.rows import NOTIFY
 from pilotage.policies.ledger.schema import autonomy, outbox, outcomes, proposals, verdicts
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.ledger_facts import Autonomy
+
+_BEARS_ON_TRUST = ("verified", "promoted", "demoted", "autonomy_set")
+"""Audited steps after which a promotion may be earned that was not before."""
 
 
 class AutonomyRepository:
@@ -76,12 +81,51 @@ class AutonomyRepository:
                 )
             return rows
 
-    def promote(self: Transactions, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
-        """The promotions that measured outcomes earned already, each recorded as a row."""
+    def measured_since(self: Transactions, seq: int | None) -> tuple[int, frozenset[tuple[str, str]]]:
+        """The number of the audit log's last entry, and the kinds and scopes of which it told since entry `seq`.
+
+        Only outcomes and changes of trust count. None for every kind and scope that was ever measured.
+        """
+        with self.reading("looking for new outcomes") as connection:
+            last = int(connection.execute(sa.select(sa.func.max(audit.c.seq))).scalar_one() or 0)
+            if seq is None:
+                rows = connection.execute(_measured())
+                return last, frozenset((kind, scope) for kind, scope in rows)
+            if seq >= last:
+                return last, frozenset()
+            news = connection.execute(
+                sa.select(audit.c.proposal_id, audit.c.body).where(
+                    audit.c.seq > seq, audit.c.seq <= last, audit.c.event.in_(_BEARS_ON_TRUST)
+                )
+            ).all()
+            judged = [row.proposal_id for row in news if row.proposal_id]
+            pairs = connection.execute(
+                sa.select(outbox.c.kind, _scope()).where(
+                    outbox.c.proposal_id.in_(judged), outbox.c.kind != NOTIFY
+                )
+            )
+            changed = [json.loads(row.body)["detail"] for row in news if not row.proposal_id]
+            return last, frozenset(
+                {(kind, scope) for kind, scope in pairs}
+                | {(str(each.get("kind", "")), str(each.get("scope", ""))) for each in changed}
+            )
+
+    def promote(
+        self: Transactions,
+        rule: AutonomyRule,
+        at: datetime,
+        pairs: Collection[tuple[str, str]] | None = None,
+    ) -> list[AutonomyChange]:
+        """The promotions that measured outcomes earned already, each recorded as a row.
+
+        `pairs` are the kinds and scopes to look at; None for all that were ever measured. Nothing is locked for none.
+        """
+        if pairs is not None and not pairs:
+            return []
         with self.writing("promoting") as connection:
-            pairs = connection.execute(_measured()).all()
+            wanted = connection.execute(_measured()).all() if pairs is None else sorted(pairs)
             changes: list[AutonomyChange] = []
-            for kind, scope in pairs:
+            for kind, scope in wanted:
                 before = autonomy_in(connection, kind, scope)
                 level, why = next_level(before, _outcomes(connection, kind, scope, before), rule)
                 if level != before:

@@ -7,7 +7,7 @@ also appends to the audit log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -176,8 +176,17 @@ class Ledger(Protocol):
         """How far this kind of action is trusted on this deployment."""
         ...
 
-    def promote(self, rule: AutonomyRule, at: datetime) -> list[AutonomyChange]:
-        """The promotions that measured outcomes earned already, each recorded."""
+    def measured_since(self, seq: int | None) -> tuple[int, frozenset[tuple[str, str]]]:
+        """The number of the last audit entry, and the kinds and scopes whose outcomes or trust changed since `seq`.
+
+        None for all that were ever measured.
+        """
+        ...
+
+    def promote(
+        self, rule: AutonomyRule, at: datetime, pairs: Collection[tuple[str, str]] | None = None
+    ) -> list[AutonomyChange]:
+        """The promotions that measured outcomes earned already, each recorded; of these kinds and scopes, or of all."""
         ...
 
     def set_autonomy(
