@@ -40,6 +40,7 @@ from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
+from pilotage.flows.prefect.writes import Write
 from pilotage.planner.actions.types import Action, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.cedar.bundle import Bundle
@@ -66,6 +67,7 @@ class PlayedLever:
     kind: str = "any"
     window: timedelta = timedelta(minutes=1)
     undoable: str = "always"
+    writes: tuple[Write, ...] = ()
     executed: int = 0
 
     async def execute(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from prefect.states import Failed, Pending, Running
 
+from pilotage.flows.execution.permits import reach_of, releasing_queues
 from pilotage.flows.execution.receipts import Check, Delivery, Judgement, Lever
 from pilotage.flows.levers import build_levers
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import ADMITTED, TELLING, Permit, permitted
 from pilotage.planner.actions.types import Action
 
 if TYPE_CHECKING:
@@ -38,18 +40,29 @@ class LeverBench:
 
     def __init__(self, prefect_probe: PrefectProbe) -> None:
         self.prefect_probe = prefect_probe
+        self.notices: PrefectApi | None = None
 
     def with_api(self, work: Callable[[PrefectApi], Awaitable[T]]) -> T:
         async def inside() -> T:
-            async with PrefectApi.from_prefect_settings().opened() as api:
+            async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
                 return await work(api)
 
         return asyncio.run(inside())
 
+    def at_start(self, chore: Callable[[PrefectApi], Awaitable[T]]) -> T:
+        """What a chore returned that the controller does before anything is delivered."""
+
+        async def inside() -> T:
+            async with PrefectApi.from_prefect_settings(guard=ADMITTED).opened() as api:
+                with releasing_queues():
+                    return await chore(api)
+
+        return asyncio.run(inside())
+
     def lever(self, api: PrefectApi, action: Action) -> Lever:
-        return build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api)[
-            action.kind
-        ]
+        return build_levers(
+            worker_has_released=worker_has_released, notifier=Notifier(api=self.notices or api), api=api
+        )[action.kind]
 
     def wait_for_worker(self, run_id: str, within: float = 60.0) -> None:
         """Nothing, once the worker has reported the end of the run's process."""
@@ -60,25 +73,59 @@ class LeverBench:
             assert time.monotonic() < deadline
             time.sleep(0.3)
 
+    def carried_out(
+        self,
+        action: Action,
+        idempotency_key: str,
+        step: Callable[[Lever], Awaitable[T]],
+        *,
+        may_write: bool = True,
+    ) -> T:
+        """What the step returned, behind the guard under which the controller takes it."""
+
+        async def inside() -> T:
+            async with (
+                PrefectApi.from_prefect_settings(guard=ADMITTED).opened() as api,
+                PrefectApi.from_prefect_settings(guard=TELLING).opened() as self.notices,
+            ):
+                lever = self.lever(api, action)
+                permit = Permit(
+                    about=action.kind,
+                    writes=lever.writes
+                    if may_write
+                    else [write for write in lever.writes if write.verifying],
+                    reach=reach_of(action, idempotency_key),
+                )
+                with permitted(permit):
+                    return await step(lever)
+
+        return asyncio.run(inside())
+
     def execute(self, action: Action, idempotency_key: str, *, expected: str = "") -> Delivery:
-        async def work(api: PrefectApi) -> Delivery:
-            return await self.lever(api, action).execute(
+        return self.carried_out(
+            action,
+            idempotency_key,
+            lambda lever: lever.execute(
                 action,
                 idempotency_key=idempotency_key,
                 expected_state_id=expected,
                 message="pilotage p-0123456789ab",
-            )
-
-        return self.with_api(work)
+            ),
+        )
 
     def verify(self, action: Action, delivery: Delivery, idempotency_key: str) -> Check:
-        return self.with_api(
-            lambda api: self.lever(api, action).verify(action, delivery, idempotency_key=idempotency_key)
+        return self.carried_out(
+            action,
+            idempotency_key,
+            lambda lever: lever.verify(action, delivery, idempotency_key=idempotency_key),
+            may_write=False,
         )
 
     def undo(self, action: Action, delivery: Delivery, idempotency_key: str) -> Delivery:
-        return self.with_api(
-            lambda api: self.lever(api, action).undo(action, delivery, idempotency_key=idempotency_key)
+        return self.carried_out(
+            action,
+            idempotency_key,
+            lambda lever: lever.undo(action, delivery, idempotency_key=idempotency_key),
         )
 
     def verified(

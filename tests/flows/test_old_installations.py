@@ -205,13 +205,13 @@ def test_what_was_open_is_approved_undone_and_explained(
 
 
 async def _as_it_was_left(receipt: dict[str, Any]) -> None:
-    async with PrefectApi.from_prefect_settings().opened() as api:
+    async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
         await api.set_queue_paused(POOL, "a", True)
         await ChangeRecords(api).write("queue", receipt["mark"], receipt["before"])
 
 
 async def _paused_queues() -> list[str]:
-    async with PrefectApi.from_prefect_settings().opened() as api:
+    async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
         return [queue.name for queue in await api.queues(POOL) if queue.paused]
 
 

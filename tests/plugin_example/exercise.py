@@ -12,12 +12,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pilotage.flows.dev.fake_prefect import FakePrefect
+from pilotage.flows.execution.permits import reach_of
 from pilotage.flows.levers import build_levers
 from pilotage.flows.notify.describe import action_in_words
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import ADMITTED, Permit, permitted
 from pilotage.planner.actions.types import KINDS, Action, action_from_json
 from pilotage.planner.detect.reasoning import EXAMPLES, Line, reason
 from pilotage.planner.detect.registry import DETECTORS, DetectorSnapshot
@@ -80,13 +83,16 @@ async def delivered(action: Action, fake: FakePrefect) -> list[str]:
     async def released(run_id: str, after: datetime) -> bool:
         return True
 
-    async with PrefectApi("http://fake/api", transport=fake.transport).opened() as api:
+    guarded = PrefectApi("http://fake/api", transport=fake.transport, guard=ADMITTED)
+    async with guarded.opened() as api:
         lever = build_levers(worker_has_released=released, notifier=Notifier(api=api), api=api)[action.kind]
-        told = {"idempotency_key": "k", "expected_state_id": "", "message": "m"}
-        first = await lever.execute(action, **told)
-        again = await lever.execute(action, **told)
-        check = await lever.verify(action, first, idempotency_key="k")
-        back = await lever.undo(action, first, idempotency_key="k")
+        key = str(uuid4())
+        told = {"idempotency_key": key, "expected_state_id": "", "message": "m"}
+        with permitted(Permit(about="the example", writes=lever.writes, reach=reach_of(action, key))):
+            first = await lever.execute(action, **told)
+            again = await lever.execute(action, **told)
+            check = await lever.verify(action, first, idempotency_key=key)
+            back = await lever.undo(action, first, idempotency_key=key)
     return [first.effect.value, again.effect.value, check.judgement.value, back.effect.value]
 
 

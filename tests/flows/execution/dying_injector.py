@@ -41,6 +41,7 @@ from pilotage.flows.levers.reschedule_run import RescheduleLever
 from pilotage.flows.levers.spread_runs import SpreadLever
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import ADMITTED
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.planner.actions.types import Action
 from pilotage.policies.cedar.bundle import Bundle
@@ -125,6 +126,7 @@ class Dying:
     def __init__(self, lever: Lever, step: str, api: MortalApi, told: dict[str, int]) -> None:
         self._lever, self._step, self._api, self._told = lever, step, api, told
         self.kind, self.window, self.undoable = lever.kind, lever.window, lever.undoable
+        self.writes = lever.writes
 
     async def execute(
         self, action: Action, *, idempotency_key: str, expected_state_id: str, message: str
@@ -172,10 +174,10 @@ async def carry_out(order: Order, told: dict[str, int]) -> None:
 
     step, proposal_id = order["step"], order["proposal"]
     ledger = SqlLedger(f"sqlite:///{order['ledger']}")
-    api = MortalApi.from_prefect_settings()
+    api = MortalApi.from_prefect_settings(guard=ADMITTED)
     api.deadly = step
     levers = {
-        **build_levers(worker_has_released=worker_has_released, notifier=Notifier(api=api), api=api),
+        **build_levers(worker_has_released=worker_has_released, notifier=Notifier(), api=api),
         "reschedule_run": RescheduleLever(api, settle=SETTLE),
         "spread_runs": SpreadLever(api, settle=SETTLE),
         "catch_up": CatchUpLever(api, settle=SETTLE),

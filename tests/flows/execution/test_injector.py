@@ -15,6 +15,7 @@ from pilotage.flows.controller.controller import judge_deferred
 from pilotage.flows.execution.injector import Injector, InjectorLimits, final_word
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement, Receipt
+from pilotage.flows.prefect.writes import Write
 from pilotage.planner.actions.types import Action, NotifyOwner, ReserveSlot, RetryRun, target_of
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.cedar.bundle import Bundle
@@ -36,6 +37,7 @@ class ScriptedLever:
     kind: str = "any"
     window: timedelta = timedelta(minutes=1)
     undoable: str = "always"
+    writes: tuple[Write, ...] = ()
     failures: list[OrchestratorError] = field(default_factory=list)
     check: Check = field(default_factory=lambda: Check(judgement=Judgement.PENDING, detail="not yet"))
     executed: int = 0

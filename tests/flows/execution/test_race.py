@@ -112,7 +112,7 @@ async def run_races(
     ended: list[Race] = []
 
     async def lane(queue: str) -> None:
-        async with PatientApi.from_prefect_settings().opened() as api:
+        async with PatientApi.from_prefect_settings(guard=None).opened() as api:
             while waiting:
                 number, lead = waiting.pop(0)
                 ended.append(await race_on(api, queue, deployment_id, folder, lead, boosted=number % 7 == 0))
@@ -130,7 +130,7 @@ async def all_ended(races: Sequence[Race], within: float) -> dict[str, str]:
     crashed: dict[str, str] = {}
     going = {each.run_id for each in races if each.boosted or each.refused}
     deadline = time.monotonic() + within
-    async with PatientApi.from_prefect_settings().opened() as api:
+    async with PatientApi.from_prefect_settings(guard=None).opened() as api:
         while going:
             assert time.monotonic() < deadline, f"{len(going)} runs have not ended"
             for run_id in tuple(going):

@@ -173,7 +173,7 @@ def test_a_resize_whose_process_died_is_finished_by_repeating_it(
     action = ResizeRun(run_id=run_id, memory_mb=256)
 
     async def dying() -> None:
-        async with _DiesAt.from_prefect_settings().opened() as api:
+        async with _DiesAt.from_prefect_settings(guard=None).opened() as api:
             assert isinstance(api, _DiesAt)
             api.deadly = moment
             lever = ResizeLever(api, worker_has_released=worker_has_released)
@@ -286,7 +286,7 @@ def test_a_process_that_died_holding_a_queue_does_not_leave_it_paused(
     action = RescheduleRun(run_id=run_id, start=(datetime.now(UTC) + FAR).replace(microsecond=0))
 
     async def dying() -> None:
-        async with _DiesHolding.from_prefect_settings().opened() as api:
+        async with _DiesHolding.from_prefect_settings(guard=None).opened() as api:
             await RescheduleLever(api).execute(
                 action, idempotency_key=idempotency_key, expected_state_id="", message="m"
             )
@@ -297,7 +297,7 @@ def test_a_process_that_died_holding_a_queue_does_not_leave_it_paused(
     if rescue == "repeating":
         assert bench.execute(action, idempotency_key).effect is Effect.DONE
     else:
-        assert bench.with_api(lambda api: RescheduleLever(api).release_all()) == 1
+        assert bench.at_start(lambda api: RescheduleLever(api).release_all()) == 1
     assert not _paused(bench, quiet_queue)
     bench.execute(CancelRun(run_id=run_id), str(uuid4()))
 

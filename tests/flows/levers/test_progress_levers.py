@@ -189,7 +189,7 @@ def test_a_tree_whose_cancelling_process_died_is_finished_by_repeating_it(
             raise KeyboardInterrupt
 
     async def dying() -> None:
-        async with Dies.from_prefect_settings().opened() as api:
+        async with Dies.from_prefect_settings(guard=None).opened() as api:
             await bench.lever(api, action).execute(
                 action, idempotency_key=idempotency_key, expected_state_id="", message="m"
             )

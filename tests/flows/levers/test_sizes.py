@@ -121,7 +121,7 @@ def test_policy_is_told_what_the_deployment_gives_and_what_its_runs_completed_wi
     bench.prefect_probe.move(done, Pending(), Running(), Completed())
 
     async def look() -> tuple[int, int, int]:
-        async with PrefectApi.from_prefect_settings().opened() as api:
+        async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
             facts = await PrefectFacts(api).target(SizeRun(run_id=run_id, memory_mb=384))
             return facts.memory_mb, facts.default_memory_mb, facts.proven_memory_mb
 

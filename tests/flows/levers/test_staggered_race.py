@@ -59,7 +59,7 @@ def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
 
         def worker(run_id: str = run_id, wait: float = 0.004 * (race % 12), go: threading.Event = go) -> None:
             async def take() -> None:
-                async with PrefectApi.from_prefect_settings().opened() as api:
+                async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
                     await asyncio.to_thread(go.wait, 20)
                     await asyncio.sleep(wait)
                     # as a worker does: Pending, and only a run that it got is submitted and started
@@ -80,7 +80,7 @@ def test_a_run_that_a_worker_takes_while_it_is_moved_is_never_executed_twice(
         thread.start()
 
         async def move(run_id: str = run_id, go: threading.Event = go) -> Effect:
-            async with _Racing.from_prefect_settings().opened() as api:
+            async with _Racing.from_prefect_settings(guard=None).opened() as api:
 
                 async def before_write() -> None:
                     go.set()

@@ -313,7 +313,7 @@ def test_a_move_whose_process_died_is_finished_by_repeating_it(
     action = MoveRun(run_id=run_id, queue="low")
 
     async def dying() -> None:
-        async with _DiesMoving.from_prefect_settings().opened() as api:
+        async with _DiesMoving.from_prefect_settings(guard=None).opened() as api:
             api.deadly = moment
             await MoveLever(api).execute(
                 action, idempotency_key=idempotency_key, expected_state_id="", message="m"
@@ -348,7 +348,7 @@ def test_a_run_that_gets_away_while_it_is_moved_runs_once(bench: LeverBench, ide
         )
 
     async def losing() -> Any:
-        async with _LosesTheRace.from_prefect_settings().opened() as api:
+        async with _LosesTheRace.from_prefect_settings(guard=None).opened() as api:
             api.taken = taken
             action = MoveRun(run_id=run_id, queue="low")
             return await MoveLever(api).execute(

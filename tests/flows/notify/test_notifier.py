@@ -116,7 +116,7 @@ def test_an_event_sent_twice_is_one_event_and_the_artifact_is_on_the_run(prefect
     key, began = str(uuid4()), datetime.now(UTC)
 
     async def tell() -> None:
-        async with PrefectApi.from_prefect_settings().opened() as api:
+        async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
             notifier = Notifier(api=api)
             for _ in range(2):
                 told = await notifier.event(run_id, "judged", key=key, payload={"outcome": "allow"})
@@ -124,7 +124,7 @@ def test_an_event_sent_twice_is_one_event_and_the_artifact_is_on_the_run(prefect
             assert await notifier.artifact(run_id, "# what pilotage did") == Told(ok=True)
 
     async def found() -> list[dict[str, Any]]:
-        async with PrefectApi.from_prefect_settings().opened() as api:
+        async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
             where = {"event": {"name": ["pilotage.judged"]}, "occurred": {"since": began.isoformat()}}
             where["resource"] = {"id": [f"prefect.flow-run.{run_id}"]}
             body = {"filter": where, "limit": 50}
@@ -142,7 +142,7 @@ def test_an_event_sent_twice_is_one_event_and_the_artifact_is_on_the_run(prefect
 
 def _artifacts(run_id: str) -> list[dict[str, Any]]:
     async def inside() -> list[dict[str, Any]]:
-        async with PrefectApi.from_prefect_settings().opened() as api:
+        async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
             body = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
             return await api._read("POST", "/artifacts/filter", list, json=body)
 

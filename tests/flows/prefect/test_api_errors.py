@@ -22,7 +22,8 @@ def all_of(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def api(answer: Callable[[httpx.Request], httpx.Response]) -> PrefectApi:
-    return PrefectApi("http://prefect.test/api", transport=httpx.MockTransport(answer), first_wait=0.0)
+    transport = httpx.MockTransport(answer)
+    return PrefectApi("http://prefect.test/api", transport=transport, first_wait=0.0, guard=None)
 
 
 def ask(answer: Callable[[httpx.Request], httpx.Response]) -> object:

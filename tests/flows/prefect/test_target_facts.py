@@ -56,7 +56,7 @@ def test_tags_are_read_strictly(
 
 def facts(action: Action) -> TargetFacts:
     async def inside() -> TargetFacts:
-        async with PrefectApi.from_prefect_settings().opened() as api:
+        async with PrefectApi.from_prefect_settings(guard=None).opened() as api:
             return await PrefectFacts(api).target(action)
 
     return asyncio.run(inside())

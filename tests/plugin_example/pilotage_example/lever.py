@@ -8,6 +8,7 @@ from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import refused
 from pilotage.flows.levers.registry import LeverTools
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import label_run
 from pilotage_example.action import LabelRun
 
 
@@ -16,6 +17,7 @@ class LabelLever:
 
     kind = "label_run"
     window = timedelta(minutes=1)
+    writes = (label_run(),)
     undoable = "Prefect keeps labels: the label stays, with the value `false`."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -135,7 +135,9 @@ def world_outside(stage: SimulatedStage, settings: Settings, arm: ArmName) -> Ou
         address=lambda: API_URL,
         reader=reader,
         events=events,
-        prefect=lambda: PrefectApi(API_URL, transport=stage.fake.transport, clock=stage.clock.now),
+        prefect=lambda guard: PrefectApi(
+            API_URL, transport=stage.fake.transport, clock=stage.clock.now, guard=guard
+        ),
         webhook=lambda: OutsideTransport(stage.outside),
         agent=keep_agent,
     )

@@ -33,12 +33,13 @@ from pilotage.flows.controller.greeting import Start, greeting, read_watched
 from pilotage.flows.controller.incidents import IncidentKeeper
 from pilotage.flows.controller.loop_times import LoopTimes
 from pilotage.flows.controller.measures import MeasureReader, collector_health
-from pilotage.flows.controller.outside import AgentStart, Outside
+from pilotage.flows.controller.outside import AgentStart, Connections, Outside
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
+from pilotage.flows.execution.permits import releasing_queues
 from pilotage.flows.levers import build_levers
 from pilotage.flows.levers.docs import in_words
 from pilotage.flows.levers.record_cleanup import RecordCleanup
@@ -47,7 +48,7 @@ from pilotage.flows.notify.channels import Channels, channels_of
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.notify.pager import IncidentPager
 from pilotage.flows.notify.projector import AuditProjector
-from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import ADMITTED, READING, TELLING
 from pilotage.flows.prefect.target_facts import PrefectFacts
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate
@@ -169,13 +170,24 @@ class Controller:
                 return
             reader = StoreServer(store, paths.store_socket, changes=store.changes)
             stack.callback(reader.close)
-            api = self._outside.open_prefect()
-            try:
+            opened = self._outside.open_prefect
+            async with (
+                opened(READING).opened() as api,
+                opened(TELLING).opened() as notices,
+                opened(ADMITTED).opened() as levers,
+            ):
+                # the three are one to whoever counts requests
+                notices.answers = levers.answers = api.answers
+                connections = Connections(reading=api, notices=notices, levers=levers)
                 await self._run(
-                    stop, server=server, bundle=bundle, book=book, store=store, ledger=ledger, api=api
+                    stop,
+                    server=server,
+                    bundle=bundle,
+                    book=book,
+                    store=store,
+                    ledger=ledger,
+                    prefect=connections,
                 )
-            finally:
-                await api.close()
 
     async def _run(
         self,
@@ -186,7 +198,7 @@ class Controller:
         book: IdentityBook,
         store: DuckDBStore,
         ledger: SqlLedger,
-        api: PrefectApi,
+        prefect: Connections,
     ) -> None:
         settings, paths = self._settings, self._paths
         gate = Gate(bundle, server_lacks=kinds_not_offered(server.version))
@@ -211,20 +223,20 @@ class Controller:
             known = {(q.pool, q.queue): q for q in await asyncio.to_thread(queue_snapshots, store)}
             return (pool, queue) in known and known[pool, queue].waiting == 0
 
-        ui_url = api.api_url.removesuffix("/api")
+        ui_url = prefect.reading.api_url.removesuffix("/api")
         notifier = Notifier(
             webhook_url=settings.webhook_url.get_secret_value(),
             routing_key=settings.webhook_routing_key.get_secret_value(),
             ui_url=ui_url,
-            api=api,
+            api=prefect.notices,
             transport=self._outside.webhook,
             channels=self._channels,
         )
-        levers = build_levers(worker_has_released=worker_has_released, notifier=notifier, api=api)
+        levers = build_levers(worker_has_released=worker_has_released, notifier=notifier, api=prefect.levers)
         injector = Injector(
             ledger=ledger,
             gate=gate,
-            facts=PrefectFacts(api),
+            facts=PrefectFacts(prefect.reading),
             levers=levers,
             mode=switch.mode,
             stopped=kill_switch.stopped,
@@ -290,7 +302,7 @@ class Controller:
             ledger=ledger,
             store=store,
             collector=collector,
-            levers=api.answers,
+            levers=prefect.reading.answers,
             loop=self._times,
             paths=paths,
             mode=lambda: switch.mode().value,
@@ -322,7 +334,10 @@ class Controller:
         token = book.issue_session_token(AGENT)
         # a process that died while it moved a due run may have left its queue on hold
         writing = switch.mode() in (Mode.APPROVE, Mode.AUTO)
-        freed = await unless_stopped(stop, RescheduleLever(api).release_all()) if writing else 0
+        with releasing_queues():
+            freed = (
+                await unless_stopped(stop, RescheduleLever(prefect.levers).release_all()) if writing else 0
+            )
         if freed:
             self._notices.append(f"released {freed} queue(s) that a process before us had left on hold")
         if switch.held_back is not None and settings.mode is not None:
@@ -338,7 +353,7 @@ class Controller:
             policies=bundle.hash,
             root=paths.root,
             token_file=paths.token,
-            watched=await unless_stopped(stop, read_watched(api)),
+            watched=await unless_stopped(stop, read_watched(prefect.reading)),
             notices=self._notices,
         )
         for line in greeting(start):
@@ -353,7 +368,7 @@ class Controller:
             "keeping incidents": IncidentKeeper(ledger=ledger, store=store, clock=self._clock).keep,
             "housekeeping": PeriodicMaintenance(ledger=ledger, gate=gate, clock=self._clock).keep,
             "tidying": RecordCleanup(
-                api, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=self._clock
+                prefect.levers, writing=lambda: switch.mode() in (Mode.APPROVE, Mode.AUTO), clock=self._clock
             ).keep,
             "expiring": lambda: asyncio.to_thread(ledger.expire, self._clock()),
             "ending votes": lambda: asyncio.to_thread(ledger.lapse_bundle, self._clock()),

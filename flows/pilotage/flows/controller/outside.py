@@ -14,6 +14,7 @@ from pilotage.flows.api.server import ApiServer
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.supervisor import keep_agent
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import Guard
 from pilotage.telemetry.prefect.http import PrefectReader, api_address, events_as_they_happen
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.times import utc_now
@@ -36,6 +37,18 @@ class AgentStart:
     """The telemetry; the agent's process reads it through its socket."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """Prefect behind each of its guards: whoever gets one of them may do with it what its guard admits."""
+
+    reading: PrefectApi
+    """For facts about targets, and whatever else looks only."""
+    notices: PrefectApi
+    """For pilotage's own events and artifacts."""
+    levers: PrefectApi
+    """For levers, while one of them delivers what was admitted."""
+
+
 async def _agent_process(start: AgentStart) -> None:
     await keep_agent(start.paths, start.token, start.watch_from, start.stop, start.say)
 
@@ -52,13 +65,15 @@ class Outside:
     """Opens Prefect for reading, as the collector does."""
     events: Callable[[Callable[[], None]], AsyncIterator[dict[str, Any]]] = events_as_they_happen
     """Prefect's event stream; see `events_as_they_happen`."""
-    prefect: Callable[[], PrefectApi] | None = None
-    """Opens Prefect for the levers; None for the active profile's."""
+    prefect: Callable[[Guard], PrefectApi] | None = None
+    """Opens Prefect behind a guard; None for the active profile's."""
     webhook: Callable[[], httpx.AsyncBaseTransport] | None = None
     """Makes what carries a call to the webhook; None for the network."""
     agent: Callable[[AgentStart], Awaitable[None]] = _agent_process
     """Keeps the agent going until it is told to stop."""
 
-    def open_prefect(self) -> PrefectApi:
-        """Return Prefect's API for writing. Raises OrchestratorError when no address is set."""
-        return self.prefect() if self.prefect else PrefectApi.from_prefect_settings(clock=self.clock)
+    def open_prefect(self, guard: Guard) -> PrefectApi:
+        """Return Prefect's API behind this guard. Raises OrchestratorError when no address is set."""
+        if self.prefect:
+            return self.prefect(guard)
+        return PrefectApi.from_prefect_settings(clock=self.clock, guard=guard)

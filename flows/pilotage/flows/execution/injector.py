@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from pilotage.flows.execution.permits import Step, permit_for
 from pilotage.flows.execution.receipts import (
     Check,
     Delivery,
@@ -28,6 +29,7 @@ from pilotage.flows.execution.receipts import (
     receipt_from_json,
 )
 from pilotage.flows.notify.describe import proposal_for_log
+from pilotage.flows.prefect.guard import Permit, permitted
 from pilotage.planner.actions.types import Action, ReserveSlot, RetryRun, hold_of, target_of
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate.gate import Gate, LedgerFacts
@@ -151,12 +153,13 @@ class Injector:
             await self._fail(entry, f"there is no lever for {proposal.action.kind}", transient=False)
             return True
         try:
-            delivery = await lever.execute(
-                proposal.action,
-                idempotency_key=entry.idempotency_key,
-                expected_state_id=proposal.expected_state_id,
-                message=await asyncio.to_thread(self._message, proposal),
-            )
+            with permitted(await self._permit(proposal.id, "delivering", lever)):
+                delivery = await lever.execute(
+                    proposal.action,
+                    idempotency_key=entry.idempotency_key,
+                    expected_state_id=proposal.expected_state_id,
+                    message=await asyncio.to_thread(self._message, proposal),
+                )
         except OrchestratorError as exc:
             await self._fail(entry, str(exc), transient=exc.transient)
             return True
@@ -180,6 +183,9 @@ class Injector:
         )
         return True
 
+    async def _permit(self, proposal_id: str, step: Step, lever: Lever) -> Permit:
+        return await asyncio.to_thread(permit_for, self._ledger, proposal_id, step, lever.writes)
+
     async def _name(self, proposal_id: str) -> str:
         """The proposal as a line of the log names it."""
         row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
@@ -192,9 +198,10 @@ class Injector:
             receipt = receipt_from_json(change.receipt)
             lever = self._levers[receipt.action.kind]
             try:
-                check = await lever.verify(
-                    receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
-                )
+                with permitted(await self._permit(receipt.proposal_id, "verifying", lever)):
+                    check = await lever.verify(
+                        receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
+                    )
             except OrchestratorError as exc:
                 log.warning("verifying %s: %s", await self._name(receipt.proposal_id), exc)
                 continue
@@ -223,9 +230,10 @@ class Injector:
             return Delivery(effect=Effect.REFUSED, reason=f"{proposal_id} changed nothing that still stands")
         receipt = receipt_from_json(change.receipt)
         lever = self._levers[receipt.action.kind]
-        back = await lever.undo(
-            receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
-        )
+        with permitted(await self._permit(proposal_id, "undoing", lever)):
+            back = await lever.undo(
+                receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
+            )
         await asyncio.to_thread(
             self._ledger.record_undo,
             proposal_id,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
+from uuid import UUID, uuid5
 
+from pilotage.flows.prefect.writes import Write
 from pilotage.planner.actions.types import Action, action_as_json, action_from_json
 
 
@@ -33,6 +35,11 @@ class Delivery:
     before: Mapping[str, Any] = field(default_factory=dict)
     """What undo would restore, as plain JSON."""
     after: Mapping[str, Any] = field(default_factory=dict)
+
+
+def step_key(idempotency_key: str, step: str) -> str:
+    """The mark of one step of a delivery: the same for the same step, whenever it is taken."""
+    return str(uuid5(UUID(idempotency_key), step))
 
 
 class Judgement(StrEnum):
@@ -81,6 +88,11 @@ class Lever(Protocol):
     """How long verification may take before the outcome counts as failed."""
     undoable: str
     """What `undo` restores, or why it cannot; one sentence, shown to people."""
+
+    @property
+    def writes(self) -> Sequence[Write]:
+        """Every request by which it, or its `undo`, changes Prefect: no other is sent for it."""
+        ...
 
     async def execute(
         self, action: Any, *, idempotency_key: str, expected_state_id: str, message: str

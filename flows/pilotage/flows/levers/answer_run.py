@@ -17,6 +17,7 @@ from pilotage.flows.levers.resume_run import RESUMING
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
+from pilotage.flows.prefect.writes import input_run, set_state
 from pilotage.planner.actions.types import Action, AnswerRun
 from pilotage.telemetry.facts import StateType
 
@@ -28,6 +29,7 @@ class AnswerLever:
 
     kind = "answer_run"
     window = timedelta(minutes=5)
+    writes = (set_state(StateType.SCHEDULED, StateType.RUNNING), input_run())
     undoable = "What a run was told it knows; it goes on."
 
     def __init__(self, api: PrefectApi) -> None:

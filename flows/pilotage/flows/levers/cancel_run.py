@@ -15,6 +15,7 @@ from pilotage.flows.levers.idempotency import marked, refused, step_key, untouch
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
+from pilotage.flows.prefect.writes import set_state
 from pilotage.planner.actions.types import CancelRun
 from pilotage.telemetry.facts import StateType
 
@@ -29,6 +30,7 @@ class CancelLever:
     kind = "cancel_run"
     # a worker without PREFECT_WORKER_ENABLE_CANCELLATION leaves a pending run in Cancelling for 300 s
     window = timedelta(minutes=6)
+    writes = (set_state(StateType.CANCELLED, StateType.CANCELLING, StateType.SCHEDULED),)
     undoable = (
         "A run that had not started is scheduled again for its old time; a run that had cannot be restored."
     )

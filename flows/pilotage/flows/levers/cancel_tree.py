@@ -29,6 +29,7 @@ class CancelTreeLever:
     kind = "cancel_tree"
     # as for a single run: a pending one can hang in Cancelling for 300 s
     window = timedelta(minutes=6)
+    writes = CancelLever.writes
     undoable = "Runs that had not started are scheduled again; what had started is not restored."
 
     def __init__(self, api: PrefectApi) -> None:

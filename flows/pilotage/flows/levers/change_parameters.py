@@ -25,6 +25,7 @@ from pilotage.flows.levers.idempotency import (
 )
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
+from pilotage.flows.prefect.writes import edit_run, keep_note, label_run
 from pilotage.planner.actions.types import ChangeParameters, ParameterValue
 from pilotage.telemetry.facts import StateType
 
@@ -34,6 +35,7 @@ class ParametersLever:
 
     kind = "change_parameters"
     window = timedelta(minutes=2)
+    writes = (edit_run("parameters"), label_run(), *keep_note("parameters"))
     undoable = "The old values are restored, while the run has not started and nobody changed them since."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -22,6 +22,16 @@ Drawn from the code by `python -m pilotage.flows.levers.docs`; a test holds the 
 | action | on | what it does | undo | verified within |
 |---|---|---|---|---|
 """
+_SENDS = """
+## What each may send
+
+The connection of the levers sends nothing else, and this only for the target of an admitted row of the outbox while it
+is being delivered or taken back: the run, deployment, queue or limit itself, and what Prefect answered meanwhile that
+belongs to it. Reading aside. A lever of a package declares its requests in the same way (`writes`).
+
+| action | requests |
+|---|---|
+"""
 _TAIL = """
 ## What an owner says by a tag of a deployment
 
@@ -91,7 +101,23 @@ def as_markdown() -> str:
         f"| `{kind}` | {row['on']} | {row['does']} | {row['undo']} | {row['within']} |"
         for kind, row in in_words(levers).items()
     ]
-    return _HEAD + "\n".join(rows) + "\n" + _TAIL
+    sends = [f"| `{kind}` | {_sent(lever)} |" for kind, lever in levers.items()]
+    return _HEAD + "\n".join(rows) + "\n" + _SENDS + "\n".join(sends) + "\n" + _TAIL
+
+
+def _sent(lever: Lever) -> str:
+    requests: dict[str, set[str]] = {}
+    notes = [write for write in lever.writes if write.route.startswith("/variables")]
+    for write in lever.writes:
+        if write not in notes:
+            requests.setdefault(f"{write.method} {write.route}", set()).update(write.fields or ())
+    named = [
+        f"`{what}`" + (f" ({', '.join(sorted(fields))})" if fields else "")
+        for what, fields in requests.items()
+    ]
+    if notes:
+        named.append("its notes, as Prefect variables")
+    return "; ".join(named) or "none; events and pages go the way of pilotage's own notices"
 
 
 def in_words(levers: Mapping[str, Lever]) -> dict[str, dict[str, str]]:

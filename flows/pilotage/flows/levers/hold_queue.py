@@ -18,6 +18,7 @@ class HoldLever:
 
     kind = "hold_queue"
     window = timedelta(minutes=1)
+    writes = QueueSwitch.writes
     undoable = "It is released again, unless somebody has released it already."
 
     def __init__(self, api: PrefectApi) -> None:

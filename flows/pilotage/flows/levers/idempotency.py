@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
-from uuid import UUID, uuid5
+from typing import Any
 
 from pilotage.flows.execution.receipts import Delivery, Effect
+from pilotage.flows.execution.receipts import step_key as step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
+from pilotage.flows.prefect.writes import Purpose as Purpose
 from pilotage.telemetry.facts import StateType
-
-Purpose = Literal[
-    "hold", "reserve", "pause", "edit", "parameters", "priority", "limit", "queue", "waves", "slots", "alert"
-]
 
 PREFIX = "pilotage_"
 """Begins the name of every note."""
@@ -27,11 +24,6 @@ _LATE = timedelta(minutes=5)
 """How late a hold may be taken back."""
 _ROOM = 4800
 """Characters that a note may have as JSON; Prefect takes 5000."""
-
-
-def step_key(idempotency_key: str, step: str) -> str:
-    """The mark of one step of a delivery: the same for the same step, whenever it is taken."""
-    return str(uuid5(UUID(idempotency_key), step))
 
 
 def marked(history: Iterable[StateView], idempotency_key: str) -> StateView | None:

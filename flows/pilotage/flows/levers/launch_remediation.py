@@ -15,6 +15,7 @@ from pilotage.flows.levers.cancel_run import CancelLever
 from pilotage.flows.levers.idempotency import refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView
+from pilotage.flows.prefect.writes import create_run, own_task_run
 from pilotage.planner.actions.types import CancelRun, LaunchRemediation
 from pilotage.telemetry.facts import StateType
 
@@ -30,6 +31,11 @@ class RemediationLever:
 
     kind = "launch_remediation"
     window = timedelta(minutes=30)
+    writes = (
+        *own_task_run(),
+        create_run("parameters", "tags", "labels", "parent_task_run_id", "state"),
+        *CancelLever.writes,
+    )
     undoable = "It is cancelled while it has not ended; what it did stays done."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -18,6 +18,7 @@ from pilotage.flows.notify.notifier import event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.liveness import Probe, judge_liveness, others_heard, process_here, signs_of
 from pilotage.flows.prefect.models import RunView
+from pilotage.flows.prefect.writes import own_events, renew_lease, set_state
 from pilotage.planner.actions.types import Action, MarkCrashed
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
@@ -37,6 +38,7 @@ class MarkCrashedLever:
 
     kind = "mark_crashed"
     window = timedelta(minutes=5)
+    writes = (set_state(StateType.CRASHED), renew_lease(), own_events())
     undoable = "What is marked stays marked; a run that was dead has nothing to go back to. Retry it instead."
 
     def __init__(

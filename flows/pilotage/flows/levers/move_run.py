@@ -15,6 +15,7 @@ from pilotage.flows.levers.idempotency import marked, refused, step_key, untouch
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
+from pilotage.flows.prefect.writes import create_run, set_state
 from pilotage.planner.actions.types import MoveRun
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
@@ -31,6 +32,19 @@ class MoveLever:
 
     kind = "move_run"
     window = timedelta(minutes=2)
+    writes = (
+        create_run(
+            "name",
+            "parameters",
+            "enforce_parameter_schema",
+            "job_variables",
+            "tags",
+            "labels",
+            "work_queue_name",
+            "state",
+        ),
+        set_state(StateType.SCHEDULED, StateType.CANCELLED),
+    )
     undoable = "It is moved back, as a third run, while the new one has not started."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -9,6 +9,7 @@ from pilotage.flows.levers.idempotency import refused
 from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, alert_key, event_id
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import moment
+from pilotage.flows.prefect.writes import Write
 from pilotage.planner.actions.types import NotifyOwner
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -20,6 +21,7 @@ class NotifyLever:
 
     kind = "notify_owner"
     window = timedelta(minutes=2)
+    writes: tuple[Write, ...] = ()
     undoable = "What was told stays told; a page is resolved where a webhook is set."
 
     def __init__(self, api: PrefectApi, notifier: Notifier) -> None:

@@ -15,6 +15,7 @@ from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import marked, refused
 from pilotage.flows.levers.retry_run import RetryLever, WorkerReleased, why_not_retry
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import input_run, withdraw_input
 from pilotage.flows.sdk.overrides import OVERRIDE, TAKEN
 from pilotage.planner.actions.types import OverrideResult, RetryRun
 
@@ -27,6 +28,7 @@ class OverrideLever:
 
     kind = "override_result"
     window = timedelta(minutes=15)
+    writes = (input_run(), withdraw_input(), *RetryLever.writes)
     undoable = "The value is taken back and the retry cancelled, while the run has not started."
 
     def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:

@@ -18,6 +18,7 @@ from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused
 from pilotage.flows.levers.scheduled_edits import EditedRuns
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView, moment
+from pilotage.flows.prefect.writes import keep_note, switch_deployment
 from pilotage.planner.actions.types import PauseDeployment
 
 _REMEMBERED = 40
@@ -38,6 +39,7 @@ class PauseLever:
 
     kind = "pause_deployment"
     window = timedelta(minutes=1)
+    writes = (*switch_deployment(), *keep_note("pause"), *EditedRuns.writes)
     undoable = (
         "The deployment is resumed and its schedules make their runs again, with the parameters, tags, job variables "
         "and times that people had given them; runs that were due meanwhile are named in the receipt and not made."

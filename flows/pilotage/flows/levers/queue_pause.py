@@ -18,10 +18,15 @@ from typing import Any
 from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView
+from pilotage.flows.prefect.writes import edit_queue, keep_note
 
 _THROTTLE = 1
 """The limit of a queue that is calmed."""
 _LIMIT, _ONLY_THROTTLED = "limit", "only_calmed"
+
+
+QUEUE_PAUSE = (edit_queue("is_paused", "concurrency_limit"), *keep_note("hold"))
+"""What a lever writes that pauses queues for a while."""
 
 
 class TemporaryQueuePause:

@@ -8,11 +8,14 @@ from typing import Any
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import edit_pool, edit_queue, keep_note
 from pilotage.telemetry.errors import OrchestratorError
 
 
 class QueueSwitch:
     """The pause switch of a queue, or of a pool where the queue is empty, thrown one way and back."""
+
+    writes = (edit_queue("is_paused"), edit_pool("is_paused"), *keep_note("queue"))
 
     def __init__(self, api: PrefectApi, *, paused: bool) -> None:
         self._api = api

@@ -13,6 +13,7 @@ from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import refused, untouched
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
+from pilotage.flows.prefect.writes import edit_run, label_run
 from pilotage.planner.actions.types import RaiseRetries
 from pilotage.telemetry.facts import StateType
 
@@ -25,6 +26,7 @@ class RetriesLever:
 
     kind = "raise_retries"
     window = timedelta(minutes=1)
+    writes = (edit_run("empirical_policy"), label_run())
     undoable = "The old number is restored, while the run has not ended; a retry that was used stays used."
 
     def __init__(self, api: PrefectApi) -> None:

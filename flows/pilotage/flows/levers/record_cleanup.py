@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from pilotage.flows.execution.permits import clearing_notes
 from pilotage.flows.levers.idempotency import PREFIX
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import moment
@@ -42,8 +43,9 @@ class RecordCleanup:
         self._next = now + EVERY
         notes = await self._api.variables_like(PREFIX)
         old = [name for name, note in notes.items() if name.startswith(PREFIX) and useless(name, note, now)]
-        for name in old:
-            await self._api.delete_variable(name)
+        with clearing_notes():
+            for name in old:
+                await self._api.delete_variable(name)
         return len(old)
 
 

@@ -37,6 +37,7 @@ from pilotage.flows.levers.spread_runs import SpreadLever
 from pilotage.flows.levers.suspend_run import SuspendLever
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import ADMITTED
 from pilotage.planner.actions.types import ACTIONS
 from pilotage.planner.plugins import broken, plugins
 
@@ -108,7 +109,7 @@ def build_levers(
 ) -> Mapping[str, Lever]:
     """Return one lever for each kind of action, on the given API or the active Prefect profile's."""
     tools = LeverTools(
-        api=api or PrefectApi.from_prefect_settings(),
+        api=api or PrefectApi.from_prefect_settings(guard=ADMITTED),
         notifier=notifier,
         worker_has_released=worker_has_released,
     )

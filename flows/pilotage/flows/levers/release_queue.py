@@ -15,6 +15,7 @@ class ReleaseLever:
 
     kind = "release_queue"
     window = timedelta(minutes=1)
+    writes = QueueSwitch.writes
     undoable = "It is paused again, unless somebody has done so already; runs that began meanwhile go on."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -26,6 +26,7 @@ from pilotage.flows.levers.retry_run import WorkerReleased
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.liveness import MISSED, Probe, interval, process_here
 from pilotage.flows.prefect.models import LimitView
+from pilotage.flows.prefect.writes import give_slots_back, keep_note
 from pilotage.planner.actions.types import Action, LimitScope, ReleaseSlot
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
@@ -59,6 +60,7 @@ class ReleaseSlotLever:
 
     kind = "release_slot"
     window = timedelta(minutes=1)
+    writes = (*give_slots_back(), *keep_note("slots"))
     undoable = "A slot that was given back is free for whoever asks next; it is not taken again."
 
     def __init__(

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import after, marked, refused, step_key, untouched
-from pilotage.flows.levers.queue_pause import TemporaryQueuePause
+from pilotage.flows.levers.queue_pause import QUEUE_PAUSE, TemporaryQueuePause
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
+from pilotage.flows.prefect.writes import set_state
 from pilotage.planner.actions.types import RescheduleRun
 from pilotage.telemetry import times
 from pilotage.telemetry.facts import StateType
@@ -34,6 +35,7 @@ class RescheduleLever:
 
     kind = "reschedule_run"
     window = timedelta(minutes=2)
+    writes = (set_state(StateType.SCHEDULED), *QUEUE_PAUSE)
     undoable = "The old start time is restored, while the run has not started."
 
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:

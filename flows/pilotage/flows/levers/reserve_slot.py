@@ -18,6 +18,7 @@ from pilotage.flows.levers.idempotency import (
 )
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView, moment
+from pilotage.flows.prefect.writes import edit_queue, keep_note
 from pilotage.planner.actions.types import ReserveSlot
 from pilotage.telemetry.facts import TERMINAL, StateType
 
@@ -29,6 +30,7 @@ class ReserveLever:
 
     kind = "reserve_slot"
     window = timedelta(minutes=5)
+    writes = (edit_queue("concurrency_limit"), *keep_note("reserve"))
     undoable = "The busy queue gets its old limit back, unless somebody has set another one since."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -24,6 +24,7 @@ from pilotage.flows.levers.retry_run import (
 )
 from pilotage.flows.levers.run_memory import RunMemory, is_set, not_set
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import edit_run, label_run, set_state
 from pilotage.planner.actions.types import ResizeRun
 from pilotage.telemetry.facts import StateType
 
@@ -38,6 +39,7 @@ class ResizeLever:
 
     kind = "resize_run"
     window = timedelta(minutes=15)
+    writes = (set_state(StateType.SCHEDULED, StateType.CANCELLED), edit_run("job_variables"), label_run())
     undoable = "The old size is restored and the retry cancelled, while the run has not started."
 
     def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:

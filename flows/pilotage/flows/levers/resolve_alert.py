@@ -14,6 +14,7 @@ from pilotage.flows.levers.notify_owner import STEP as TOLD
 from pilotage.flows.levers.notify_owner import word_arrived
 from pilotage.flows.notify.notifier import NO_WEBHOOK, Notifier, alert_key, event_id
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import keep_note
 from pilotage.planner.actions.types import Action, ResolveAlert, Severity
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -27,6 +28,7 @@ class ResolveLever:
 
     kind = "resolve_alert"
     window = timedelta(minutes=2)
+    writes = keep_note("alert")
     undoable = "An alert that was resolved in vain is raised again by telling the owner again."
 
     def __init__(self, api: PrefectApi, notifier: Notifier) -> None:

@@ -14,6 +14,7 @@ from pilotage.flows.levers.idempotency import (
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
+from pilotage.flows.prefect.writes import set_state
 from pilotage.planner.actions.types import Action, ResumeRun
 from pilotage.telemetry.facts import StateType
 
@@ -25,6 +26,7 @@ class ResumeLever:
 
     kind = "resume_run"
     window = timedelta(minutes=5)
+    writes = (set_state(StateType.SCHEDULED),)
     undoable = "A run that runs again is not stopped by an undo; suspend it instead."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -14,10 +14,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
-from pilotage.flows.levers.change_parameters import give, take_back
+from pilotage.flows.levers.change_parameters import ParametersLever, give, take_back
 from pilotage.flows.levers.idempotency import after, marked, refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, Transition
+from pilotage.flows.prefect.writes import set_state
 from pilotage.planner.actions.preconditions import KnownRun, why_not
 from pilotage.planner.actions.types import RetryRun
 from pilotage.telemetry.errors import OrchestratorError
@@ -45,6 +46,7 @@ class RetryLever:
 
     kind = "retry_run"
     window = timedelta(minutes=15)
+    writes = (set_state(StateType.SCHEDULED, StateType.CANCELLED), *ParametersLever.writes)
     undoable = (
         "A retry that has not started is cancelled, and the parameters it was given go back; one that runs or has "
         "ended cannot be taken back, for its side effects are done."

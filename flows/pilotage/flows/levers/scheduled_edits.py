@@ -17,6 +17,7 @@ from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView, moment
+from pilotage.flows.prefect.writes import create_run, edit_run, keep_note, set_state
 from pilotage.telemetry import times
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
@@ -50,6 +51,13 @@ def changed_in(run: RunView, deployment: DeploymentView) -> dict[str, Any]:
 
 class EditedRuns:
     """The changed runs of one deployment, noted under one mark."""
+
+    writes = (
+        edit_run("name", *FIELDS),
+        create_run("name", "state", "enforce_parameter_schema", *FIELDS),
+        set_state(StateType.SCHEDULED),
+        *keep_note("edit"),
+    )
 
     def __init__(self, api: PrefectApi) -> None:
         self._api = api

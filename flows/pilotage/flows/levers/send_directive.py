@@ -12,6 +12,7 @@ from datetime import timedelta
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import refused, step_key
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import input_run
 from pilotage.flows.sdk.directives import HEARD, SAID
 from pilotage.planner.actions.types import Directive, SendDirective
 from pilotage.telemetry.facts import StateType
@@ -24,6 +25,7 @@ class DirectLever:
 
     kind = "send_directive"
     window = timedelta(minutes=10)
+    writes = (input_run(),)
     undoable = "The flow is told to carry on, while it runs; what it did about the directive stays done."
 
     def __init__(self, api: PrefectApi) -> None:

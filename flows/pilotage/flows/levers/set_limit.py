@@ -16,6 +16,7 @@ from pilotage.flows.levers.idempotency import (
     refused,
 )
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import edit_limit, edit_pool, edit_queue, keep_note
 from pilotage.planner.actions.types import LimitScope, SetLimit
 
 
@@ -24,6 +25,12 @@ class LimitLever:
 
     kind = "set_limit"
     window = timedelta(minutes=1)
+    writes = (
+        edit_pool("concurrency_limit"),
+        edit_queue("concurrency_limit"),
+        edit_limit(),
+        *keep_note("limit"),
+    )
     undoable = "The old limit is restored, unless somebody has set another one since."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -19,6 +19,7 @@ from pilotage.flows.levers.idempotency import (
 )
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView
+from pilotage.flows.prefect.writes import keep_note, rank_queues
 from pilotage.planner.actions.types import SetPriority
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -28,6 +29,7 @@ class PriorityLever:
 
     kind = "set_priority"
     window = timedelta(minutes=1)
+    writes = (rank_queues(), *keep_note("priority"))
     undoable = "The ranks of all queues of the pool are restored, unless somebody has moved one since."
 
     def __init__(self, api: PrefectApi) -> None:

@@ -15,6 +15,7 @@ from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE
 from pilotage.flows.levers.run_memory import RunMemory, is_set, not_set
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
+from pilotage.flows.prefect.writes import edit_run, label_run
 from pilotage.planner.actions.types import SizeRun
 from pilotage.telemetry.facts import StateType
 
@@ -24,6 +25,7 @@ class SizeLever:
 
     kind = "size_run"
     window = timedelta(minutes=2)
+    writes = (edit_run("job_variables"), label_run())
     undoable = "The old size is restored, while the run has not started."
 
     def __init__(self, api: PrefectApi) -> None:

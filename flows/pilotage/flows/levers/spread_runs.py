@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pilotage.flows.execution.receipts import Check, Delivery
+from pilotage.flows.levers.queue_pause import QUEUE_PAUSE
 from pilotage.flows.levers.reschedule_run import SETTLE
 from pilotage.flows.levers.staggered import StaggeredRelease, WaitingRuns
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.writes import keep_note, set_state
 from pilotage.planner.actions.types import SpreadRuns
+from pilotage.telemetry.facts import StateType
 
 
 class SpreadLever:
@@ -16,6 +19,7 @@ class SpreadLever:
 
     kind = "spread_runs"
     window = timedelta(minutes=5)
+    writes = (set_state(StateType.SCHEDULED), *keep_note("waves"), *QUEUE_PAUSE)
     undoable = "Runs that still wait in their waves get their old times back."
 
     def __init__(self, api: PrefectApi, *, settle: timedelta = SETTLE) -> None:

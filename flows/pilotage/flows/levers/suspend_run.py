@@ -23,6 +23,7 @@ from pilotage.flows.levers.resume_run import SUSPENDED, resume
 from pilotage.flows.levers.retry_run import WorkerReleased, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView
+from pilotage.flows.prefect.writes import set_state
 from pilotage.planner.actions.types import SuspendRun
 from pilotage.telemetry.facts import StateType
 
@@ -37,6 +38,7 @@ class SuspendLever:
 
     kind = "suspend_run"
     window = timedelta(minutes=5)
+    writes = (set_state(StateType.PAUSED, StateType.SCHEDULED),)
     undoable = "The run is resumed, from the top; tasks that kept their results are not done again."
 
     def __init__(self, api: PrefectApi, *, worker_has_released: WorkerReleased) -> None:

@@ -17,6 +17,7 @@ import httpx
 
 from pilotage.flows.notify.channels import Action, Channels, Message
 from pilotage.flows.prefect.api import PrefectApi
+from pilotage.flows.prefect.guard import TELLING
 from pilotage.planner.actions.types import Severity
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.redaction import redact, redact_json
@@ -214,7 +215,7 @@ class Notifier:
 
     def _api(self) -> PrefectApi:
         if self._given is None:
-            self._given = PrefectApi.from_prefect_settings()
+            self._given = PrefectApi.from_prefect_settings(guard=TELLING)
         return self._given
 
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import httpx
 
+from pilotage.flows.prefect.guard import READING, Guard, hooks_of
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, USER_AGENT
@@ -47,8 +48,12 @@ class PrefectHttpClient:
         transport: httpx.AsyncBaseTransport | None = None,
         first_wait: float = FIRST_WAIT,
         clock: Callable[[], datetime] = utc_now,
+        guard: Guard | None = READING,
     ) -> None:
-        """`clock` says the time to everything that steers Prefect through this connection."""
+        """`clock` says the time to everything that steers Prefect through this connection.
+
+        `guard` looks at each request before it is sent; None lets everything through, for worlds of one's own.
+        """
         self.api_url = api_url.rstrip("/")
         self._first_wait = first_wait
         self.answers = AnswerTimes()
@@ -67,10 +72,13 @@ class PrefectHttpClient:
             transport=transport,
             timeout=httpx.Timeout(30, connect=5),
             follow_redirects=True,
+            event_hooks=hooks_of(guard, self.api_url) if guard else None,
         )
 
     @classmethod
-    def from_prefect_settings(cls, *, clock: Callable[[], datetime] = utc_now) -> Self:
+    def from_prefect_settings(
+        cls, *, clock: Callable[[], datetime] = utc_now, guard: Guard | None = READING
+    ) -> Self:
         """The API of the active Prefect profile and environment. Raises OrchestratorError without one."""
         from prefect.settings import get_current_settings  # takes two seconds to import
 
@@ -88,6 +96,7 @@ class PrefectHttpClient:
             headers=settings.client.custom_headers,
             verify=not settings.api.tls_insecure_skip_verify,
             clock=clock,
+            guard=guard,
         )
 
     @classmethod
@@ -138,6 +147,8 @@ class PrefectHttpClient:
                 while _lost_a_race(answer) and time.monotonic() < insisting_until:
                     await asyncio.sleep(_RACE_WAIT * random.uniform(0.2, 1.0))  # noqa: S311
                     answer = await self._ask(method, route, sent)
+            except OrchestratorError:
+                raise  # the guard's: it was not sent
             except Exception as error:
                 translated = translate(error, method, route, self.api_url)
                 if last or not translated.transient:
@@ -159,6 +170,8 @@ class PrefectHttpClient:
         began = time.monotonic()
         try:
             answer = await self._client.request(method, route, **sent)
+        except OrchestratorError:
+            raise  # the guard's: nobody was asked
         except Exception as error:
             self.answers.note(time.monotonic() - began, type(error).__name__)
             raise

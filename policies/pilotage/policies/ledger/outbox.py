@@ -49,6 +49,13 @@ class OutboxRepository:
         with self.writing(f"claiming {proposal_id}") as connection:
             return _claimed(connection, owner, now, lease, (outbox.c.proposal_id == proposal_id,))
 
+    def outbox_row(self: Transactions, proposal_id: str) -> tuple[FiledProposal, OutboxEntry] | None:
+        """The proposal and its row of the outbox as they are now; None for one that was never admitted."""
+        with self.reading(f"reading the outbox row of {proposal_id}") as connection:
+            rows = dicts(connection.execute(sa.select(outbox).where(outbox.c.proposal_id == proposal_id)))
+            filed = found(connection, proposal_id)
+            return (filed, entry_from(rows[0], filed)) if rows and filed else None
+
     def record_delivery(
         self: Transactions, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
     ) -> bool:

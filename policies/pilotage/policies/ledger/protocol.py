@@ -209,6 +209,10 @@ class Ledger(Protocol):
         """The same for one proposal."""
         ...
 
+    def outbox_row(self, proposal_id: str) -> tuple[FiledProposal, OutboxEntry] | None:
+        """The proposal and its row of the outbox as they are now; None for one that was never admitted."""
+        ...
+
     def record_delivery(
         self, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
     ) -> bool:

@@ -1,7 +1,8 @@
 """How Prefect is asked: pages of its REST API, its event stream, and what its refusals mean.
 
-Reading only. The credential comes from Prefect's own settings (`PREFECT_API_AUTH_STRING`, profiles); it is
-never looked at here. Foreign errors become ours in `_translated` and nowhere else.
+Reading only: a request that would change something is not sent. The credential comes from Prefect's own settings
+(`PREFECT_API_AUTH_STRING`, profiles); it is never looked at here. Foreign errors become
+ours in `_translated` and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from prefect.settings import PREFECT_API_URL
 
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.answers import AnswerTimes
+from pilotage.telemetry.prefect.reading import reading_only, refuse_writes
 from pilotage.telemetry.prefect.servers import OLDEST_SERVER, USER_AGENT, unfit
 from pilotage.telemetry.prefect.set_aside import Rows, SetAside, readable
 from pilotage.telemetry.redaction import redact
@@ -47,6 +49,8 @@ class ServerVersion:
 def _translated(doing: str, exc: Exception) -> OrchestratorError:
     """The foreign error as ours: what was attempted, what was found, what to do."""
     match exc:
+        case OrchestratorError():
+            return exc
         case httpx.HTTPStatusError() if exc.response.status_code in (401, 403):
             return OrchestratorError(
                 f"{doing}: the server refused the key (HTTP {exc.response.status_code}). "
@@ -106,7 +110,7 @@ class PrefectReader:
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
         """`client` asks instead of one to the active profile's server. It must raise for replies that are errors."""
-        self._given = client
+        self._given = reading_only(client) if client is not None else None
         self._stack = AsyncExitStack()
         self._client: PrefectClient | httpx.AsyncClient | None = None
         self.answers = AnswerTimes()
@@ -122,7 +126,9 @@ class PrefectReader:
             return self
         doing = f"Connecting to Prefect at {redact(_api_url())}"
         try:
-            self._client = await self._stack.enter_async_context(get_client())
+            self._client = await self._stack.enter_async_context(
+                get_client(httpx_settings={"event_hooks": {"request": [refuse_writes]}})
+            )
         except Exception as exc:
             raise _translated(doing, exc) from exc
         return self
