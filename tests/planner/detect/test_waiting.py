@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.planner.detect.waiting_worlds import STATES, Subject, World
+from tests.planner.detect.waiting_worlds_apart import APART
 
 from pilotage.planner.detect.blockage import Blockage, Cause
 from pilotage.planner.detect.waiting import prefect_slow, why_missing, why_waiting
@@ -73,6 +74,17 @@ def test_in_worlds_with_a_healthy_rest_the_cause_is_right(tmp_path: Path, seeds:
     right = sum(good for _, good, _ in told)
     wrong = Counter(state for state, good, _ in told if not good)
     assert right >= 0.95 * len(told), (wrong, [each for each in told if not each[1]])
+
+
+@pytest.mark.parametrize("state", APART)
+def test_in_worlds_that_were_written_apart_the_cause_is_right(world: World, state: str) -> None:
+    world.crowd(3)
+    subject = APART[state](world)
+    found = named(world, subject)
+    assert found is not None
+    assert found.cause is subject.cause, found.told()
+    if not subject.entity.startswith("run:"):
+        assert found.entity == subject.entity, found.told()
 
 
 def test_of_two_causes_the_first_of_the_chain_is_named_and_then_the_other(world: World) -> None:

@@ -184,11 +184,11 @@ def _chain(
     if run.pool is None:
         served = deployment is not None and _lately(deployment.last_polled, site, "deployments")
         if not served:
-            yield Blockage(
+            yield _place_gone(run, site) or Blockage(
                 cause=Cause.NO_POOL,
                 entity=f"deployment:{run.deployment_id or ''}",
                 words="It has no work pool, so no worker takes it; only a process that serves the deployment would, "
-                f"and such a one was last heard {ago(deployment.last_polled if deployment else None, site)}.",
+                f"and the deployment was last asked for runs {ago(deployment.last_polled if deployment else None, site)}.",
                 todo="Deploy it to a work pool, or start the process that serves it (`flow.serve`).",
                 disproof="a poll of the deployment in the last minute",
             )
@@ -197,6 +197,27 @@ def _chain(
     yield from _queue(run, run.pool, site, doubts)
     yield from _limits(run, site, doubts)
     yield from _prefect(site, parameters)
+
+
+def _place_gone(run: RunFact, site: SiteFacts) -> Blockage | None:
+    """Return that the queue or pool was deleted in which earlier runs of the deployment were, or None."""
+    pool, queue = site.was_in.get(run.deployment_id or "", ("", ""))
+    if not pool or doubts_about(site, "pools") or doubts_about(site, "queues"):
+        return None
+    if pool not in site.pools:
+        cause, entity, what = Cause.POOL_GONE, f"pool:{pool}", f"the work pool {pool}"
+    elif queue and (pool, queue) not in site.queues:
+        cause, entity, what = Cause.QUEUE_GONE, f"queue:{pool}/{queue}", f"the work queue {pool}/{queue}"
+    else:
+        return None
+    return Blockage(
+        cause=cause,
+        entity=entity,
+        words=f"It is in no work pool any more: earlier runs of its deployment were in {what}, which was deleted.",
+        todo="Deploy again to a queue that exists, and start a new run: one that is made again under the old name does "
+        "not take this run back.",
+        disproof="the run in a work pool",
+    )
 
 
 def _lately(polled: datetime | None, site: SiteFacts, kind: str) -> bool:

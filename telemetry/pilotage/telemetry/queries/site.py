@@ -82,6 +82,8 @@ class SiteFacts:
     """By deployment, the newest time up to now for which a run of it was made by a schedule, whatever became of it."""
     last_run: Mapping[str, str] = field(default_factory=dict)
     """By deployment, its newest run: whose owner is told of what is no run's."""
+    was_in: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By deployment with a living run that is in no pool: pool and queue of its newest run that was in one."""
     tasks: Mapping[str, tuple[TaskRunFact, ...]] = field(default_factory=dict)
     """By run, the task runs of living runs that have not ended."""
     task_owners: Mapping[str, str] = field(default_factory=dict)
@@ -143,6 +145,7 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
         upcoming=_upcoming(store, now),
         last_start=_last_start(store, now),
         last_run=_last_run(store),
+        was_in=_was_in(store, live),
         tasks=tasks,
         task_owners=owners,
         handed_out=_handed_out(store, live),
@@ -192,6 +195,18 @@ def _last_run(store: Store) -> dict[str, str]:
         "WHERE deployment_id IS NOT NULL GROUP BY deployment_id"
     )
     return {row["deployment_id"]: row["run_id"] for row in store.rows(sql)}
+
+
+def _was_in(store: Store, live: Sequence[RunFact]) -> dict[str, tuple[str, str]]:
+    # when a queue or its pool is deleted, Prefect empties the place of every run and deployment that was in it
+    lost = sorted({run.deployment_id for run in live if run.deployment_id and run.pool is None})
+    if not lost:
+        return {}
+    sql = (
+        "SELECT deployment_id, arg_max(pool, created) AS pool, arg_max(coalesce(queue, ''), created) AS queue FROM runs "
+        "WHERE deployment_id IN (SELECT unnest(?::VARCHAR[])) AND pool IS NOT NULL GROUP BY deployment_id"
+    )
+    return {row["deployment_id"]: (row["pool"], row["queue"]) for row in store.rows(sql, [lost])}
 
 
 def _tasks(store: Store, live: Sequence[RunFact]) -> dict[str, tuple[TaskRunFact, ...]]:
