@@ -30,6 +30,17 @@ class QuietApi:
     def file(self, proposal: Proposal, case: CaseFile) -> dict[str, Any]:
         return {"proposal_id": proposal.id, "outcome": "allow"}
 
+    def read(self, op: str, **arguments: Any) -> Any:
+        if op == "whoami":
+            return {"name": "ann", "roles": ["approver"]}
+        told = {
+            "at": "2026-11-22T12:00:00+00:00",
+            "proposal_id": "p-0123456789ab",
+            "kind": "retry_run",
+            "target": "run:1",
+        }
+        return [told | {"step": "voted", "actor": "ben \x1b[31m", "words": "api_key=sk-abcdefghijklmnop1"}]
+
     def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
         if self.away:
             raise ApiError("Asking the API: nobody answers there. Start it.", transient=True)
@@ -104,6 +115,22 @@ CALLS: dict[str, dict[str, Any]] = {
     "recent_failures": {},
     "why_run": {"run_id": "RUN"},
     "why_it_waits": {"name": "RUN"},
+    "what_waits": {},
+    "run_timeline": {"run_id": "RUN"},
+    "log_lines": {"run_id": "RUN"},
+    "run_durations": {"deployment_id": "22222222-2222-4222-8222-222222222222"},
+    "how_often": {},
+    "what_changed": {"deployment_id": "22222222-2222-4222-8222-222222222222"},
+    "compare_runs": {"first_run_id": "RUN", "second_run_id": OTHER},
+    "schedules": {},
+    "upcoming_load": {},
+    "limits": {},
+    "workers": {},
+    "automations": {},
+    "who_decided": {"subject": "RUN"},
+    "decided_about": {"deployment_id": "22222222-2222-4222-8222-222222222222"},
+    "what_was_done": {},
+    "waits_for_people": {},
     "log_templates": {"run_id": "RUN"},
     "forecast_of": {"run_id": "RUN"},
     "riskiest_runs": {},
@@ -136,7 +163,13 @@ def test_a_look_up_gives_plain_json_with_the_statements_that_can_be_asked_again(
     found = called(tools, make, name)
     assert json.loads(json.dumps(found.result)) == found.result
     assert "error" not in found.result
-    assert found.citation["sql"] or name in ("what_if", "actions", "forecast_of")
+    assert found.citation["sql"] or name in (
+        "what_if",
+        "actions",
+        "forecast_of",
+        "who_decided",
+        "waits_for_people",
+    )
     for statement in found.citation["sql"]:
         store.query(statement)
 
@@ -151,7 +184,7 @@ def test_no_secret_and_no_control_character_leaves_a_look_up(tools: Toolbox, mak
 def test_runs_are_found_by_plain_words(tools: Toolbox, make: Any) -> None:
     found = called(tools, make, "find_runs", words="LOAD team:a", state="failed", hours=1)
     assert [run["run_id"] for run in found.result["runs"]] == [OTHER]
-    assert found.citation["refs"] == [{"ref": f"run:{OTHER}", "page": f"/runs/flow-run/{OTHER}"}]
+    assert found.citation["refs"][0] == {"ref": f"run:{OTHER}", "page": f"/runs/flow-run/{OTHER}"}
     assert called(tools, make, "find_runs", words="' OR 1=1 --").result["runs"] == []
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pilotage.flows.api.client import ApiClient, ApiRejection
 from pilotage.planner.actions.types import ACTION, ActionKind, target_of
+from pilotage.planner.chat.lookups.records import READABLE
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.policies.digests import digest_of
 from pilotage.policies.types import FiledProposal, Identity
@@ -76,6 +77,17 @@ class AgentApi:
     def permitted_kinds(self) -> tuple[ActionKind, ...]:
         """The kinds of action that both the person and the agent may propose."""
         return tuple(self._control_api.call("offered", through="agent"))
+
+    def read(self, op: str, **arguments: Any) -> Any:
+        """One operation that reads, in the person's own name; see `pilotage.planner.chat.lookups.records.RecordsApi`.
+
+        Raises ApiRejection for any other, ApiError.
+        """
+        if op not in READABLE:
+            raise ApiRejection(
+                "bad-request", f"Reading {op!r} in a conversation: it may ask {sorted(READABLE)}."
+            )
+        return self._control_api.call(op, **arguments)
 
     def consider(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """What would be said of the action now; see `pilotage.planner.chat.queries.ChatApi`."""

@@ -23,7 +23,7 @@ from langgraph.runtime import Runtime
 from pilotage.planner.chat.final_message import final_part
 from pilotage.planner.chat.history import forgotten, said_by_a_person, said_by_the_model
 from pilotage.planner.chat.parts import ChatPart
-from pilotage.planner.chat.rules import NO_MODEL, RulesAnswer, answer_by_rules, answer_from_memory
+from pilotage.planner.chat.rules import NO_MODEL, RulesAnswer, Talk, answer_by_rules, answer_from_memory
 from pilotage.planner.chat.tool_calls import goes_round, guarded, langchain_tools, tool_failed
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.chat.turn import TurnResult, told
@@ -46,6 +46,8 @@ CALLS_PER_ANSWER = 8
 """Model calls for one question; small models have been seen to call the same tool for ever."""
 CHAT_CASE = "chat"
 """What conversations are charged to."""
+MOST_TALKS = 500
+"""Conversations of which it is remembered, without a model, what they were about."""
 REMEMBERED_TOKENS = 8_000
 """Of the turns before this one, estimated, as a model is shown them."""
 
@@ -57,7 +59,7 @@ class Turn(MessagesState):
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Spending:
     """What the nodes work with in one turn; never checkpointed."""
 
     meter: Meter
@@ -85,12 +87,13 @@ class ChatAgent:
         self._remembered_tokens = remembered_tokens
         self._traces = traces or Untraced()
         self._tools = langchain_tools(tools)
+        self._talks: dict[str, Talk] = {}
         self._graph = self._build()
 
     async def answer(self, text: str, session: str) -> AsyncIterator[ChatPart]:
         """The parts of the answer, ending with one `final`. Never raises an AdapterError."""
         if self._model is None:
-            async for part in self._by_rules(text, NO_MODEL):
+            async for part in self._by_rules(text, session, NO_MODEL):
                 yield part
             return
         with self._traces.turn(f"chat:{session}", self._model.name) as span:
@@ -112,7 +115,7 @@ class ChatAgent:
             log.warning("Chatting without the model: %s", error)
             span.failed(error)
             yield ChatPart(kind="error", text=str(error), by="model")
-            async for part in self._by_rules(text, instead_of(error), usage(meter, model.book)):
+            async for part in self._by_rules(text, session, instead_of(error), usage(meter, model.book)):
                 yield part
 
     async def _recalled(self, text: str) -> RulesAnswer | None:
@@ -124,8 +127,8 @@ class ChatAgent:
 
     # -- with a model
 
-    def _build(self) -> StateGraph[Turn, Talk, Turn, Turn]:
-        async def agent(state: Turn, runtime: Runtime[Talk]) -> dict[str, Any]:
+    def _build(self) -> StateGraph[Turn, Spending, Turn, Turn]:
+        async def agent(state: Turn, runtime: Runtime[Spending]) -> dict[str, Any]:
             if self._model is None:
                 raise ModelError("Answering a chat: found no model. Configure one.")
             shown: list[BaseMessage] = [SystemMessage(CHAT), *state["messages"]]
@@ -142,7 +145,7 @@ class ChatAgent:
             more = isinstance(last, AIMessage) and bool(last.tool_calls)
             return "tools" if more and state["calls"] < CALLS_PER_ANSWER else "__end__"
 
-        graph = StateGraph(Turn, context_schema=Talk)
+        graph = StateGraph(Turn, context_schema=Spending)
         graph.add_node("agent", agent)
         graph.add_node(
             "tools", ToolNode(self._tools, handle_tool_errors=tool_failed, awrap_tool_call=guarded)
@@ -190,7 +193,7 @@ class ChatAgent:
             stream = graph.astream(
                 turn,
                 config,
-                context=Talk(meter),
+                context=Spending(meter),
                 stream_mode=["custom", "updates"],
                 version="v2",
                 durability="sync",
@@ -232,10 +235,13 @@ class ChatAgent:
     # -- by rules
 
     async def _by_rules(
-        self, text: str, why: str, spent: Mapping[str, Any] | None = None
+        self, text: str, session: str, why: str, spent: Mapping[str, Any] | None = None
     ) -> AsyncIterator[ChatPart]:
+        if len(self._talks) > MOST_TALKS:
+            self._talks.clear()
+        talk = self._talks.setdefault(session, Talk())
         try:
-            answer = await asyncio.to_thread(answer_by_rules, text, self._toolbox)
+            answer = await asyncio.to_thread(answer_by_rules, text, self._toolbox, talk)
         except AdapterError as error:
             yield ChatPart(kind="error", text=str(error))
             words = f"{why} The records cannot be read now: {error}"

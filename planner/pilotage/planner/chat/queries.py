@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
@@ -68,6 +68,8 @@ class LookUps:
     forecaster: Forecaster | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     parameters: PlaybookParameters = field(default_factory=PlaybookParameters)
+    zone: tzinfo | None = None
+    """Of the person, for words such as yesterday; None for the zone of this machine."""
 
     # -- the queue state
 
@@ -133,9 +135,11 @@ class LookUps:
         )
         return {"runs": [_plain(row) for row in rows]}
 
-    def find_runs(self, words: str = "", state: str = "", hours: int = 24) -> dict[str, Any]:
+    def find_runs(
+        self, words: str = "", state: str = "", hours: float = 24, deployment_id: str = ""
+    ) -> dict[str, Any]:
         """Runs whose name, flow, deployment, queue or tag contains all the words, in a state type such as FAILED
-        or in any, that changed within so many hours; newest first."""
+        or in any, of one deployment or of all, that changed within so many hours; newest first."""
         conditions, parameters = (
             ["updated > ?"],
             [self.clock() - timedelta(hours=max(1, min(hours, 24 * 400)))],
@@ -149,8 +153,12 @@ class LookUps:
         if state:
             conditions.append("state_type = upper(?)")
             values.append(state)
+        if deployment_id:
+            conditions.append("deployment_id = ?")
+            values.append(deployment_id)
         rows = self.store.rows(
-            "SELECT run_id, name, flow_name, deployment_name, state_type, state_name, expected_start, started, ended "  # noqa: S608
+            "SELECT run_id, name, flow_name, deployment_id, deployment_name, "  # noqa: S608
+            "state_type, state_name, expected_start, started, ended "
             f"FROM runs WHERE {' AND '.join(conditions)} ORDER BY updated DESC LIMIT ?",
             [*values, SHOWN + 1],
         )
@@ -159,13 +167,22 @@ class LookUps:
             "gaps": [f"more than {SHOWN} runs fit; only the newest are here"] if len(rows) > SHOWN else [],
         }
 
-    def recent_failures(self) -> dict[str, Any]:
-        """The failed and crashed runs of the last day, each with its failure class."""
-        failures = run_queries.failures_since(self.store, self.clock() - LOOK_BACK)
+    def recent_failures(self, hours: float = 24, until_hours_ago: float = 0) -> dict[str, Any]:
+        """The failed and crashed runs of the last hours, each with its failure class; `until_hours_ago` leaves the newest
+        hours out."""
+        now = self.clock()
+        since = now - timedelta(hours=max(0.1, min(hours, 24 * 400)))
+        until = now - timedelta(hours=max(0.0, until_hours_ago))
+        failures = [
+            run for run in run_queries.failures_since(self.store, since) if run.ended and run.ended <= until
+        ]
         return {
             "failures": [self._failure(run) for run in failures[-SHOWN:]],
             "count": len(failures),
-            "gaps": self._standing_still(),
+            "gaps": [
+                *([f"only the newest {SHOWN} are here"] if len(failures) > SHOWN else []),
+                *self._standing_still(),
+            ],
         }
 
     def why_run(self, run_id: str) -> dict[str, Any]:
@@ -275,6 +292,7 @@ class LookUps:
                     "run_id": run.run_id,
                     "name": said(run.name, 80),
                     "flow": said(run.flow_name, 80),
+                    "deployment_id": run.deployment_id or "",
                     "start": run.next_start.isoformat() if run.next_start else None,
                     "p_fail": round(float(forecasts[run.run_id].p_fail), 3),
                     "model": forecasts[run.run_id].model,

@@ -32,8 +32,9 @@ from pilotage.planner.actions.types import (
 )
 from pilotage.planner.chat.citations import NotingStore, citation
 from pilotage.planner.chat.drafts import digest_of, draft_of
+from pilotage.planner.chat.more_lookups import MoreLookUps
 from pilotage.planner.chat.queries import ChatApi as ChatApi
-from pilotage.planner.chat.queries import LookUps, first_fault, said
+from pilotage.planner.chat.queries import first_fault, said
 from pilotage.planner.detect.failures import diagnose_run, incident_id
 from pilotage.planner.proposals import CaseFile, Proposal
 from pilotage.telemetry.errors import AdapterError, StoreError
@@ -48,7 +49,7 @@ WHATEVER_THE_STATE = frozenset({"notify_owner", "resolve_alert"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Toolbox(LookUps):
+class Toolbox(MoreLookUps):
     """The tools of one caller. Every public method is one tool; its docstring is what a model reads of it."""
 
     on_behalf_of: str = ""
@@ -169,6 +170,22 @@ READING = (
     "recent_failures",
     "why_run",
     "why_it_waits",
+    "what_waits",
+    "run_timeline",
+    "log_lines",
+    "run_durations",
+    "how_often",
+    "what_changed",
+    "compare_runs",
+    "schedules",
+    "upcoming_load",
+    "limits",
+    "workers",
+    "automations",
+    "who_decided",
+    "decided_about",
+    "what_was_done",
+    "waits_for_people",
     "log_templates",
     "forecast_of",
     "riskiest_runs",
