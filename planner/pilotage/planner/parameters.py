@@ -119,7 +119,8 @@ class PlaybookParameters(BaseModel):
     reserve_hold: timedelta = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(hours=24))
     """How long a reserved slot stands. Default 10 min."""
     deadline_near: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
-    """A waiting run whose `deadline:` tag is closer than this is late. Default 1 h."""
+    """A waiting run is late whose `deadline:` tag, less the time in which nine of ten of its like end, is closer than
+    this. Default 1 h."""
     longest_boost: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0), le=timedelta(hours=24))
     """A boost moves a start time at most so far into the past. Default 1 h."""
 
@@ -184,6 +185,11 @@ class PlaybookParameters(BaseModel):
     """No run that takes less is overlong. Default 10 min."""
     overlong_runs: int = Field(default=8, ge=3, le=50)
     """So many completed runs of a deployment are needed to know how long they take. Default 8."""
+    overlong_first: int = Field(default=3, ge=1, le=50)
+    """With fewer, but so many, what is forecast of its duration says which run is overlong: 995 of a thousand that
+    complete end sooner. Default 3."""
+    overlong_scored: int = Field(default=200, ge=20, le=2000)
+    """So many runs of the site must have been held against that forecast. Default 200: fewer cannot tell one in 200."""
     hidden_runs: int = Field(default=3, ge=2, le=10)
     """So many runs in a row completed with failed tasks or children, after as many without. Default 3."""
     pile_up_runs: int = Field(default=20, ge=3, le=10_000)

@@ -12,7 +12,7 @@ from pilotage.planner.findings import Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.errors import InvariantError
 from pilotage.telemetry.facts import QueueFact, RunFact
-from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.forecasts import Forecast, RetryForecast
 from pilotage.telemetry.queries.retry_impact import RetryImpact
 
 SAFE_TO_REPEAT = "pilotage:safe-to-repeat"
@@ -117,6 +117,8 @@ class IncidentContext:
     around: Background
     now: datetime
     parameters: PlaybookParameters
+    retry: RetryForecast | None = None
+    """Whether another attempt of the run succeeds; None where no retry is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

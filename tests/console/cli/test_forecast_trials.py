@@ -37,7 +37,7 @@ def test_durations_are_scored_as_json_and_as_a_table(tmp_path: Path) -> None:
     report = say("forecast", "duration-backtest", path, "--train-until", "75%", "--out", str(out))
     assert report["counts"]["test_scored"] == 20
     assert 0 <= report["coverage"] <= 1
-    assert set(report["pinball"]) == {"served", "own", "boosting"}
+    assert set(report["pinball"]) == {"served", "own", "boosting", "live"}
     assert out.is_file()
     ran = CliRunner().invoke(app, ["forecast", "duration-backtest", path])
     assert ran.exit_code == 0, ran.output

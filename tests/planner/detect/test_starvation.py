@@ -92,14 +92,14 @@ def _late(make: Any, minutes: float) -> Any:
 
 def test_a_waiting_run_with_a_near_deadline_and_others_ahead_is_late(make: Any) -> None:
     run, ahead = _late(make, 20), make.upcoming(-60, run_id=OTHER)
-    [finding] = late_runs([run, ahead], make.now, P)
+    [finding] = late_runs([run, ahead], {}, make.now, P)
     assert finding.subject == f"run:{run.run_id}"
 
 
 def test_a_run_is_not_late_when_it_is_first_or_far_or_past_its_deadline(make: Any) -> None:
     ahead, behind = make.upcoming(-60, run_id=OTHER), make.upcoming(-5, run_id=OTHER)
-    assert late_runs([_late(make, 20), behind], make.now, P) == []
-    assert late_runs([_late(make, 600), ahead], make.now, P) == []
-    assert late_runs([_late(make, -1), ahead], make.now, P) == []
+    assert late_runs([_late(make, 20), behind], {}, make.now, P) == []
+    assert late_runs([_late(make, 600), ahead], {}, make.now, P) == []
+    assert late_runs([_late(make, -1), ahead], {}, make.now, P) == []
     elsewhere = make.upcoming(-60, run_id=OTHER, queue="other")
-    assert late_runs([_late(make, 20), elsewhere], make.now, P) == []
+    assert late_runs([_late(make, 20), elsewhere], {}, make.now, P) == []

@@ -110,6 +110,24 @@ def _show_retries(report: dict[str, Any]) -> None:
         ),
         empty="",
     )
+    _show_retry_costs(report["thresholds"])
+
+
+def _show_retry_costs(rows: list[dict[str, Any]]) -> None:
+    print_table(
+        "What retrying above a chance would have cost",
+        ("retry above", "F1", "useless retries", "missed recoveries"),
+        (
+            (
+                f"{row['retry_above']:.0%}",
+                f"{row['f1']:.3f}",
+                str(row["useless_retries"]),
+                str(row["missed_recoveries"]),
+            )
+            for row in rows
+        ),
+        empty="",
+    )
 
 
 def _show_durations(report: dict[str, Any]) -> None:
@@ -129,6 +147,24 @@ def _show_durations(report: dict[str, Any]) -> None:
         (
             (name, *(f"{loss[key]:.1f}" for key in ("p50", "p90", "mean")))
             for name, loss in report["pinball"].items()
+        ),
+        empty="",
+    )
+    _show_overlong(report["overlong"])
+
+
+def _show_overlong(rows: list[dict[str, Any]]) -> None:
+    print_table(
+        "What telling of overlong runs would have cost",
+        ("told when more end sooner than", "good runs told", "of all good runs", "hours until told (median)"),
+        (
+            (
+                f"{row['told_above']:.1%}",
+                str(row["good_runs_told"]),
+                f"{row['share_of_good_runs']:.2%}",
+                f"{row['median_hours_until_told']:.2f}",
+            )
+            for row in rows
         ),
         empty="",
     )

@@ -127,9 +127,11 @@ async def run(
     unless they are given.
     """
     from pilotage.planner.checkpoints import checkpoints_at
+    from pilotage.planner.detect.failures import class_of_log
     from pilotage.planner.loop.planner import Planner
     from pilotage.telemetry import connect
     from pilotage.telemetry.forecast.live import LiveForecaster
+    from pilotage.telemetry.forecast.retry_live import LiveRetries
     from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
     from pilotage.telemetry.store.socket import ChangeListener
 
@@ -140,6 +142,7 @@ async def run(
     traces = Traces(settings)
     registry = ModelRegistry(where.forecast_models)
     forecaster = LiveForecaster(store, registry, clock=clock)
+    retries = LiveRetries(store, registry.root, class_of_log, clock=clock)
 
     async def train() -> None:
         if given is None:
@@ -161,6 +164,7 @@ async def run(
         traces=traces.of_planner(control_api),
         clock=clock,
         book=failure_rulebook(settings),
+        retries=retries,
     ) as planner:
         said: dict[str, Forecast] = {}
         while not stop.is_set():

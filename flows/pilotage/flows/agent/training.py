@@ -34,11 +34,17 @@ def train_and_register(
 ) -> str | None:
     """Train on what ended before `now` and register the model. Return its id, or None while too little has ended.
 
+    What became of retries is learned beside it, once enough of them are known.
     `serve`: let it serve although a person chose another. Raises StoreError.
     """
+    from pilotage.planner.detect.failures import class_of_log
+    from pilotage.telemetry.forecast.retry_model import train_retries
     from pilotage.telemetry.forecast.training import train  # start-up time: scikit-learn
 
     bundle = train(store, now)
+    retries = train_retries(store, now, class_of_log)
+    if retries is not None:
+        retries.write(registry.root)
     return None if bundle is None else registry.register(bundle, serve=serve)
 
 

@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from pilotage.planner.detect.reasoning import EXAMPLES, Diagnosis, Line, reason
+from pilotage.planner.detect.reasoning import ERROR, EXAMPLES, Diagnosis, Line, reason
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.second_opinion import with_second_opinion
 from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types
 from pilotage.planner.findings import Evidence, FailureClass, Finding
-from pilotage.telemetry.facts import LogLine, RunFact
+from pilotage.telemetry.facts import LogLine, RunFact, StateType
 from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.redaction import redact
 
@@ -83,6 +83,12 @@ def diagnosis_of(
     diagnosis = reason(run.state_type, run.state_name, run.state_message, lines, book)
     loud = [line for line in ordered if line.level >= 30]
     return diagnosis, ordered[diagnosis.line] if diagnosis.line is not None else loud[-1] if loud else None
+
+
+def class_of_log(text: str, book: Rulebook = EXAMPLES) -> str:
+    """Return the failure class that the end of a failed run's log shows by itself, as a word."""
+    line = Line(level=ERROR, text=text)
+    return reason(StateType.FAILED, "Failed", "", [line], book).failure_class.value
 
 
 def opinion_on(run: RunFact, logs: Sequence[LogLine]) -> Diagnosis | None:

@@ -38,8 +38,9 @@ from pilotage.planner.detect.waiting import why_waiting
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.plugins import plugins
+from pilotage.planner.remediation import deadline_of
 from pilotage.telemetry.facts import RunFact, StateType
-from pilotage.telemetry.forecasts import Forecast, Forecaster
+from pilotage.telemetry.forecasts import DurationForecast, DurationForecaster, Forecast, Forecaster
 from pilotage.telemetry.pool_memory import memory_of
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
@@ -74,6 +75,12 @@ class DetectorSnapshot:
             else {}
         )
 
+    def durations(self, run_ids: Sequence[str]) -> Mapping[str, DurationForecast]:
+        """By run; none where nobody forecasts durations."""
+        if not run_ids or not isinstance(self.forecaster, DurationForecaster):
+            return {}
+        return {each.run_id: each for each in self.forecaster.durations(list(run_ids))}
+
     def held_for_a_fault(self) -> dict[str, datetime]:
         """Since when we hold which queue, by the fingerprint of what it is held for."""
         held: dict[str, datetime] = {}
@@ -91,6 +98,7 @@ def waiting(at: DetectorSnapshot) -> list[Finding]:
     due = run_queries.waiting_runs(at.store, at.now)
     faulty = at.held_for_a_fault() if any(q.paused for q in queues) else {}
     deployments = {d.deployment_id: d for d in fleet.deployments(at.store)} if due else {}
+    with_deadline = [run.run_id for run in due if deadline_of(run) is not None]
     held = frozenset(
         subject
         for q in queues
@@ -98,7 +106,7 @@ def waiting(at: DetectorSnapshot) -> list[Finding]:
     )
     return [
         *starved_queues(queues, at.now, at.parameters),
-        *late_runs(due, at.now, at.parameters),
+        *late_runs(due, at.durations(with_deadline), at.now, at.parameters),
         *runs_blocked_by_hold(due, queues, deployments, at.now, at.parameters, faulty=held),
     ]
 
@@ -277,7 +285,15 @@ def unlike_before(at: DetectorSnapshot) -> list[Finding]:
     """Twins, runs that take far longer than before, failures inside good runs, values that always fail."""
     running = fleet.running(at.store)
     concerned = sorted({run.deployment_id for run in running if run.deployment_id})
-    long = overlong(running, unusual_queries.durations(at.store, concerned), at.now, at.parameters)
+    took = unusual_queries.durations(at.store, concerned)
+    # what has a history of its own, or has hardly begun, needs no forecast
+    young = [
+        run.run_id
+        for run in running
+        if len(took.get(run.deployment_id or "", ())) < at.parameters.overlong_runs
+        and at.now - (run.state_at or run.started or at.now) > at.parameters.overlong_floor
+    ]
+    long = overlong(running, took, at.durations(young), at.now, at.parameters)
     if long:
         # what waits for something else is found as that
         site = site_facts(at.store, at.now)

@@ -42,6 +42,10 @@ class RemedyContext:
 
     p_fail: float | None = None
     """The forecast of another attempt."""
+    p_retry: float | None = None
+    """The forecast that another attempt succeeds, from what became of retries here."""
+    retries_known: int = 0
+    """Outcomes of retries that `p_retry` rests on."""
     safe_to_repeat: bool = False
     """Whether owners declared the deployment safe to repeat, or it is not production."""
     retry_unknown_below: float = 0.6
@@ -49,6 +53,20 @@ class RemedyContext:
     proven_dead: bool = False
     """Whether two signs say that the process has ended."""
 
+    @property
+    def p_again(self) -> float | None:
+        """The chance that another attempt fails: by retries where enough are known, else as any attempt's."""
+        if self.p_retry is not None and self.retries_known >= FEWEST_RETRIES:
+            return 1 - self.p_retry
+        return self.p_fail
+
+
+FEWEST_RETRIES = 8
+"""Outcomes of retries below which a forecast of them overrules no other."""
+SIGN_COUNTS = 10.0
+"""For as many outcomes of retries a sign's own belief counts: with so many known, both weigh the same."""
+MOST_RETRIES = 40
+"""Outcomes that count at most: a sign of today is never wholly outvoted by what other failures did."""
 
 MIXED: Mapping[Cure, Mapping[Cure, float]] = {
     Cure.SECONDS: {Cure.SECONDS: 0.8, Cure.MINUTES: 0.12, Cure.OWNER: 0.08},
@@ -65,7 +83,7 @@ mixes it with the row of no sign at all."""
 def beliefs(cure: Cure, confidence: float, context: RemedyContext) -> dict[Cure, float]:
     """Return the probability of each truth, given what a sign says and how sure it is."""
     certain, unsure = MIXED[cure], MIXED[Cure.UNCLEAR]
-    mixed = {
+    mixed: dict[Cure, float] = {
         truth: confidence * certain.get(truth, 0.0) + (1 - confidence) * unsure.get(truth, 0.0)
         for truth in Cure
         if truth is not Cure.UNCLEAR
@@ -79,8 +97,23 @@ def beliefs(cure: Cure, confidence: float, context: RemedyContext) -> dict[Cure,
         for truth in (Cure.SECONDS, Cure.MINUTES):
             mixed[truth] *= (1 - context.p_fail) / passing if passing else 1.0
         mixed[Cure.OWNER] = context.p_fail
+    if context.p_retry is not None and cure in (Cure.SECONDS, Cure.MINUTES, Cure.UNCLEAR):
+        _learn_from_retries(mixed, context.p_retry, min(context.retries_known, MOST_RETRIES))
     total = sum(mixed.values())
     return {truth: share / total for truth, share in mixed.items()}
+
+
+def _learn_from_retries(mixed: dict[Cure, float], p_retry: float, known: int) -> None:
+    """Move the share that passes by itself towards what retries did here, as their number and SIGN_COUNTS weigh."""
+    passing = mixed[Cure.SECONDS] + mixed[Cure.MINUTES]
+    open_share = passing + mixed[Cure.OWNER]
+    if not passing or not open_share:
+        return
+    believed = passing / open_share
+    learned = (SIGN_COUNTS * believed + known * p_retry) / (SIGN_COUNTS + known)
+    for truth in (Cure.SECONDS, Cure.MINUTES):
+        mixed[truth] *= learned / believed
+    mixed[Cure.OWNER] = (1 - learned) * open_share
 
 
 def expected_costs(
@@ -126,8 +159,8 @@ def _open(remedy: Remedy, cure: Cure, context: RemedyContext) -> bool:
     if cure is Cure.UNCLEAR and retries:
         return (
             context.safe_to_repeat
-            and context.p_fail is not None
-            and context.p_fail < context.retry_unknown_below
+            and context.p_again is not None
+            and context.p_again < context.retry_unknown_below
         )
     return not (remedy in (Remedy.HOLD, Remedy.ASK) and cure is Cure.OWNER)
 

@@ -6,14 +6,14 @@ Pure. Each finding carries an id made of its subject and its episode, so that on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pilotage.planner.detect.failures import incident_id
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.remediation import deadline_of
+from pilotage.planner.remediation import deadline_of, words_of
 from pilotage.telemetry.facts import QueueFact, RunFact, StateType
-from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.forecasts import DurationForecast, Forecast
 
 
 def starved_queues(
@@ -99,12 +99,22 @@ def at_risk_runs(
     return findings
 
 
-def late_runs(waiting: Sequence[RunFact], now: datetime, parameters: PlaybookParameters) -> list[Finding]:
-    """One finding for each waiting run with a near deadline and others ahead in its queue; nearest first."""
+def late_runs(
+    waiting: Sequence[RunFact],
+    expected: Mapping[str, DurationForecast],
+    now: datetime,
+    parameters: PlaybookParameters,
+) -> list[Finding]:
+    """One finding for each waiting run with a near deadline and others ahead in its queue; nearest first.
+
+    What counts is when it must start at the latest: its deadline less what nine of ten of its like take, where that is
+    forecast. `expected` is by run.
+    """
     findings = []
     for run in waiting:
-        deadline = deadline_of(run)
-        if deadline is None or not now < deadline <= now + parameters.deadline_near:
+        deadline, forecast = deadline_of(run), expected.get(run.run_id)
+        takes = forecast.p90 if forecast is not None and forecast.runs else timedelta(0)
+        if deadline is None or not now < deadline <= now + parameters.deadline_near + takes:
             continue
         first = earliest_waiting(run, waiting)
         if run.state_type is not StateType.SCHEDULED or run.next_start is None or first is None:
@@ -125,8 +135,9 @@ def late_runs(waiting: Sequence[RunFact], now: datetime, parameters: PlaybookPar
                     evidence=(
                         Evidence(
                             ref=f"state:{run.state_id}",
-                            note=f"its deadline is in {round((deadline - now).total_seconds())} s and "
-                            f"{_ahead(run, waiting)} runs wait ahead of it",
+                            note=f"its deadline is in {round((deadline - now).total_seconds())} s"
+                            + (f", nine of ten of its like take up to {words_of(takes)}," if takes else "")
+                            + f" and {_ahead(run, waiting)} runs wait ahead of it",
                         ),
                     ),
                 ),

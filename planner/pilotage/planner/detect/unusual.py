@@ -22,6 +22,7 @@ from pilotage.planner.remediation import (
     words_of,
 )
 from pilotage.telemetry.facts import RunFact, StateType
+from pilotage.telemetry.forecasts import DurationForecast
 from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.queries.unusual import HiddenFailures, Twin
 
@@ -120,20 +121,48 @@ def _median(spans: Sequence[timedelta]) -> timedelta:
     return timedelta(seconds=statistics.median(each.total_seconds() for each in spans))
 
 
+def latest_end(expected: DurationForecast | None, parameters: PlaybookParameters) -> timedelta | None:
+    """Return how long a run may take by what is forecast of it, or None where that rests on too little."""
+    if (
+        expected is None
+        or expected.runs < parameters.overlong_first
+        or expected.scored < parameters.overlong_scored
+    ):
+        return None
+    return max(expected.latest, parameters.overlong_floor)
+
+
 def overlong(
     running: Sequence[RunFact],
     history: Mapping[str, Sequence[timedelta]],
+    expected: Mapping[str, DurationForecast],
     now: datetime,
     parameters: PlaybookParameters,
 ) -> list[Finding]:
-    """One finding for each run that is RUNNING far longer than any of its deployment before."""
+    """One finding for each run that is RUNNING far longer than any of its deployment before.
+
+    Where too few of these have completed to go by, than what is forecast of it; `expected` is by run.
+    """
     findings = []
     for run in running:
         began = run.state_at or run.started
-        bound = longest_usual(history.get(run.deployment_id or "", ()), parameters)
+        past = history.get(run.deployment_id or "", ())
+        forecast = expected.get(run.run_id)
+        by_own = longest_usual(past, parameters)
+        bound = by_own or latest_end(forecast, parameters)
         if run.state_type is not StateType.RUNNING or began is None or bound is None or now - began <= bound:
             continue
-        past = history[run.deployment_id or ""]
+        note = f"Running for {words_of(now - began)}; "
+        if by_own is None and forecast is not None:
+            note += (
+                f"by the {forecast.runs} that completed and their like, half take {words_of(forecast.median)}, "
+                f"nine of ten {words_of(forecast.p90)}, and 995 of a thousand {words_of(forecast.latest)}"
+            )
+        else:
+            note += (
+                f"the last {len(past)} that completed took {words_of(_median(past))} in the median and "
+                f"{words_of(max(past))} at most"
+            )
         findings.append(
             ongoing_finding(
                 f"run:{run.run_id}",
@@ -144,8 +173,7 @@ def overlong(
                 evidence=(
                     Evidence(
                         ref=f"state:{run.state_id}",
-                        note=f"Running for {words_of(now - began)}; the last {len(past)} that completed took "
-                        f"{words_of(_median(past))} in the median and {words_of(max(past))} at most",
+                        note=note,
                     ),
                 ),
             )

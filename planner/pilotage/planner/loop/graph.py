@@ -33,9 +33,10 @@ from pilotage.planner.playbooks.plan import plan_for
 from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
 from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.planner.similar_incidents import past_incidents, remembered_class, similar_incident
-from pilotage.telemetry.errors import ModelError
-from pilotage.telemetry.facts import LogLine, RunFact
-from pilotage.telemetry.forecasts import Forecast, Forecaster
+from pilotage.telemetry.errors import ModelError, StoreError
+from pilotage.telemetry.facts import LogLine, RunFact, StateType
+from pilotage.telemetry.forecast.retry_texts import ERROR, log_tail
+from pilotage.telemetry.forecasts import Forecast, Forecaster, RetryForecast, RetryForecaster
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
 
@@ -54,6 +55,8 @@ RUN = TypeAdapter(RunFact)
 LOGS = TypeAdapter(list[LogLine])
 FINDING = TypeAdapter(Finding)
 FORECAST = TypeAdapter(Forecast)
+RETRY = TypeAdapter(RetryForecast)
+FAILED = (StateType.FAILED, StateType.CRASHED)
 AROUND = TypeAdapter(Background)
 PROPOSALS = TypeAdapter(list[tuple[Proposal, CaseFile]])
 
@@ -69,6 +72,7 @@ class GraphDeps:
     permitted_kinds: tuple[ActionKind, ...]
     model: LanguageModel | None = None
     book: Rulebook = EXAMPLES
+    retries: RetryForecaster | None = None
 
 
 class GraphState(TypedDict, total=False):
@@ -82,6 +86,7 @@ class GraphState(TypedDict, total=False):
     logs: list[dict[str, Any]]
     around: dict[str, Any]
     forecast: dict[str, Any] | None
+    retry: dict[str, Any] | None
     proposals: list[Any]
     alternatives: list[str]
     playbook: str
@@ -193,18 +198,49 @@ def _as_its_child(deps: GraphDeps, state: GraphState, finding: Finding) -> Findi
 
 
 async def forecast(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
-    """What the forecaster expects of the run's next attempt, or None when it does not know the run."""
+    """What is expected of the run's next attempt, and of a retry where it has failed; None where nobody knows."""
     if not state["run"]:
-        return {"forecast": None}
-    [*forecasts] = await asyncio.to_thread(runtime.context.forecaster.forecast, [state["run_id"]])
-    if not forecasts:
-        return {"forecast": None}
-    # a numpy float would not survive the checkpoint
-    return {
+        return {"forecast": None, "retry": None}
+    deps = runtime.context
+    [*forecasts] = await asyncio.to_thread(deps.forecaster.forecast, [state["run_id"]])
+    retry, finding = await asyncio.to_thread(_retry_forecast, deps, state)
+    made: GraphState = {
+        # a numpy float would not survive the checkpoint
         "forecast": FORECAST.dump_python(
             replace(forecasts[0], p_fail=float(forecasts[0].p_fail)), mode="json"
         )
+        if forecasts
+        else None,
+        "retry": RETRY.dump_python(retry, mode="json") if retry else None,
     }
+    if finding is not None:
+        made["finding"] = FINDING.dump_python(finding, mode="json")
+    return made
+
+
+def _retry_forecast(deps: GraphDeps, state: GraphState) -> tuple[RetryForecast | None, Finding | None]:
+    """Whether another attempt of a failed run succeeds, and the finding with that in words."""
+    run = RUN.validate_python(state["run"])
+    if deps.retries is None or not state.get("finding") or run.state_type not in FAILED:
+        return None, None
+    finding = FINDING.validate_python(state["finding"])
+    tail = log_tail([line.message for line in LOGS.validate_python(state["logs"]) if line.level >= ERROR])
+    try:
+        made = deps.retries.retry(
+            run.run_id,
+            run.deployment_id or run.flow_name,
+            max(run.run_count, 1),
+            finding.failure_class.value,
+            tail or run.state_message,
+        )
+    except StoreError as error:
+        log.warning("Forecasting a retry of %s: %s", finding.subject, error)
+        return None, None
+    if made is None:
+        return None, None
+    note = f"another attempt succeeds with {made.p_success:.0%}, by {made.known} known retries of its like"
+    told = Evidence(ref=f"forecast:{run.run_id}", note=note)
+    return made, replace(finding, evidence=(*finding.evidence, told))
 
 
 async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
@@ -221,6 +257,7 @@ async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
         around=AROUND.validate_python(state["around"]),
         now=graph_deps.clock(),
         parameters=graph_deps.parameters,
+        retry=RETRY.validate_python(state["retry"]) if state.get("retry") else None,
     )
     plan = plan_for(incident_context, graph_deps.permitted_kinds)
     # what the fault's own history tells needs no prose

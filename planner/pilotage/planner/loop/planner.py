@@ -29,7 +29,7 @@ from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import ProposalApi
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.facts import RunFact, StateType
-from pilotage.telemetry.forecasts import Forecaster
+from pilotage.telemetry.forecasts import Forecaster, RetryForecaster
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
@@ -85,13 +85,14 @@ class Planner:
         traces: TurnTracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         book: Rulebook = EXAMPLES,
+        retries: RetryForecaster | None = None,
     ) -> None:
         self._store, self._forecaster, self._control_api, self._model = store, forecaster, control_api, model
         self._parameters = parameters or PlaybookParameters()
         self._checkpoints, self._clock = checkpoints, clock
         self._traces = traces or Untraced()
         self._since = since or clock()
-        self._book = book
+        self._book, self._retries = book, retries
         self._handled: dict[str, None] = {}
         self._held: dict[str, datetime] = {}
         self._broken: dict[str, int] = {}
@@ -309,6 +310,7 @@ class Planner:
                 permitted_kinds=permitted_kinds,
                 model=self._model,
                 book=self._book,
+                retries=self._retries,
             )
             begun = await graph.aget_state(config)
             made_at = datetime.fromisoformat(begun.created_at) if begun.created_at else None

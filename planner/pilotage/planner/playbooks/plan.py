@@ -114,7 +114,7 @@ def _proposal(s: IncidentContext, desired_action: DesiredAction, playbook: str) 
         incident_id=s.finding.incident_id,
         action=desired_action.action,
         expected_state_id=state_id,
-        evidence=refs[:50],
+        evidence=tuple(dict.fromkeys(refs))[:50],
         playbook=playbook,
         expires_at=min(latest, desired_action.until) if desired_action.until else latest,
     )

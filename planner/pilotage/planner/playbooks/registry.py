@@ -73,10 +73,13 @@ def backoff(first: timedelta, run_count: int, longest: timedelta, factor: int = 
 
 def hopeless(s: IncidentContext) -> str:
     """Why a further attempt is held back because of the forecast, or an empty string."""
-    if s.forecast is None or not s.forecast.expects_failure(s.parameters.hopeless):
+    if s.forecast is None or s.around.failures_in_row < s.parameters.hopeless_row or _may_be_one_outage(s):
         return ""
-    if s.around.failures_in_row < s.parameters.hopeless_row or _may_be_one_outage(s):
+    again = _remedy_context(s)
+    if again.p_again is None or s.forecast.muted or again.p_again < s.parameters.hopeless:
         return ""
+    if again.p_again != again.p_fail:
+        return f"{_of_retries(s)}, and the last {s.around.failures_in_row} runs of the deployment all failed"
     return (
         f"the forecast gives the next attempt a {s.forecast.p_fail:.0%} chance of failing and the last "
         f"{s.around.failures_in_row} runs of the deployment all failed"
@@ -161,20 +164,38 @@ def remedy_of(s: IncidentContext) -> Remedy:
     """Return the remedy with the lowest expected cost for a situation's failure."""
     finding = s.finding
     cure = finding.cure or DEFAULT_CURE.get(finding.failure_class, Cure.UNCLEAR)
-    p_fail = s.forecast.p_fail if s.forecast else None
+    context = _remedy_context(s)
     if (
         finding.failure_class is FailureClass.TIMED_OUT
-        and p_fail is not None
-        and p_fail < s.parameters.cautious_below
+        and context.p_again is not None
+        and context.p_again < s.parameters.cautious_below
     ):
         cure = Cure.SECONDS
-    context = RemedyContext(
-        p_fail=p_fail,
+    return choose(cure, finding.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
+
+
+def _remedy_context(s: IncidentContext) -> RemedyContext:
+    """Return what is known beside the diagnosis. A muted forecast mutes that of retries as well."""
+    muted = s.forecast is not None and bool(s.forecast.muted)
+    retry = None if muted else s.retry
+    return RemedyContext(
+        p_fail=s.forecast.p_fail if s.forecast else None,
+        # to a percent: a cost that differs by less decides nothing, and equal questions are answered once
+        p_retry=None if retry is None else round(retry.p_success, 2),
+        retries_known=retry.known if retry else 0,
         safe_to_repeat=s.around.safe_to_repeat,
         retry_unknown_below=s.parameters.cautious_below,
         proven_dead=len(s.around.death_signs) > 1 and not s.around.heard_after_end,
     )
-    return choose(cure, finding.confidence or ASSUMED_CONFIDENCE, s.parameters.costs, context)
+
+
+def _of_retries(s: IncidentContext) -> str:
+    """Return what is forecast of another attempt, in words."""
+    if s.retry is None:
+        return ""
+    return (
+        f"by {s.retry.known} known retries of its like another attempt succeeds with {s.retry.p_success:.0%}"
+    )
 
 
 def play_failure(s: IncidentContext) -> Remediation:
@@ -206,6 +227,8 @@ def play_failure(s: IncidentContext) -> Remediation:
         )
     if finding.failure_class is FailureClass.UNKNOWN:
         return Remediation(desired=notify(s), alternatives=(f"retry_run: {_unknown_because(s)}",))
+    if s.retry is not None and remedy_of(replace(s, retry=None)) in (Remedy.RETRY_NOW, Remedy.RETRY_LATER):
+        return Remediation(desired=notify(s), alternatives=(f"retry_run: {_of_retries(s)}",))
     return Remediation(desired=notify(s), alternatives=(_REASONS.get(finding.failure_class, _NEVER_AGAIN),))
 
 
@@ -222,7 +245,11 @@ def _unknown_because(s: IncidentContext) -> str:
     """Return why a failure that nobody explains is not tried again."""
     if s.forecast is None:
         return "the cause is unknown and there is no forecast"
-    if s.forecast.p_fail >= s.parameters.cautious_below:
+    context = _remedy_context(s)
+    if context.p_again is not None and context.p_again != context.p_fail:
+        if context.p_again >= s.parameters.cautious_below:
+            return f"the cause is unknown, and {_of_retries(s)}"
+    elif s.forecast.p_fail >= s.parameters.cautious_below:
         return f"the cause is unknown and the forecast is {s.forecast.p_fail:.0%} failure"
     return (
         "the cause is unknown, and its owners have not said that the deployment is safe to repeat "

@@ -26,6 +26,7 @@ from pilotage.telemetry.forecast.durations import (
     known_before,
     log_seconds,
 )
+from pilotage.telemetry.forecast.live_backtest import live_durations, overlong_costs
 from pilotage.telemetry.forecast.run_history import Floats, Ints, Matrix, RunHistory
 
 SERVED = (0.5, 0.9)
@@ -212,10 +213,17 @@ def duration_backtest(history: RunHistory, train_until: str, out: Path | None = 
         name: {f"p{share * 100:.0f}": pinball(took, made[share][scored], share) for share in SERVED}
         for name, made in (("served", walk.served), ("own", walk.own), ("boosting", walk.model))
     }
+    live = live_durations(history, seconds, walk.rows)
+    known = np.isfinite(live.latest)
+    losses["live"] = {
+        f"p{share * 100:.0f}": pinball(seconds[walk.rows][known], live.quantiles[share][known], share)
+        for share in SERVED
+    }
     for loss in losses.values():
-        loss["mean"] = sum(loss.values()) / len(SERVED)
+        loss["mean"] = sum(loss[f"p{share * 100:.0f}"] for share in SERVED) / len(SERVED)
     return {
         "train_until": history.said(until),
+        "overlong": overlong_costs(live, seconds[walk.rows]),
         "counts": {
             "runs": len(history),
             "train": len(known_before(history, history.has_ended(), until)),

@@ -20,7 +20,6 @@ from pilotage.telemetry.errors import StoreError
 from pilotage.telemetry.forecast.attempts import (
     NUMBERS,
     Attempt,
-    StoredHistory,
     ended_attempts,
     next_attempts,
     open_attempts,
@@ -29,22 +28,16 @@ from pilotage.telemetry.forecast.attempts import (
 from pilotage.telemetry.forecast.bundle import Bundle
 from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, untrained
 from pilotage.telemetry.forecast.counters import Counters, counters_of, stats_from
-from pilotage.telemetry.forecast.point_in_time import (
-    LEAN,
-    LEVELS,
-    Features,
-    assemble,
-    feature_names,
-    features,
-)
-from pilotage.telemetry.forecast.reasons import MOST as MOST_REASONS
-from pilotage.telemetry.forecast.reasons import ago, reasons
+from pilotage.telemetry.forecast.plain_evidence import plain_evidence
+from pilotage.telemetry.forecast.point_in_time import LEAN, LEVELS, Features, assemble, feature_names
+from pilotage.telemetry.forecast.reasons import reasons, with_age
 from pilotage.telemetry.forecast.registry import ModelRegistry
 from pilotage.telemetry.forecast.run_history import Floats
 from pilotage.telemetry.forecast.running import DurationsByOutcome
 from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack, no_evidence
+from pilotage.telemetry.forecast.usual_durations import Expected, UsualDurations
 from pilotage.telemetry.forecast.watch import ForecastWatch
-from pilotage.telemetry.forecasts import Forecast
+from pilotage.telemetry.forecasts import DurationForecast, Forecast
 from pilotage.telemetry.store.protocol import Store
 
 log = logging.getLogger("pilotage.forecast")
@@ -56,8 +49,6 @@ OVERLAP = timedelta(minutes=2)
 """How far back ends are asked for again: events arrive late and out of order."""
 RELOAD = timedelta(hours=6)
 """After this everything is counted anew, which mends what arrived later than OVERLAP."""
-WITHOUT_MODEL = 5_000
-"""The newest ended attempts whose plain forecasts the mix starts from while no model has been trained."""
 MOST_EVIDENCE = 30_000
 """Ended forecasts that the mix is fitted on, the newest."""
 REFIT_AFTER, REFIT_SHARE = 25, 0.05
@@ -75,6 +66,8 @@ class _Following:
     attempt: Attempt
     made: tuple[float, ...] | None = None
     served: float = 0.0
+    expected: Expected | None = None
+    """What was expected of its duration then."""
     missing_since: datetime | None = None
 
 
@@ -88,6 +81,7 @@ class _Site:
     ended: int
     """Attempts that have ended."""
     durations: DurationsByOutcome
+    usual: UsualDurations
     running: dict[str, _Following] = field(default_factory=dict)
     done: dict[str, float] = field(default_factory=dict)
     """Attempts that ended lately, with their ends: they are asked for more than once."""
@@ -199,7 +193,7 @@ class LiveForecaster:
                     model="rate" if self._bundle is None else "mix",
                     model_id=self.model_id,
                     trained_on=trained_on,
-                    reasons=_with_age(because, attempt, float(chance), float(before), now),
+                    reasons=with_age(because, attempt, float(chance), float(before), now),
                     low=float(least),
                     high=float(most),
                     muted=self._watch.reason,
@@ -207,6 +201,26 @@ class LiveForecaster:
                 for attempt, chance, before, because, least, most in zip(
                     attempts, aged, served, why, low, high, strict=True
                 )
+            )
+
+    def durations(self, run_ids: Sequence[str]) -> tuple[DurationForecast, ...]:
+        """Return how long the running or else the next attempt of each run takes, in the order asked.
+
+        Raises StoreError.
+        """
+        if not run_ids:
+            return ()
+        now = self._clock()
+        with self._lock:
+            if self._site is None or abs(now - self._site.seen_until) > FRESH:
+                self.follow(now)
+            assert self._site is not None  # noqa: S101 - followed above
+            usual, running = self._site.usual, self._running_attempts()
+            wanted = list(dict.fromkeys(run_ids))
+            waiting = [run_id for run_id in wanted if run_id not in running]
+            attempts = running | (next_attempts(self._store, waiting, now) if waiting else {})
+            return tuple(
+                usual.forecast(attempts[each].keys, each, now) for each in wanted if each in attempts
             )
 
     def _running_attempts(self) -> dict[str, Attempt]:
@@ -264,6 +278,9 @@ class LiveForecaster:
         durations = DurationsByOutcome()
         took = np.array([attempt.log_duration for attempt in history.attempts], dtype=np.float64)
         durations.add_all(history.levels, history.failed, ended, took)
+        usual = UsualDurations()
+        completed = np.flatnonzero(ended & runs.completed())
+        usual.add_all(history.levels, runs.ended, took, completed)
         before = self._site.running if self._site else {}
         self._site = _Site(
             counters=counters,
@@ -271,6 +288,7 @@ class LiveForecaster:
             seen_until=now,
             ended=int(ended.sum()),
             durations=durations,
+            usual=usual,
             running={
                 a.id: before.get(a.id, _Following(a))
                 for a, over in zip(history.attempts, ended, strict=True)
@@ -283,7 +301,7 @@ class LiveForecaster:
             },
         )
         if self._bundle is None and not self._outcomes:
-            self._base = _plain_evidence(history)
+            self._base = plain_evidence(history)
             self._mix()
 
     def _advance(self, site: _Site, now: datetime) -> None:
@@ -309,6 +327,7 @@ class LiveForecaster:
         events.sort(key=lambda event: event[:3])
         knew: list[tuple[tuple[float, ...], ...]] = []
         starting: list[Attempt] = []
+        expected = {key: followed.expected for key, followed in site.running.items()}
         for at, is_end, _, attempt in events:
             if is_end:
                 site.counters.ended(
@@ -319,16 +338,21 @@ class LiveForecaster:
                     log_duration=attempt.log_duration,
                 )
                 site.durations.add(attempt.keys, failed=attempt.failed, log_duration=attempt.log_duration)
+                if attempt.outcome == "COMPLETED":
+                    site.usual.add(attempt.keys, attempt.log_duration, expected.get(attempt.id))
             else:
                 starting.append(attempt)
                 knew.append(site.counters.values(attempt.keys, at))
                 site.counters.submitted(attempt.keys, at)
+                expected[attempt.id] = site.usual.expected(attempt.keys)
         if starting:
             made = self._models.chances(self._numbers(starting, knew))
             served = self._stack.chances(made)
             for place, attempt in enumerate(starting):
                 said = tuple(float(made[name][place]) for name in CANDIDATES)
-                site.running[attempt.id] = _Following(attempt, said, float(served[place]))
+                site.running[attempt.id] = _Following(
+                    attempt, said, float(served[place]), expected[attempt.id]
+                )
         for attempt in ended:
             followed = site.running.pop(attempt.id)
             if followed.made is not None:
@@ -380,27 +404,3 @@ class LiveForecaster:
         if len(self._outcomes) > 2 * MOST_EVIDENCE:
             del self._outcomes[:-MOST_EVIDENCE]
             self._mixed = len(self._outcomes)
-
-
-def _with_age(
-    because: tuple[str, ...], attempt: Attempt, chance: float, before: float, now: datetime
-) -> tuple[str, ...]:
-    """Return the reasons, before them what the age of a running attempt changes."""
-    points = round(abs(chance - before) * 100)
-    if not points:
-        return because
-    direction = "raises" if chance > before else "lowers"
-    told = f"{direction} it by {points} points: it has run for {ago(now.timestamp() - attempt.started)}"
-    return (told, *because)[:MOST_REASONS]
-
-
-def _plain_evidence(history: StoredHistory) -> Evidence:
-    """Return what the plain forecasts would have said of the newest ended attempts."""
-    runs = history.runs
-    if not len(runs):
-        return no_evidence()
-    found = features(runs, history.failed, {level: each.codes for level, each in history.levels.items()})
-    known = np.flatnonzero(runs.has_ended())
-    known = known[np.argsort(runs.ended[known], kind="stable")][-WITHOUT_MODEL:]
-    made = untrained(found.rows.shape[1]).chances(found, known)
-    return Evidence(made=made, failed=history.failed[known], ended=runs.ended[known])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -148,3 +149,15 @@ def ago(seconds: float) -> str:
         if seconds >= span:
             return f"{math.floor(seconds / span)} {name}"
     return f"{max(0, math.floor(seconds))} s"
+
+
+def with_age(
+    because: tuple[str, ...], attempt: Attempt, chance: float, before: float, now: datetime
+) -> tuple[str, ...]:
+    """Return the reasons, before them what the age of a running attempt changes."""
+    points = round(abs(chance - before) * 100)
+    if not points:
+        return because
+    direction = "raises" if chance > before else "lowers"
+    told = f"{direction} it by {points} points: it has run for {ago(now.timestamp() - attempt.started)}"
+    return (told, *because)[:MOST]

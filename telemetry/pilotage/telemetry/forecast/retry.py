@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from pilotage.telemetry.forecast.retry_history import SURE
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Ints, Matrix
 
 TRIVIAL = ("rate", "ewma")
@@ -26,20 +25,12 @@ CANDIDATES = (*HISTORY_ONLY, "log")
 FEWEST_ROWS, FEWEST_OF_A_KIND = 40, 5
 """Known outcomes, and successes and failures among them, below which nothing is learned."""
 MOST_ROWS = 30_000
-PRIOR_RATE, PRIOR_RUNS = 0.5, 2.0
-"""The chance of success that is expected where nothing is known, and how many outcomes that counts for."""
-LEAN = 3.0
-"""How many outcomes the parent's rate counts for."""
-FAST = 0.3
-BURST_S = 900.0
-"""The window in which other workflows' decisions count as one burst: what hits many at once is often the site."""
 READ_CHARS = 3_000
 """Characters at the end of a log that are looked at."""
 PULL = 2.0
 """How hard the mix of the candidates is held to its start."""
 NEWEST = 3_000
 """Known forecasts that the mix is fitted on."""
-SURE = 0.002
 _VARIABLE = re.compile(
     r"\x1b\[[0-9;]*[A-Za-z]|[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d{4,}|https?://\S+",
     re.IGNORECASE,
@@ -49,96 +40,6 @@ _VARIABLE = re.compile(
 def masked_tail(text: str) -> str:
     """Return the end of a log without colours, ids and long numbers, which only tell where it came from."""
     return _VARIABLE.sub(" x ", text[-READ_CHARS:])
-
-
-@dataclass(slots=True)
-class _Tally:
-    """The outcomes of one workflow, of one number of attempts, or of the site."""
-
-    known: int = 0
-    good: int = 0
-    fast: float = math.nan
-    last_at: float = math.nan
-    last: float = 0.5
-    row: int = 0
-    """Equal outcomes in a row; negative for failures."""
-
-    def add(self, succeeded: bool, at: float) -> None:
-        self.known += 1
-        self.good += succeeded
-        self.fast = succeeded if math.isnan(self.fast) else self.fast + FAST * (succeeded - self.fast)
-        self.last_at, self.last = at, float(succeeded)
-        self.row = (max(self.row, 0) + 1) if succeeded else (min(self.row, 0) - 1)
-
-    def rate(self, parent: float, lean: float) -> float:
-        return (self.good + lean * parent) / (self.known + lean)
-
-
-@dataclass(slots=True)
-class RetryHistory:
-    """The outcomes of retries that have been told so far, and the features of a decision at this moment."""
-
-    _site: _Tally = field(default_factory=_Tally)
-    _workflows: dict[int, _Tally] = field(default_factory=dict)
-    _attempts: dict[int, _Tally] = field(default_factory=dict)
-    _classes: dict[str, _Tally] = field(default_factory=dict)
-    _asked: deque[tuple[float, int]] = field(default_factory=deque)
-    _chains: dict[str, float] = field(default_factory=dict)
-
-    def add(self, workflow: int, attempt: float, failure_class: str, succeeded: bool, at: float) -> None:
-        """Take an outcome that has become known."""
-        self._workflows.setdefault(workflow, _Tally()).add(succeeded, at)
-        self._attempts.setdefault(_bucket(attempt), _Tally()).add(succeeded, at)
-        self._classes.setdefault(failure_class, _Tally()).add(succeeded, at)
-        self._site.add(succeeded, at)
-
-    def ask(
-        self, chain: str, workflow: int, attempt: float, failure_class: str, now: float
-    ) -> tuple[float, float, list[float]]:
-        """Return the smoothed rate, the weighted rate and the features of a decision, and remember that it came up."""
-        site = self._site.rate(PRIOR_RATE, PRIOR_RUNS)
-        mine = self._workflows.get(workflow) or _Tally()
-        nth = self._attempts.get(_bucket(attempt)) or _Tally()
-        same = self._classes.get(failure_class) or _Tally()
-        rate = mine.rate(site, LEAN)
-        left = (1 - FAST) ** mine.known
-        ewma = rate if math.isnan(mine.fast) else (1 - left) * mine.fast + left * site
-        while self._asked and self._asked[0][0] < now - BURST_S:
-            self._asked.popleft()
-        others = len({other for _, other in self._asked if other != workflow})
-        before = self._chains.get(chain, math.nan)
-        features = [
-            math.log1p(attempt),
-            *(float(_bucket(attempt) == n) for n in (1, 2, 3)),
-            _odds(site),
-            _odds(rate),
-            _odds(ewma),
-            _odds(nth.rate(site, LEAN)),
-            _odds(same.rate(site, LEAN)) if failure_class else 0.0,
-            math.log1p(mine.known),
-            mine.last,
-            float(np.clip(mine.row, -5, 5)),
-            _age(now - mine.last_at),
-            math.log1p(others),
-            math.log1p(len(self._asked)),
-            _age(now - before),
-        ]
-        self._asked.append((now, workflow))
-        self._chains[chain] = now
-        return rate, ewma, features
-
-
-def _bucket(attempt: float) -> int:
-    return int(min(max(attempt, 0), 4))
-
-
-def _odds(chance: float) -> float:
-    sure = min(max(chance, SURE), 1 - SURE)
-    return math.log(sure / (1 - sure))
-
-
-def _age(seconds: float) -> float:
-    return 15.0 if math.isnan(seconds) else math.log1p(max(seconds, 0.0))
 
 
 def text_columns(texts: Sequence[str]) -> Any:

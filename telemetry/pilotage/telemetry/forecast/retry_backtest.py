@@ -22,9 +22,7 @@ from pilotage.telemetry.forecast.retry import (
     CANDIDATES,
     HISTORY_ONLY,
     NEWEST,
-    SURE,
     FittedRetry,
-    RetryHistory,
     best_threshold,
     fit_retry,
     mix_of,
@@ -32,6 +30,7 @@ from pilotage.telemetry.forecast.retry import (
     text_columns,
 )
 from pilotage.telemetry.forecast.retry_file import RetryDecisions
+from pilotage.telemetry.forecast.retry_history import SURE, RetryHistory
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Matrix
 from pilotage.telemetry.forecast.scores import reliability, scores
 
@@ -66,7 +65,7 @@ def walk_retries(decisions: RetryDecisions, succeeded: Flags, test: int, until: 
     by_known = np.argsort(decisions.known, kind="stable")
     by_known = by_known[decisions.has_outcome()[by_known]]
     known_at = decisions.known[by_known]
-    rows, made = _known_when_asked(decisions, succeeded)
+    rows, made = known_when_asked(decisions, succeeded)
     has_text = np.array([bool(text) for text in decisions.log_tail])
     texts = text_columns(decisions.log_tail) if has_text.any() else None
     made |= {name: np.full(count, np.nan) for name in ("history", "log")}
@@ -99,7 +98,7 @@ def walk_retries(decisions: RetryDecisions, succeeded: Flags, test: int, until: 
         block = slice(place, min(place + step, count))
         out = slice(block.start - test, block.stop - test)
         for name, candidates in SERVED.items():
-            odds = _odds(made, candidates)
+            odds = odds_of(made, candidates)
             weights = mix_of(odds[known], succeeded[known])
             served[name][out] = mixed(weights, odds[block])
             thresholds[name][out] = best_threshold(mixed(weights, odds[known]))
@@ -111,13 +110,13 @@ def walk_retries(decisions: RetryDecisions, succeeded: Flags, test: int, until: 
     )
 
 
-def _odds(made: Mapping[str, Floats], names: tuple[str, ...]) -> Matrix:
+def odds_of(made: Mapping[str, Floats], names: tuple[str, ...]) -> Matrix:
     chances = np.clip(np.column_stack([made[name] for name in names]), SURE, 1 - SURE)
     odds: Matrix = np.log(chances / (1 - chances))
     return odds
 
 
-def _known_when_asked(decisions: RetryDecisions, succeeded: Flags) -> tuple[Matrix, dict[str, Floats]]:
+def known_when_asked(decisions: RetryDecisions, succeeded: Flags) -> tuple[Matrix, dict[str, Floats]]:
     """Return the features and the trivial forecasts of each decision, from outcomes known strictly before it."""
     past = RetryHistory()
     by_known = np.argsort(decisions.known, kind="stable")
@@ -191,6 +190,10 @@ def retry_backtest(
         "without_logs": judged("without_logs"),
         "threshold": float(walk.thresholds["served"][-1]),
         "reliability": reliability(outcomes, walk.made["served"][scored]),
+        "thresholds": [
+            {"retry_above": above, **_choices(outcomes, walk.made["served"][scored] >= above)}
+            for above in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+        ],
         "by_attempt": [
             {
                 "attempt": int(number),
