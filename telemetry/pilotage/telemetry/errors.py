@@ -6,6 +6,7 @@
     │  ├─ StoreError              the telemetry store
     │  ├─ LedgerError             the ledger of proposals, verdicts and receipts
     │  ├─ OrchestratorError       Prefect
+    │  │  └─ StoppedError         the kill switch was pulled between two writes to it
     │  ├─ ModelError              the language model
     │  ├─ CheckpointError         where the agent's memory is kept
     │  └─ ApiError               the socket between the controller and everybody else
@@ -51,6 +52,13 @@ class OrchestratorError(AdapterError):
     """Prefect refused, failed or could not be reached."""
 
     system = "Prefect"
+
+
+class StoppedError(OrchestratorError):
+    """The kill switch was pulled: the next write to Prefect was not sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, transient=True)
 
 
 class ModelError(AdapterError):

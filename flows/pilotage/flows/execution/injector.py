@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from pilotage.flows.execution.permits import Step, permit_for
@@ -30,13 +31,14 @@ from pilotage.flows.execution.receipts import (
 )
 from pilotage.flows.notify.describe import proposal_for_log
 from pilotage.flows.prefect.guard import Permit, permitted
+from pilotage.flows.prefect.stopping import StopToken, stoppable
 from pilotage.planner.actions.types import Action, ReserveSlot, RetryRun, hold_of, target_of
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.ledger.protocol import Ledger
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, Mode, OutboxEntry, TargetFacts, Verdict
-from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.errors import OrchestratorError, StoppedError
 
 log = logging.getLogger("pilotage.injector")
 
@@ -152,14 +154,20 @@ class Injector:
         if lever is None:
             await self._fail(entry, f"there is no lever for {proposal.action.kind}", transient=False)
             return True
+        token = StopToken(self._stopped)
         try:
-            with permitted(await self._permit(proposal.id, "delivering", lever)):
+            message = await asyncio.to_thread(self._message, proposal)
+            permit = await self._permit(proposal.id, "delivering", lever)
+            with permitted(permit), stoppable(token):
                 delivery = await lever.execute(
                     proposal.action,
                     idempotency_key=entry.idempotency_key,
                     expected_state_id=proposal.expected_state_id,
-                    message=await asyncio.to_thread(self._message, proposal),
+                    message=message,
                 )
+        except StoppedError as exc:
+            await self._fail(entry, str(exc), transient=True, written=token.written)
+            return True
         except OrchestratorError as exc:
             await self._fail(entry, str(exc), transient=exc.transient)
             return True
@@ -281,7 +289,9 @@ class Injector:
             return None, refused("!unreachable", detail=str(exc)[:200]) if passing else None
         return check, None
 
-    async def _fail(self, entry: OutboxEntry, why: str, *, transient: bool) -> None:
+    async def _fail(
+        self, entry: OutboxEntry, why: str, *, transient: bool, written: Sequence[str] = ()
+    ) -> None:
         retry = transient and entry.attempts < self._limits.max_attempts
         log.log(
             logging.INFO if retry else logging.ERROR,
@@ -289,7 +299,13 @@ class Injector:
             await self._name(entry.proposal_id),
             why,
         )
-        await asyncio.to_thread(self._ledger.record_failure, entry.proposal_id, why, retry, self._clock())
+        await asyncio.to_thread(
+            partial(self._ledger.record_failure, written=written),
+            entry.proposal_id,
+            why,
+            retry,
+            self._clock(),
+        )
 
     def _message(self, proposal: Proposal) -> str:
         voters = self._ledger.approvers(proposal.id)

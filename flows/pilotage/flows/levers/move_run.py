@@ -15,6 +15,7 @@ from pilotage.flows.levers.idempotency import marked, refused, step_key, untouch
 from pilotage.flows.levers.retry_run import settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, moment
+from pilotage.flows.prefect.stopping import finishing
 from pilotage.flows.prefect.writes import create_run, set_state
 from pilotage.planner.actions.types import MoveRun
 from pilotage.telemetry.errors import OrchestratorError
@@ -104,6 +105,13 @@ class MoveLever:
             run.deployment_id,
             _twin(run, queue, due, idempotency_key, message, parked_until=self._api.now() + PARKED_FOR),
         )
+        with finishing():  # once the old run is cancelled, the new one must get its time
+            return await self._swap(run, new, queue, due, idempotency_key=idempotency_key, message=message)
+
+    async def _swap(
+        self, run: RunView, new: RunView, queue: str, due: datetime, *, idempotency_key: str, message: str
+    ) -> Delivery:
+        """Cancel the old run and let the new one have its time."""
         ruling = await self._api.set_state_if(
             run.id,
             (StateType.SCHEDULED,),

@@ -18,6 +18,7 @@ from typing import Any
 from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView
+from pilotage.flows.prefect.stopping import finishing
 from pilotage.flows.prefect.writes import edit_queue, keep_note
 
 _THROTTLE = 1
@@ -71,7 +72,14 @@ class TemporaryQueuePause:
         return stood
 
     async def release(self, key: str) -> None:
-        """End the hold of this key, and open its queue unless another hold of ours is active."""
+        """End the hold of this key, and open its queue unless another hold of ours is active.
+
+        Also when everything was stopped meanwhile: a queue that stays paused stops more than pilotage.
+        """
+        with finishing():
+            await self._release(key)
+
+    async def _release(self, key: str) -> None:
         note = await self._records.read("hold", key)
         if note is None:
             return

@@ -8,7 +8,6 @@ between, and whoever repeats the delivery, or starts up afterwards, releases the
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -18,6 +17,7 @@ from pilotage.flows.levers.queue_pause import QUEUE_PAUSE, TemporaryQueuePause
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import RunView, StateView, moment
+from pilotage.flows.prefect.stopping import pause
 from pilotage.flows.prefect.writes import set_state
 from pilotage.planner.actions.types import RescheduleRun
 from pilotage.telemetry import times
@@ -134,7 +134,7 @@ class RescheduleLever:
     async def _stays_scheduled(self, run: RunView) -> bool:
         deadline = self._api.now() + self._settle
         while self._api.now() < deadline:
-            await asyncio.sleep(_LOOK_EVERY)
+            await pause(_LOOK_EVERY)
             if (await self._api.run(run.id)).state.type is not StateType.SCHEDULED:
                 return False
         return True

@@ -11,7 +11,6 @@ part of it.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from pilotage.flows.levers.reschedule_run import SAFE_DISTANCE, SETTLE
 from pilotage.flows.levers.retry_run import AWAITING_RETRY, settled
 from pilotage.flows.prefect.api import BULK, PrefectApi
 from pilotage.flows.prefect.models import RunView, Transition, moment
+from pilotage.flows.prefect.stopping import pause
 from pilotage.telemetry.facts import StateType
 
 MOST = 1000
@@ -204,7 +204,7 @@ class WaitingRuns:
             if now == before or self._api.now() > over:
                 return
             before = now
-            await asyncio.sleep(self._settle.total_seconds())
+            await pause(self._settle.total_seconds())
 
     async def _deal(
         self,

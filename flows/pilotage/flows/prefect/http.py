@@ -17,6 +17,7 @@ from uuid import uuid4
 import httpx
 
 from pilotage.flows.prefect.guard import READING, Guard, hooks_of
+from pilotage.flows.prefect.stopping import current_token, is_write
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, USER_AGENT
@@ -148,7 +149,7 @@ class PrefectHttpClient:
                     await asyncio.sleep(_RACE_WAIT * random.uniform(0.2, 1.0))  # noqa: S311
                     answer = await self._ask(method, route, sent)
             except OrchestratorError:
-                raise  # the guard's: it was not sent
+                raise  # the guard's, or the kill switch's: it was not sent
             except Exception as error:
                 translated = translate(error, method, route, self.api_url)
                 if last or not translated.transient:
@@ -167,6 +168,9 @@ class PrefectHttpClient:
         raise AssertionError("the last try returns or raises")
 
     async def _ask(self, method: str, route: str, sent: Mapping[str, Any]) -> httpx.Response:
+        token = current_token() if is_write(method, route) else None
+        if token is not None:
+            token.pass_or_stop(method, route)
         began = time.monotonic()
         try:
             answer = await self._client.request(method, route, **sent)
@@ -177,6 +181,8 @@ class PrefectHttpClient:
             raise
         said = f"{method} {route}: {answer.status_code}" if answer.is_server_error else ""
         self.answers.note(time.monotonic() - began, said)
+        if token is not None and answer.is_success:
+            token.note(method, route, sent.get("json"))
         return answer
 
     async def _fetch_csrf_token(self) -> None:

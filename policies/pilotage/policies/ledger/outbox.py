@@ -7,7 +7,7 @@ claiming transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -85,8 +85,19 @@ class OutboxRepository:
             note(connection, filed, "injected", at, "injector", effect=effect, receipt=receipt)
             return True
 
-    def record_failure(self: Transactions, proposal_id: str, why: str, transient: bool, at: datetime) -> None:
-        """Puts the entry back for a later try when that may help, gives it up when not."""
+    def record_failure(
+        self: Transactions,
+        proposal_id: str,
+        why: str,
+        transient: bool,
+        at: datetime,
+        *,
+        written: Sequence[str] = (),
+    ) -> None:
+        """Puts the entry back for a later try when that may help, gives it up when not.
+
+        `written` is what was changed before it broke off.
+        """
         with self.writing(f"recording the failure of {proposal_id}") as connection:
             filed, state = _in_outbox(connection, proposal_id)
             if state in ("delivered", "refused"):
@@ -100,7 +111,8 @@ class OutboxRepository:
             else:
                 _move(connection, proposal_id, state="failed", free_at="", last_error=why)
                 set_status(connection, proposal_id, "failed")
-            note(connection, filed, "failed", at, "injector", why=why, transient=transient)
+            before = {"written": list(written)} if written else {}
+            note(connection, filed, "failed", at, "injector", why=why, transient=transient, **before)
 
     def record_outcome(
         self: Transactions, proposal_id: str, judgement: str, detail: str, final_state: str, at: datetime

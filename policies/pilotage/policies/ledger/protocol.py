@@ -219,8 +219,10 @@ class Ledger(Protocol):
         """True when it was recorded now, False when a delivery had been recorded before."""
         ...
 
-    def record_failure(self, proposal_id: str, why: str, transient: bool, at: datetime) -> None:
-        """Puts the entry back for a later try, or gives it up."""
+    def record_failure(
+        self, proposal_id: str, why: str, transient: bool, at: datetime, *, written: Sequence[str] = ()
+    ) -> None:
+        """Puts the entry back for a later try, or gives it up. `written` is what was changed before it broke off."""
         ...
 
     def record_outcome(
