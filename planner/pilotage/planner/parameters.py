@@ -170,11 +170,12 @@ class PlaybookParameters(BaseModel):
     pending_after: timedelta = Field(
         default=timedelta(minutes=10), ge=timedelta(seconds=30), le=timedelta(hours=24)
     )
-    """A run that is Pending for longer, where its pool usually takes less, is stuck. Default 10 min."""
+    """A run that is Pending for longer, and three times longer than its pool usually takes, is stuck. Default 10 min."""
     cancelling_after: timedelta = Field(
         default=timedelta(minutes=6), ge=timedelta(seconds=30), le=timedelta(hours=24)
     )
-    """A run that is Cancelling for longer is stuck: Prefect ends it itself after 5 min since 3.7.5. Default 6 min."""
+    """A run that is Cancelling for longer, and three times longer than is usual in its pool, is stuck: Prefect ends it
+    itself after 5 min since 3.7.5. Default 6 min."""
     person_after: timedelta = Field(
         default=timedelta(hours=24), ge=timedelta(seconds=30), le=timedelta(days=30)
     )

@@ -223,3 +223,43 @@ def test_what_is_as_it_should_be_is_no_trouble(world: World) -> None:
         found = why_waiting(run, site, PARAMETERS)
         assert found is not None
         assert (found.cause, found.trouble) == (cause, False)
+
+
+def test_a_pool_that_is_slow_to_start_is_given_three_times_what_it_usually_takes(world: World) -> None:
+    pool = world.pool()
+    worker = world.worker(pool)
+    worker.start_up = timedelta(minutes=12)
+    deployment = world.deployment(pool)
+    for _ in range(12):
+        world.run(deployment)
+        world.passes(3)
+    world.passes(30)
+    world.collect()
+    worker.start_up = timedelta(days=9)
+    run = world.run(deployment)
+    world.passes(25)
+    slow = why(world, run)
+    assert slow.cause is Cause.JUST_DUE
+    assert "nineteen of twenty runs of its pool need up to 12 min" in slow.words
+    world.passes(25)
+    stuck = why(world, run)
+    assert stuck.cause is Cause.PENDING_TOO_LONG
+    assert "nineteen of twenty" in stuck.words
+    assert stuck.entity == f"pool:{pool}"
+
+
+def test_a_pool_that_is_slow_to_cancel_is_given_three_times_what_it_usually_takes(world: World) -> None:
+    subject = STATES["cancelling_for_ever"](world)
+    assert why(world, subject.run_id).cause is Cause.CANCELLING_TOO_LONG
+    pool = subject.entity.removeprefix("pool:")
+    world.worker(pool)
+    done = [world.run(world.deployment(pool)) for _ in range(10)]
+    world.passes(5)
+    for run in done:
+        about = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+        for name, ago in (("Cancelling", timedelta(hours=3)), ("Cancelled", timedelta(hours=1))):
+            event = {"event": f"prefect.flow-run.{name}", "resource": about}
+            world.fake.engine.emit(event, world.now - ago)
+    known = why(world, subject.run_id)
+    assert known.cause is Cause.GOES_ON
+    assert "up to 120 min" in known.words

@@ -14,6 +14,8 @@ from pilotage.telemetry.queries.site import Act, SiteFacts
 
 SHOWN = 5
 """Holders that are named; the others are counted."""
+USUAL_TIMES = 3
+"""So many times what is usual is unusual."""
 PAUSED_TOGETHER = timedelta(minutes=5)
 """So close to the time since when something is paused somebody did it."""
 

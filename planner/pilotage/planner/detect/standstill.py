@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from pilotage.planner.actions.types import NotifyOwner, ReleaseQueue, Severity
-from pilotage.planner.detect.blockage import Blockage, Cause
+from pilotage.planner.detect.blockage import USUAL_TIMES, Blockage, Cause
 from pilotage.planner.detect.holding import not_counted
 from pilotage.planner.detect.ongoing import disproved_by, fingerprint_of, ongoing_finding
 from pilotage.planner.detect.schedules import missed_starts, schedule_blockage
@@ -37,8 +37,6 @@ COMES_BY_ITSELF = frozenset(
 """Causes that end when something else does."""
 NEVER_FOUND = frozenset({Cause.FACTS_OLD, Cause.NO_SCHEDULE, Cause.PREFECT_SLOW, Cause.SILENT})
 """What is told to who asks and is no finding of a run here: it is found for the whole site, or with a lever of its own."""
-USUAL_TIMES = 3
-"""So many times the usual wait of its deployment is unusual."""
 PAUSE_NEWS = timedelta(days=2)
 """A pause that has stood for longer is known to whoever wanted to know."""
 TOLD = 10

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from pilotage.planner.detect import holding
 from pilotage.planner.detect.blockage import (
+    USUAL_TIMES,
     Blockage,
     Cause,
     ago,
@@ -438,19 +439,22 @@ def _pending(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -> B
         if taken
         else "no worker said that it took it"
     )
-    if waited < parameters.pending_after:
+    usual = site.usually_pending.get(run.pool or "")
+    patience = max(parameters.pending_after, USUAL_TIMES * usual) if usual else parameters.pending_after
+    if waited < patience:
         return Blockage(
             cause=Cause.JUST_DUE,
             entity=f"run:{run.run_id}",
             since=run.state_at,
-            words=f"It is {run.state_name} for {words_of(waited)}: {taker}, and its infrastructure is starting.",
+            words=f"It is {run.state_name} for {words_of(waited)}: {taker}, and its infrastructure is starting"
+            f"{_as_usual(usual)}.",
         )
     fellows = [
         each
         for each in site.live
         if each.state_type is StateType.PENDING
         and each.pool == run.pool
-        and waits_since(each, site) >= parameters.pending_after
+        and waits_since(each, site) >= patience
     ]
     doubts: list[str] = []
     unserved = next(_pool(run, run.pool, site, doubts), None) if run.pool else None
@@ -461,7 +465,7 @@ def _pending(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -> B
         entity=f"pool:{run.pool}" if run.pool else f"run:{run.run_id}",
         since=run.state_at,
         words=f"It is {run.state_name} for {words_of(waited)}: {taker}, its process was never heard, and nothing at all "
-        f"since {ago(heard or run.state_at, site)}. {len(fellows)} runs of its pool stand so.{dead}",
+        f"since {ago(heard or run.state_at, site)}{_as_usual(usual)}. {len(fellows)} runs of its pool stand so.{dead}",
         todo="Look whether its infrastructure was ever made; where it was not, cancel the run and start it again."
         + (f" {unserved.todo}" if dead and unserved is not None else ""),
         holders=tuple(each.run_id for each in fellows),
@@ -470,14 +474,21 @@ def _pending(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -> B
     )
 
 
+def _as_usual(usual: timedelta | None) -> str:
+    return f"; nineteen of twenty runs of its pool need up to {words_of(usual)} for it" if usual else ""
+
+
 def _cancelling(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -> Blockage:
     waited = waits_since(run, site)
-    if waited < parameters.cancelling_after:
+    usual = site.usually_cancelling.get(run.pool or "")
+    if waited < (
+        max(parameters.cancelling_after, USUAL_TIMES * usual) if usual else parameters.cancelling_after
+    ):
         return Blockage(
             cause=Cause.GOES_ON,
             entity=f"run:{run.run_id}",
             since=run.state_at,
-            words=f"It is being cancelled for {words_of(waited)}.",
+            words=f"It is being cancelled for {words_of(waited)}{_as_usual(usual)}.",
         )
     doubts: list[str] = []
     unserved = next(_pool(run, run.pool, site, doubts), None) if run.pool else None

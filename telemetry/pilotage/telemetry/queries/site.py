@@ -94,6 +94,10 @@ class SiteFacts:
     """By deployment, the ids of the global limits that its runs took slots of lately."""
     slot_holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By id of a limit, the runs that took slots of it and were not heard to give them back."""
+    usually_pending: Mapping[str, timedelta] = field(default_factory=dict)
+    """By pool, how long nineteen of twenty of its runs were Pending at most, where ten or more lately were."""
+    usually_cancelling: Mapping[str, timedelta] = field(default_factory=dict)
+    """The same from Cancelling to Cancelled."""
     heard: Mapping[str, datetime] = field(default_factory=dict)
     """By living run, its newest event or line of log."""
     acted: Mapping[str, datetime] = field(default_factory=dict)
@@ -151,6 +155,8 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
         handed_out=_handed_out(store, live),
         takers=takers,
         slot_holders=holders,
+        usually_pending=_usually(store, now, live, "PENDING", ("Pending", "Running")),
+        usually_cancelling=_usually(store, now, live, "CANCELLING", ("Cancelling", "Cancelled")),
         heard=heard,
         acted=acted,
         beating=beating,
@@ -269,6 +275,26 @@ def _handed_out(store: Store, live: Sequence[RunFact]) -> dict[str, HandedOut]:
         row["run_id"]: HandedOut(at=row["at"], worker=str(row["worker"]).rpartition(".")[2])
         for row in store.rows(sql, [ids])
     }
+
+
+def _usually(
+    store: Store, now: datetime, live: Sequence[RunFact], state: str, names: tuple[str, str]
+) -> dict[str, timedelta]:
+    """How long runs are usually in a state, of the pools in which a run is in it now."""
+    pools = sorted({run.pool for run in live if run.pool and run.state_type == state})
+    if not pools:
+        return {}
+    sql = """
+        WITH passed AS (
+            SELECT run_id, max(occurred) FILTER (name = ?) AS came, max(occurred) FILTER (name = ?) AS went
+            FROM events WHERE occurred > ? AND name IN (?, ?) GROUP BY run_id
+        )
+        SELECT r.pool, quantile_cont(epoch(p.went - p.came), 0.95) AS seconds FROM passed p JOIN runs r USING (run_id)
+        WHERE p.went >= p.came AND r.pool IN (SELECT unnest(?::VARCHAR[])) GROUP BY r.pool HAVING count(*) >= 10
+    """
+    came, went = (f"prefect.flow-run.{name}" for name in names)
+    rows = store.rows(sql, [came, went, now - ACTS_OF_HISTORY, came, went, pools])
+    return {row["pool"]: timedelta(seconds=row["seconds"]) for row in rows}
 
 
 def _heard(
