@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from tests.console.console_stack import UI, ConsoleStack
+from tests.console.console_stack import PEOPLE, UI, ConsoleStack
 
 from pilotage.console.session.commands.registry import COMMANDS
 from pilotage.console.session.events import Event
@@ -24,7 +24,9 @@ ESCAPES = "\x1b[2J\x1b]0;owned\x07 [red]approve[/red] \u202e"
 def say(port: ConsoleStack, words: str, who: str = "pat", thread: str = "t-1") -> list[Event]:
     """What followed in the thread after these words."""
     user = user_with(port.paths, port.tokens[who])
-    port.engine.open_thread(user, "test", thread)
+    port.engine.log.open_thread("pat", "test", thread)
+    for name in PEOPLE:
+        port.engine.log.share(thread, name, "pat", writes=True)
 
     async def turn() -> int:
         said = await port.engine.say(user, thread, words)

@@ -33,7 +33,8 @@ def talk(port: ConsoleStack, config: Path, *said: tuple[str, str]) -> list[Event
         try:
             for who, words in said:
                 user = user_with(port.paths, port.tokens[who])
-                engine.open_thread(user, "", "t-9")
+                engine.log.open_thread(user.name, "", "t-9")
+                engine.log.share("t-9", "vic", "pat", writes=True)
                 first = await engine.say(user, "t-9", words)
                 await engine.wait("t-9")
             return engine.log.after(first.seq, "t-9")

@@ -22,6 +22,7 @@ from pilotage.console.session.events import ACTIVITY_FEED, Event, EventType, Thr
 from pilotage.console.session.log import EventLog
 from pilotage.console.session.lookups import Calls
 from pilotage.console.session.ports import Services, User
+from pilotage.console.session.thread_access import Deed, why_not
 from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import PilotageError, StoreError
 
@@ -44,6 +45,8 @@ class Engine:
         self.log = log
         self._services = services
         self._turns: dict[str, asyncio.Task[None]] = {}
+        self._asked_by: dict[str, str] = {}
+        """Whose question a turn answers, by thread."""
         self._busy: dict[str, asyncio.Lock] = {}
         self._levers: Mapping[str, Mapping[str, Any]] | None = None
         self._card_context = CardContext()
@@ -51,14 +54,33 @@ class Engine:
     # -- talking
 
     def open_thread(self, user: User, title: str = "", thread: str = "") -> Thread:
-        """A new conversation of the caller, or the one so named."""
-        return self.log.open_thread(user.name, title, thread)
+        """A new conversation of the caller, or the one so named. Raises ApiRejection when it may not be read."""
+        return _seen(user, self.log.open_thread(user.name, title, thread))
+
+    def threads(self, user: User, limit: int = 100, search: str = "") -> list[Thread]:
+        """The conversations that the caller may read, the last active first."""
+        return self.log.threads(limit, search, seen=lambda thread: not why_not(user, thread, "read"))
+
+    async def may(self, user: User, thread: str, deed: Deed) -> Thread:
+        """The conversation, when the caller may do this there. Raises ApiRejection, which is a row of the audit log."""
+        known = await asyncio.to_thread(self.log.thread, thread)
+        if known is None:
+            raise ApiRejection("unknown-thread", f"Looking for thread {thread}: there is none. See /history.")
+        why = why_not(user, known, deed, asked_by=self._asked_by.get(thread, ""))
+        if not why:
+            return known
+        if deed != "read":
+            with contextlib.suppress(PilotageError):  # the refusal stands whether it is written down or not
+                told = {"request": f"{deed} conversation", "kind": "not-shared", "why": why, "about": thread}
+                await self.ask(user, "note_refusal", **told)
+        raise ApiRejection("not-shared", why, recorded=True)
 
     def fork(self, user: User, thread: str) -> Thread:
         """A new conversation of the caller that begins as `thread` is now. Raises StoreError when there is none."""
         old = self.log.thread(thread)
         if old is None:
             raise StoreError(f"Forking thread {thread}: there is none. See /history.")
+        _seen(user, old)
         new = self.log.open_thread(user.name, f"{old.title} (from {thread})".strip())
         seq = 0
         while rows := self.log.after(seq, thread):
@@ -84,12 +106,14 @@ class Engine:
         return await self._start(user, thread, words, self._answer)
 
     async def _start(self, user: User, thread: str, words: str, answer: Turn) -> Event:
+        await self.may(user, thread, "write")
         said = await asyncio.to_thread(
             self.log.append, thread, "said", user.name, {"text": words[:LONGEST_MESSAGE]}
         )
         text = words[:LONGEST_MESSAGE].strip()
         task = asyncio.create_task(self._turn(user, thread, said.seq, text, answer))
         self._turns[thread] = task
+        self._asked_by[thread] = user.name
         task.add_done_callback(lambda done: self._forget(thread, done))
         return said
 
@@ -99,8 +123,9 @@ class Engine:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(task)
 
-    def interrupt(self, thread: str) -> bool:
-        """Stops the answer that is being given. What was proposed in it stays filed."""
+    async def interrupt(self, user: User, thread: str) -> bool:
+        """Stops the answer that is being given. What was proposed in it stays filed. Raises ApiRejection."""
+        await self.may(user, thread, "interrupt")
         task = self._turns.get(thread)
         return task.cancel() if task is not None else False
 
@@ -129,6 +154,7 @@ class Engine:
 
     async def edit(self, user: User, proposal_id: str, action: Mapping[str, Any], thread: str) -> Card:
         """The card of the new proposal that the edited action became, judged from nothing."""
+        await self.may(user, thread, "write")
         control_api = self._services.control_api(user)
         row = await asyncio.to_thread(
             lambda: control_api.call("amend", proposal_id=proposal_id, action=dict(action))
@@ -266,7 +292,13 @@ class Engine:
 
     def _forget(self, thread: str, task: asyncio.Task[None]) -> None:
         if self._turns.get(thread) is task:
-            del self._turns[thread]
+            del self._turns[thread], self._asked_by[thread]
+
+
+def _seen(user: User, thread: Thread) -> Thread:
+    if why := why_not(user, thread, "read"):
+        raise ApiRejection("not-shared", why)
+    return thread
 
 
 def _kind(exc: PilotageError) -> str:

@@ -66,3 +66,5 @@ class Thread:
     by: str
     at: datetime
     last_seq: int = 0
+    shares: Mapping[str, bool] = field(default_factory=dict)
+    """With whom it is shared, people by name and teams as `team:NAME`; and whether they may write."""

@@ -13,8 +13,9 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from pilotage.console.session.events import ACTIVITY_FEED, Event, EventType, Thr
 from pilotage.telemetry.errors import StoreError
 from pilotage.telemetry.redaction import redact, redact_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS threads (
   id TEXT PRIMARY KEY, title TEXT NOT NULL, by TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
@@ -33,6 +34,9 @@ CREATE INDEX IF NOT EXISTS events_by_thread ON events (thread, seq);
 CREATE INDEX IF NOT EXISTS events_of_people ON events (type, by) WHERE type = 'snoozed';
 CREATE TABLE IF NOT EXISTS shown (
   proposal_id TEXT NOT NULL, thread TEXT NOT NULL, PRIMARY KEY (proposal_id, thread)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shares (
+  thread TEXT NOT NULL REFERENCES threads(id), name TEXT NOT NULL, writes INTEGER NOT NULL, by TEXT NOT NULL,
+  at TEXT NOT NULL, PRIMARY KEY (thread, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
   BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
@@ -42,7 +46,8 @@ CREATE TRIGGER IF NOT EXISTS events_stay_there BEFORE DELETE ON events
 _THREADS = (
     "SELECT t.id, t.by, t.at, coalesce(nullif(t.title, ''), (SELECT substr(json_extract(payload, '$.text'), 1, 80) "
     "FROM events e WHERE e.thread = t.id AND e.type = 'said' ORDER BY seq LIMIT 1), '') AS title, "
-    "coalesce((SELECT max(seq) FROM events e WHERE e.thread = t.id), 0) AS last_seq FROM threads t"
+    "coalesce((SELECT max(seq) FROM events e WHERE e.thread = t.id), 0) AS last_seq, "
+    "(SELECT json_group_object(name, writes) FROM shares s WHERE s.thread = t.id) AS shares FROM threads t"
 )
 POLL = 0.1
 """Seconds between two looks for rows of other processes."""
@@ -106,20 +111,43 @@ class EventLog:
         """The thread so named, or None."""
         return next(iter(self._threads("WHERE t.id = ?", (thread,))), None)
 
-    def threads(self, limit: int = 100, search: str = "") -> list[Thread]:
-        """The threads, the last active first; with `search`, those in whose title or words it occurs."""
-        if not search:
-            return self._threads("", (), limit)
-        like = f"%{_literal(search)}%"
-        return self._threads(
-            "WHERE t.title LIKE ? ESCAPE '\\' OR t.id IN (SELECT thread FROM events "
-            "WHERE type IN ('said', 'answer') AND payload LIKE ? ESCAPE '\\')",
-            (like, like),
-            limit,
-        )
+    def threads(
+        self, limit: int = 100, search: str = "", *, seen: Callable[[Thread], bool] = lambda thread: True
+    ) -> list[Thread]:
+        """Those of the threads that are `seen`, the last active first; with `search`, in whose title or words it occurs."""
+        where, values = "", tuple[str, ...]()
+        if search:
+            like = f"%{_literal(search)}%"
+            where, values = (
+                "WHERE t.title LIKE ? ESCAPE '\\' OR t.id IN (SELECT thread FROM events "
+                "WHERE type IN ('said', 'answer') AND payload LIKE ? ESCAPE '\\')",
+                (like, like),
+            )
+        chosen: list[Thread] = []
+        for offset in count(0, PAGE):
+            page = self._threads(where, values, PAGE, offset)
+            chosen += filter(seen, page)
+            if len(page) < PAGE or len(chosen) >= limit:
+                break
+        return chosen[:limit]
 
-    def _threads(self, where: str, values: tuple[str, ...], limit: int = 1) -> list[Thread]:
-        rows = self._read(f"{_THREADS} {where} ORDER BY last_seq DESC, t.at DESC LIMIT ?", (*values, limit))
+    def share(self, thread: str, name: str, by: str, *, writes: bool) -> None:
+        """Let a person, or a team as `team:NAME`, read a thread, and write into it where `writes`."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO shares VALUES (?, ?, ?, ?, ?)", (thread, name, writes, by, _now())
+            )
+
+    def unshare(self, thread: str, name: str) -> bool:
+        """Whether a thread was shared with this person or team; it is not any more."""
+        with self._writing():
+            where = "DELETE FROM shares WHERE thread = ? AND name = ?"
+            return self._db.execute(where, (thread, name)).rowcount == 1
+
+    def _threads(self, where: str, values: tuple[str, ...], limit: int = 1, offset: int = 0) -> list[Thread]:
+        rows = self._read(
+            f"{_THREADS} {where} ORDER BY last_seq DESC, t.at DESC LIMIT ? OFFSET ?", (*values, limit, offset)
+        )
         return [
             Thread(
                 id=row["id"],
@@ -127,6 +155,7 @@ class EventLog:
                 by=row["by"],
                 at=datetime.fromisoformat(row["at"]),
                 last_seq=row["last_seq"],
+                shares={name: bool(writes) for name, writes in json.loads(row["shares"]).items()},
             )
             for row in rows
         ]

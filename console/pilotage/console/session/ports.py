@@ -16,6 +16,7 @@ class User:
 
     name: str
     roles: frozenset[str]
+    teams: frozenset[str] = frozenset()
     token: str = field(repr=False)
 
 

@@ -98,4 +98,4 @@ def services_for(where: StatePaths, *, config: Path | None = None) -> Services:
 def user_with(where: StatePaths, token: str) -> User:
     """Who the token says is calling. Raises ApiRejection when nobody has it, ApiError when no API is there."""
     me = ApiClient(where.api_socket, token).call("whoami")
-    return User(name=me["name"], roles=frozenset(me["roles"]), token=token)
+    return User(name=me["name"], roles=frozenset(me["roles"]), teams=frozenset(me["teams"]), token=token)

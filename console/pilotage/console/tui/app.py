@@ -168,9 +168,9 @@ class TerminalApp(App[None]):
         self.query_one(f"#{what}").focus()
         await self._look_again()
 
-    def action_leave_off(self) -> None:
+    async def action_leave_off(self) -> None:
         """Stops an answer that is being given; else back to the line."""
-        if not self.talking.engine.interrupt(self.talking.thread):
+        if not await self.talking.engine.interrupt(self.talking.user, self.talking.thread):
             self.action_talk()
 
     @on(Inbox.Opened)

@@ -22,6 +22,7 @@ STATUS = {
     "not-signed-in": 401,
     "wrong-password": 401,
     "wrong-role": 403,
+    "not-shared": 403,
     "denied": 403,
     "vote-refused": 403,
     "stale": 409,

@@ -42,7 +42,7 @@ from pilotage.console.web.schemas import (
     VoteIn,
 )
 from pilotage.console.web.sessions import COOKIE
-from pilotage.console.web.sse import Tail
+from pilotage.console.web.sse import Seen, Tail
 from pilotage.flows.api.client import ApiRejection
 from pilotage.telemetry.errors import PilotageError
 
@@ -119,8 +119,8 @@ async def _me(request: Request, user: User, csrf: str) -> Me:
 async def threads(
     request: Request, user: Reader, search: Annotated[str, Query(max_length=200)] = "", limit: Limit = 100
 ) -> list[ThreadOut]:
-    """The conversations, the last active first."""
-    rows = await asyncio.to_thread(_engine(request).log.threads, limit, search)
+    """The conversations that the caller may read, the last active first."""
+    rows = await asyncio.to_thread(_engine(request).threads, user, limit, search)
     return [ThreadOut.of(thread) for thread in rows]
 
 
@@ -135,7 +135,7 @@ async def events(
     request: Request, user: Reader, thread: ThreadId, after: Seq = 0, limit: Limit = 500
 ) -> list[EventOut]:
     """The rows of a conversation that follow `after`, oldest first."""
-    await _known(request, thread)
+    await _engine(request).may(user, thread, "read")
     rows = await asyncio.to_thread(_engine(request).log.after, after, thread, limit)
     return [EventOut.of(event) for event in rows]
 
@@ -143,7 +143,6 @@ async def events(
 @router.post("/threads/{thread}/messages", status_code=202)
 async def say(request: Request, user: Writer, thread: ThreadId, given: Message) -> Accepted:
     """Says something; the answer follows in the thread's events."""
-    await _known(request, thread)
     said = await _engine(request).say(user, thread, given.text)
     return Accepted(seq=said.seq)
 
@@ -151,14 +150,8 @@ async def say(request: Request, user: Writer, thread: ThreadId, given: Message) 
 @router.post("/threads/{thread}/interrupt", status_code=204)
 async def interrupt(request: Request, user: Writer, thread: ThreadId) -> Response:
     """Stops the answer that is being given. What was proposed in it stays filed."""
-    await _known(request, thread)
-    _engine(request).interrupt(thread)
+    await _engine(request).interrupt(user, thread)
     return Response(status_code=204)
-
-
-async def _known(request: Request, thread: str) -> None:
-    if await asyncio.to_thread(_engine(request).log.thread, thread) is None:
-        raise Refusal(404, "unknown-thread", f"Looking for thread {thread}: there is none. See /api/threads.")
 
 
 @router.get(
@@ -179,8 +172,11 @@ async def stream(
     """
     tail: Tail = request.app.state.tail
     start = int(last_event_id) if last_event_id else after
+    engine = _engine(request)
+    if thread is not None:
+        await engine.may(user, thread, "read")
     return StreamingResponse(
-        tail.frames(start, thread),
+        tail.frames(start, thread, seen=Seen(engine.log, user)),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )
@@ -280,7 +276,6 @@ async def acknowledge(
 @router.post("/proposals/{proposal_id}/edit", status_code=201)
 async def edit(request: Request, user: Writer, proposal_id: ProposalId, given: Edit) -> dict[str, Any]:
     """Files the edited action as a proposal of the caller's own and gives its card."""
-    await _known(request, given.thread)
     return await _engine(request).edit(user, proposal_id, given.action, given.thread)
 
 

@@ -10,6 +10,7 @@ from pilotage.console.session.blocks import Block, card, link, moment, pairs, ra
 from pilotage.console.session.command import Setting
 from pilotage.console.session.commands.status import model_in_words
 from pilotage.console.session.resolve import proposal_meant
+from pilotage.console.session.thread_access import why_not
 from pilotage.flows.api.client import ApiRejection
 
 
@@ -76,7 +77,7 @@ def _citation(citation: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def history(s: Setting, rest: str) -> list[Block]:
-    """Conversations, the last active first."""
+    """Conversations that the caller may read, the last active first."""
     return [
         table(
             "Conversations",
@@ -88,7 +89,9 @@ def history(s: Setting, rest: str) -> list[Block]:
                     each.by,
                     each.id,
                 )
-                for each in s.log.threads(30, rest.strip())
+                for each in s.log.threads(
+                    30, rest.strip(), seen=lambda thread: not why_not(s.user, thread, "read")
+                )
                 if not rest.strip() or each.id != s.thread  # where it was asked has the words, too
             ),
             empty="No conversation has these words." if rest.strip() else "There is no conversation yet.",

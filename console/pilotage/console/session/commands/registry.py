@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pilotage.console.session.blocks import Block, table
 from pilotage.console.session.command import Command, Setting
-from pilotage.console.session.commands import decide, drafts, explain, history, incidents, status
+from pilotage.console.session.commands import decide, drafts, explain, history, incidents, sharing, status
 
 __all__ = ["COMMANDS", "Command", "Setting"]
 
@@ -156,6 +156,12 @@ COMMANDS: Mapping[str, Command] = {
         run=history.history,
         reads=True,
     ),
+    "share": Command(
+        usage="/share [NAME | team:NAME] [read]",
+        help="let others take part in this conversation, or read it only; alone: who may",
+        run=sharing.share,
+    ),
+    "unshare": Command(usage="/unshare NAME | team:NAME", help="end that", run=sharing.unshare),
     "context": Command(
         usage="/context",
         help="model, tokens and cost of this conversation",
