@@ -199,6 +199,10 @@ class PlaybookParameters(BaseModel):
         default=timedelta(minutes=2), ge=timedelta(seconds=30), le=timedelta(hours=6)
     )
     """By so much their runs began late, in the median of the last two weeks. Default 2 min."""
+    pile_up_share: float = Field(default=0.3, ge=0, le=1)
+    """Where a smaller share of them is expected to start late, they are left as they are. Default 0.3."""
+    pile_up_known: int = Field(default=200, ge=20, le=100_000)
+    """So many waits must be known for that forecast. Default 200."""
     bad_value_runs: int = Field(default=3, ge=2, le=100)
     """So many runs with one value of a parameter failed, none of them going well, with twice as many others. Default 3."""
     slow_answer: timedelta = Field(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.planner.planner_fixture import PlannerFixture
+from tests.planner.planner_fixture import FixedForecaster, PlannerFixture
 
 from pilotage.planner.detect.pile_up import slack_of, staggered
+from pilotage.planner.loop.planner import Planner
 from pilotage.telemetry.facts import QueueFact, ScheduleFact, StateType
+from pilotage.telemetry.forecasts import Forecast
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -102,6 +106,40 @@ def test_starts_together_that_do_no_harm_are_left_alone(
 ) -> None:
     piled(planner_fixture, make, late=late, runs=runs, spread=spread)
     assert moves(planner_fixture) == []
+
+
+class LateStarts(FixedForecaster):
+    """The same chance of a late start for every run, from so many known waits."""
+
+    def __init__(self, make: Any, p_late: float, known: int, muted: str) -> None:
+        super().__init__(make.now, p_late, muted)
+        self.known = known
+
+    def forecast(self, run_ids: Sequence[str]) -> tuple[Forecast, ...]:
+        return tuple(replace(each, trained_on=self.known) for each in super().forecast(run_ids))
+
+
+@pytest.mark.parametrize(
+    ("p_late", "known", "muted", "moved"),
+    [(0.9, 500, "", 5), (0.1, 500, "", 0), (0.1, 50, "", 5), (0.1, 500, "a storm", 5)],
+    ids=["late again", "in time by now", "too few known", "muted"],
+)
+def test_the_forecast_of_starts_decides_whether_a_pile_is_moved(
+    planner_fixture: PlannerFixture, make: Any, p_late: float, known: int, muted: str, moved: int
+) -> None:
+    piled(planner_fixture, make, late=4 * MINUTE)
+    made = planner_fixture.planner
+
+    def planner() -> Planner:
+        planner = made()
+        planner._late_starts = LateStarts(make, p_late, known, muted)
+        return planner
+
+    planner_fixture.planner = planner  # type: ignore[method-assign]
+    assert len(moves(planner_fixture)) == moved
+    if p_late == 0.9:
+        [case, *_] = [case for _, case in planner_fixture.control_api.filed.values()]
+        assert "90% of these are expected to start late" in case.notes[0]
 
 
 def test_behind_a_limit_runs_are_meant_to_wait(planner_fixture: PlannerFixture, make: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,14 +55,43 @@ def failure_backtest(
             _show(report)
 
 
-def _show(report: dict[str, Any]) -> None:
-    counts = report["counts"]
+@app.command("lateness-backtest")
+def lateness_backtest(
+    history: History,
+    train_until: TrainUntil = "75%",
+    late_after: Annotated[
+        float, typer.Option("--late-after", min=1, help="Seconds after which a start is late.")
+    ] = 300.0,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk through a history in the order of time and score "this run will start late", forecast at its submission."""
+    with told(as_json):
+        from pilotage.telemetry.forecast.backtest import scored_walk
+        from pilotage.telemetry.forecast.history_file import read_history  # start-up time: scikit-learn
+        from pilotage.telemetry.forecast.lateness import waits_of
+
+        waits, late = waits_of(read_history(history), timedelta(seconds=late_after))
+        report: dict[str, Any] = {
+            "late_after_s": late_after,
+            **scored_walk(waits, late, train_until, out),
+        }
+        if as_json:
+            print_json(report)
+        else:
+            _show(
+                {"label": [f"starts later than {late_after:g} s"], **report}, bad="late starts", good="others"
+            )
+
+
+def _show(report: dict[str, Any], bad: str = "bad runs", good: str = "good runs") -> None:
+    counts, happened = report["counts"], "failed" if bad == "bad runs" else "late"
     print_pairs(
         "backtest",
         {
             "forecast": ", ".join(report["label"]),
             "trained on": f"{counts['train']} runs that ended before {report['train_until']}",
-            "scored": f"{counts['test_scored']} runs, {report['base_rate']:.2%} of them failed",
+            "scored": f"{counts['test_scored']} runs, {report['base_rate']:.2%} of them {happened}",
         },
     )
     names = ("roc_auc", "pr_auc", "brier", "ece", "log_loss", "precision_at_5_percent", "recall_at_5_percent")
@@ -76,7 +106,7 @@ def _show(report: dict[str, Any]) -> None:
     )
     print_table(
         "What acting on the served forecast would have cost",
-        ("act above", "bad runs caught", "good runs delayed"),
+        ("act above", f"{bad} caught", f"{good} delayed"),
         (
             (f"{row['act_above']:.0%}", str(row["bad_runs_caught"]), str(row["good_runs_delayed"]))
             for row in report["thresholds"]

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pilotage.flows.agent.tracing import Traces
-from pilotage.flows.agent.training import TrainingSchedule, train_and_register, train_apart
+from pilotage.flows.agent.training import TrainingSchedule, late_models, train_and_register, train_apart
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.credentials import PREFECT_KEYS
 from pilotage.flows.config.paths import paths
@@ -130,6 +130,7 @@ async def run(
     from pilotage.planner.detect.failures import class_of_log
     from pilotage.planner.loop.planner import Planner
     from pilotage.telemetry import connect
+    from pilotage.telemetry.forecast.lateness import starts
     from pilotage.telemetry.forecast.live import LiveForecaster
     from pilotage.telemetry.forecast.retry_live import LiveRetries
     from pilotage.telemetry.queries.runs import upcoming_runs, waiting_runs
@@ -143,6 +144,7 @@ async def run(
     registry = ModelRegistry(where.forecast_models)
     forecaster = LiveForecaster(store, registry, clock=clock)
     retries = LiveRetries(store, registry.root, class_of_log, clock=clock)
+    late_starts = LiveForecaster(store, late_models(registry), source=starts(), clock=clock)
 
     async def train() -> None:
         if given is None:
@@ -165,6 +167,7 @@ async def run(
         clock=clock,
         book=failure_rulebook(settings),
         retries=retries,
+        late_starts=late_starts,
     ) as planner:
         said: dict[str, Forecast] = {}
         while not stop.is_set():

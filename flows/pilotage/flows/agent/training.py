@@ -29,15 +29,21 @@ AT_LEAST_EVERY = timedelta(days=1)
 """A training as old as this is done again if anything has ended since."""
 
 
+def late_models(registry: ModelRegistry) -> ModelRegistry:
+    """Return the models of late starts, which are kept beside those of failures."""
+    return ModelRegistry(registry.root / "late")
+
+
 def train_and_register(
     store: Store, registry: ModelRegistry, now: datetime, *, serve: bool = False
 ) -> str | None:
     """Train on what ended before `now` and register the model. Return its id, or None while too little has ended.
 
-    What became of retries is learned beside it, once enough of them are known.
+    What became of retries, and which starts are late, is learned beside it, once enough of them are known.
     `serve`: let it serve although a person chose another. Raises StoreError.
     """
     from pilotage.planner.detect.failures import class_of_log
+    from pilotage.telemetry.forecast.lateness import starts
     from pilotage.telemetry.forecast.retry_model import train_retries
     from pilotage.telemetry.forecast.training import train  # start-up time: scikit-learn
 
@@ -45,6 +51,9 @@ def train_and_register(
     retries = train_retries(store, now, class_of_log)
     if retries is not None:
         retries.write(registry.root)
+    waits = train(store, now, starts())
+    if waits is not None:
+        late_models(registry).register(waits, serve=serve)
     return None if bundle is None else registry.register(bundle, serve=serve)
 
 

@@ -22,6 +22,7 @@ from pilotage.planner.remediation import (
     words_of,
 )
 from pilotage.telemetry.facts import RunFact, StateType
+from pilotage.telemetry.forecasts import Forecast
 
 SLACK_SHARE = 0.1
 """Of the time to its next start, a scheduled run may be moved by so much where nothing else is said."""
@@ -59,27 +60,46 @@ def staggered(run: RunFact, slack: timedelta) -> datetime | None:
     )
 
 
+def piles(
+    upcoming: Sequence[RunFact], parameters: PlaybookParameters
+) -> dict[tuple[str, datetime], list[RunFact]]:
+    """Return the scheduled runs of a pool at one minute, where they are many enough."""
+    found: dict[tuple[str, datetime], list[RunFact]] = {}
+    for run in upcoming:
+        if run.state_type is StateType.SCHEDULED and run.pool and run.next_start is not None:
+            found.setdefault((run.pool, run.next_start.replace(second=0, microsecond=0)), []).append(run)
+    return {place: runs for place, runs in sorted(found.items()) if len(runs) >= parameters.pile_up_runs}
+
+
+def expected_late(
+    runs: Sequence[RunFact], chances: Mapping[str, Forecast], parameters: PlaybookParameters
+) -> float | None:
+    """Return the share of runs that are expected to start late; None where the forecast knows too few waits or is muted."""
+    known = [chances[run.run_id] for run in runs if run.run_id in chances]
+    told = [each for each in known if not each.muted and each.trained_on >= parameters.pile_up_known]
+    return sum(each.p_fail for each in told) / len(told) if told else None
+
+
 def pile_ups(
     upcoming: Sequence[RunFact],
     late: Mapping[str, timedelta],
     slack: Mapping[str, timedelta],
+    chances: Mapping[str, Forecast],
     now: datetime,
     parameters: PlaybookParameters,
 ) -> list[Finding]:
     """One finding for each run that is to be moved, those with the most slack; one cause for each pool.
 
-    `late` has, by pool, by how much the runs of such minutes began late before; `slack` is by run.
+    `late` has, by pool, by how much the runs of such minutes began late before; `slack` and `chances` are by run. Where
+    few of a pile are expected to start late, nothing is moved, whatever was before.
     """
-    piles: dict[tuple[str, datetime], list[RunFact]] = {}
-    for run in upcoming:
-        if run.state_type is StateType.SCHEDULED and run.pool and run.next_start is not None:
-            piles.setdefault((run.pool, run.next_start.replace(second=0, microsecond=0)), []).append(run)
     findings = []
-    for (pool, minute), runs in sorted(piles.items()):
+    for (pool, minute), runs in piles(upcoming, parameters).items():
         usual = late.get(pool, timedelta(0))
-        if len(runs) < parameters.pile_up_runs or usual < parameters.pile_up_late:
+        if usual < parameters.pile_up_late or minute - now < parameters.minimum_notice:
             continue
-        if minute - now < parameters.minimum_notice:
+        share = expected_late(runs, chances, parameters)
+        if share is not None and share < parameters.pile_up_share:
             continue
         free = sorted(
             (run for run in runs if slack.get(run.run_id)), key=lambda run: (-slack[run.run_id], run.run_id)
@@ -88,6 +108,8 @@ def pile_ups(
             f"{len(runs)} runs of the pool {pool} are due at one minute; in such minutes before runs began "
             f"{words_of(usual)} late in the median"
         )
+        if share is not None:
+            note += f", and {share:.0%} of these are expected to start late"
         for run in free[:MOVED]:
             made = ongoing_finding(
                 f"run:{run.run_id}",

@@ -15,7 +15,7 @@ from pilotage.planner.detect.backlog import blocked, overdue
 from pilotage.planner.detect.context import ENDED_RUNS_READ, job_variables_of, slack_in
 from pilotage.planner.detect.memory_sizing import missized_runs, only_memory, sized, sizing_state
 from pilotage.planner.detect.ongoing import fingerprint_of
-from pilotage.planner.detect.pile_up import pile_ups
+from pilotage.planner.detect.pile_up import pile_ups, piles
 from pilotage.planner.detect.queue_faults import recovered_queues, unhealthy_queues
 from pilotage.planner.detect.run_risks import (
     forecast_trouble,
@@ -66,6 +66,8 @@ class DetectorSnapshot:
     forecaster: Forecaster
     parameters: PlaybookParameters
     now: datetime
+    late_starts: Forecaster | None = None
+    """Forecasts of starts: `p_fail` is the chance that a run begins late."""
 
     def forecasts(self, run_ids: Sequence[str]) -> Mapping[str, Forecast]:
         """By run; none for runs that the forecaster does not know."""
@@ -224,7 +226,13 @@ def crowded_starts(at: DetectorSnapshot) -> list[Finding]:
     if not any(each >= at.parameters.pile_up_late for each in late.values()):
         return []
     soon = run_queries.upcoming_runs(at.store, at.now, at.parameters.horizon)
-    return _not_asked_lately(at, pile_ups(soon, late, slack_in(at.store, soon), at.now, at.parameters))
+    piled = [run.run_id for runs in piles(soon, at.parameters).values() for run in runs]
+    chances = (
+        {each.run_id: each for each in at.late_starts.forecast(piled)} if at.late_starts and piled else {}
+    )
+    return _not_asked_lately(
+        at, pile_ups(soon, late, slack_in(at.store, soon), chances, at.now, at.parameters)
+    )
 
 
 def under_way(at: DetectorSnapshot) -> list[Finding]:

@@ -86,13 +86,14 @@ class Planner:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         book: Rulebook = EXAMPLES,
         retries: RetryForecaster | None = None,
+        late_starts: Forecaster | None = None,
     ) -> None:
         self._store, self._forecaster, self._control_api, self._model = store, forecaster, control_api, model
         self._parameters = parameters or PlaybookParameters()
         self._checkpoints, self._clock = checkpoints, clock
         self._traces = traces or Untraced()
         self._since = since or clock()
-        self._book, self._retries = book, retries
+        self._book, self._retries, self._late_starts = book, retries, late_starts
         self._handled: dict[str, None] = {}
         self._held: dict[str, datetime] = {}
         self._broken: dict[str, int] = {}
@@ -155,7 +156,11 @@ class Planner:
         """The troubles of this moment, in the order in which they are to be filed."""
         detections: list[Detection] = []
         snapshot = DetectorSnapshot(
-            store=self._store, forecaster=self._forecaster, parameters=self._parameters, now=now
+            store=self._store,
+            forecaster=self._forecaster,
+            parameters=self._parameters,
+            now=now,
+            late_starts=self._late_starts,
         )
         # what has failed is looked at before what may
         with _seeing("failed"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -173,7 +173,7 @@ def ended_attempts(store: Store, since: datetime, until: datetime) -> list[Attem
     found: list[Attempt] = []
     for page in range(pages):
         table = store.query(_ENDED, [since, until, pages, page, extent["first"] - EARLY])
-        found += _attempts(table.to_pydict())
+        found += attempts_in(table.to_pydict())
     return found if pages == 1 else sorted(found, key=lambda attempt: (attempt.ended, attempt.run_id))
 
 
@@ -181,16 +181,17 @@ def open_attempts(store: Store, now: datetime) -> list[Attempt]:
     """Return the attempts that are running. Raises StoreError."""
     # the events of those that run for the first time need not be looked through: that is all of the history
     [again] = store.rows(_OPEN_AGAIN)
-    return _attempts(store.query(_OPEN, [now, (again["first"] or now) - EARLY]).to_pydict())
+    return attempts_in(store.query(_OPEN, [now, (again["first"] or now) - EARLY]).to_pydict())
 
 
 def next_attempts(store: Store, run_ids: Sequence[str], now: datetime) -> dict[str, Attempt]:
     """Return the next attempt of each known run, by run id, as if it started now. Raises StoreError."""
     columns = store.query(_NEXT, [now.timestamp(), list(run_ids)]).to_pydict()
-    return {attempt.run_id: attempt for attempt in _attempts(columns)}
+    return {attempt.run_id: attempt for attempt in attempts_in(columns)}
 
 
-def _attempts(columns: dict[str, list[object]]) -> list[Attempt]:
+def attempts_in(columns: dict[str, list[object]]) -> list[Attempt]:
+    """Return attempts from the columns of a result; more columns than those of an attempt do no harm."""
     memories: dict[str, float] = {}
     owners: dict[tuple[str, str], str] = {}
     found = []
@@ -249,11 +250,31 @@ class StoredHistory:
     """In the order of `runs`."""
 
 
-def stored_history(store: Store, now: datetime) -> StoredHistory:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSource:
+    """Where a forecaster finds what it follows: things that begin, end one way or the other, and are forecast before."""
+
+    ended: Callable[[Store, datetime, datetime], list[Attempt]]
+    """Those that ended between two moments, in the order of their ends."""
+    running: Callable[[Store, datetime], list[Attempt]]
+    """Those that have begun and not ended."""
+    following: Callable[[Store, Sequence[str], datetime], dict[str, Attempt]]
+    """The next of each known run, as if it began at a moment."""
+    label: tuple[str, ...]
+    """What is forecast, in words for a model's card."""
+
+
+RUN_ATTEMPTS = AttemptSource(
+    ended=ended_attempts, running=open_attempts, following=next_attempts, label=FAILURES
+)
+"""The attempts of runs, from their starts to their ends."""
+
+
+def stored_history(store: Store, now: datetime, source: AttemptSource = RUN_ATTEMPTS) -> StoredHistory:
     """Return every attempt that began before `now`, as known at `now`. Raises StoreError."""
-    ended = ended_attempts(store, LONG_AGO, now)
+    ended = source.ended(store, LONG_AGO, now)
     over = {attempt.id for attempt in ended}
-    return history_of([*ended, *(a for a in open_attempts(store, now) if a.id not in over)])
+    return history_of([*ended, *(a for a in source.running(store, now) if a.id not in over)])
 
 
 def history_of(attempts: Sequence[Attempt]) -> StoredHistory:

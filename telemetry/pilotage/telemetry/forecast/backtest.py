@@ -152,6 +152,14 @@ def backtest(
 ) -> dict[str, object]:
     """Return the scores of every candidate and of what is served. Raises ConfigError."""
     failed = history.failed(labels)
+    report = scored_walk(history, failed, train_until, out)
+    return {"label": sorted(label.strip().upper() for label in labels), **report}
+
+
+def scored_walk(
+    history: RunHistory, failed: Flags, train_until: str, out: Path | None = None
+) -> dict[str, object]:
+    """Return the scores of a walk through a history; `failed` is what is forecast. Raises ConfigError."""
     until = history.moment(train_until)
     walk = walk_forward(history, failed, until)
     ended = history.has_ended()
@@ -167,7 +175,6 @@ def backtest(
     }
     served = walk.made["served"][scored]
     return {
-        "label": sorted(label.strip().upper() for label in labels),
         "train_until": history.said(until),
         "base_rate": float(outcomes.mean()),
         "counts": {

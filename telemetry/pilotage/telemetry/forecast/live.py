@@ -17,14 +17,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from pilotage.telemetry.errors import StoreError
-from pilotage.telemetry.forecast.attempts import (
-    NUMBERS,
-    Attempt,
-    ended_attempts,
-    next_attempts,
-    open_attempts,
-    stored_history,
-)
+from pilotage.telemetry.forecast.attempts import NUMBERS, RUN_ATTEMPTS, Attempt, AttemptSource, stored_history
 from pilotage.telemetry.forecast.bundle import Bundle
 from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, untrained
 from pilotage.telemetry.forecast.counters import Counters, counters_of, stats_from
@@ -88,16 +81,17 @@ class _Site:
 
 
 class LiveForecaster:
-    """A `Forecaster` over the telemetry store. Threads may share it."""
+    """A `Forecaster` over the telemetry store, of failures or of whatever else its source tells. Threads may share it."""
 
     def __init__(
         self,
         store: Store,
         models: ModelRegistry | None = None,
         *,
+        source: AttemptSource = RUN_ATTEMPTS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._store, self._registry, self._clock = store, models, clock
+        self._store, self._registry, self._source, self._clock = store, models, source, clock
         self._lock = threading.RLock()
         self._site: _Site | None = None
         self._bundle: Bundle | None = None
@@ -168,7 +162,7 @@ class LiveForecaster:
                 self.follow(now)
             wanted = list(dict.fromkeys(run_ids))
             if new := [run_id for run_id in wanted if run_id not in self._said]:
-                attempts = next_attempts(self._store, new, now) | self._running_attempts()
+                attempts = self._source.following(self._store, new, now) | self._running_attempts()
                 made = self.forecasts([attempts[run_id] for run_id in new if run_id in attempts], now)
                 self._said |= {each.run_id: each for each in made}
             return tuple(self._said[run_id] for run_id in wanted if run_id in self._said)
@@ -218,7 +212,7 @@ class LiveForecaster:
             usual, running = self._site.usual, self._running_attempts()
             wanted = list(dict.fromkeys(run_ids))
             waiting = [run_id for run_id in wanted if run_id not in running]
-            attempts = running | (next_attempts(self._store, waiting, now) if waiting else {})
+            attempts = running | (self._source.following(self._store, waiting, now) if waiting else {})
             return tuple(
                 usual.forecast(attempts[each].keys, each, now) for each in wanted if each in attempts
             )
@@ -265,7 +259,7 @@ class LiveForecaster:
 
     def _load(self, now: datetime) -> None:
         """Count everything that is in the store."""
-        history = stored_history(self._store, now)
+        history = stored_history(self._store, now, self._source)
         runs = history.runs
         ended = runs.has_ended()
         newest = max(
@@ -308,11 +302,11 @@ class LiveForecaster:
         """Take in the attempts that began or ended since the last time, in the order in which they did."""
         ended = [
             attempt
-            for attempt in ended_attempts(self._store, site.seen_until - OVERLAP, now)
+            for attempt in self._source.ended(self._store, site.seen_until - OVERLAP, now)
             if attempt.id not in site.done
         ]
         over = {attempt.id for attempt in ended}
-        running = {a.id: a for a in open_attempts(self._store, now)}
+        running = {a.id: a for a in self._source.running(self._store, now)}
         began = [
             attempt
             for attempt in (

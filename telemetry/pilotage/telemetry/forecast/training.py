@@ -8,7 +8,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from pilotage.telemetry.forecast.attempts import FAILURES, StoredHistory, stored_history
+from pilotage.telemetry.forecast.attempts import (
+    FAILURES,
+    RUN_ATTEMPTS,
+    AttemptSource,
+    StoredHistory,
+    stored_history,
+)
 from pilotage.telemetry.forecast.backtest import walk_forward
 from pilotage.telemetry.forecast.bundle import Bundle
 from pilotage.telemetry.forecast.fitting import FEWEST_ROWS, fit
@@ -23,12 +29,12 @@ EVIDENCE = 30_000
 """Forecasts with known outcomes that are kept for the mix, the newest: older ones count next to nothing."""
 
 
-def train(store: Store, now: datetime) -> Bundle | None:
+def train(store: Store, now: datetime, source: AttemptSource = RUN_ATTEMPTS) -> Bundle | None:
     """Return a model trained on what ended before `now`, or None while too little has ended. Raises StoreError."""
-    return trained(stored_history(store, now), now)
+    return trained(stored_history(store, now, source), now, source.label)
 
 
-def trained(history: StoredHistory, now: datetime) -> Bundle | None:
+def trained(history: StoredHistory, now: datetime, label: tuple[str, ...] = FAILURES) -> Bundle | None:
     """Return a model trained on a history, or None while too little of it has ended."""
     runs, failed = history.runs, history.failed
     known = np.flatnonzero(runs.has_ended())
@@ -48,7 +54,7 @@ def trained(history: StoredHistory, now: datetime) -> Bundle | None:
         evidence=walk.evidence.part(slice(-EVIDENCE, None)),
         trained_until=now.timestamp(),
         card={
-            "label": list(FAILURES),
+            "label": list(label),
             "made_at": now.astimezone(UTC).isoformat(),
             "took_s": time.perf_counter() - began,
             "base_rate": float(outcomes.mean()) if len(outcomes) else 0.0,
