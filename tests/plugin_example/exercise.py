@@ -22,7 +22,8 @@ from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.guard import ADMITTED, Permit, permitted
 from pilotage.planner.actions.types import KINDS, Action, action_from_json
-from pilotage.planner.detect.reasoning import EXAMPLES, Line, reason
+from pilotage.planner.detect.diagnosis import Line
+from pilotage.planner.detect.reasoning import EXAMPLES, reason
 from pilotage.planner.detect.registry import DETECTORS, DetectorSnapshot
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.playbooks.plan import plan_for

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from pilotage.console.cli.diagnose import RULES_VARIABLE, join
-from pilotage.planner.detect.reasoning import DEFAULT_CURE
+from pilotage.planner.detect.diagnosis import DEFAULT_CURE
 
 KEYS = {"id", "failure_class", "by", "rule_id", "confidence", "remedy", "actions", "evidence"}
 RULES = """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pilotage.planner.detect.diagnosis import DEFAULT_CURE, Line
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
-from pilotage.planner.detect.reasoning import DEFAULT_CURE, EXAMPLES, Line, reason
+from pilotage.planner.detect.reasoning import EXAMPLES, reason
 from pilotage.planner.detect.report import FailureText, report_on
 from pilotage.planner.detect.signs.language import kind_of_type, may_be_alive, speaks_of_memory, wants_change
 from pilotage.planner.findings import Cure

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from pilotage.planner.detect.reasoning import Diagnosis, Line
+from pilotage.planner.detect.diagnosis import Diagnosis, Line
 from pilotage.planner.detect.report import failure_text, report_on
 from pilotage.planner.detect.second_opinion import (
     SILENT_BELOW,

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from pilotage.planner.detect.diagnosis import Line
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
-from pilotage.planner.detect.reasoning import Line, parsed_lines, reason
+from pilotage.planner.detect.reasoning import parsed_lines, reason
 from pilotage.planner.detect.report import failure_text, report_on
 from pilotage.planner.detect.signs.reading import beyond_quota, bytes_wanted, read, seconds_to_wait
 from pilotage.telemetry.errors import ConfigError

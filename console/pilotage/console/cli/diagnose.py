@@ -141,8 +141,8 @@ def _of_file(name: str, book: Rulebook) -> Iterator[DiagnosisReport]:
 
 def _of_run(run_id: str, state_dir: Path | None, book: Rulebook) -> DiagnosisReport:
     from pilotage.flows.config.paths import paths
+    from pilotage.planner.detect.diagnosis import Line
     from pilotage.planner.detect.failures import diagnosis_of
-    from pilotage.planner.detect.reasoning import Line
     from pilotage.planner.detect.report import report_of
     from pilotage.telemetry import connect
     from pilotage.telemetry.queries import runs as run_queries  # start-up time: the store

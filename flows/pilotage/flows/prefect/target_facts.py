@@ -103,7 +103,8 @@ class PrefectFacts:
         """Return the class that rules read, when its cure is not another attempt; they are loaded at the first question."""
         if run.state.type not in (StateType.FAILED, StateType.CRASHED):
             return ""
-        from pilotage.planner.detect.reasoning import EXAMPLES, Line, reason  # start-up time: tables of rules
+        from pilotage.planner.detect.diagnosis import Line
+        from pilotage.planner.detect.reasoning import EXAMPLES, reason  # start-up time: tables of rules
 
         read = [Line(level=line.level, text=line.message) for line in lines]
         diagnosis = reason(run.state.type, run.state.name, run.state.message, read, self._book or EXAMPLES)

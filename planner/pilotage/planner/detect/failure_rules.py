@@ -16,6 +16,7 @@ from pilotage.planner.detect.signs import (
     phrases,
     prefect,
     protocols,
+    servers,
 )
 from pilotage.planner.detect.signs.rule import FailureRule
 from pilotage.planner.plugins import broken, plugins
@@ -44,6 +45,7 @@ FAILURE_RULES: tuple[FailureRule, ...] = (
     *clouds.MODELS,
     *protocols.CERTIFICATES,
     *prefect.MESSAGES,
+    *servers.SERVERS,
     *memory.MEMORY,
     *containers.CONTAINERS,
     *protocols.REPLIES,

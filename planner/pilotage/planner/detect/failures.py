@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from pilotage.planner.detect.reasoning import ERROR, EXAMPLES, Diagnosis, Line, reason
+from pilotage.planner.detect.diagnosis import ERROR, Diagnosis, Line
+from pilotage.planner.detect.reasoning import EXAMPLES, reason
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.second_opinion import with_second_opinion
 from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
+from pilotage.planner.detect.caution import NOT_SEEN, Shown, evidence_of, held_back
+from pilotage.planner.detect.diagnosis import DEFAULT_CURE, ERROR, LINES_READ, WARNING, Diagnosis, Line
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.signs.language import (
     PASSING,
     asks_for_another_try,
     first_named,
-    may_be_alive,
-    speaks_of_memory,
     speaks_of_passing,
     wants_change,
     without_server_error,
@@ -38,10 +36,6 @@ from pilotage.planner.detect.signs.rule import FailureRule
 from pilotage.planner.findings import Cure, FailureClass
 from pilotage.telemetry.facts import StateType
 
-WARNING = 30
-ERROR = 40
-LINES_READ = 200
-"""The newest lines of a run that are looked at."""
 LARGEST_MACHINE = 768 * 2.0**30
 """Bytes that no machine of a usual pool has: an allocation beyond it is a mistake of the code or the data."""
 
@@ -50,22 +44,7 @@ OWN_END = DECISIVE | {"builtin"}
 ANY = OWN_END | {"weak"}
 WEAK = frozenset({"weak"})
 
-NOT_SEEN = -1
-"""The exit code that a worker reports which did not see how a run's infrastructure ended."""
 NO_BODY = "expecting value: line 1 column 1 (char 0)"
-SEEN_BY_PLATFORM = frozenset({"evicted", "evicted-memory", "memory-container"})
-"""Rows by which the platform itself says that the process has ended."""
-OTHERS_MEMORY = frozenset({"others-memory", "executor-heartbeat"})
-"""Rows by which it is the other side that has no memory."""
-END_SEEN = re.compile(
-    r"exit(?:ed|ing)?(?: with)?(?: an?)?(?: non-zero)?(?: error)?(?: status)?(?: code)?(?: is|:)?\s*(?:of\s*)?(?!-1\b)-?\d|"
-    r"aborted by an? (?:termination|interrupt)|system exit|cancelled by the runtime|interrupted by an unexpected|"
-    r"request to .{1,300} failed|request failed while attempting|failed to (?:submit|start|generate|create|load|find)|"
-    r"could not (?:be|start)|oom-?killed|evict|preempt|terminated|killed|stopped|died|\bgone\b|deleted|"
-    r"node (?:lost|shutdown)|process (?:\w+ )?(?:ended|exited|lost)",
-    re.IGNORECASE,
-)
-"""What shows that the process of a crashed run has ended, or never began."""
 
 # Sentences of Prefect's that say that something failed and leave open what.
 SAYS_NOTHING = re.compile(
@@ -85,51 +64,6 @@ _OF_PREFECT = re.compile(
     r"Verify |Running \d|Worker '|Downloading|Task .{1,200} completed|No |If )"
 )
 """Lines of Prefect's own at level INFO, which tell what was done or give advice."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One log line, as far as the reasoning is concerned."""
-
-    level: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """What is wrong with one run, by which row, and what would help."""
-
-    failure_class: FailureClass
-    rule_id: str = ""
-    because: str = ""
-    confidence: float = 0.0
-    cure: Cure = Cure.UNCLEAR
-    wait_seconds: float | None = None
-    """How long the other side asked to wait, where it did."""
-    by: Literal["rule", "classifier"] = "rule"
-    line: int | None = None
-    """The index of the log line that decided, when one did."""
-
-
-DEFAULT_CURE: dict[FailureClass, Cure] = {
-    FailureClass.TRANSIENT: Cure.SECONDS,
-    FailureClass.RATE_LIMITED: Cure.MINUTES,
-    FailureClass.CRASHED: Cure.SECONDS,
-    FailureClass.OUT_OF_MEMORY: Cure.MEMORY,
-    FailureClass.TIMED_OUT: Cure.OWNER,
-    FailureClass.AUTH: Cure.OWNER,
-    FailureClass.BAD_INPUT: Cure.OWNER,
-    FailureClass.CODE_BUG: Cure.OWNER,
-    FailureClass.DEPENDENCY: Cure.MINUTES,
-    FailureClass.INFRASTRUCTURE: Cure.OWNER,
-    FailureClass.ENVIRONMENT: Cure.OWNER,
-    FailureClass.CAPACITY: Cure.MINUTES,
-    FailureClass.QUOTA_SPENT: Cure.OWNER,
-    FailureClass.CERTIFICATE: Cure.OWNER,
-    FailureClass.MAY_STILL_BE_RUNNING: Cure.DEATH,
-    FailureClass.UNKNOWN: Cure.UNCLEAR,
-}
-"""What helps a class in general; classes that are not failures need no entry."""
 
 
 EXAMPLES = Rulebook(FAILURE_RULES)
@@ -172,8 +106,18 @@ def reason(
     made = _error_page(message, loud, first, reading_of) or _reasoned(
         state_type, message, lines, loud, first, reading_of, book
     )
-    everything = [line.text for line in lines[-LINES_READ:]]
-    return _held_back(made, state_type, message, [line.text for _, line in loud], everything)
+    newest = lines[-LINES_READ:]
+    open_end = SAYS_NOTHING.search(message) is not None
+    cause = evidence_of(message, newest, spoken_types(clipped(message)), open_end=open_end)
+    everything = Shown(
+        state_type=state_type,
+        state_name=state_name,
+        message=message,
+        lines=newest,
+        cause=cause,
+        decided_by=None if made.line is None else lines[made.line],
+    )
+    return held_back(made, everything, book)
 
 
 def _error_page(
@@ -193,42 +137,6 @@ def _error_page(
         if (page := first(reading_of(i, line.text), DECISIVE)) is not None:
             return _diagnosis(page, line.text, i)
     return None
-
-
-def _held_back(
-    made: Diagnosis, state_type: StateType, message: str, loud: Sequence[str], everything: Sequence[str]
-) -> Diagnosis:
-    """Return a diagnosis that would try the same again with what speaks against that, wherever it stands.
-
-    Another attempt beside a living one and another at a size that was too small are the dearest mistakes, so a sentence
-    that stands beside the reason is enough to hold one back.
-    """
-    if made.cure not in (Cure.SECONDS, Cure.MINUTES):
-        return made
-    whole = "\n".join([message, *loud])
-    unseen = exit_code_in(message) in (None, NOT_SEEN)
-    if state_type is StateType.CRASHED and made.rule_id not in SEEN_BY_PLATFORM:
-        if exit_code_in(message) == NOT_SEEN:
-            return _alive(made, "status -1 says that its worker did not see it end")
-        if unseen and may_be_alive(whole):
-            return _alive(made, "somebody lost sight of it")
-        if made.rule_id == "crashed" and not END_SEEN.search(whole):
-            return _alive(made, "nothing says that its process has ended")
-    if state_type is StateType.FAILED and may_be_alive(whole):
-        return _alive(made, "its end may not be an end")
-    spoken = "\n".join([message, *everything])
-    if (
-        made.rule_id not in OTHERS_MEMORY
-        and made.failure_class is not FailureClass.CAPACITY
-        and speaks_of_memory(spoken)
-    ):
-        because = f"{made.because}, and memory was short"
-        return replace(made, failure_class=FailureClass.OUT_OF_MEMORY, cure=Cure.MEMORY, because=because)
-    return made
-
-
-def _alive(made: Diagnosis, why: str) -> Diagnosis:
-    return replace(made, cure=Cure.DEATH, because=f"{made.because}; {why}")
 
 
 def _reasoned(

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pilotage.planner.detect.reasoning import EXAMPLES, Diagnosis, Line, parsed_lines, reason
+from pilotage.planner.detect.diagnosis import Diagnosis, Line
+from pilotage.planner.detect.reasoning import EXAMPLES, parsed_lines, reason
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.findings import FailureClass

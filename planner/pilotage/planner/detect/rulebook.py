@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pilotage.planner.detect.signs.reading import Reading
 from pilotage.planner.detect.signs.rule import FailureRule, Phrase, stem
@@ -19,6 +19,7 @@ class Rulebook:
         self._by_code: dict[str, list[int]] = defaultdict(list)
         self._by_word: dict[str, list[tuple[int, Phrase]]] = defaultdict(list)
         self._always: list[int] = []
+        self.by_id = {rule.id: rule for rule in self.rules}
         self.known_types = frozenset(name for rule in self.rules for name in rule.exceptions)
         """Every exception type that a row names."""
         for number, rule in enumerate(self.rules):
@@ -63,6 +64,12 @@ class Rulebook:
             if rule.strength in strengths and _fits(rule, reading, state_type, state_name):
                 return rule
         return None
+
+    def all_that_fit(self, reading: Reading, state_type: StateType, state_name: str) -> Iterator[FailureRule]:
+        """Yield every rule that a text fits, in their order."""
+        for number in self.candidates(reading):
+            if _fits(self.rules[number], reading, state_type, state_name):
+                yield self.rules[number]
 
 
 def _fits(rule: FailureRule, reading: Reading, state_type: StateType, state_name: str) -> bool:

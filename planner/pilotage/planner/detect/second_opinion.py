@@ -9,7 +9,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from pilotage.planner.detect.reasoning import DEFAULT_CURE, SAYS_NOTHING, Diagnosis, Line, parsed_lines
+from pilotage.planner.detect.diagnosis import DEFAULT_CURE, Diagnosis, Line
+from pilotage.planner.detect.reasoning import SAYS_NOTHING, parsed_lines
 from pilotage.planner.findings import Cure, FailureClass
 
 if TYPE_CHECKING:

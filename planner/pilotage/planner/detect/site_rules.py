@@ -55,6 +55,8 @@ class SiteRule(BaseModel):
     phrases: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
+    despite: tuple[str, ...] = ("*",)
+    """Ids of rows for permanent faults that may stand beside this one without making a retry uncertain; `*` is all."""
 
     def rule(self) -> FailureRule:
         """Return the row as the reasoning takes it. Raises ConfigError for a state that does not exist."""
@@ -72,6 +74,7 @@ class SiteRule(BaseModel):
             phrases=tuple(map(Phrase, self.phrases)),
             also=tuple(map(Phrase, self.also)),
             unless=tuple(map(Phrase, self.unless)),
+            despite=frozenset(self.despite),
         )
 
 

@@ -24,10 +24,10 @@ from pilotage.planner.actions.types import (
     Severity,
 )
 from pilotage.planner.detect.backlog import remediate_backlog, remediate_blocked
+from pilotage.planner.detect.diagnosis import DEFAULT_CURE
 from pilotage.planner.detect.memory_sizing import remediate_missized
 from pilotage.planner.detect.pile_up import remediate_pile_up
 from pilotage.planner.detect.queue_faults import remediate_recovered_queue, remediate_unhealthy_queue
-from pilotage.planner.detect.reasoning import DEFAULT_CURE
 from pilotage.planner.detect.remedy import Remedy, RemedyContext, choose
 from pilotage.planner.detect.run_risks import (
     remediate_blocked_by_hold,

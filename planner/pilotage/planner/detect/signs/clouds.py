@@ -17,7 +17,7 @@ MONEY: tuple[FailureRule, ...] = (
       phrases=phrases("limit of 0 ", "limit is 0", "limit: 0,", "limit: 0 ", "limit 0,", "limit 0.", "is 0 instances", "quota is 0", "quota of 0", "limit: 0.0", "limit 'per * is 0", "cannot exceed quota for", "limit exceeded for resource of type", "the maximum number of * has been reached", "maximum number of * per account", "account-level service limit", "account limit", "limit for the account", "limit per account", "request a quota increase", "request a service quota increase", "request a limit increase", "increase your quota", "raise the limit"),
       unless=phrases("concurrent", "per minute", "per second", "throttl", "too many requests", "rate exceeded", "vcpu limit of 1", "exceeded quota:")),
     R(id="quota-to-raise", failure_class=F.QUOTA_SPENT, because="a limit of the account is reached that only its owner can raise", strength="code",
-      exceptions=words("ServiceQuotaExceededException QuotaExceededException ServiceLimitExceededException")),
+      exceptions=words("ServiceQuotaExceededException QuotaExceededException ServiceLimitExceededException InsufficientQuota")),
 )  # fmt: skip
 
 RATE: tuple[FailureRule, ...] = (
@@ -37,6 +37,8 @@ AWS: tuple[FailureRule, ...] = (
       exceptions=words("RequestTimeout RequestTimeoutException InternalError InternalFailure InternalServerError InternalServerException InternalServiceException InternalServiceError InternalServerFault InternalServerErrorException ServiceUnavailable ServiceUnavailableException ServiceUnavailableError ServiceException ServerException ServiceFailure IDPCommunicationError TransactionConflictException TransactionConflict ConcurrentModificationException OperationAborted ReplicatedWriteConflictException LimitExceededFault503 DependencyTimeoutException DependencyThrowable EndpointConnectionError ConnectTimeoutError ReadTimeoutError ConnectionClosedError HTTPClientError ModelTimeoutException ModelNotReadyException ServerError ResponseStreamingError IncompleteReadError EC2ServerException KinesisInternalError")),
     R(id="aws-capacity", failure_class=F.CAPACITY, because="AWS had no capacity to give, or all of the account's is in use", strength="code",
       exceptions=words("InsufficientInstanceCapacity InsufficientCapacity InsufficientHostCapacity InsufficientReservedInstanceCapacity InsufficientVolumeCapacity CapacityNotAvailable VcpuLimitExceeded InstanceLimitExceeded MaxSpotInstanceCountExceeded SpotMaxPriceTooLow UnfulfillableCapacity ConcurrentRunsExceededException ResourceLimitExceeded ResourceLimitExceededException ResourceNumberLimitExceededException InsufficientInstanceCapacityFault InsufficientClusterCapacityFault PlatformTaskDefinitionIncompatibilityException_ ServerNotReady InsufficientFreeAddressesInSubnet ConcurrentQueryLimit TooManyConcurrentRuns")),
+    R(id="spot-status", failure_class=F.CAPACITY, because="EC2 has no such spot machine to give, or took it back (EC2's list of spot status codes)", strength="code",
+      phrases=phrases("capacity-not-available", "capacity-oversubscribed", "price-too-low", "not-scheduled-yet", "az-group-constraint", "placement-group-constraint", "constraint-not-fulfillable", "instance-terminated-no-capacity", "instance-terminated-by-price", "instance-terminated-capacity-oversubscribed", "marked-for-termination", "instance-stopped-no-capacity")),
     R(id="aws-absent", failure_class=F.DEPENDENCY, because="something that it needs does not exist in AWS", strength="code", cure=Cure.OWNER,
       exceptions=words("NoSuchBucket NoSuchKey NoSuchUpload NoSuchVersion NoSuchEntity NoSuchEntityException ResourceNotFoundException EntityNotFoundException ResourceNotFoundFault QueueDoesNotExist NonExistentQueue ClusterNotFoundException ClusterNotFoundFault RepositoryNotFoundException ImageNotFoundException DBInstanceNotFound DBInstanceNotFoundFault NotFoundException FileNotFoundException TableNotFoundException StreamNotFound SecretNotFound ParameterNotFound FunctionNotFound NoSuchBucketException")),
     R(id="aws-input", failure_class=F.BAD_INPUT, because="AWS does not accept the request", strength="code",
@@ -48,9 +50,9 @@ AWS: tuple[FailureRule, ...] = (
 GOOGLE: tuple[FailureRule, ...] = (
     R(id="google-api-off", failure_class=F.ENVIRONMENT, because="the Google API is not switched on in the project", strength="code",
       phrases=phrases("accessnotconfigured", "service_disabled", "it is disabled. enable it", "api has not been used in project")),
-    R(id="google-token-service", failure_class=F.TRANSIENT, because="Google's token service failed for a moment", strength="code",
+    R(id="google-token-service", failure_class=F.TRANSIENT, because="Google's token service failed for a moment", strength="code", despite=words("google-types-auth"),
       exceptions=words("RefreshError TransportError MutualTLSChannelError"), codes=coded("http", "500 502 503 504")),
-    R(id="google-token-network", failure_class=F.TRANSIENT, because="Google's token service could not be reached", strength="code",
+    R(id="google-token-network", failure_class=F.TRANSIENT, because="Google's token service could not be reached", strength="code", despite=words("google-types-auth"),
       exceptions=words("RefreshError TransportError DefaultCredentialsError"),
       phrases=phrases("temporary error", "please try again in", "timed out", "connection reset", "failed to resolve", "compute engine metadata", "name resolution", "max retries exceeded", "internal_failure", "internal failure", "connection aborted", "failed to retrieve http")),
     R(id="google-auth", failure_class=F.AUTH, because="Google refused the credentials", strength="code",

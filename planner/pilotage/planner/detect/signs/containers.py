@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pilotage.planner.detect.signs.rule import FailureRule, phrases
+from pilotage.planner.detect.signs.rule import FailureRule, phrases, words
 from pilotage.planner.findings import Cure
 from pilotage.planner.findings import FailureClass as F
 
@@ -15,7 +15,7 @@ _PULL = phrases(
 
 CONTAINERS: tuple[FailureRule, ...] = (
     # -- images
-    R(id="image-rate-limit", failure_class=F.RATE_LIMITED, because="the registry limits how often images are pulled", strength="code",
+    R(id="image-rate-limit", failure_class=F.RATE_LIMITED, because="the registry limits how often images are pulled", strength="code", despite=words("image-missing image-auth"),
       phrases=phrases("toomanyrequests", "pull rate limit", "too many requests"), also=(*_PULL, *phrases("manifests/", "registry", "docker.io", "image"))),
     R(id="image-auth", failure_class=F.ENVIRONMENT, because="the registry refused the credentials or has no such image", strength="code",
       phrases=_PULL, also=phrases("unauthorized", "denied", "forbidden", "no basic auth credentials", "authentication required", "not authorized", "403", "401", "authorization failed")),

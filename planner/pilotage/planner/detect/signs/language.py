@@ -101,6 +101,33 @@ _PASSES = re.compile(
 """Words of what passes."""
 
 
+_POLITE = re.compile(
+    r"^(?:please )?(?:check|verify|make sure|ensure|contact)\b|^(?:required|is required|are required|already in use|unknown |"
+    r"no such|forbidden|not found)",
+    re.IGNORECASE,
+)
+"""What is said of faults that pass, too."""
+
+
+def insists_on_change(text: str) -> str:
+    """Return the words by which a text asks for a change, politeness left aside, or an empty string."""
+    return next((m[0] for m in _WANTS_CHANGE.finditer(text) if not _POLITE.match(m[0])), "")
+
+
+_NEVER_LEFT = re.compile(
+    r"connect(?:ion)? ?timeout|connecttimeout|connecterror|all connection attempts failed|connection refused|econnrefused|"
+    r"failed to establish a new connection|name resolution|could not resolve|failed to resolve|getaddrinfo|no route to host|"
+    r"unreachable|newconnectionerror|cannot connect|could not connect|failed to connect|no attempt was made",
+    re.IGNORECASE,
+)
+"""What shows that a request was never received: there was no connection to send it on."""
+
+
+def never_left(text: str) -> bool:
+    """Return whether a text shows that a request was not received by anybody."""
+    return _NEVER_LEFT.search(text) is not None
+
+
 def wants_change(text: str) -> str:
     """Return the words by which a text asks for a change, or an empty string."""
     found = _WANTS_CHANGE.search(text)
@@ -142,7 +169,7 @@ def first_named(types: Iterable[str], known: frozenset[str]) -> FailureRule | No
 
 
 _STILL_ALIVE = re.compile(
-    r"\b(?:(?:may|might|could) (?:still )?(?:be|have been) (?:still )?(?:running|alive|active|started|created|executing|submitted)|"
+    r"\b(?:(?:may|might|could) (?:still )?(?:be|have been) (?:still )?(?:running|alive|active|started|starting|created|executing|submitted|pending|queued)|"
     r"still (?:be )?(?:running|alive|active|executing|in progress)|continu\w+ (?:to run|running|executing|in the background)|"
     r"(?:cannot|could not|can't|unable to|failed to) (?:verify|determine|confirm|tell|know|establish) (?:if|whether|the (?:\w+ )?(?:state|status))|"
     r"(?:lost|losing) (?:contact|connection|track|communication|sight)\b.{0,40}\b(?:worker|job|run|pod|container|task|agent|executor|process)|"

@@ -14,7 +14,7 @@ MEMORY: tuple[FailureRule, ...] = (
       phrases=phrases("cuda out of memory", "cuda error: out of memory", "cublas_status_alloc_failed", "resource exhausted: oom when allocating", "mps backend out of memory", "hip out of memory", "oom when allocating tensor")),
     R(id="query-memory", failure_class=F.DEPENDENCY, because="the query needs more memory than its server gives to one", cure=Cure.OWNER, strength="code",
       phrases=phrases("memory limit (for query) exceeded", "query exceeded per-node memory", "query exceeded distributed", "query exceeded memory limit", "resources exceeded during query execution", "there is not enough memory to run query", "query out of memory", "hybrid hash join grace")),
-    R(id="others-memory", failure_class=F.TRANSIENT, because="the other side ran out of memory, not the run", cure=Cure.MINUTES, strength="code",
+    R(id="others-memory", failure_class=F.CAPACITY, because="the other side ran out of memory, not the run", cure=Cure.MINUTES, strength="code",
       phrases=phrases("command not allowed when used memory", "out of shared memory", "there is insufficient system memory in resource pool", "ora-04031", "memory limit (total) exceeded", "circuit_breaking_exception", "data too large, data for", "memory limit exceeded: host memory", "53200")),
     R(id="memory-container", failure_class=F.OUT_OF_MEMORY, because="the out-of-memory killer ended it", strength="code",
       phrases=phrases("oomkilled", "oom-killed", "oom killed", "oom-killer", "oom killer", "oom_kill", "oom_reaper", "outofmemoryerror: container killed", "memory cgroup out of memory", "out of memory: kill", "container killed due to memory usage",

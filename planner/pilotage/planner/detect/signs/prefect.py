@@ -21,6 +21,8 @@ ALIVE: tuple[FailureRule, ...] = (
                       "unable to determine the status of", "unable to retrieve * state of", "lost track of", "lost contact with the", "lost connection to the worker * still")),
     R(id="job-outlives", failure_class=F.MAY_STILL_BE_RUNNING, because="it stopped waiting for a job elsewhere, which may go on",
       phrases=phrases("max wait time of * exceeded", "max attempts reached while checking status", "timed out waiting for job", "timed out waiting for the job", "timeout waiting for job", "timed out * waiting for * to complete", "timed out * waiting for * to finish", "timed out while polling", "exceeded the maximum number of polls", "did not reach a final state within", "gave up waiting for")),
+    R(id="child-outlives", failure_class=F.MAY_STILL_BE_RUNNING, because="it stopped waiting for another run, which may go on", strength="code",
+      exceptions=words("FlowRunWaitTimeout DbtCloudJobRunTimedOut DatabricksJobRunTimedOut DbtCloudJobTriggerTimedOut AirbyteSyncJobTimedOut")),
     # a request that makes infrastructure and gets no answer, or 5xx, may have made it all the same
     R(id="submission-unanswered", failure_class=F.MAY_STILL_BE_RUNNING, because="its submission got no clear answer, so it may have been started",
       state_types=CRASHED, codes=coded("http", "500 502 503 504"), phrases=phrases("failed to submit flow run", "could not be submitted to infrastructure", "submission failed"),
@@ -63,7 +65,7 @@ MESSAGES: tuple[FailureRule, ...] = (
       phrases=phrases("script at * encountered an exception", "scripterror", "error while loading flow", "when trying to load flow", "failed to load flow", "error loading flow from entrypoint", "failed to import flow", "unable to import flow"),
       unless=phrases("connection reset", "temporary failure in name resolution", "503 service unavailable")),
     R(id="flow-not-found", failure_class=F.ENVIRONMENT, because="the worker could not find the flow's code",
-      phrases=phrases("could not find flow", "flow * not found in", "function with flow name", "no flow found in", "flow with name * not found", "missingflowerror", "unspecifiedflowerror", "failed to find flow", "entrypoint * not found",
+      phrases=phrases("could not find flow", "flow function with name", "flow '* not found in", "function with flow name", "no flow found in", "flow with name * not found", "missingflowerror", "unspecifiedflowerror", "failed to find flow", "entrypoint * not found",
                       "entrypoint * does not exist", "flow could not be retrieved from deployment", "does not have an entrypoint", "no entrypoint", "has no attribute 'fn'")),
     R(id="pull-failed", failure_class=F.ENVIRONMENT, because="the flow's code could not be fetched",
       phrases=phrases("failed to clone repository", "failed to pull from remote", "failed to pull from", "git clone", "git_clone", "pull step * failed", "step 'prefect.deployments.steps", "deployments.steps", "remote branch * not found", "remote: repository not found", "failed to download from", "pull_with_block", "unable to load block")),
@@ -89,7 +91,7 @@ MESSAGES: tuple[FailureRule, ...] = (
       phrases=phrases("event is too large to emit", "parameters * cannot be larger", "flow run parameters * kb", "exceeds the maximum size", "message size larger than max", "block document * too large", "parameter payload is too large", "grpc message exceeds maximum size", "received message larger than max")),
     R(id="api-unreachable", failure_class=F.TRANSIENT, because="Prefect's API could not be reached",
       phrases=phrases("failed to reach api", "request failed while attempting to contact the server", "request to * failed: connect", "request to * failed: read", "request to * failed: pool", "prefect api * unavailable", "unable to connect to prefect", "failed to connect to the prefect", "timed out during opening handshake", "can't connect to server api", "api_url * could not be reached", "error communicating with api", "server disconnected without sending")),
-    R(id="api-database", failure_class=F.TRANSIENT, because="Prefect's own database was too slow or busy",
+    R(id="api-database", failure_class=F.TRANSIENT, because="Prefect's own database was too slow or busy", strength="code", despite=words("query-time-limit pg-cancelled"),
       phrases=phrases("error validating state: dbapierror", "received abort during orchestration: error validating", "error validating state: timeouterror", "queuepool limit of size", "error validating state: operationalerror", "error validating state")),
     R(id="context-missing", failure_class=F.CODE_BUG, because="something of Prefect's is used outside of a run",
       exceptions=words("MissingContextError MappingLengthMismatch MappingMissingIterable NotPausedError InvalidNameError HashError SerializationError EventTooLarge")),
@@ -105,6 +107,8 @@ ENDS: tuple[FailureRule, ...] = (
     # what the state alone says, when nothing above did
     R(id="timed-out-state", failure_class=F.TIMED_OUT, because="Prefect ended it at its time limit", strength="builtin",
       state_names=frozenset({"TimedOut"}), phrases=phrases("exceeded timeout of")),
+    R(id="timed-out-type", failure_class=F.TIMED_OUT, because="it ran longer than its time limit", strength="code",
+      exceptions=words("TaskRunTimeoutError FlowRunTimeoutError")),
     R(id="timed-out-text", failure_class=F.TIMED_OUT, because="it ran longer than its time limit", strength="phrase",
       phrases=phrases("flow run exceeded timeout of", "task run exceeded timeout of", "exceeded timeout of * second")),
 )  # fmt: skip

@@ -30,7 +30,7 @@ HTTP: tuple[FailureRule, ...] = (
 REPLIES: tuple[FailureRule, ...] = (
     R(id="reply-connections", failure_class=F.TRANSIENT, because="the server takes no more connections at this moment", strength="code", cure=Cure.MINUTES,
       codes=coded("reply", "421 450 530 550"), phrases=phrases("number of connections", "too many connections", "maximum number", "too many users", "connections from")),
-    R(id="reply-passing", failure_class=F.TRANSIENT, because="SMTP or FTP: a reply that the server itself calls transient", strength="code", cure=Cure.MINUTES,
+    R(id="reply-passing", failure_class=F.TRANSIENT, because="SMTP or FTP: a reply that the server itself calls transient", strength="code", cure=Cure.MINUTES, despite=words("bad-record auth-type"),
       codes=coded("reply", "421 425 426 431 432 441 442 446 447 449 450 451 452 454 471")),
     R(id="reply-auth", failure_class=F.AUTH, because="SMTP or FTP: the login was refused", strength="code", codes=coded("reply", "530 532 534 535 538 430")),
     R(id="reply-absent", failure_class=F.DEPENDENCY, because="FTP: the file is not there or not readable", strength="code", cure=Cure.OWNER, codes=coded("reply", "550"), phrases=phrases("no such file", "file not found", "not found", "can't open", "failed to open", "can't check for file", "directory not found", "failed to change directory")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 READ_CHARS = 6_000
 """Characters of one text that are read: its first and last halves, since a traceback ends with its cause."""
@@ -16,7 +17,7 @@ READ_CHARS = 6_000
 _RAW_WORD = re.compile(r"\w+")
 _SPOKEN = re.compile(
     r"(?:exception[:.]?|exception \(|failed:|error:|infrastructure:|timeout:|could not start:|started:|configuration:"
-    r"|raised|created:|interrupted by)\s+(?:[A-Za-z_]\w*\.)*(?P<type>[A-Za-z_]\w*)(?=:|\s*\(|\s*$)",
+    r"|raised|created:|interrupted by)\s+(?:[A-Za-z_]\w*\.)*(?P<type>[A-Za-z_]\w*)(?=:|\s*\(|\s*$|>)",
     re.MULTILINE,
 )
 """A sentence of Prefect's: `Flow run encountered an exception: ValueError: bad`, also as `ValueError('bad')`."""
@@ -41,6 +42,14 @@ _MSSQL = re.compile(
     r"sql server[^\n]{0,400}?\((?P<code>\d{2,5})\)|\bmsg (?P<msg>\d{2,5}), level", re.IGNORECASE
 )
 _ORACLE = re.compile(r"\b((?:ORA|TNS|DPY|DPI|PLS)-\d{3,5})\b")
+_CLICKHOUSE = re.compile(
+    r"\b[Cc]ode: (\d{1,4})\.?\s{1,4}DB::(?:\w{1,40})?Exception|ClickHouse error code (\d{1,4})\b"
+)
+_RAISED_IN = re.compile(
+    r"^[ \t|+]*(?P<package>[A-Za-z_]\w*)\.(?:\w+\.)*[A-Za-z_]\w*(?=: |:$|\s*$)|^[^\n]{0,200}?: \((?P<driver>[A-Za-z_]\w*)\.",
+    re.MULTILINE,
+)
+"""The package of a traceback's last line, and of the driver that SQLAlchemy wraps: `(psycopg2.errors.OutOfMemory) …`."""
 _GRPC = re.compile(
     r"(?:StatusCode\.|status = |status[\"']?\s*[:=]\s*[\"']?|code = |rpc error: code = |_InactiveRpcError[^\n]{0,40}status = "
     r"StatusCode\.)(?P<code>[A-Z_]{5,25}|[A-Z][a-z]+(?:[A-Z][a-z]+)*)\b"
@@ -131,6 +140,7 @@ def clipped(text: str) -> str:
     return text if len(text) <= READ_CHARS else text[: READ_CHARS // 2] + "\n" + text[-READ_CHARS // 2 :]
 
 
+@lru_cache(maxsize=256)
 def read(text: str) -> Reading:
     """Return everything structured that a text shows."""
     text = _FRAME.sub(r'\g<lead>""', clipped(text))
@@ -151,6 +161,11 @@ def spoken_types(text: str) -> tuple[str, ...]:
             if match["module"] or _TYPE_NAME.search(match["type"]) or match["type"] in _BARE
         ]
     return tuple(dict.fromkeys(name for _, name in sorted(types) if name[:1].isupper() or name in _BARE))
+
+
+def packages_in(text: str) -> frozenset[str]:
+    """Return the packages whose exceptions a text reports."""
+    return frozenset(m["package"] or m["driver"] for m in _RAISED_IN.finditer(clipped(text)))
 
 
 _BARE = frozenset({"gaierror", "herror", "timeout", "error", "KeyboardInterrupt", "SystemExit", "Forbidden", "Unauthorized",
@@ -195,8 +210,22 @@ _ASKED = (
 )  # fmt: skip
 
 
+_SIZES = re.compile(
+    r"(?:allocate|requested|asked for|requires?|needs?|chunk of)[^\n]{0,40}?(?P<asked>\d+(?:\.\d+)?) ?(?P<asked_unit>[KMGTP]i?B)\b"
+    r"[^\n]{0,120}?(?:maximum|limit(?: of)?|available):? ?(?P<limit>\d+(?:\.\d+)?) ?(?P<limit_unit>[KMGTP]i?B)\b",
+    re.IGNORECASE,
+)
+
+
+def _in_bytes(number: str, unit: str) -> float:
+    return float(number) * (1024.0 if "i" in unit.lower() else 1000.0) ** _POWERS[unit[0].lower()]
+
+
 def beyond_limit(text: str) -> bool:
     """Return whether a text says that more was asked for than its limit allows at once: no wait helps then."""
+    sizes = _SIZES.finditer(text[:READ_CHARS])
+    if any(_in_bytes(m["asked"], m["asked_unit"]) > _in_bytes(m["limit"], m["limit_unit"]) for m in sizes):
+        return True
     return any(
         int(found["asked"].replace(",", "")) > int(found["limit"].replace(",", ""))
         for pattern in _ASKED
@@ -236,6 +265,8 @@ def _codes(text: str, lowered: str, tokens: frozenset[str]) -> set[str]:
         found |= {f"mysql:{match['code']}" for match in _MYSQL.finditer(text)}
     if "sql server" in lowered or "msg" in tokens:
         found |= {f"mssql:{match['code'] or match['msg']}" for match in _MSSQL.finditer(text)}
+    if "clickhouse" in lowered or "db::" in lowered:
+        found |= {f"clickhouse:{one or other}" for one, other in _CLICKHOUSE.findall(text)}
     if tokens & {"ora", "tns", "dpy", "dpi", "pls"}:
         found |= {f"oracle:{code}" for code in _ORACLE.findall(text)}
     if ("status" in lowered or "rpc" in tokens) and tokens & _GRPC_WORDS:

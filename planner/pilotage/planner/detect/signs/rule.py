@@ -95,6 +95,9 @@ class FailureRule:
     """And none of these."""
     exclusive: frozenset[str] = frozenset()
     """Codes none of which may occur."""
+    despite: frozenset[str] = frozenset()
+    """Ids of rows for permanent faults that may stand beside this one: it knows better. `*` stands for all of them. Any
+    other permanent row that the same evidence fits makes a retry by this row uncertain."""
     sure: float | None = None
     """How sure the row is, where its strength says too little or too much."""
 
