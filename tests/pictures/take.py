@@ -104,7 +104,7 @@ def settle(page: Page, still: float = 1.5, at_most: float = 30.0) -> None:
     deadline, since, before = time.monotonic() + at_most, time.monotonic(), ""
     while time.monotonic() < deadline and time.monotonic() - since < still:
         now = str(page.driver.execute_script("return document.body.innerHTML"))
-        if now != before:
+        if now != before or page.driver.find_elements("css selector", ".loading, [aria-busy=true]"):
             before, since = now, time.monotonic()
         time.sleep(0.1)
 

@@ -302,10 +302,16 @@ def test_the_story_says_why_this_and_not_another(port: ConsoleStack, prefect_pro
 
 def test_the_audit_is_walked_and_its_end_is_shown(port: ConsoleStack) -> None:
     proposal_id = port.proposal()["proposal_id"]
-    whole, entries = blocks(say(port, "/audit 3"))
+    whole, entries, *notes = blocks(say(port, "/audit 1"))
     assert whole["pairs"]["whole"] == "yes"
     assert proposal_id in cells(entries)
-    assert len(entries["rows"]) <= 3
+    assert [row[2] for row in entries["rows"]] == ["proposed"]
+    assert notes[0]["text"].startswith("1 of 2 shown; the next: /audit after=")
+    assert notes[1]["text"].startswith("1 that changed nothing are folded")
+    _, every, *_ = blocks(say(port, "/audit all"))
+    assert [row[2] for row in every["rows"]][:2] == ["judged", "proposed"]
+    (of_planner, *_) = blocks(say(port, "/audit person=planner"))
+    assert [row[3] for row in of_planner["rows"]] == ["planner"]
 
 
 def test_a_decision_in_telemetry_is_not_needed_to_show_numbers(port: ConsoleStack) -> None:

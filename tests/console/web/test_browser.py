@@ -28,7 +28,7 @@ from pilotage.policies.identity.users import IdentityBook
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 PASSWORD = "a word that nobody guesses"
-VIEWS = ("chat/new", "chat/floor", "inbox", "incidents", "queues", "forecast", "kpi", "audit")
+VIEWS = ("now", "chat/new", "chat/floor", "inbox", "incidents", "runs", "queues", "forecast", "kpi", "audit")
 REFUSED = "Failed to load resource"
 """What a browser says of every answer that is not 200; who is refused on purpose knows it."""
 
@@ -195,8 +195,12 @@ def test_from_a_question_to_a_verified_change_before_two_pairs_of_eyes(scene: Sc
     edited = first.find("article.card ins", "256 MiB").find_element("xpath", "ancestor::article")
     new = str(edited.get_attribute("data-proposal"))
     second.find(card(new), "256 MiB")
-    first.press("Approve", card(new))
-    first.find(f"{card(new)} .says", "You may not do this")
+    first.find(f"{card(new)} .why", "You cannot approve it")
+    assert not first.find(f"{card(new)} .go", "Approve").is_enabled()
+    assert vote_by_script(first, ship.control_api().call("proposal", proposal_id=new)) == (
+        403,
+        "vote-refused",
+    )
     assert scene.status(new) == "needs_approval"
 
     first.press("Sign out")
@@ -338,7 +342,7 @@ def test_everything_can_be_done_from_the_keyboard(scene: Scene, ann: Page) -> No
     page.find(f"{card(row['proposal_id'])} header", "rejected")
     assert scene.status(row["proposal_id"]) == "rejected"
     page.keys("?")
-    page.find("dialog[open]", "next card")
+    page.find("dialog[open]", "next row or card")
     page.keys(Keys.ESCAPE)
     page.gone("dialog[open]")
     quiet(page)
@@ -357,10 +361,10 @@ def test_one_decision_over_many_leaves_out_what_was_left_out_and_tells_each_resu
     page.find("h1", "Inbox")
     for each in ids:
         page.find(f"li[data-row={each}]")
-    every = len(page.driver.find_elements("css selector", ".inbox > li"))
+    every = len(page.driver.find_elements("css selector", ".rows > li"))
     page.find(".bulk input[type=checkbox]").click()
     page.find(f"li[data-row={ids[1]}] > input").click()
-    page.find(".bulk", f"{every - 1} of {every} chosen")
+    page.find(".bulk", f"{every - 1} chosen")
     page.find(".bulk input[type=text]").send_keys("the market is closed")
     page.press("Reject chosen", ".bulk")
     for each in (ids[0], ids[2]):
@@ -377,7 +381,7 @@ def test_one_decision_over_many_leaves_out_what_was_left_out_and_tells_each_resu
     page.press("Snooze", card(ids[1]))
     page.gone(f"li[data-row={ids[1]}]")
     page.driver.refresh()
-    page.find("details.more summary", "Snoozed by you: 1")
+    page.find("#view p", "One is snoozed by you.")
     page.gone(f"li[data-row={ids[1]}]")
     vic.go("inbox")
     vic.find(f"li[data-row={ids[1]}]")
@@ -424,3 +428,48 @@ def test_without_a_session_nothing_is_shown(scene: Scene, vic: Page) -> None:
     assert "Inbox" not in page.text()
     page.open(scene.link)
     page.find("#door .says", "The link did not sign you in")
+
+
+def test_five_runs_of_one_cause_are_one_incident_decided_by_two_and_told_to_both(scene: Scene) -> None:
+    first, second, ship = scene.first, scene.second, scene.ship
+    if ship.control_api().call("status")["stopped"]:
+        ship.control_api("pat").call("resume")
+    first.be("pat", PASSWORD)
+    second.be("ann", PASSWORD)
+    runs = [scene.fail("quick-report", "ConnectError: ledger.example refused") for _ in range(5)]
+    rows = [scene.waiting(run_id) for run_id in runs]
+    whole = ship.control_api().call("incident", incident_id=rows[0]["incident_id"])
+    assert {run["run_id"] for run in whole["runs"]} >= set(runs)
+    incident = whole["incident_id"]
+
+    # found on Now, which leads to the incident
+    for page in (first, second):
+        page.go("now")
+        page.find("#view h1", "Now")
+        page.find(f"#view a[href='#/incident/{incident}']", "ledger.example")
+    first.find(f"#view a[href='#/incident/{incident}']", "ledger.example").click()
+    first.find("#view h1", "ledger.example refused")
+    first.find("#view .drawing svg")
+    assert len(first.driver.find_elements("css selector", "#view article.card")) == 1
+
+    # edited: the card says the edit
+    old = str(first.find("#view article.card").get_attribute("data-proposal"))
+    first.press("Edit…", card(old))
+    delay = first.find("input[name=delay]")
+    delay.clear()
+    delay.send_keys("20s", Keys.ENTER)
+    edited = first.find("article.card h3", "20 s").find_element("xpath", "ancestor::article")
+    new = str(edited.get_attribute("data-proposal"))
+    assert not first.find(f"{card(new)} .go", "Approve").is_enabled()
+
+    # a second person approves exactly that
+    second.go(f"proposal/{new}")
+    second.find(card(new), "20 s")
+    second.press("Approve", card(new))
+    second.find(f"{card(new)} header", "verified", within=300)
+
+    # and both see on Now what was done
+    for page in (first, second):
+        page.go("now")
+        page.find("#view section", "kept its promise")
+        quiet(page)

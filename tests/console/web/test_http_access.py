@@ -11,6 +11,8 @@ import pytest
 from tests.console.console_stack import PASSWORD, ConsoleStack
 
 from pilotage.console.session.ports import User
+from pilotage.console.web.chart_routes import router as charts
+from pilotage.console.web.list_routes import router as lists
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import COOKIE, IDLE, LINK_LASTS, MOST, Sessions
 
@@ -22,10 +24,11 @@ def routes() -> list[tuple[str, str]]:
         "proposal_id": "p-000000000000",
         "incident_id": "i-000000000000",
         "command": "status",
+        "run_id": "00000000-0000-4000-8000-000000000000",
     }
     return [
         (method, route.path.format(**fill))  # type: ignore[attr-defined]
-        for route in router.routes
+        for route in (*router.routes, *lists.routes, *charts.routes)
         for method in sorted(route.methods)  # type: ignore[attr-defined]
         if not route.path.endswith("/sign-in")  # type: ignore[attr-defined]
     ]

@@ -31,7 +31,16 @@ READS = frozenset(
             "why",
         ),
         *("audit_verify", "autonomy", "grants", "entries", "levers", "surroundings", "waits", "permissions"),
-        *("record_forecasts", "record_spans", "measures"),
+        *(
+            "record_forecasts",
+            "record_spans",
+            "measures",
+            "proposal_page",
+            "proposal_choices",
+            "incident_page",
+            "audit_page",
+            "holds",
+        ),
     }
 )
 """Operations that decide and carry out nothing."""

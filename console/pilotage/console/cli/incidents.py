@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from pilotage.console.cli.client import Asker, asker
-from pilotage.console.cli.options import EXIT_REFUSED, AsJson, Limit, Reason, StateDir, TokenFile, told
+from pilotage.console.cli.options import EXIT_REFUSED, AsJson, Reason, StateDir, TokenFile, told
 from pilotage.console.render.text import (
     OUT,
     harmless,
@@ -18,7 +18,6 @@ from pilotage.console.render.text import (
     print_table,
     standing_of,
     when,
-    where_of,
 )
 
 incident_app = typer.Typer(
@@ -32,60 +31,8 @@ Runs = Annotated[
 
 def join(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command()(incidents)
     app.command()(handover)
     app.add_typer(incident_app)
-
-
-def incidents(
-    state_dir: StateDir = None, token_file: TokenFile = None, limit: Limit = 50, as_json: AsJson = False
-) -> None:
-    """What went wrong lately, and how it stands."""
-    with told(as_json):
-        reply = asker(state_dir, token_file).ask("incidents", limit=limit)
-        if as_json:
-            print_json(reply)
-            return
-        print_table(
-            "Incidents",
-            ("since", "incident", "on", "runs", "class", "actions", "status"),
-            (
-                (
-                    when(row["first_at"]),
-                    row["incident_id"],
-                    where_of(row["proposals"][0]) if row["proposals"] else row["subject"],
-                    runs_in_words(row["runs"]) or row["subject"],
-                    row["failure_class"],
-                    _counted(each["kind"] for each in row["proposals"]),
-                    row["status"],
-                )
-                for row in reply
-            ),
-            empty="No incident on record.",
-        )
-
-
-def runs_in_words(runs: Sequence[Mapping[str, Any]]) -> str:
-    """How many runs an incident has, and how many of them are not done yet."""
-    left = sum(run["state"] == "open" for run in runs)
-    if len(runs) == 1:
-        return str(runs[0]["subject"])
-    return f"{len(runs)}, {left} not done" if runs else ""
-
-
-def _counted(kinds: Iterable[str]) -> str:
-    count: dict[str, int] = {}
-    for kind in kinds:
-        count[kind] = count.get(kind, 0) + 1
-    return joined(f"{number}x {kind}" if number > 1 else kind for kind, number in count.items())
-
-
-@incident_app.command("list")
-def list_incidents(
-    state_dir: StateDir = None, token_file: TokenFile = None, limit: Limit = 50, as_json: AsJson = False
-) -> None:
-    """What went wrong lately, and how it stands; as `pilotage incidents`."""
-    incidents(state_dir, token_file, limit, as_json)
 
 
 @incident_app.command("show")

@@ -24,6 +24,7 @@ from pilotage.console.cli import (
     governance,
     history,
     incidents,
+    lists,
     policy,
     publish,
     users,
@@ -34,7 +35,6 @@ from pilotage.console.cli.options import (
     EXIT_REFUSED,
     NOT_YOU,
     AsJson,
-    Limit,
     Proposal,
     Reason,
     StateDir,
@@ -80,6 +80,7 @@ chat.join(app)
 backup.join(app)
 diagnose.join(app)
 incidents.join(app)
+lists.join(app)
 
 
 def _show_version(asked: bool) -> None:
@@ -192,41 +193,6 @@ def status(
         )
 
     _ask_and_show(state_dir, token_file, "status", as_json, show)
-
-
-@app.command()
-def proposals(
-    status: Annotated[
-        str | None, typer.Option(help="Only those that stand there, such as needs_approval.")
-    ] = None,
-    state_dir: StateDir = None,
-    token_file: TokenFile = None,
-    limit: Limit = 50,
-    as_json: AsJson = False,
-) -> None:
-    """What was proposed, and what became of it."""
-
-    def show(reply: list[dict[str, Any]]) -> None:
-        print_table(
-            "Proposals",
-            ("filed", "proposal", "action", "on", "target", "verdict", "policies", "status"),
-            (
-                (
-                    when(row["filed_at"]),
-                    row["proposal_id"],
-                    row["kind"],
-                    where_of(row),
-                    row["target"],
-                    row["verdict"].get("outcome", "unjudged"),
-                    joined(row["verdict"].get("policy_ids", ())),
-                    standing_of(row),
-                )
-                for row in reply
-            ),
-            empty="No proposal on record.",
-        )
-
-    _ask_and_show(state_dir, token_file, "proposals", as_json, show, status=status, limit=limit)
 
 
 Decided = Annotated[

@@ -1,8 +1,9 @@
 """What a command shows, as values that every frontend draws in its own way.
 
-A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart"|"timeline"|"raw", …}`. A cell is a string, a number,
-`{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `queue:POOL/QUEUE`, `proposal:ID`, `incident:ID` or `thread:ID`,
-which frontends turn into a link, or `{"text", "at"}`: a moment, `text` local with its zone, `at` in ISO 8601.
+A block is plain JSON: `{"kind": "text"|"pairs"|"table"|"story"|"chart"|"timeline"|"lines"|"raw", …}`.
+A cell is a string, a number, `{"text", "ref"}` where `ref` is `run:ID`, `deployment:ID`, `queue:POOL/QUEUE`,
+`proposal:ID`, `incident:ID` or `thread:ID`, which frontends turn into a link, or `{"text", "at"}`: a moment, `text` local
+with its zone, `at` in ISO 8601.
 `{"kind": "card", "card"}` is a proposal: the engine writes it down as an event of its own.
 """
 
@@ -21,6 +22,19 @@ Cell = str | int | float | None | dict[str, str]
 def text(words: str) -> Block:
     """One paragraph."""
     return {"kind": "text", "text": words}
+
+
+def lines(title: str, said: Iterable[Mapping[str, Any]], *, empty: str) -> Block:
+    """Sentences, or the sentence `empty` where there are none: each `{words, values, refs, at}`.
+
+    `words` is a key of the catalogue with `{name}` in it, `values` what stands there, `refs` where a name leads.
+    """
+    return {"kind": "lines", "title": title, "lines": [dict(each) for each in said], "empty": empty}
+
+
+def sentence(words: str, refs: Mapping[str, str] | None = None, **values: Any) -> dict[str, Any]:
+    """One line of `lines`; a reference is `run:ID` and the like, or `view:NAME` for a view of the page."""
+    return {"words": words, "values": values, "refs": dict(refs or {})}
 
 
 def raw(title: str, value: Any) -> Block:

@@ -83,6 +83,7 @@ def card_of(
         "outcome": dict(outcome),
         "filed_at": proposal.get("filed_at", ""),
         "expires_at": proposal.get("expires_at", ""),
+        "you": dict(proposal.get("you") or {}),
         "open": proposal["status"] in WAITING,
         "settled": proposal["status"] not in WAITING | UNDER_WAY,
     }

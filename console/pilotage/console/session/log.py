@@ -49,6 +49,8 @@ _THREADS = (
     "coalesce((SELECT max(seq) FROM events e WHERE e.thread = t.id), 0) AS last_seq, "
     "(SELECT json_group_object(name, writes) FROM shares s WHERE s.thread = t.id) AS shares FROM threads t"
 )
+AWAY = 1800.0
+"""Seconds without a look after which somebody comes back rather than looks again."""
 POLL = 0.1
 """Seconds between two looks for rows of other processes."""
 PAGE = 500
@@ -173,9 +175,8 @@ class EventLog:
         added: list[Event] = []
         with self._writing():
             for kind, by, given in rows:
-                payload: Mapping[str, Any] = redact_json(
-                    dict(given)
-                )  # everybody who may read sees it, for ever
+                # everybody who may read sees it, for ever
+                payload: Mapping[str, Any] = redact_json(for_all(kind, given))
                 at = datetime.now(UTC)
                 cursor = self._db.execute(
                     "INSERT INTO events (thread, type, by, at, payload) SELECT id, ?, ?, ?, ? FROM threads WHERE id = ?",
@@ -278,6 +279,25 @@ class EventLog:
                 == 1
             )
 
+    def visit(self, who: str, head: int, now: datetime, away: float = AWAY) -> int:
+        """How far somebody had read when they were last here, as an entry's number; they have read up to `head` now.
+
+        A look within `away` seconds of the one before is part of the same visit. -1 when they were never here.
+        """
+        names = [f"visit {part}:{who}" for part in ("from", "to", "at")]
+        with self._writing():
+            read = "SELECT value FROM marks WHERE name = ?"
+            before, to, at = (self._db.execute(read, (name,)).fetchone() for name in names)
+            since = -1 if at is None else int(before["value"])
+            if at is not None and now.timestamp() - int(at["value"]) > away:
+                since = int(to["value"])
+            for name, value in zip(names, (since, head, int(now.timestamp())), strict=True):
+                self._db.execute(
+                    "INSERT INTO marks VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                    (name, value),
+                )
+        return since
+
     # -- shared
 
     @contextlib.contextmanager
@@ -325,6 +345,13 @@ def _event(row: sqlite3.Row) -> Event:
         at=datetime.fromisoformat(row["at"]),
         payload=json.loads(row["payload"]),
     )
+
+
+def for_all(kind: EventType, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload without what is true for one reader only: whether this person may answer a card."""
+    if kind != "card":
+        return dict(payload)
+    return {**payload, "card": {key: value for key, value in payload["card"].items() if key != "you"}}
 
 
 def _literal(text: str) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from pilotage.console.render.text import COLOURS, harmless, table_of, when
 from pilotage.console.render.timelines import drawn as drawn_timeline
 from pilotage.console.session.cards import Card
+from pilotage.console.session.now import line_in_words
 from pilotage.telemetry import times
 
 LONGEST = 4000
@@ -38,6 +39,8 @@ def drawn(block: Mapping[str, Any], width: int) -> RenderableType:
             return chart(block)
         case "timeline":
             return drawn_timeline(block, width)
+        case "lines":
+            return said_lines(block)
         case "raw":
             lines = str(block["text"]).splitlines()
             more = [f"… {len(lines) - RAW_LINES} more lines"] if len(lines) > RAW_LINES else []
@@ -74,6 +77,12 @@ def table(block: Mapping[str, Any], width: int) -> RenderableType:
         return Group(_title(block["title"]), harmless(block.get("empty", "")))
     columns = [str(name) for name in block["columns"]]
     return table_of(_title(block["title"]), columns, [[cell(value) for value in row] for row in rows], width)
+
+
+def said_lines(block: Mapping[str, Any]) -> RenderableType:
+    """Sentences under their title, each with the ids to look it up by."""
+    said = [harmless(f"- {line_in_words(line)}", limit=1200) for line in block["lines"]]
+    return Group(_title(block["title"]), *(said or [harmless(block["empty"])]))
 
 
 def cell(value: Any) -> Text:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotage.console.session.engine import Engine
 from pilotage.console.session.ports import User
-from pilotage.console.web import chart_routes, errors, metrics
+from pilotage.console.web import chart_routes, errors, list_routes, metrics
 from pilotage.console.web.auth import Access, Reader
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import Sessions
@@ -57,12 +57,13 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = asyncio.create_task(tail.run())
+        warming = asyncio.create_task(asyncio.to_thread(_warm))  # the first reader does not wait for it
         try:
             yield
         finally:
             tail.close()
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await asyncio.gather(following, warming, return_exceptions=True)
 
     app = FastAPI(
         title="pilotage console",
@@ -80,6 +81,7 @@ def create_app(
     app.include_router(router)
     app.include_router(chart_routes.router)
     app.include_router(metrics.router)
+    app.include_router(list_routes.router)
 
     @app.get("/api/openapi.json", include_in_schema=False)
     async def description(user: Reader) -> dict[str, object]:
@@ -94,6 +96,11 @@ def create_app(
 
     app.add_middleware(SafeHeaders)
     return app
+
+
+def _warm() -> None:
+    """Import what every look-up needs."""
+    import pilotage.flows.agent.chat  # noqa: F401
 
 
 class SafeHeaders:

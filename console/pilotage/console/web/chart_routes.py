@@ -11,12 +11,14 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from pilotage.console.session.engine import Engine
+from pilotage.console.session.pages import moments_of
 from pilotage.console.web.auth import Reader, Writer
 from pilotage.console.web.charts import Chance, Lane, Mark, Span, chances, chart, timeline
 from pilotage.console.web.routes import NO
+from pilotage.console.web.schemas import IncidentId
 from pilotage.telemetry.facts import TERMINAL, DecisionFact, RunFact
 from pilotage.telemetry.forecast.upcoming import riskiest
-from pilotage.telemetry.queries.runs import decisions_about
+from pilotage.telemetry.queries.runs import decisions_about, runs_of
 from pilotage.telemetry.queries.timelines import Seen, runs_between, states_of, tasks_of
 
 SVG = "image/svg+xml"
@@ -54,7 +56,8 @@ async def runs(
         lanes: dict[str, list[Span]] = {}
         for run in runs_between(store, since, now):
             begun = run.started or run.next_start or run.expected_start or run.created
-            ended = run.ended or (now if run.started else begun)
+            waits = run.state_type in ("SCHEDULED", "PENDING", "PAUSED") and begun < now
+            ended = run.ended or (now if run.started or waits else begun)
             span = Span(
                 state=run.state_type,
                 start=begun,
@@ -90,6 +93,42 @@ async def run(
                 lanes.append(Lane(label=task.name, spans=[span]))
         marks = [Mark(at=step.at, words=_told(step)) for step in decisions_about(store, run_id)]
         return timeline(f"Run {run_id}", lanes, now=now, width=width, offset=offset, marks=marks)
+
+    return await _drawn(request, user, draw)
+
+
+@router.get("/incident/{incident_id}")
+async def incident(
+    request: Request, user: Reader, incident_id: IncidentId, width: Width = 800, offset: Offset = 0
+) -> Response:
+    """One incident: each of its runs from its failure to its end, and what was proposed, voted, done and recovered."""
+    engine: Engine = request.app.state.engine
+    found = await engine.ask(user, "incident", incident_id=incident_id)
+    steps = await engine.ask(user, "why", subject=found["incident_id"])
+    now = datetime.now(UTC)
+
+    def draw(store: Any) -> str:
+        names = {
+            key: run.name for key, run in runs_of(store, [one["run_id"] for one in found["runs"]]).items()
+        }
+        lanes = [
+            Lane(
+                label=names.get(one["run_id"], one["run_id"][:8] or one["subject"]),
+                spans=[
+                    Span(
+                        state="FAILED" if one["state"] == "open" else "COMPLETED",
+                        start=datetime.fromisoformat(one["at"]),
+                        end=datetime.fromisoformat(one["closed_at"]) if one["closed_at"] else None,
+                        words=f"{one['state']} {one['why']}".strip(),
+                        ref=f"run:{one['run_id']}" if one["run_id"] else "",
+                    )
+                ],
+            )
+            for one in found["runs"]
+        ]
+        marks = [Mark(at=at, words=words) for at, words in moments_of(found, steps)]
+        title = f"Incident {incident_id}: failures, proposals, votes, effects and recovery"
+        return timeline(title, lanes, now=now, width=width, offset=offset, marks=marks)
 
     return await _drawn(request, user, draw)
 

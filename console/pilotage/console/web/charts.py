@@ -348,7 +348,10 @@ def _linked(ref: str, drawn: str) -> str:
 
 def _cut(words: str, pixels: float) -> str:
     most = max(3, int(pixels / LETTER))
-    return words if len(words) <= most else words[: most - 1] + "…"
+    if len(words) <= most:
+        return words
+    end = (most - 1) // 2  # both ends of a name tell it from its neighbours
+    return f"{words[: most - 1 - end]}…{words[len(words) - end :]}"
 
 
 def _number(value: float, unit: str) -> str:

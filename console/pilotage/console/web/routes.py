@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from pilotage.console.session.commands.registry import COMMANDS, Setting
 from pilotage.console.session.engine import Engine
+from pilotage.console.session.pages import forecasts_over_time, incident_page_of, log_lines
 from pilotage.console.session.ports import User
 from pilotage.console.web.auth import Access, Reader, Writer, refuse_foreign
 from pilotage.console.web.errors import Refusal, note_refusal
@@ -32,6 +33,7 @@ from pilotage.console.web.schemas import (
     PlanVoteIn,
     Problem,
     ProposalId,
+    RunId,
     Shown,
     SignIn,
     Snooze,
@@ -241,9 +243,24 @@ async def _vote(
 
 @router.get("/incidents/{incident_id}")
 async def incident(request: Request, user: Reader, incident_id: IncidentId) -> dict[str, Any]:
-    """One incident with its runs, and its proposals, each with its digest."""
+    """One incident with its runs, and its proposals, each with its digest; and what its page shows beside."""
     found: dict[str, Any] = await _engine(request).ask(user, "incident", incident_id=incident_id)
-    return found
+    setting = await _engine(request).setting(user)
+    return await asyncio.to_thread(incident_page_of, setting, found)
+
+
+@router.get("/runs/{run_id}/logs")
+async def logs(request: Request, user: Reader, run_id: RunId, limit: Limit = 200) -> list[dict[str, Any]]:
+    """The last kept lines of a run's log, oldest first."""
+    setting = await _engine(request).setting(user)
+    return await asyncio.to_thread(log_lines, setting, run_id, limit)
+
+
+@router.get("/runs/{run_id}/forecasts")
+async def forecasts(request: Request, user: Reader, run_id: RunId) -> list[dict[str, Any]]:
+    """What was forecast of a run, oldest first, each with its interval and its model."""
+    setting = await _engine(request).setting(user)
+    return await asyncio.to_thread(forecasts_over_time, setting, run_id)
 
 
 @router.post("/incidents/{incident_id}/vote")

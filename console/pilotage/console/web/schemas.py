@@ -13,6 +13,7 @@ from pilotage.console.session.events import Event, Thread
 ThreadId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,80}$")]
 ProposalId = Annotated[str, Field(pattern=r"^p-[0-9a-f]{4,12}$")]
 IncidentId = Annotated[str, Field(pattern=r"^i-[0-9a-f]{4,12}$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Reason = Annotated[str, Field(max_length=500)]
 _Block = dict[str, Any]

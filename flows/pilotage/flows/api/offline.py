@@ -11,6 +11,7 @@ from typing import Any
 
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.incidents import unknown_incident
+from pilotage.flows.api.lists import AuditAsked, IncidentsAsked, ProposalsAsked
 from pilotage.flows.api.offline_ledger import reading_ledger
 from pilotage.flows.api.proposals import known_status, unknown_proposal, unknown_subject
 from pilotage.flows.api.publishing import bundle_kept, policies_as_json
@@ -79,6 +80,14 @@ class OfflineReader:
                 return bundle_kept(ledger, arguments["bundle"])
             case "grants":
                 return ledger.active_grants(datetime.now(UTC))
+            case "proposal_page":
+                return ledger.proposal_page(ProposalsAsked.model_validate(arguments).query(None))
+            case "proposal_choices":
+                return ledger.proposal_choices(arguments.get("status", ""))
+            case "incident_page":
+                return ledger.incident_page(IncidentsAsked.model_validate(arguments).query())
+            case "audit_page":
+                return ledger.audit_page(AuditAsked.model_validate(arguments).query())
             case "incidents":
                 return ledger.incidents(arguments["limit"])
             case "incident":

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.errors import refusal
 from pilotage.flows.api.incidents import IncidentEndpoints
+from pilotage.flows.api.lists import ListEndpoints
 from pilotage.flows.api.on_behalf_of import agent_for, hypothetical_proposal
 from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.api.server import AGENTS, PEOPLE, PROPOSERS, READERS, Operation
@@ -26,7 +27,7 @@ from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.gate.permitted_kinds import permitted_kinds
 from pilotage.policies.json_values import plain
-from pilotage.policies.ledger.protocol import Ledger, Status
+from pilotage.policies.ledger.protocol import OPEN, Ledger, Status
 from pilotage.policies.types import FiledProposal, Identity, Mode, Outcome, Verdict
 from pilotage.telemetry.facts import SpanFact
 from pilotage.telemetry.forecasts import Forecast
@@ -48,6 +49,7 @@ class _ForecastIn(BaseModel):
     muted: str = ""
 
 
+Decision = Literal["approve", "reject"]
 _FORECASTS = TypeAdapter(list[_ForecastIn])
 _SPANS = TypeAdapter(list[SpanFact])
 MOST_SPANS = 1000
@@ -103,6 +105,7 @@ class ProposalEndpoints:
         self._about_incidents = IncidentEndpoints(
             ledger=ledger, names=self._names, vote=self.vote, clock=clock
         )
+        self._lists = ListEndpoints(ledger=ledger, names=self._names, clock=clock)
 
     def table(self) -> dict[str, Operation]:
         """Every operation by name."""
@@ -125,6 +128,7 @@ class ProposalEndpoints:
             "stop": Operation(run=self.stop, roles=PEOPLE, changes=True),
             "resume": Operation(run=self.resume, roles=PEOPLE, changes=True),
             **self._about_incidents.table(),
+            **self._lists.table(),
         }
 
     async def file(
@@ -234,7 +238,28 @@ class ProposalEndpoints:
         row = await asyncio.to_thread(self._ledger.proposal, proposal_id)
         if row is None:
             raise ApiRejection("unknown-proposal", unknown_proposal(proposal_id))
-        return row
+        return row | {"you": await asyncio.to_thread(self._open_to, caller, row)}
+
+    def _open_to(self, caller: Identity, row: Mapping[str, Any]) -> dict[str, str]:
+        """Why the caller's approval or rejection would not count; empty where it would. Nothing is recorded."""
+        filed = self._ledger.filed(row["proposal_id"])
+        if filed is None or row["status"] not in OPEN or caller.kind == "agent":
+            return {"approve": "closed", "reject": "closed"}
+        now = self._clock()
+        voter, _ = self._ledger.acting(caller, now)
+        said: dict[str, str] = {}
+        for decision in get_args(Decision):
+            verdict = self._gate.judge_vote(voter, filed, row["digest"], decision, now)
+            if verdict.outcome is not Outcome.ALLOW:
+                no = refusal(
+                    f"To {decision} it", caller, verdict, self._gate, "vote", mode=self._mode(), now=now
+                )
+                said[decision] = str(no)
+            elif any((vote["voter"], vote["decision"]) == (caller.name, decision) for vote in row["votes"]):
+                said[decision] = "You did already."
+            else:
+                said[decision] = ""
+        return said
 
     async def resolve(self, caller: Identity, words: str, kind: str) -> dict[str, str]:
         """The id that the words stand for: `{kind, id}`. Refused with a list when several fit."""

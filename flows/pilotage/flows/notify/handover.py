@@ -53,6 +53,11 @@ def handover_of(
     }
 
 
+def note_of(incident: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Return what one shift tells the next of one incident: what is broken, done, next and wanted."""
+    return _line(incident, now)
+
+
 def _line(incident: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     details = page_of(incident, now, PageSettings()).details
     return {

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from pilotage.planner.actions.types import target_of
 from pilotage.policies.digests import digest_of
 from pilotage.policies.ledger.incidents import place_in
+from pilotage.policies.ledger.listed import list_filed
 from pilotage.policies.ledger.protocol import EDITABLE
 from pilotage.policies.ledger.rows import proposal_row
 from pilotage.policies.ledger.schema import proposals
-from pilotage.policies.ledger.steps import found, note, row_of
+from pilotage.policies.ledger.steps import found, note, row_of, set_status
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, Verdict
@@ -53,10 +54,9 @@ class ProposalRepository:
                 return refusal
             _insert(connection, edited, replaces=proposal_id)
             connection.execute(
-                proposals.update()
-                .where(proposals.c.id == proposal_id)
-                .values(status="replaced", replaced_by=edited.proposal.id)
+                proposals.update().where(proposals.c.id == proposal_id).values(replaced_by=edited.proposal.id)
             )
+            set_status(connection, proposal_id, "replaced")
             note(connection, old, "replaced", at, editor, by=edited.proposal.id, was=row["status"])
             return None
 
@@ -75,6 +75,7 @@ def _known(connection: sa.Connection, filed: FiledProposal, attempt: str) -> boo
 
 def _insert(connection: sa.Connection, filed: FiledProposal, *, replaces: str = "") -> None:
     connection.execute(proposals.insert().values(**{**proposal_row(filed), "replaces": replaces}))
+    list_filed(connection, filed)
     incident, decision = place_in(connection, filed)
     note(
         connection,

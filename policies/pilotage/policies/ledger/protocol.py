@@ -17,6 +17,7 @@ from pilotage.policies.audit.checkpoints import Checkpoint
 from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
 from pilotage.policies.gate.recorded import RecordedDecision
 from pilotage.policies.grants import BreakGlassGrant, Delegation
+from pilotage.policies.ledger.queries import AuditQuery, IncidentQuery, ProposalQuery
 from pilotage.policies.ledger_facts import Autonomy, LedgerFacts, Stage
 from pilotage.policies.types import FiledProposal, Identity, Mode, OutboxEntry, TargetFacts, Verdict, Vote
 
@@ -287,6 +288,26 @@ class Ledger(Protocol):
 
     def proposals(self, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest proposals as plain JSON."""
+        ...
+
+    def proposal_page(self, query: ProposalQuery) -> dict[str, Any]:
+        """One page of proposals: `{rows, count, next}`. Raises ValueError for a cursor that is none."""
+        ...
+
+    def proposal_choices(self, status: str = "") -> dict[str, dict[str, int]]:
+        """What the proposals of a status can be filtered by, each value with its count."""
+        ...
+
+    def incident_page(self, query: IncidentQuery) -> dict[str, Any]:
+        """One page of incidents: `{rows, count, counts, next}`. Raises ValueError for a cursor that is none."""
+        ...
+
+    def holds(self, now: datetime) -> list[dict[str, Any]]:
+        """What was changed for a time that ends later, the next to end first."""
+        ...
+
+    def audit_page(self, query: AuditQuery) -> dict[str, Any]:
+        """One page of the audit log, the newest first: `{rows, count, folded, next}`. Raises ValueError likewise."""
         ...
 
     def proposal(self, proposal_id: str) -> dict[str, Any] | None:

@@ -40,6 +40,30 @@ proposals = sa.Table(
         "replaced_by", sa.Text, nullable=False, server_default=""
     ),  # the id of the edit that took its place
 )
+listed = sa.Table(
+    "listed",  # what lists are filtered, sorted, searched and counted by; made again from the others when rows are missing
+    metadata,
+    sa.Column("proposal_id", sa.Text, sa.ForeignKey("proposals.id"), primary_key=True),
+    sa.Column("occurrence_id", sa.Text, nullable=False, index=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("deployment", sa.Text, nullable=False),
+    sa.Column("team", sa.Text, nullable=False),
+    sa.Column("env", sa.Text, nullable=False),
+    sa.Column(
+        "risk", sa.Float, nullable=False
+    ),  # the forecast chance of failing; -1 when nothing was forecast
+    sa.Column("seats", sa.Text, nullable=False),  # roles whose approval is missing: `|approver|owner|`
+    sa.Column("barred", sa.Text, nullable=False),  # who may not approve, since they proposed it: `|pat|`
+    sa.Column("filed_at", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text, nullable=False),
+    sa.Column("words", sa.Text, nullable=False),  # what is searched, in small letters
+    *(
+        sa.Index(f"listed_by_{column}", "status", column, "proposal_id")
+        for column in ("filed_at", "expires_at", "risk", "deployment")
+    ),
+    sa.Index("listed_by_time", "filed_at", "proposal_id"),
+)
 verdicts = sa.Table(
     "verdicts",
     metadata,

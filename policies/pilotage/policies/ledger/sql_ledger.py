@@ -30,6 +30,8 @@ from pilotage.policies.ledger.autonomy import AutonomyRepository
 from pilotage.policies.ledger.facts import deployment_in, facts_in
 from pilotage.policies.ledger.grants import GrantRepository
 from pilotage.policies.ledger.incidents import IncidentRepository
+from pilotage.policies.ledger.listed import list_again, list_judged, not_listed
+from pilotage.policies.ledger.lists import ListRepository
 from pilotage.policies.ledger.outbox import OutboxRepository
 from pilotage.policies.ledger.plans import admissible_in
 from pilotage.policies.ledger.proposals import ProposalRepository
@@ -68,6 +70,7 @@ class SqlLedger(
     AutonomyRepository,
     PublicationRepository,
     IncidentRepository,
+    ListRepository,
 ):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
@@ -79,6 +82,11 @@ class SqlLedger(
         self._one_writer = threading.Lock()
         with _translated(f"opening the ledger {sa.make_url(url).render_as_string(hide_password=True)}"):
             self._engine = opened(url)
+        with self.reading("looking what is not listed yet") as connection:
+            missing = not_listed(connection)
+        if missing:
+            with self.writing("listing what was filed before there were lists") as connection:
+                list_again(connection, missing)
 
     def close(self) -> None:
         """Lets the database go."""
@@ -369,6 +377,7 @@ class SqlLedger(
                 .where(proposals.c.id == proposal_id)
                 .values(deployment_id=target.deployment_id)
             )
+        list_judged(connection, filed, verdict, target)
         (seq,) = result.inserted_primary_key or (0,)
         return int(seq)
 

@@ -11,7 +11,7 @@ from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
 from pilotage.policies.ledger.protocol import Status
 from pilotage.policies.ledger.rows import dicts, filed_from, run_of
-from pilotage.policies.ledger.schema import proposals
+from pilotage.policies.ledger.schema import listed, proposals
 from pilotage.policies.types import FiledProposal
 from pilotage.telemetry.errors import LedgerError
 
@@ -27,6 +27,7 @@ def status_in(connection: sa.Connection, proposal_id: str) -> Status:
 def set_status(connection: sa.Connection, proposal_id: str, status: Status) -> None:
     """Moves a proposal on, within a transaction."""
     connection.execute(proposals.update().where(proposals.c.id == proposal_id).values(status=status))
+    connection.execute(listed.update().where(listed.c.proposal_id == proposal_id).values(status=status))
 
 
 def row_of(connection: sa.Connection, proposal_id: str) -> dict[str, Any] | None:

@@ -40,13 +40,13 @@ def proposal_list(connection: sa.Connection, status: str | None, limit: int) -> 
     wanted = sa.select(proposals).order_by(proposals.c.filed_at.desc(), proposals.c.id).limit(limit)
     if status is not None:
         wanted = wanted.where(proposals.c.status == status)
-    return _described(connection, dicts(connection.execute(wanted)))
+    return described_proposals(connection, dicts(connection.execute(wanted)))
 
 
 def one_proposal(connection: sa.Connection, proposal_id: str) -> dict[str, Any] | None:
     """The proposal with its last verdict and its votes, or None."""
     rows = dicts(connection.execute(sa.select(proposals).where(proposals.c.id == proposal_id)))
-    return next(iter(_described(connection, rows)), None)
+    return next(iter(described_proposals(connection, rows)), None)
 
 
 def ids_beginning(
@@ -133,7 +133,7 @@ def entries_after(connection: sa.Connection, after: int, limit: int) -> list[dic
     rows = connection.execute(
         sa.select(audit.c.seq, audit.c.body).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
     )
-    return [{"seq": row.seq, **_step(json.loads(row.body))} for row in rows]
+    return [{"seq": row.seq, **step_of(json.loads(row.body))} for row in rows]
 
 
 def backlog_in(connection: sa.Connection) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def said_by_people(connection: sa.Connection, since: datetime) -> list[dict[str,
         .where(audit.c.at >= timestamp(since), audit.c.event.in_(sorted(DECISIONS)))
         .order_by(audit.c.seq)
     )
-    return [step for row in rows if (step := _step(json.loads(row.body)))["actor"] not in NOBODY]
+    return [step for row in rows if (step := step_of(json.loads(row.body)))["actor"] not in NOBODY]
 
 
 def described_incident(connection: sa.Connection, row: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def described_incident(connection: sa.Connection, row: dict[str, Any]) -> dict[s
             .order_by(proposals.c.filed_at, proposals.c.id)
         )
     )
-    return _incident(whole, _described(connection, rows))
+    return _incident(whole, described_proposals(connection, rows))
 
 
 def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
@@ -228,14 +228,15 @@ def story_of(connection: sa.Connection, subject: str) -> list[dict[str, Any]]:
     )
     steps: list[dict[str, Any]] = []
     for row in rows:
-        step = _step(json.loads(row.body))
+        step = step_of(json.loads(row.body))
         if step["step"] == "proposed":
             steps += _before(step)
         steps.append(step)
     return steps
 
 
-def _step(body: dict[str, Any]) -> dict[str, Any]:
+def step_of(body: dict[str, Any]) -> dict[str, Any]:
+    """An audited entry as a step of a story."""
     return {
         "at": body["at"],
         "step": body["event"],
@@ -253,7 +254,8 @@ def count_by_status(connection: sa.Connection) -> dict[str, int]:
     return {str(status): int(count) for status, count in rows}
 
 
-def _described(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def described_proposals(connection: sa.Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `proposals` as people see them, each with its last verdict, votes and outcome."""
     ids = [row["id"] for row in rows]
     last: dict[str, dict[str, Any]] = {}
     facts: dict[str, dict[str, Any]] = {}

@@ -27,6 +27,12 @@ def last_forecast(store: Store, run_id: str) -> Forecast | None:
     return next(iter(facts_from_rows(Forecast, store.rows(sql, [run_id]))), None)
 
 
+def forecasts_of(store: Store, run_id: str, limit: int = 200) -> list[Forecast]:
+    """What was forecast of a run, oldest first; of many the last `limit`."""
+    sql = "SELECT * FROM forecasts WHERE run_id = ? ORDER BY made_at DESC LIMIT ?"
+    return facts_from_rows(Forecast, store.rows(sql, [run_id, limit]))[::-1]
+
+
 def riskiest(store: Store, now: datetime, limit: int = 20) -> list[Risk]:
     """The SCHEDULED runs due within HORIZON or overdue that were forecast, the most likely to fail first."""
     runs = facts_from_rows(

@@ -60,6 +60,34 @@ def latest_runs(store: Store, words: str = "", limit: int = 30) -> list[RunFact]
     )
 
 
+def run_page(
+    store: Store, *, words: str = "", state: str = "", deployment: str = "", after: str = "", limit: int = 30
+) -> dict[str, Any]:
+    """Return `{rows, count, next}` of the runs that changed last, newest first, beginning behind the page before.
+
+    `words` as in `latest_runs`; `state` is a name or a type of a state; `deployment` its name, `flow/name`, or its flow.
+    `after` is the `next` of the page before. Raises ValueError for another text.
+    """
+    where = (
+        "(? = '' OR contains(lower(concat_ws(' ', run_id, name, flow_name, deployment_name, state_name, queue)), "
+        "lower(?))) AND (? = '' OR lower(state_name) = lower(?) OR state_type = upper(?)) "
+        "AND (? = '' OR ? IN (flow_name, deployment_name, concat(flow_name, '/', deployment_name)))"
+    )
+    given: list[Any] = [words, words, state, state, state, deployment, deployment]
+    (counted,) = store.rows(f"SELECT count(*) AS n FROM runs WHERE {where}", given)  # noqa: S608 - constants above
+    behind, beyond = "", []
+    if after:
+        moment, _, run_id = after.partition("_")
+        at = datetime.fromisoformat(moment)
+        behind, beyond = " AND (updated < ? OR (updated = ? AND run_id > ?))", [at, at, run_id]
+    found = _runs(
+        store, f"{where}{behind} ORDER BY updated DESC, run_id LIMIT ?", [*given, *beyond, limit + 1]
+    )
+    rows = found[:limit]
+    more = f"{rows[-1].updated.isoformat()}_{rows[-1].run_id}" if len(found) > limit else ""
+    return {"rows": rows, "count": int(counted["n"]), "next": more}
+
+
 MOST_CALLED = 200
 """Runs or deployments of one name that are read; more are not told apart by reading on."""
 

@@ -14,6 +14,7 @@ from pilotage.console.session.command import Setting
 from pilotage.console.session.commands.incidents import incident_blocks
 from pilotage.console.session.commands.status import run_facts
 from pilotage.console.session.forms import action_in
+from pilotage.console.session.lists import AUDIT, asked_of, audit_page, read_on
 from pilotage.console.session.resolve import (
     deployment_meant,
     proposal_meant,
@@ -28,30 +29,46 @@ from pilotage.telemetry.queries import runs as runs_known
 
 
 def audit(s: Setting, rest: str) -> list[Block]:
-    """Whether the log is whole, and its last entries."""
-    most = int(rest) if rest.strip().isdecimal() and 0 < int(rest) <= 200 else 20
-    reply = s.control_api.call("audit_verify")
-    rows = s.control_api.call("entries", after=max(0, int(reply["length"]) - most), limit=most)
-    whole = "yes" if reply["ok"] else f"NO: broken at row {reply.get('first_bad')}: {reply.get('why')}"
+    """The last entries of the log, or those that are asked for, without what changed nothing; alone also whether it
+    is whole."""
+    given = rest.strip()
+    most = {"limit": int(given)} if given.isdecimal() and 0 < int(given) <= 200 else {}
+    asked = {} if most else asked_of(given.removeprefix("all"), AUDIT)
+    every = given.split()[:1] == ["all"]
+    page = audit_page(s, {"limit": 20, **most, **asked, "changes": not every})
+    folded = (
+        f"{page['folded']} that changed nothing are folded; /audit all shows them." if page["folded"] else ""
+    )
+    notes = [read_on("audit", "" if most else given, page), folded]
+    whole = [] if asked else [_whole(s)]
     return [
-        pairs("Audit", {"whole": whole, "rows": reply["length"], "head": str(reply.get("head") or "")[:32]}),
+        *whole,
         table(
-            f"The last {len(rows)} entries",
-            ("no", "at", "step", "who", "proposal", "what"),
+            f"The last {len(page['rows'])} entries" if not asked else "Entries",
+            ("no", "at", "step", "who", "about", "what"),
             (
-                (
-                    row["seq"],
-                    moment(row["at"]),
-                    label(row),
-                    row["actor"],
-                    link(row["proposal_id"], "proposal", row["proposal_id"]) if row["proposal_id"] else "",
-                    told(row),
-                )
-                for row in rows
+                (row["seq"], moment(row["at"]), label(row), row["actor"], _about(row), told(row))
+                for row in page["rows"]
             ),
-            empty="The log is empty.",
+            empty="The log is empty." if not asked else "No entry fits.",
         ),
+        *(text(note) for note in notes if note),
     ]
+
+
+def _whole(s: Setting) -> Block:
+    reply = s.control_api.call("audit_verify")
+    whole = "yes" if reply["ok"] else f"NO: broken at row {reply.get('first_bad')}: {reply.get('why')}"
+    return pairs(
+        "Audit", {"whole": whole, "rows": reply["length"], "head": str(reply.get("head") or "")[:32]}
+    )
+
+
+def _about(row: Mapping[str, Any]) -> Any:
+    for kind in ("proposal", "incident"):
+        if key := row[f"{kind}_id"]:
+            return link(key, kind, key)
+    return ""
 
 
 def why(s: Setting, rest: str) -> list[Block]:

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 from pilotage.console.session.blocks import Block, table
 from pilotage.console.session.command import Command, Setting
-from pilotage.console.session.commands import decide, drafts, explain, history, incidents, sharing, status
+from pilotage.console.session.commands import (
+    decide,
+    drafts,
+    explain,
+    history,
+    incidents,
+    now,
+    sharing,
+    status,
+)
 
 __all__ = ["COMMANDS", "Command", "Setting"]
 
@@ -20,6 +29,12 @@ def _help(s: Setting, rest: str) -> list[Block]:
 
 COMMANDS: Mapping[str, Command] = {
     # seeing
+    "now": Command(
+        usage="/now",
+        help="what is broken, what needs you, what was done since you were here, what comes next",
+        run=now.now,
+        reads=True,
+    ),
     "status": Command(
         usage="/status [legend]",
         help="mode, kill switch, what runs, waits and went wrong, counts; legend: every status word",
@@ -27,13 +42,16 @@ COMMANDS: Mapping[str, Command] = {
         reads=True,
     ),
     "inbox": Command(
-        usage="/inbox [all]",
-        help="what waits for a person; all: with the snoozed",
+        usage="/inbox [all | WORDS deployment= team= kind= sort=]",
+        help="what waits for a person; all: with the snoozed; sort= newest, oldest, expiry, risk or deployment",
         run=status.inbox,
         reads=True,
     ),
     "incidents": Command(
-        usage="/incidents", help="what went wrong lately, and how it stands", run=status.incidents, reads=True
+        usage="/incidents [WORDS state= deployment= team=]",
+        help="what went wrong lately, and how it stands; state= open or over",
+        run=status.incidents,
+        reads=True,
     ),
     "incident": Command(
         usage="/incident ID", help="one trouble: its runs and its plan", run=incidents.incident, reads=True
@@ -45,7 +63,7 @@ COMMANDS: Mapping[str, Command] = {
         reads=True,
     ),
     "runs": Command(
-        usage="/runs [WORDS]",
+        usage="/runs [WORDS state= deployment=]",
         help="the runs that changed last, by name, flow or state",
         run=status.runs,
         reads=True,
@@ -69,7 +87,10 @@ COMMANDS: Mapping[str, Command] = {
         reads=True,
     ),
     "audit": Command(
-        usage="/audit [N]", help="is the log whole, and its last N entries", run=explain.audit, reads=True
+        usage="/audit [N | all] [WORDS incident= person= policy= event=]",
+        help="is the log whole, and its last entries; all: with those that changed nothing",
+        run=explain.audit,
+        reads=True,
     ),
     "why": Command(
         usage="/why ID | NAME",

@@ -7,12 +7,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.console.render.statuses import PROPOSAL, legend
-from pilotage.console.render.text import collection_in_words, joined, where_of
+from pilotage.console.render.text import collection_in_words, joined
 from pilotage.console.session.blocks import Block, chart, link, moment, pairs, table, text, timeline
 from pilotage.console.session.command import Setting
+from pilotage.console.session.lists import (
+    INCIDENTS,
+    PROPOSALS,
+    RUNS,
+    asked_of,
+    incident_page,
+    proposal_page,
+    read_on,
+    run_page,
+)
 from pilotage.console.session.resolve import run_meant
 from pilotage.flows.api.client import ApiRejection
-from pilotage.flows.notify.describe import action_in_words
 from pilotage.telemetry.errors import PilotageError
 from pilotage.telemetry.facts import QueueFact, RunFact
 from pilotage.telemetry.forecast.upcoming import last_forecast, riskiest
@@ -59,12 +68,9 @@ def status(s: Setting, rest: str) -> list[Block]:
 def _queues_in_words(s: Setting) -> dict[str, str]:
     """What runs, waits and went wrong; when telemetry is away that is said, for the rest stands without it."""
     now = s.clock()
-    begun = [
-        o["first_at"]
-        for o in s.control_api.call("incidents", limit=100)
-        if o["status"] in ("open", "waiting")
-    ]
-    rows = {"incidents open": f"{len(begun)}, the oldest for {ago(min(begun), now)}" if begun else "none"}
+    oldest = s.control_api.call("incident_page", state="open", sort="oldest", limit=1)
+    begun = [row["opened_at"] for row in oldest["rows"]]
+    rows = {"incidents open": f"{oldest['count']}, the oldest for {ago(begun[0], now)}" if begun else "none"}
     try:
         store = s.toolbox.store
         queues, late = runs_known.queue_snapshots(store), runs_known.waiting_runs(store, now)
@@ -90,33 +96,46 @@ def model_in_words(model: Mapping[str, Any]) -> str:
 
 
 def inbox(s: Setting, rest: str) -> list[Block]:
-    """What waits for a person, without what this person wants to see later."""
-    rows = s.control_api.call("proposals", status="needs_approval", limit=100)
+    """What waits for a person, without what this person wants to see later: a page, with how many there are in all."""
+    whole, wanted = rest.strip() == "all", "" if rest.strip() == "all" else rest
     now = s.clock()
-    later = {} if rest.strip() == "all" else s.log.snoozed(s.user.name)
-    shown = [row for row in rows if later.get(row["proposal_id"], now) <= now]
-    note = f"{len(rows) - len(shown)} snoozed; /inbox all shows them." if len(shown) < len(rows) else ""
-    blocks = [
+    later = [] if whole else [key for key, until in s.log.snoozed(s.user.name).items() if until > now]
+    asked = {"status": "needs_approval", **asked_of(wanted, PROPOSALS)}
+    page = proposal_page(s, {**asked, "without": later})
+    rows = page["rows"]
+    asleep = proposal_page(s, {**asked, "limit": 1})["count"] - page["count"] if later else 0
+    notes = [
+        read_on("inbox", rest, page),
+        f"{asleep} snoozed; /inbox all shows them." if asleep else "",
+    ]
+    return [
         table(
             INBOX,
-            ("proposal", "age", "action", "on", "target", "missing", "expires"),
+            ("proposal", "age", "action", "on", "run", "cause", "missing", "expires"),
             (
                 (
                     link(row["proposal_id"], "proposal", row["proposal_id"]),
                     ago(row["filed_at"], now),
-                    action_in_words(row["action"]),
-                    where_of(row),
-                    link(row["target"], "run", row["run_id"]) if row.get("run_id") else row["target"],
-                    joined(row["verdict"].get("requirements")),
+                    row["words"],
+                    _place(row),
+                    link(row["run_name"] or row["run_id"][:8], "run", row["run_id"])
+                    if row["run_id"]
+                    else row["target"],
+                    ": ".join(part for part in (row["cause"], row["error"][:80]) if part),
+                    joined(row["missing"]),
                     f"in {ago(now.isoformat(), row['expires_at'])}",
                 )
-                for row in shown
+                for row in rows
             ),
-            empty=f"Nothing waits for a person{' now' if note else ''}.",
+            empty=f"Nothing waits for a person{' now' if asleep else ''}.",
         )
-        | {"digests": {row["proposal_id"]: row["digest"] for row in shown}}
+        | {"digests": {row["proposal_id"]: row["digest"] for row in rows}},
+        *(text(note) for note in notes if note),
     ]
-    return [*blocks, text(note)] if note else blocks
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{row['deployment']} ({row['env']}, tier {row['tier']})" if row["env"] else row["deployment"]
 
 
 def ago(since: Any, until: Any) -> str:
@@ -132,27 +151,27 @@ def ago(since: Any, until: Any) -> str:
 
 
 def incidents(s: Setting, rest: str) -> list[Block]:
-    """What went wrong lately."""
+    """What went wrong, the last first: a page, with how many are open in all."""
+    page = incident_page(s, asked_of(rest, INCIDENTS))
+    counts, note = page["counts"], read_on("incidents", rest, page)
     return [
         table(
             "Incidents",
-            ("since", "incident", "subject", "class", "actions", "status", "recovered in"),
+            ("since", "incident", "what is wrong", "runs", "actions", "status"),
             (
                 (
-                    moment(row["first_at"]),
+                    moment(row["opened_at"]),
                     link(row["incident_id"], "incident", row["incident_id"]),
-                    subject_of(row),
-                    row["failure_class"],
-                    joined(each["kind"] for each in row["proposals"]),
+                    row["says"],
+                    f"{row['runs']}, {row['runs_open']} not done" if row["runs"] > 1 else row["runs"],
+                    joined(row["kinds"]),
                     row["status"],
-                    f"{row['seconds_to_recovery']:.0f} s"
-                    if row.get("seconds_to_recovery") is not None
-                    else "",
                 )
-                for row in s.control_api.call("incidents", limit=ROWS)
+                for row in page["rows"]
             ),
-            empty="No incident on record.",
-        )
+            empty="No incident on record." if not rest.strip() else "No incident fits.",
+        ),
+        text(f"{counts['open']} open, {counts['over']} over. {note}".strip()),
     ]
 
 
@@ -167,16 +186,16 @@ def subject_of(incident: Mapping[str, Any]) -> Any:
 
 
 def runs(s: Setting, rest: str) -> list[Block]:
-    """The runs that changed last; `rest` is looked for in names, flows, deployments and states."""
-    latest = runs_known.latest_runs(s.toolbox.store, rest.strip(), ROWS)
-    return [
-        table(
-            f"Runs with {rest.strip()!r}" if rest.strip() else "Runs",
-            ("changed", "run", "flow", "state", "queue", "id"),
-            (_run_row(run) for run in latest),
-            empty="No run fits." if rest.strip() else "No run was seen yet.",
-        )
-    ]
+    """The runs that changed last; words of `rest` are looked for in names, flows, deployments and states."""
+    page = run_page(s, asked_of(rest, RUNS))
+    note = read_on("runs", rest, page)
+    shown = table(
+        f"Runs with {rest.strip()!r}" if rest.strip() else "Runs",
+        ("changed", "run", "flow", "state", "queue", "id"),
+        (_run_row(run) for run in page["rows"]),
+        empty="No run fits." if rest.strip() else "No run was seen yet.",
+    )
+    return [shown, text(note)] if note else [shown]
 
 
 def _run_row(run: RunFact) -> tuple[Any, ...]:

@@ -4,25 +4,36 @@ import { chatView } from "./chat.js";
 import { byId, fill, h, plain } from "./dom.js";
 import { button } from "./card.js";
 import { prefectAt } from "./links.js";
-import { cards, me, setMe, sleeping, snoozed } from "./state.js";
+import { cards, me, setMe, snoozed } from "./state.js";
 import { follow } from "./stream.js";
-import { auditView, queuesView, forecastView, inboxView, incidentsView, kpiView, storyView } from "./views.js";
+import { auditView } from "./audit.js";
+import { inboxView } from "./inbox.js";
+import { incidentsView, incidentView } from "./incidents.js";
+import { nowView } from "./now.js";
+import { runsView, runView } from "./runs.js";
+import { forecastView, kpiView, proposalView, queuesView } from "./views.js";
+import { number, speak, t } from "./words.js";
+
+await speak();
 
 const VIEWS = [
-  { name: "chat", key: "c", words: "Chat", open: chatView },
-  { name: "inbox", key: "i", words: "Inbox", open: inboxView },
-  { name: "incidents", key: "n", words: "Incidents", open: incidentsView },
-  { name: "queues", key: "f", words: "Queues", open: queuesView },
-  { name: "forecast", key: "r", words: "Forecast", open: forecastView },
-  { name: "kpi", key: "k", words: "Numbers", open: kpiView },
-  { name: "audit", key: "a", words: "Audit", open: auditView },
+  { name: "now", key: "o", words: t("Now"), open: nowView },
+  { name: "inbox", key: "i", words: t("Inbox"), open: inboxView },
+  { name: "incidents", key: "n", words: t("Incidents"), open: incidentsView },
+  { name: "runs", key: "u", words: t("Runs"), open: runsView },
+  { name: "chat", key: "c", words: t("Chat"), open: chatView },
+  { name: "queues", key: "f", words: t("Queues"), open: queuesView },
+  { name: "forecast", key: "r", words: t("Forecast"), open: forecastView },
+  { name: "kpi", key: "k", words: t("Numbers"), open: kpiView },
+  { name: "audit", key: "a", words: t("Audit"), open: auditView },
 ];
-const INSIDE = { run: storyView("run"), proposal: storyView("proposal"), incident: storyView("incident") };
+const PART_OF = { incident: "incidents", run: "runs", proposal: "inbox" };
+const INSIDE = { run: runView, proposal: proposalView, incident: incidentView };
 
 let showing = null;
 let going = 0;
 let stream = null;
-let waiting = new Set();
+let waiting = 0;
 let here = "";
 
 // -- signing in
@@ -30,7 +41,7 @@ let here = "";
 async function begin() {
   const once = new URLSearchParams(location.hash.slice(1)).get("code");
   if (once) {
-    history.replaceState(null, "", "#/chat"); // the code works once, and is gone from the address at once
+    history.replaceState(null, "", "#/now"); // the code works once, and is gone from the address at once
     try {
       await post("/api/sign-in", { code: once });
     } catch (refusal) {
@@ -81,18 +92,21 @@ async function enter(found) {
   drawNav();
   drawWho();
   banner(found.mode, found.stopped);
-  const threads = await get("/api/threads?search=");
+  stream?.stop();
+  const opened = go(); // what is looked at first comes first
+  const threads = await get("/api/threads?search=&limit=1");
   const from = Math.max(0, ...threads.map((thread) => thread.last_seq));
   stream?.stop();
   stream = follow(from, receive, connection);
   countInbox();
-  await go();
+  await opened;
 }
 
 // -- what comes in
 
 function receive(event) {
   if (event.type === "card") cards.put(event.payload.card);
+  if (event.type === "step") countSoon();
   if (event.type === "snoozed" && event.by === me.name) snoozed.put(event.payload.proposal_id, event.payload.until);
   if (event.type === "notice" && event.payload.mode !== undefined) banner(event.payload.mode, event.payload.stopped);
   showing?.receive?.(event);
@@ -105,29 +119,29 @@ function connection(state) {
   if (state === "signed-out") door("Your session has ended. Sign in again; nothing is lost.");
 }
 
+let counting = 0;
+
+/** How many wait, as the ledger counts them; asked for again a moment after something changed. */
 async function countInbox() {
   try {
-    for (const card of await get("/api/proposals?status=needs_approval")) {
-      if (card.snoozed_until) snoozed.put(card.proposal_id, card.snoozed_until);
-      cards.put(card);
-    }
+    const page = await get("/api/lists/proposals?status=needs_approval&limit=1");
+    waiting = page.count;
+    drawCount();
   } catch { /* the inbox itself says so */ }
 }
 
-cards.listen((id) => {
-  if (cards.get(id).status === "needs_approval" && !sleeping(id)) waiting.add(id);
-  else waiting.delete(id);
-  drawCount();
-});
-snoozed.listen((id) => {
-  if (sleeping(id)) waiting.delete(id);
-  drawCount();
-});
+function countSoon() {
+  clearTimeout(counting);
+  counting = setTimeout(countInbox, 700);
+}
+
+cards.listen(countSoon);
+snoozed.listen(countSoon);
 
 function drawCount() {
   const badge = byId("inbox-count");
-  if (badge) fill(badge, waiting.size > 0 && [h("span", { "aria-hidden": "true" }, ` ${waiting.size}`), h("span", { class: "unseen" }, `, ${waiting.size} waiting`)]);
-  document.title = `${waiting.size ? `(${waiting.size}) ` : ""}${here ? `${here} · ` : ""}pilotage`;
+  if (badge) fill(badge, waiting > 0 && [h("span", { "aria-hidden": "true" }, ` ${number(waiting)}`), h("span", { class: "unseen" }, t(", {count} waiting", { count: number(waiting) }))]);
+  document.title = `${waiting ? `(${waiting}) ` : ""}${here ? `${here} · ` : ""}pilotage`;
 }
 
 // -- going from view to view
@@ -138,12 +152,13 @@ function leave() {
 }
 
 async function go() {
+  if (!location.hash) history.replaceState(null, "", "#/now");
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, id] = path.split("/").map(decodeURIComponent);
-  const chosen = VIEWS.find((view) => view.name === (name || "chat"));
+  const chosen = VIEWS.find((view) => view.name === (name || "now"));
   const open = chosen?.open ?? INSIDE[name];
   for (const link of document.querySelectorAll("#nav a")) {
-    if (link.dataset.view === (chosen?.name ?? (name === "incident" ? "incidents" : ""))) {
+    if (link.dataset.view === (chosen?.name ?? (PART_OF[name] ?? ""))) {
       link.setAttribute("aria-current", "page");
       link.scrollIntoView({ block: "nearest", inline: "center" });
     } else link.removeAttribute("aria-current");
@@ -154,11 +169,11 @@ async function go() {
   const mine = ++going;
   const held = document.activeElement;
   const view = byId("view");
-  view.dataset.name = name || "chat";
+  view.dataset.name = name || "now";
   if (!open) { fill(view, h("h1", {}, "There is no such view")); return; }
-  fill(view, h("p", { class: "faint" }, "Reading…"));
+  fill(view, h("p", { class: "faint loading", role: "status" }, t("Reading…")));
   try {
-    const opened = chosen?.name === "chat" ? await open(view, id, new URLSearchParams(query)) : await open(view, id);
+    const opened = await open(view, id, new URLSearchParams(query));
     if (mine !== going) { opened?.leave?.(); return; }
     showing = opened;
   } catch (refusal) {
@@ -178,7 +193,7 @@ function drawNav() {
 function drawWho() {
   fill(byId("who"),
     h("p", {}, h("strong", {}, plain(me.name)), h("span", { class: "faint" }, ` ${me.roles.join(", ")}`), h("br"),
-      h("span", { id: "mode" }), " ", h("span", { id: "connection", class: "faint" }, "○ waiting for the server")),
+      h("span", { id: "mode" }), " ", h("span", { class: "faint", title: t("Times are shown in this zone") }, Intl.DateTimeFormat().resolvedOptions().timeZone), " ", h("span", { id: "connection", class: "faint" }, "○ waiting for the server")),
     h("div", { class: "buttons" },
       h("button", { type: "button", id: "stop", class: "no", onclick: askToStop }, "STOP"),
       button("Theme", turnTheme), button("Keys", keysDialog, "keys"),
@@ -246,7 +261,7 @@ function keysDialog() {
   const on = h("input", { type: "checkbox", checked: keysOn(), onchange: () => localStorage.setItem("keys", on.checked ? "on" : "off") });
   const row = (keys, words) => h("tr", {}, h("th", { scope: "row" }, keys.map((key) => [h("kbd", {}, key), " "])), h("td", {}, words));
   dialog("Keys", [h("table", {}, VIEWS.map((view) => row(["g", view.key], view.words)),
-    row(["/"], "write a message"), row(["j"], "next card"), row(["k"], "card before"), row(["s"], "STOP"), row(["?"], "this list"), row(["Esc"], "close, or stop the answer")),
+    row(["/"], t("write a message")), row(["j"], t("next row or card")), row(["k"], t("row or card before")), row(["a"], t("approve the row of the inbox that is open")), row(["r"], t("reject it, with a reason")), row(["x"], t("choose it for one answer to many")), row(["s"], "STOP"), row(["?"], "this list"), row(["Esc"], "close, or stop the answer")),
   h("label", {}, on, " single keys work when no field has the focus")], "", null);
 }
 
@@ -259,6 +274,7 @@ function key(event) {
   before = event.key === "g" && before !== "g" ? "g" : "";
   if (before) { setTimeout(() => { before = ""; }, 1500); return; }
   if (view) location.hash = `#/${view.name}`;
+  else if (showing?.key?.(event.key)) event.preventDefault();
   else if (event.key === "/") { if (showing?.message) showing.message(); else location.hash = "#/chat"; }
   else if (event.key === "?") keysDialog();
   else if (event.key === "s" && !byId("stop").hidden) askToStop();

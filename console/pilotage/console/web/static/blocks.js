@@ -2,6 +2,8 @@
 import { h, moment, plain, standing } from "./dom.js";
 import { linked, outward, refLink } from "./links.js";
 import { drawing } from "./drawings.js";
+import { sentence } from "./now.js";
+import { t } from "./words.js";
 
 /** One block as an element. */
 export function block(value) {
@@ -12,6 +14,7 @@ export function block(value) {
     case "story": return story(value.title, value.steps);
     case "chart": return chart(value);
     case "timeline": return timeline(value);
+    case "lines": return h("section", { class: "block" }, h("h4", {}, t(value.title)), value.lines.length ? h("ul", {}, value.lines.map((line) => h("li", {}, sentence(line)))) : h("p", { class: "empty" }, t(value.empty)));
     case "raw": return h("details", { class: "block", open: true }, h("summary", {}, plain(value.title)), h("pre", { tabindex: "0" }, plain(value.text)));
     case "card": return h("p", { class: "block" }, refLink(`proposal:${value.card?.proposal_id}`));
     default: return h("pre", { class: "block", tabindex: "0" }, JSON.stringify(value, null, 1));

@@ -5,6 +5,7 @@ import { actionForm } from "./forms.js";
 import { linked, prefectLink, refLink } from "./links.js";
 import { markdown } from "./markdown.js";
 import { cards, me, snoozed } from "./state.js";
+import { t } from "./words.js";
 
 let schemas = null;
 const shown = new Set();
@@ -60,6 +61,8 @@ function face(card, heading) {
       refLink(card.run_id ? `run:${card.run_id}` : card.target, card.run_id ? `run ${card.run_id.slice(0, 8)}` : card.target.startsWith("deployment:") ? "the deployment" : card.target), " ",
       card.run_id && prefectLink("run", card.run_id)),
     h("dl", { class: "facts" },
+      fact("Because", (card.failure_class || card.notes?.length > 0) && [h("strong", {}, plain(card.failure_class.replaceAll("_", " "))), card.notes?.length > 0 && h("p", { class: "quoted" }, plain(card.notes[0])),
+        card.incident_id && [" ", refLink(`incident:${card.incident_id}`, t("its incident"))]]),
       fact("Changes", card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
         h("span", { class: "what" }, plain(each.what)), " ", h("del", {}, plain(each.before)),
         h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "unseen" }, " becomes "), h("ins", {}, plain(each.after))))) : "nothing in Prefect's own state"),
@@ -119,13 +122,34 @@ function answers(card, view) {
   const ask = button("Ask", () => { location.hash = `#/chat?about=${encodeURIComponent(card.proposal_id)}`; });
   if (!me.decides) return [h("p", { class: "faint" }, `You look on as ${me.roles.join(", ") || "nobody in particular"}; an approver decides.`), ask];
   return [
-    button("Approve", () => decide(card, view, "approve", ""), "go"),
-    button("Reject…", () => reasonForm(card, view), "no"),
+    decider(t("Approve"), approveWhy(card, "approve"), () => decide(card, view, "approve", ""), "go"),
+    decider(t("Reject…"), approveWhy(card, "reject"), () => reasonForm(card, view), "no"),
     button("Edit…", () => editForm(card, view)),
     button("Snooze…", () => snoozeForm(card, view)),
     button("Delegate…", () => lendForm(view)),
     ask,
+    approveWhy(card, "approve") && h("p", { class: "faint why", id: `why-${card.proposal_id}` }, t("You cannot approve it: {why}", { why: plain(approveWhy(card, "approve")) })),
   ];
+}
+
+/** Why this person's answer would not count, or nothing; the API says it, and looks again at the vote itself. */
+export function approveWhy(card, decision) {
+  if (!me.decides) return t("you look on as {roles}; an approver decides.", { roles: me.roles.join(", ") || "nobody" });
+  if (card.you) return card.you[decision] ?? "";
+  if (decision === "approve" && [card.proposer, card.on_behalf_of].includes(me.name)) return t("you proposed it; somebody else approves.");
+  return card.votes?.some((vote) => vote.voter === me.name && vote.decision === decision) ? t("you did already.") : "";
+}
+
+/** Opens the form in which a rejection is reasoned, where the card is shown. */
+export function rejectCard(id) {
+  for (const view of shown) if (view.id === id && view.element.isConnected) { reasonForm(cards.get(id), view); return; }
+}
+
+function decider(words, why, act, kind) {
+  const made = button(words, act, kind);
+  made.disabled = Boolean(why);
+  if (why) made.title = plain(why);
+  return made;
 }
 
 function afterwards(card, view) {
@@ -142,6 +166,7 @@ export function button(words, act, kind = "") {
 async function attempt(view, work) {
   view.say("");
   const buttons = view.element.querySelectorAll("button");
+  const off = new Set([...buttons].filter((each) => each.disabled)); // what is not this person's stays so
   for (const each of buttons) each.disabled = true;
   try {
     await work();
@@ -150,7 +175,7 @@ async function attempt(view, work) {
     view.say(refusal.words ?? refusal.message);
     if (refusal.status === 409 || refusal.status === 404) await refresh(view.id);
   } finally {
-    for (const each of view.element.querySelectorAll("button")) each.disabled = false;
+    for (const each of buttons) each.disabled = off.has(each);
     if (document.activeElement === document.body) view.focus();
   }
 }

@@ -86,15 +86,21 @@ export function moment(iso) {
   const shown = at.toLocaleString([], sameDay
     ? { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }
     : { month: "short", day: "2-digit", hour: "2-digit", minute: "2-digit", hour12: false });
-  return h("time", { datetime: at.toISOString(), title: at.toISOString() }, shown);
+  return h("time", { datetime: at.toISOString(), title: `${full(at)} · ${distance(iso)}` }, shown);
 }
 
-/** How long until or since a moment: "in 3 h 20 min", "5 min ago". */
+/** A moment with its day and zone. */
+export function full(at) {
+  return at.toLocaleString(document.documentElement.lang || [], { dateStyle: "full", timeStyle: "long" });
+}
+
+/** How long until or since a moment, in the reader's language: "in 3 hr.", "5 min. ago". */
 export function distance(iso) {
   const seconds = Math.round((new Date(iso).getTime() - Date.now()) / 1000);
   if (Number.isNaN(seconds)) return "";
-  const words = span(Math.abs(seconds));
-  return seconds >= 0 ? `in ${words}` : `${words} ago`;
+  const long = Math.abs(seconds);
+  const [size, unit] = long < 90 ? [1, "second"] : long < 5400 ? [60, "minute"] : long < 129600 ? [3600, "hour"] : [86400, "day"];
+  return new Intl.RelativeTimeFormat(document.documentElement.lang || "en", { style: "short" }).format(Math.round(seconds / size), unit);
 }
 
 export function span(seconds) {
