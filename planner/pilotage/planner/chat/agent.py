@@ -24,6 +24,7 @@ from pilotage.planner.chat.final_message import final_part
 from pilotage.planner.chat.history import forgotten, said_by_a_person, said_by_the_model
 from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.rules import NO_MODEL, RulesAnswer, Talk, answer_by_rules, answer_from_memory
+from pilotage.planner.chat.situation import in_words, situation
 from pilotage.planner.chat.tool_calls import goes_round, guarded, langchain_tools, tool_failed
 from pilotage.planner.chat.tools import Toolbox
 from pilotage.planner.chat.turn import TurnResult, told
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CALLS_PER_ANSWER = 8
-"""Model calls for one question; small models have been seen to call the same tool for ever."""
+CALLS_PER_ANSWER = 16
+"""Model calls for one question: an investigation needs a dozen, and small models call the same tool for ever."""
 CHAT_CASE = "chat"
 """What conversations are charged to."""
 MOST_TALKS = 500
@@ -63,6 +64,8 @@ class Spending:
     """What the nodes work with in one turn; never checkpointed."""
 
     meter: Meter
+    moment: Mapping[str, Any]
+    """See `pilotage.planner.chat.situation.situation`."""
 
 
 class ChatAgent:
@@ -131,7 +134,8 @@ class ChatAgent:
         async def agent(state: Turn, runtime: Runtime[Spending]) -> dict[str, Any]:
             if self._model is None:
                 raise ModelError("Answering a chat: found no model. Configure one.")
-            shown: list[BaseMessage] = [SystemMessage(CHAT), *state["messages"]]
+            moment = in_words(runtime.context.moment)
+            shown: list[BaseMessage] = [SystemMessage(CHAT + moment), *state["messages"]]
             last = state["calls"] + 1 >= CALLS_PER_ANSWER or goes_round(state["messages"])
             with attribute_cost(CHAT_CASE), metered(runtime.context.meter):
                 reply = await self._said(self._model, shown, runtime.stream_writer, last=last)
@@ -193,7 +197,7 @@ class ChatAgent:
             stream = graph.astream(
                 turn,
                 config,
-                context=Spending(meter),
+                context=Spending(meter, await asyncio.to_thread(situation, self._toolbox, self._person)),
                 stream_mode=["custom", "updates"],
                 version="v2",
                 durability="sync",
