@@ -11,7 +11,7 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 # the tests that took longest are named at the end of each
 SLOWEST := --durations=20
 
-.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks eval-agent conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -48,6 +48,9 @@ attacks: .venv .agentdojo ## what prompt injection achieves through every channe
 # The strings of another suite, to be read: nothing of it is run, and none of its dependencies is fetched.
 .agentdojo:
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ agentdojo==0.1.35
+
+eval-agent: .venv ## score investigations on snapshots with a known cause, by rules and with the endpoint of EVAL_BASE_URL: .bench/eval-agent.json
+	$(BIN)/python -m tests.eval.report
 
 conformance: .venv ## Cedar's public conformance corpus against the engine in use: CORPUS=path
 	$(BIN)/python tests/policies/conformance.py $(CORPUS)

@@ -67,7 +67,7 @@ TOP_LEVEL = {
 
 SUB_PACKAGES = {
     "telemetry": {"prefect", "store", "queries", "forecast"},
-    "planner": {"actions", "detect", "incidents", "playbooks", "loop", "llm", "chat"},
+    "planner": {"actions", "detect", "incidents", "playbooks", "investigate", "loop", "llm", "chat"},
     "policies": {"gate", "cedar", "ledger", "audit", "identity", "testing", "replay", "bundles"},
     "flows": {
         *("config", "prefect", "levers", "execution", "controller", "api", "notify", "agent"),

@@ -161,7 +161,7 @@ def test_a_pipe_that_is_closed_early_is_no_error(ask: Ask, monkeypatch: pytest.M
 
 
 def test_a_question_that_nobody_understands_is_told_by_the_exit_code(port: ConsoleStack, ask: Ask) -> None:
-    for question in ("make me a sandwich", "why?"):
+    for question in ("make me a sandwich", "why did no-such-run fail?"):
         code, out = ask(question)
         assert code == 2
         assert "I can answer" in out

@@ -116,6 +116,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "why_run": {"run_id": "RUN"},
     "why_it_waits": {"name": "RUN"},
     "what_waits": {},
+    "investigate": {"subject": "RUN"},
     "run_timeline": {"run_id": "RUN"},
     "log_lines": {"run_id": "RUN"},
     "run_durations": {"deployment_id": "22222222-2222-4222-8222-222222222222"},

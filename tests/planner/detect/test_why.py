@@ -77,7 +77,7 @@ def test_rules_tools_and_chat_say_the_same(world: World) -> None:
     spoken = answer_by_rules(f"why is {name} late?", tools)
     assert answer["words"] in spoken.text
     assert answer["todo"] in spoken.text
-    assert "no run and no deployment" in answer_by_rules("why is nobody-knows-it stuck?", tools).text
+    assert "No run and no deployment" in answer_by_rules("why is nobody-knows-it stuck?", tools).text
 
 
 def test_what_has_ended_waits_for_nothing(world: World) -> None:

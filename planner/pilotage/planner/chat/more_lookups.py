@@ -11,6 +11,8 @@ from typing import Any
 
 from pilotage.planner.chat.lookups import changes, durations, governing, one_run, records
 from pilotage.planner.chat.queries import LookUps, unknown_run
+from pilotage.planner.investigate.investigation import investigate
+from pilotage.planner.investigate.types import as_json
 
 MOST_HOURS = 24 * 400
 
@@ -22,6 +24,25 @@ def _hours(hours: float) -> timedelta:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoreLookUps(LookUps):
     """The reading tools that answer one question about one thing. Every public method is one tool."""
+
+    def investigate(self, subject: str) -> dict[str, Any]:
+        """Where a trouble comes from (a child, an outage, the platform, a change, one value, its size, itself, or what it
+        waits for), by elimination over the facts: hypotheses with what speaks for and against each, what could not be
+        checked, and a plan of actions that may be drafted. Example: investigate(subject="run:6e0c…")."""
+        named = subject if ":" in subject else f"run:{subject}"
+        found = investigate(
+            self.store, named, self.clock(), parameters=self.parameters,
+            permitted=self.control_api.permitted_kinds(), forecaster=self.forecaster,
+        )  # fmt: skip
+        if found is None:
+            return unknown_run(subject)
+        steps = [{"action": step.action, "shows": step.shows} for step in found.steps]
+        gaps = list(found.conclusion.unchecked)
+        return as_json(found.conclusion) | {
+            "plan": steps,
+            "not_taken": list(found.plan.alternatives),
+            "gaps": gaps,
+        }
 
     def run_timeline(self, run_id: str) -> dict[str, Any]:
         """Everything about one run in order of time: its states, tasks, and what was proposed, decided and done, times in

@@ -104,8 +104,6 @@ class Asked:
             return self.meaning.runs[0]
         if self.meaning.deployments:
             return self.newest(self.meaning.deployments[0].key, failed=failed)
-        if strange := _STRANGE.search(self.meaning.words):
-            raise Lacking(f"Nothing that is known is called {words.quoted(strange[0], 60)}.")
         if _points_back(self.meaning) and self.talk.run:
             return self.talk.run
         return self.newest("", failed=True) if failed else None
@@ -126,6 +124,13 @@ class Asked:
 
 _STRANGE = re.compile(r"(?<![\w-])(?!(?:re|non|on|over|long|so|pre|post|up|half)-)[a-z]\w+[-_/]\w[\w/-]*")
 """A word that looks like a name and is none that is known."""
+
+
+def _known(meaning: Meaning) -> None:
+    """Raise Lacking where the question names something that is not known, so that nothing else is told in its place."""
+    named = meaning.runs or meaning.deployments or meaning.others
+    if not named and meaning.intent != "runs" and (strange := _STRANGE.search(meaning.words)):
+        raise Lacking(f"No run and no deployment that is known is called {words.quoted(strange[0], 60)}.")
 
 
 def _in_hours(span: timedelta) -> float:
@@ -164,6 +169,7 @@ def answer_by_rules(question: str, tools: Toolbox, talk: Talk | None = None) -> 
         return _choices(question, meaning, talk)
     asked = Asked(meaning, tools, now, talk)
     try:
+        _known(meaning)
         text = ANSWERS[meaning.intent](asked)
     except Lacking as lacking:
         return RulesAnswer(text=f"{lacking} {help_text()}", understood=False)

@@ -171,6 +171,7 @@ READING = (
     "why_run",
     "why_it_waits",
     "what_waits",
+    "investigate",
     "run_timeline",
     "log_lines",
     "run_durations",
