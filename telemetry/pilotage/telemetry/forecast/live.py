@@ -10,26 +10,31 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from scipy.special import betaincinv
 
 from pilotage.telemetry.errors import StoreError
-from pilotage.telemetry.forecast.attempts import NUMBERS, RUN_ATTEMPTS, Attempt, AttemptSource, stored_history
+from pilotage.telemetry.forecast.attempts import NUMBERS, RUN_ATTEMPTS, Attempt, AttemptSource
 from pilotage.telemetry.forecast.bundle import Bundle
 from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, untrained
-from pilotage.telemetry.forecast.counters import Counters, counters_of, stats_from
+from pilotage.telemetry.forecast.counters import stats_from
 from pilotage.telemetry.forecast.plain_evidence import plain_evidence
 from pilotage.telemetry.forecast.point_in_time import LEAN, LEVELS, Features, assemble, feature_names
 from pilotage.telemetry.forecast.reasons import reasons, with_age
 from pilotage.telemetry.forecast.registry import ModelRegistry
 from pilotage.telemetry.forecast.run_history import Floats
-from pilotage.telemetry.forecast.running import DurationsByOutcome
+from pilotage.telemetry.forecast.site_state import (
+    OVERLAP,
+    Following,
+    Recount,
+    SiteState,
+    counted,
+    taken_over,
+)
 from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack, no_evidence
-from pilotage.telemetry.forecast.usual_durations import Expected, UsualDurations
-from pilotage.telemetry.forecast.watch import ForecastWatch
+from pilotage.telemetry.forecast.watch import ForecastWatch, newest_scored
 from pilotage.telemetry.forecasts import DurationForecast, Forecast
 from pilotage.telemetry.store.protocol import Store
 
@@ -38,10 +43,8 @@ log = logging.getLogger("pilotage.forecast")
 NAMES = feature_names(LEVELS, NUMBERS, True)
 FRESH = timedelta(seconds=1)
 """How old what is known of ends may be when a forecast is made."""
-OVERLAP = timedelta(minutes=2)
-"""How far back ends are asked for again: events arrive late and out of order."""
 RELOAD = timedelta(hours=6)
-"""After this everything is counted anew, which mends what arrived later than OVERLAP."""
+"""After this everything is counted anew beside what is served, which mends what arrived later than OVERLAP."""
 MOST_EVIDENCE = 30_000
 """Ended forecasts that the mix is fitted on, the newest."""
 REFIT_AFTER, REFIT_SHARE = 25, 0.05
@@ -50,34 +53,6 @@ SURE_OF = 200.0
 """Runs beyond which more history makes no interval narrower: sites drift."""
 LOW, HIGH = 0.1, 0.9
 """The quantiles of the interval."""
-
-
-@dataclass(slots=True)
-class _Following:
-    """An attempt that is running, and what the candidates said of it when it began."""
-
-    attempt: Attempt
-    made: tuple[float, ...] | None = None
-    served: float = 0.0
-    expected: Expected | None = None
-    """What was expected of its duration then."""
-    missing_since: datetime | None = None
-
-
-@dataclass(slots=True)
-class _Site:
-    """What is known of the store so far."""
-
-    counters: Counters
-    loaded_at: datetime
-    seen_until: datetime
-    ended: int
-    """Attempts that have ended."""
-    durations: DurationsByOutcome
-    usual: UsualDurations
-    running: dict[str, _Following] = field(default_factory=dict)
-    done: dict[str, float] = field(default_factory=dict)
-    """Attempts that ended lately, with their ends: they are asked for more than once."""
 
 
 class LiveForecaster:
@@ -93,7 +68,8 @@ class LiveForecaster:
     ) -> None:
         self._store, self._registry, self._source, self._clock = store, models, source, clock
         self._lock = threading.RLock()
-        self._site: _Site | None = None
+        self._site: SiteState | None = None
+        self._counting: Recount | None = None
         self._bundle: Bundle | None = None
         self._refused = ""
         self._models: FittedModels = untrained(len(NAMES))
@@ -140,10 +116,12 @@ class LiveForecaster:
         """Take in what began and ended since the last time, and a newly trained model. Raises StoreError."""
         with self._lock:
             self._said = {}
-            if self._site is None or now - self._site.loaded_at > RELOAD or now < self._site.seen_until:
+            if self._site is None or now < self._site.seen_until:
                 self._load(now)
             else:
                 self._advance(self._site, now)
+                if now - self._site.loaded_at > RELOAD:
+                    self._recount(now)
             self._adopt()
             new = len(self._outcomes) - self._mixed
             if new >= max(1, min(REFIT_AFTER, int(REFIT_SHARE * (len(self._base) + len(self._outcomes))))):
@@ -258,48 +236,34 @@ class LiveForecaster:
         )
 
     def _load(self, now: datetime) -> None:
-        """Count everything that is in the store."""
-        history = stored_history(self._store, now, self._source)
-        runs = history.runs
-        ended = runs.has_ended()
-        newest = max(
-            now.timestamp(),
-            float(runs.submitted.max(initial=0.0)),
-            float(runs.ended[ended].max(initial=0.0)),
-        )
-        counters = counters_of(runs, history.failed, history.levels, float(np.nextafter(newest, np.inf)))
-        recent = (now - 2 * OVERLAP).timestamp()
-        durations = DurationsByOutcome()
-        took = np.array([attempt.log_duration for attempt in history.attempts], dtype=np.float64)
-        durations.add_all(history.levels, history.failed, ended, took)
-        usual = UsualDurations()
-        completed = np.flatnonzero(ended & runs.completed())
-        usual.add_all(history.levels, runs.ended, took, completed)
-        before = self._site.running if self._site else {}
-        self._site = _Site(
-            counters=counters,
-            loaded_at=now,
-            seen_until=now,
-            ended=int(ended.sum()),
-            durations=durations,
-            usual=usual,
-            running={
-                a.id: before.get(a.id, _Following(a))
-                for a, over in zip(history.attempts, ended, strict=True)
-                if not over
-            },
-            done={
-                a.id: a.ended
-                for a, over in zip(history.attempts, ended, strict=True)
-                if over and a.ended > recent
-            },
-        )
+        """Count everything that is in the store, while nobody may ask."""
+        first = self._site is None and self._source is RUN_ATTEMPTS
+        site, history = counted(self._store, self._source, now)
+        self._site = taken_over(site, self._site)
         if self._bundle is None and not self._outcomes:
             self._base = plain_evidence(history)
             self._mix()
+        if first:
+            for chance, failed, ended in newest_scored(self._store, now):
+                self._watch.add(chance, failed, ended)
 
-    def _advance(self, site: _Site, now: datetime) -> None:
-        """Take in the attempts that began or ended since the last time, in the order in which they did."""
+    def _recount(self, now: datetime) -> None:
+        """Count everything anew beside what is served: a million attempts take half a minute."""
+        if self._counting is None or self._counting.failed:
+            self._counting = Recount(self._store, self._source, now)
+        if (fresh := self._counting.result()) is None:
+            return
+        self._counting = None
+        before, fresh.loaded_at = self._site, now
+        self._site = taken_over(fresh, before)
+        # what ended since it was begun has been learned from already
+        self._advance(self._site, now, told=frozenset(before.done) if before else frozenset())
+
+    def _advance(self, site: SiteState, now: datetime, told: frozenset[str] = frozenset()) -> None:
+        """Take in the attempts that began or ended since the last time, in the order in which they did.
+
+        Nothing more is learned from the outcomes of `told`.
+        """
         ended = [
             attempt
             for attempt in self._source.ended(self._store, site.seen_until - OVERLAP, now)
@@ -344,12 +308,12 @@ class LiveForecaster:
             served = self._stack.chances(made)
             for place, attempt in enumerate(starting):
                 said = tuple(float(made[name][place]) for name in CANDIDATES)
-                site.running[attempt.id] = _Following(
+                site.running[attempt.id] = Following(
                     attempt, said, float(served[place]), expected[attempt.id]
                 )
         for attempt in ended:
             followed = site.running.pop(attempt.id)
-            if followed.made is not None:
+            if followed.made is not None and attempt.id not in told:
                 self._outcomes.append((followed.made, attempt.failed, attempt.ended))
                 self._watch.add(followed.served, attempt.failed, attempt.ended)
             site.done[attempt.id] = attempt.ended
@@ -359,7 +323,7 @@ class LiveForecaster:
         site.done = {key: end for key, end in site.done.items() if end > forgotten}
         site.seen_until = now
 
-    def _forget_vanished(self, site: _Site, running: dict[str, Attempt], now: datetime) -> None:
+    def _forget_vanished(self, site: SiteState, running: dict[str, Attempt], now: datetime) -> None:
         for key, followed in list(site.running.items()):
             if key in running:
                 followed.missing_since = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from pilotage.telemetry.store.protocol import Store
 
 STORM_RUNS, DRIFT_RUNS = 25, 200
 """Ended forecasts, the newest, in which a storm and a lost calibration are looked for: they are noticed within so many."""
@@ -12,6 +14,21 @@ BEYOND_CHANCE = 6.0
 """Standard deviations between failures and expected failures: that mutes a hundredth of a year of batch jobs."""
 OVER, OVER_RUNS = 2.0, 50
 """Standard deviations below which it is over, among the newest ended forecasts, none of which is older than it."""
+REMEMBERED = timedelta(days=1)
+"""Stored forecasts that a watch begins with: what ended before says nothing of now."""
+_SCORED = """
+    SELECT p_fail, failed, epoch(ended) AS ended FROM forecasts WHERE failed IS NOT NULL AND ended > $1 AND ended <= $2
+    QUALIFY row_number() OVER (PARTITION BY run_id, ended ORDER BY made_at DESC) = 1 ORDER BY ended DESC LIMIT $3
+"""
+
+
+def newest_scored(store: Store, now: datetime) -> list[tuple[float, bool, float]]:
+    """Return chance, whether it failed, and end of the newest stored forecasts that were scored, the newest last.
+
+    So a storm is noticed again after a restart. Raises StoreError.
+    """
+    rows = store.rows(_SCORED, [now - REMEMBERED, now, 2 * DRIFT_RUNS])
+    return [(float(row["p_fail"]), bool(row["failed"]), float(row["ended"])) for row in rows[::-1]]
 
 
 class ForecastWatch:
