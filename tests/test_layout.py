@@ -44,6 +44,7 @@ TOP_LEVEL = {
         "facts",
         "forecasts",
         "kpis",
+        "pool_cpu",
         "pool_memory",
         "redaction",
         "harmless",

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilotage.telemetry.pool_cpu import FARGATE, change_cpu, cpu_of
 from pilotage.telemetry.pool_memory import (
     ADAPTERS,
-    FARGATE,
     MemoryChange,
     allowed_sizes,
     change_memory,
@@ -118,6 +118,77 @@ def test_fargate_gets_a_size_that_it_sells_with_the_cpu() -> None:
         "there is no larger one with this CPU"
     )
     assert allowed_sizes({"cpu": 1024, "launch_type": "EC2"}, "ecs") == ()
+
+
+def test_fargate_gets_more_cpu_where_no_larger_size_goes_with_what_it_has() -> None:
+    found = change("ecs", {"cpu": 256, "memory": 2048}, 3500)
+    assert isinstance(found, MemoryChange)
+    assert dict(found.variables) == {"memory": 3072, "cpu": 512}
+    assert isinstance(change("ecs", {"cpu": 16_384, "memory": 122_880}, 200_000), str)
+    assert allowed_sizes({"cpu": 256, "memory": 2048}, "ecs")[:5] == (512, 1024, 2048, 3072, 4096)
+
+
+@pytest.mark.parametrize("pool_type", ["cloud-run", "cloud-run-v2"])
+@pytest.mark.parametrize(
+    ("before", "memory_mb", "after"),
+    [
+        ({"cpu": "1000m", "memory": "4Gi"}, 6144, {"memory": "6144Mi", "cpu": "2000m"}),
+        ({"cpu": "1", "memory": "2Gi"}, 4096, {"memory": "4096Mi"}),
+        ({"memory": "4Gi"}, 9000, {"memory": "9000Mi", "cpu": "4000m"}),
+        ({"cpu": "8000m", "memory": "16Gi"}, 24_576, {"memory": "24576Mi"}),
+        ({"cpu": "400m", "memory": "512Mi"}, 768, {"memory": "768Mi", "cpu": "1000m"}),
+    ],
+)
+def test_cloud_run_gets_the_cpu_that_a_size_needs(
+    pool_type: str, before: dict[str, Any], memory_mb: int, after: dict[str, Any]
+) -> None:
+    found = change(pool_type, before, memory_mb)
+    assert isinstance(found, MemoryChange), found
+    assert dict(found.variables) == after
+
+
+def test_more_memory_than_the_largest_machine_has_is_refused() -> None:
+    assert "has no size above 32768" in str(change("cloud-run-v2", {"cpu": "8", "memory": "32Gi"}, 40_000))
+
+
+@pytest.mark.parametrize("pool_type", ["ecs", "cloud-run", "cloud-run-v2"])
+def test_a_size_that_needs_a_cpu_which_the_template_lacks_is_refused(pool_type: str) -> None:
+    template = REAL[pool_type]
+    known = {name: told for name, told in template["variables"]["properties"].items() if name != "cpu"}
+    used = placeholders(template["job_configuration"])
+    before = {"memory": 8192} if pool_type == "ecs" else {"memory": "4Gi"}
+    found = change_memory(pool_type, known, used, before, 10_240)
+    assert isinstance(found, str)
+    assert "no variable 'cpu', so Prefect would drop it" in found
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "before", "milli", "after"),
+    [
+        ("kubernetes", {"cpu_limit": "500m", "cpu_request": "250m"}, 2000, {"cpu_limit": "2000m", "cpu_request": "1000m"}),
+        ("kubernetes", {"cpu_request": "0.5"}, 1000, {"cpu_request": "1000m"}),
+        ("kubernetes", {}, 1500, {"cpu_limit": "1500m"}),
+        ("snowpark-container-service", {"cpu_limit": "1"}, 2000, {"cpu_limit": "2000m"}),
+        ("ecs", {"cpu": 1024}, 2000, {"cpu": 2048}),
+        ("ecs:push", {"cpu": "512"}, 1000, {"cpu": 1024}),
+        ("cloud-run-v2", {"cpu": "1000m"}, 2000, {"cpu": "2000m"}),
+        ("azure-container-instance", {"cpu": 1.0}, 1500, {"cpu": 1.5}),
+    ],
+)  # fmt: skip
+def test_the_cpu_is_written_in_the_types_own_form(
+    pool_type: str, before: dict[str, Any], milli: int, after: dict[str, Any]
+) -> None:
+    template = REAL[pool_type.partition(":")[0]]
+    used = placeholders(template["job_configuration"])
+    properties = template["variables"]["properties"]
+    assert change_cpu(pool_type, properties, used, before, milli) == after
+    assert cpu_of(after, pool_type) in (milli, (after.get("cpu_request") and milli))
+
+
+def test_a_pool_whose_worker_reads_no_cpu_is_refused() -> None:
+    template = REAL["docker"]
+    used = placeholders(template["job_configuration"])
+    assert "reads no CPU" in str(change_cpu("docker", template["variables"]["properties"], used, {}, 1000))
 
 
 def test_a_variable_that_the_template_lacks_is_refused_with_its_name() -> None:

@@ -12,6 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pilotage.telemetry.pool_cpu import (
+    CLOUD_RUN,
+    CORE,
+    FARGATE,
+    change_cpu,
+    cloud_run_cpu,
+    cpu_of,
+    fargate_pair,
+)
+
 MIB = 1024**2
 SITE_VARIABLE = "memory_mb"
 """Whole MiB; read by the templates of process pools that define it, and by any other template that a site extends."""
@@ -136,16 +146,6 @@ _BESIDE = ("cpu", "launch_type")
 
 # -- what a cloud allows -------------------------------------------------------------------------------------
 
-FARGATE: Mapping[int, tuple[int, ...]] = {
-    256: (512, 1024, 2048),
-    512: tuple(range(1024, 4097, 1024)),
-    1024: tuple(range(2048, 8193, 1024)),
-    2048: tuple(range(4096, 16_385, 1024)),
-    4096: tuple(range(8192, 30_721, 1024)),
-    8192: tuple(range(16_384, 61_441, 4096)),
-    16_384: tuple(range(32_768, 122_881, 8192)),
-}
-"""MiB that a Fargate task may have, by CPU units (AWS: Amazon ECS task definition parameters for Fargate)."""
 _ECS_CPU = 1024
 """What prefect-aws gives a task whose `cpu` is not set."""
 _NOT_FARGATE = frozenset({"EC2", "EXTERNAL"})
@@ -156,7 +156,8 @@ _LARGEST_MIB = 1_048_576
 def allowed_sizes(variables: Mapping[str, Any], pool_type: str = "") -> tuple[int, ...]:
     """Return the only sizes in MiB that the infrastructure takes, smallest first; empty when any will do.
 
-    Without a `pool_type`, variables count as those of a Fargate task if their size is one that Fargate knows.
+    They are those that go with the CPU, then the larger ones for which the CPU has to move as well. Without a
+    `pool_type`, variables count as those of a Fargate task if their size is one that Fargate knows.
     """
     kind = _kind(pool_type)
     if kind not in ("", "ecs") or variables.get("launch_type") in _NOT_FARGATE:
@@ -164,6 +165,9 @@ def allowed_sizes(variables: Mapping[str, Any], pool_type: str = "") -> tuple[in
     cpu = variables.get("cpu")
     units = _number(_ECS_CPU if cpu is None else cpu)
     sizes = FARGATE.get(int(units), ()) if units else ()
+    if kind and sizes:
+        more = {size for cpus, sold in FARGATE.items() if cpus > int(units or 0) for size in sold}
+        return (*sizes, *sorted(size for size in more if size > sizes[-1]))
     if kind:
         return sizes
     names = [name for name in VARIABLES if variables.get(name) is not None]
@@ -278,27 +282,47 @@ def change_memory(
     if name not in used:
         return f"has a variable {name!r} that its job configuration does not use"
     now = memory_of(variables, pool_type if adapter is not _WHOLE_MIB else "process")
-    size = _fitting(pool_type, adapter, variables, memory_mb)
+    size = _fitting(adapter, variables, memory_mb)
     if isinstance(size, str):
         return size
+    cpu_milli = None
     if now is not None and size <= now < memory_mb:
-        return f"has no size above {now} and up to {memory_mb} MiB{_next(pool_type, variables, memory_mb)}"
-    return MemoryChange(variables=_moved(adapter, variables, now, size), memory_mb=size)
+        on_fargate = adapter is _ECS and variables.get("launch_type") not in _NOT_FARGATE
+        pair = fargate_pair(_cpu_units(variables), now, memory_mb) if on_fargate else None
+        if pair is None:
+            return (
+                f"has no size above {now} and up to {memory_mb} MiB{_next(pool_type, variables, memory_mb)}"
+            )
+        cpu_milli, size = pair
+    elif adapter is _CLOUD_RUN:
+        cpu_milli = cloud_run_cpu(cpu_of(variables, pool_type) or CORE, size)
+    moved = _moved(adapter, variables, now, size)
+    if cpu_milli is None:
+        return MemoryChange(variables=moved, memory_mb=size)
+    cpu = change_cpu(pool_type, template, used, variables, cpu_milli)
+    if isinstance(cpu, str):
+        return f"{cpu}, and {size} MiB go with {cpu_milli / CORE:g} CPUs"
+    return MemoryChange(variables=moved | cpu, memory_mb=size)
 
 
-def _fitting(
-    pool_type: str, adapter: MemoryAdapter, variables: Mapping[str, Any], memory_mb: int
-) -> int | str:
-    """Return the largest size that can be told and is allowed, not above this one, or why there is none."""
+def _fitting(adapter: MemoryAdapter, variables: Mapping[str, Any], memory_mb: int) -> int | str:
+    """Return the largest size that can be told and goes with the CPU, not above this one, or why there is none."""
+    if adapter is _CLOUD_RUN:
+        return min(memory_mb, max(CLOUD_RUN.values()))
     if adapter is not _ECS or variables.get("launch_type") in _NOT_FARGATE:
         return adapter.fit(memory_mb) or f"has no size up to {memory_mb} MiB"
-    sizes = allowed_sizes(variables, pool_type)
+    sizes = FARGATE.get(_cpu_units(variables), ())
     if not sizes:
         return f"gives {variables.get('cpu')!r} CPU units, which Fargate does not know"
     below = [size for size in sizes if size <= memory_mb]
     if not below:
         return f"gives CPU units with which Fargate takes {sizes[0]} to {sizes[-1]} MiB, not {memory_mb}"
     return below[-1]
+
+
+def _cpu_units(variables: Mapping[str, Any]) -> int:
+    cpu = variables.get("cpu")
+    return int(_number(_ECS_CPU if cpu is None else cpu) or 0)
 
 
 def _next(pool_type: str, variables: Mapping[str, Any], memory_mb: int) -> str:

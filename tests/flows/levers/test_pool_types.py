@@ -47,11 +47,13 @@ def prefect_probe(fake_probe: PrefectProbe) -> PrefectProbe:
     return fake_probe
 
 
-def deployed(probe: PrefectProbe, pool_type: str, drop: str = "") -> str:
+def deployed(
+    probe: PrefectProbe, pool_type: str, drop: str = "", before: dict[str, Any] | None = None
+) -> str:
     """The name of a deployment on a pool of this type, made from the template that the integration ships."""
     template = json.loads((TEMPLATES / f"{pool_type}.json").read_text())["base_job_template"]
     template["variables"]["properties"].pop(drop, None)
-    mark = uuid4().hex[:6]
+    mark, has = uuid4().hex[:6], BEFORE.get(pool_type, {}) if before is None else before
 
     async def create(client: Any) -> None:
         pool = WorkPoolCreate(name=f"{pool_type}-{mark}", type=pool_type, base_job_template=template)
@@ -61,7 +63,7 @@ def deployed(probe: PrefectProbe, pool_type: str, drop: str = "") -> str:
             name=mark,
             work_pool_name=pool.name,
             entrypoint="none.py:none",
-            job_variables={k: v for k, v in BEFORE.get(pool_type, {}).items() if k != drop},
+            job_variables={k: v for k, v in has.items() if k != drop},
             parameter_openapi_schema={"type": "object", "properties": {}},
         )
 
@@ -105,6 +107,34 @@ def test_a_waiting_run_gets_its_size_and_the_way_back(
     delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
     assert delivery.effect is Effect.DONE, delivery.reason
     assert str(WANTED[pool_type]) in submitted(bench.prefect_probe, run_id, pool_type)
+    assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
+    assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
+    assert not bench.prefect_probe.run(run_id).job_variables
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "before", "memory_mb", "after"),
+    [
+        ("ecs", {"cpu": 256, "memory": 2048}, 3072, {"cpu": 512, "memory": 3072}),
+        ("cloud-run", {"cpu": "1000m", "memory": "4Gi"}, 6144, {"cpu": "2000m", "memory": "6144Mi"}),
+        ("cloud-run-v2", {"cpu": "1000m", "memory": "4Gi"}, 6144, {"cpu": "2000m", "memory": "6144Mi"}),
+    ],
+)
+def test_the_cpu_moves_with_a_size_that_needs_more_and_comes_back_with_it(
+    bench: LeverBench,
+    pool_type: str,
+    before: dict[str, Any],
+    memory_mb: int,
+    after: dict[str, Any],
+    idempotency_key: str,
+) -> None:
+    name = deployed(bench.prefect_probe, pool_type, before=before)
+    run_id = bench.prefect_probe.start(name, at=datetime.now(UTC) + FAR)
+    action = SizeRun(run_id=run_id, memory_mb=memory_mb)
+    delivery = bench.execute(action, idempotency_key, expected=bench.state_id(run_id))
+    assert delivery.effect is Effect.DONE, delivery.reason
+    assert bench.prefect_probe.run(run_id).job_variables == after
+    assert delivery.after["job_variables"] == after
     assert bench.verify(action, delivery, idempotency_key).judgement is Judgement.VERIFIED
     assert bench.undo(action, delivery, idempotency_key).effect is Effect.DONE
     assert not bench.prefect_probe.run(run_id).job_variables
