@@ -118,6 +118,10 @@ class TargetFacts:
     """The failure class that rules read from its state and its log rows now, where that speaks against running it
     again as it is; else empty. Looked up likewise."""
     paused: bool = False
+    failing: int = 0
+    """How many of the newest ended runs of the deployment or queue failed in a row. Looked up for what holds it."""
+    overdue: int = 0
+    """How many runs of the deployment wait although they were due. Looked up for `catch_up` only."""
     death: Liveness = ""
     """Looked up only for an action that rests on it."""
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from pilotage.planner.actions.types import Action, CancelRun, CancelTree, MarkCrashed, NotifyOwner, RetryRun
+from pilotage.planner.actions.types import (
+    Action,
+    CancelRun,
+    CancelTree,
+    CatchUp,
+    HoldQueue,
+    MarkCrashed,
+    NotifyOwner,
+    PauseDeployment,
+    RetryRun,
+    SetPriority,
+)
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate, LedgerFacts
 from pilotage.policies.ledger.protocol import Decide, Ledger
@@ -277,6 +288,12 @@ def test_text_of_runs_in_the_evidence_taints(ledger: SqlLedger, filed: Make, now
         assert ledger_facts.evidence_tainted is tainted, evidence
 
 
+PAUSE = PauseDeployment(deployment_id=RUN, hold=timedelta(minutes=1))
+HOLD = HoldQueue(pool="p", queue="q", hold=timedelta(minutes=1))
+CATCH_UP = CatchUp(
+    deployment_id=RUN, keep=1, first=datetime(2026, 1, 5, tzinfo=UTC), wave=1, every=timedelta(minutes=1)
+)
+RANK = SetPriority(pool="p", queue="q", priority=1, hold=timedelta(minutes=1))
 BEGUN: dict[str, tuple[Action, dict[str, Any], bool]] = {
     "a run that runs": (CancelRun(run_id=RUN), {"state_type": "RUNNING", "run_count": 1}, True),
     "a run that failed": (CancelRun(run_id=RUN), {"state_type": "FAILED", "run_count": 1}, True),
@@ -297,6 +314,13 @@ BEGUN: dict[str, tuple[Action, dict[str, Any], bool]] = {
         True,
     ),
     "children of a crashed run": (CancelTree(run_id=RUN), {"state_type": "CRASHED", "run_count": 1}, False),
+    "a deployment whose runs fail": (PAUSE, {"failing": 3}, False),
+    "a deployment that is only said to fail": (PAUSE, {"failing": 2}, True),
+    "a queue whose runs fail": (HOLD, {"failing": 5}, False),
+    "a queue that is only said to be at fault": (HOLD, {"failing": 0}, True),
+    "a backlog": (CATCH_UP, {"overdue": 2}, False),
+    "a backlog that nobody finds": (CATCH_UP, {"overdue": 1}, True),
+    "a rank, which holds nobody up": (RANK, {"state_type": ""}, False),
     "children of a run that runs": (CancelTree(run_id=RUN), {"state_type": "RUNNING", "run_count": 1}, True),
 }
 """By what is acted on, whether it is tainted although its proposer names nothing but what was counted."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pilotage.flows.prefect.http import PrefectHttpClient, each_of
 from pilotage.flows.prefect.models import InputView, LimitView, RunView
-from pilotage.telemetry.facts import TaskRunFact
+from pilotage.telemetry.facts import TERMINAL, StateType, TaskRunFact
 from pilotage.telemetry.prefect.models import task_run_fact
 
 _PAGE = 200
@@ -46,9 +46,12 @@ class SteeringRoutes(PrefectHttpClient):
         """The runs that this run started itself."""
         return await self.all_runs({"parent_flow_run_id": {"any_": [run_id]}}, most=1000)
 
-    async def completed_runs(self, deployment_id: str, limit: int) -> tuple[RunView, ...]:
-        """The newest completed runs of a deployment."""
-        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": ["COMPLETED"]}}}
+    async def ended_runs(
+        self, deployment_id: str, limit: int, among: Collection[StateType] = TERMINAL
+    ) -> tuple[RunView, ...]:
+        """The runs of a deployment that ended in one of these states, the last that ended first."""
+        states = sorted(each.value for each in among)
+        where = {"deployment_id": {"any_": [deployment_id]}, "state": {"type": {"any_": states}}}
         body = {"flow_runs": where, "limit": limit, "sort": "END_TIME_DESC"}
         return await self._read("POST", "/flow_runs/filter", each_of(RunView.read), json=body)
 

@@ -13,7 +13,10 @@ from pilotage.flows.prefect.models import DeploymentView, PoolView, RunView
 from pilotage.planner.actions.preconditions import STARTED_BY_A_WORKER
 from pilotage.planner.actions.types import (
     Action,
+    CatchUp,
+    HoldQueue,
     MarkCrashed,
+    PauseDeployment,
     ReserveSlot,
     SizeRun,
     deployment_of,
@@ -24,7 +27,7 @@ from pilotage.planner.actions.types import (
 from pilotage.planner.findings import Cure
 from pilotage.policies.types import Liveness, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
-from pilotage.telemetry.facts import LogLine, StateType
+from pilotage.telemetry.facts import TERMINAL, LogLine, StateType
 from pilotage.telemetry.pool_memory import effective, memory_of
 from pilotage.telemetry.queries.retry_impact import begun_tasks, half_done
 from pilotage.telemetry.redaction import redact
@@ -129,6 +132,8 @@ class PrefectFacts:
         return TargetFacts(
             target=target_of(action),
             read_at=self._api().now(),
+            failing=await self._failing_of(deployment.id) if isinstance(action, PauseDeployment) else 0,
+            overdue=await self._overdue(deployment.id) if isinstance(action, CatchUp) else 0,
             deployment_id=deployment.id,
             deployment_name=await self._full_name(deployment),
             memory_mb=_memory(await self._pool_of(deployment.pool), deployment.job_variables, {}),
@@ -151,12 +156,29 @@ class PrefectFacts:
             paused = queues[queue].paused
         # queues have no tags: what a queue may cost is what the strictest deployment that uses it may cost
         users = await self._api().deployments_of_queue(pool, queue)
+        held = isinstance(action, HoldQueue) and queue
         return TargetFacts(
             target=target_of(action),
             read_at=self._api().now(),
+            failing=await self._failing_in(pool, queue) if held else 0,
             paused=paused,
             **strictest([user.tags for user in users] if len(users) < PAGE else []),
         )
+
+    async def _failing_of(self, deployment_id: str) -> int:
+        return in_a_row(await self._api().ended_runs(deployment_id, LATELY))
+
+    async def _failing_in(self, pool: str, queue: str) -> int:
+        ended = {"state": {"type": {"any_": sorted(each.value for each in TERMINAL)}}}
+        return in_a_row(await self._api().runs_of_queue(pool, queue, ended, limit=LATELY))
+
+    async def _overdue(self, deployment_id: str) -> int:
+        where = {
+            "deployment_id": {"any_": [deployment_id]},
+            "state": {"type": {"any_": [StateType.SCHEDULED.value]}},
+            "next_scheduled_start_time": {"before_": self._api().now().isoformat()},
+        }
+        return len(await self._api().runs(where, limit=LATELY))
 
     async def _full_name(self, deployment: DeploymentView | None) -> str:
         if deployment is None:
@@ -177,7 +199,7 @@ class PrefectFacts:
         if deployment is None:
             return {}
         default = _memory(pool, deployment.job_variables, {})
-        done = await self._api().completed_runs(deployment.id, LATELY)
+        done = await self._api().ended_runs(deployment.id, LATELY, (StateType.COMPLETED,))
         sizes = [_memory(pool, deployment.job_variables, run.job_variables) for run in done]
         return {"default_memory_mb": default, "proven_memory_mb": max(sizes, default=0)}
 
@@ -248,3 +270,13 @@ def _memory(pool: PoolView | None, deployment: Mapping[str, Any], run: Mapping[s
     if pool is None:
         return memory_of({**deployment, **run}) or 0
     return memory_of(effective(pool.variables, deployment, run), pool.type) or 0
+
+
+def in_a_row(ended: Sequence[RunView]) -> int:
+    """How many of these runs, newest first, failed before one did not; what was cancelled says nothing."""
+    count = 0
+    for run in ended:
+        if run.state.type is StateType.COMPLETED:
+            break
+        count += run.state.type in (StateType.FAILED, StateType.CRASHED)
+    return count

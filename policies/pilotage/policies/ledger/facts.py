@@ -28,17 +28,27 @@ so may what a rule found in it."""
 SILENT = frozenset({"", "SCHEDULED", "PENDING"})
 """States in which a run has said nothing yet in this attempt; empty for what is no run."""
 
+HOLDS_OTHERS_UP = frozenset({"pause_deployment", "hold_queue", "catch_up"})
+"""Kinds that keep runs of a deployment or a queue from being done."""
+FAILING = 3
+"""Failures in a row by which a deployment or a queue shows by itself that it had better be held."""
+BACKLOG = 2
+"""Overdue runs of a deployment of which older ones can be superseded."""
+
 
 def tainted(evidence: Sequence[str], action: Action, target: TargetFacts | None) -> bool:
     """Whether a proposal may rest on text that a run's code or a third party wrote.
 
     Which references it names is its proposer's word, so it only makes things worse: one that names nothing clean at all
-    is tainted, and so is every action on a run that has begun, whatever is named, but where a fact that was looked up
-    here is the whole reason for it.
+    is tainted, and so is every action on a run that has begun and everything that keeps a deployment or a queue from
+    its work, whatever is named, but where a fact that was looked up here is the whole reason for it.
     """
     if not evidence or not all(ref.startswith(CLEAN) for ref in evidence):
         return True
-    if target is None or (not target.run_count and target.state_type in SILENT):
+    if target is None:
+        return False
+    silent = not target.run_count and target.state_type in SILENT
+    if silent and action.kind not in HOLDS_OTHERS_UP:
         return False
     return not _proved_here(action, target)
 
@@ -50,6 +60,10 @@ def _proved_here(action: Action, target: TargetFacts) -> bool:
             return bool(target.death)
         case "cancel_tree":
             return target.state_type in ("CRASHED", "CANCELLED")
+        case "pause_deployment" | "hold_queue":
+            return target.failing >= FAILING
+        case "catch_up":
+            return target.overdue >= BACKLOG
         case _:
             return False
 
