@@ -23,16 +23,19 @@ from pilotage.console.session.engine import Engine
 from pilotage.console.session.follower import Watcher
 from pilotage.console.session.log import EventLog
 from pilotage.console.session.services import services_for, user_with
-from pilotage.console.web.app import create_app
+from pilotage.console.web.app import Federation, create_app
 from pilotage.console.web.sessions import Sessions
 from pilotage.flows.api.admin import AdminEndpoints
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.api.login import LoginThrottle
+from pilotage.flows.api.oidc import OidcSignIn
 from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.queries import QueryEndpoints
 from pilotage.flows.api.refused_requests import RefusedRequests
 from pilotage.flows.api.server import ApiServer, Operation
+from pilotage.flows.api.sessions import SessionEndpoints
 from pilotage.flows.config.credentials import PREFECT_KEYS
+from pilotage.flows.config.oidc import OidcSettings
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.loop_times import LoopTimes
 from pilotage.flows.controller.measures import MeasureReader
@@ -155,6 +158,8 @@ class ConsoleStack:
     operations: dict[str, Operation]
     collector: PrefectCollector
     """Never started; what measures are made of."""
+    provider: OidcSignIn
+    """Signs in by a team's identity provider; none is set at first."""
     health: dict[str, Any]
     """What the API's `status` says of collecting."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -326,11 +331,18 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
         stack.callback(reader.close)
         engine = Engine(log=EventLog(root / "console.sqlite"), services=services_for(paths))
         refusals = RefusedRequests(ledger, _now)
+        signed_in = SessionEndpoints(ledger, book, _now)
+        provider = OidcSignIn(OidcSettings(), book, _now, signed_in.note)
+        stranger = ApiClient(paths.api_socket, "")
         control_api = ApiServer(
             paths.api_socket,
-            {**operations, **refusals.table()},
+            {**operations, **refusals.table(), **signed_in.table()},
             book.authenticate,
-            sign_in=LoginThrottle(book, _now).sign_in,
+            strangers={
+                "sign_in": LoginThrottle(book, _now, signed_in.note).sign_in,
+                "oidc_begin": provider.begin,
+                "oidc_finish": provider.finish,
+            },
             record=refusals.record,
         )
 
@@ -349,12 +361,18 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
                 password=password,
                 sessions=sessions,
                 status=status,
+                federation=Federation(
+                    begin=lambda: stranger.call("oidc_begin"),
+                    finish=lambda state, code: str(
+                        stranger.call("oidc_finish", state=state, code=code)["token"]
+                    ),
+                ),
             )
 
         port = ConsoleStack(
             paths=paths, book=book, tokens=tokens, ledger=ledger, store=store, engine=engine,
             injector=injector, lever=lever, sessions=sessions, web=Web(make), operations=operations,
-            collector=collector, health=health,
+            collector=collector, health=health, provider=provider,
         )  # fmt: skip
         with _open(port, control_api):
             yield port

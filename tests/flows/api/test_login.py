@@ -31,6 +31,10 @@ class Quick(IdentityBook):
         return "a-token" if (name, password) == ("ann", PASSWORD) else None
 
 
+async def silent(step: str, name: str, how: str, **detail: object) -> None:
+    """A log that nobody reads: tests/console/web/test_oidc.py looks at the real one."""
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -38,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def keeper(tmp_path: Path, clock: Clock) -> LoginThrottle:
-    return LoginThrottle(Quick(tmp_path / "users.toml"), clock)
+    return LoginThrottle(Quick(tmp_path / "users.toml"), clock, silent)
 
 
 def kind_of(run: Callable[[], object]) -> str:
@@ -68,7 +72,9 @@ def test_signing_in_over_the_socket_gives_a_token_that_the_desk_takes(tmp_path: 
     path = tmp_path / "desk.sock"
 
     async def story() -> None:
-        server = ApiServer(path, {}, book.authenticate, sign_in=LoginThrottle(book, clock).sign_in)
+        server = ApiServer(
+            path, {}, book.authenticate, strangers={"sign_in": LoginThrottle(book, clock, silent).sign_in}
+        )
         await server.start()
         try:
             found = await asyncio.to_thread(

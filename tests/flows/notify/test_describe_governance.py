@@ -37,6 +37,9 @@ STEPS: dict[str, tuple[dict[str, Any], str]] = {
     "autonomy_set": (TRUST, "it ended FAILED"),
     "mode_set": ({"mode": "shadow", "reason": "drill"}, "mode shadow: drill"),
     "command_refused": ({"command": "set_mode", **NO}, "set_mode: a grant says why"),
+    "signed_in": ({"how": "oidc", "roles": ["viewer"]}, "signed in by oidc as viewer"),
+    "sign_in_failed": ({"how": "oidc", "why": "no claim gives a role"}, "did not sign in by oidc: no claim gives a role"),
+    "sessions_ended": ({"of": "ann", "ended": 2}, "2 session(s) of ann ended"),
     "escalated": ({"to": "admin", "waited_since": "2027-03-01T12:00:00"}, "since 2027-03-01 12:00 UTC: every admin"),
     "replaced": ({"by": "p-2"}, "edited; p-2 takes its place"),
     "policy_published": (

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pilotage.console.cli.options import AsJson, StateDir, told
+from pilotage.console.cli.client import asker
+from pilotage.console.cli.options import AsJson, StateDir, TokenFile, told
 from pilotage.console.render.text import ERR, OUT, harmless, joined, print_json, print_table, when
 from pilotage.telemetry.errors import ConfigError
 
@@ -146,6 +147,48 @@ def users_token(
         print_json(shown) if as_json else OUT.print(
             harmless(f"{name}/{label} until {when(until.isoformat())}: {token}")
         )
+
+
+@app.command("sessions")
+def users_sessions(state_dir: StateDir = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Who is signed in by a password or an identity provider: everybody for an admin, else yourself."""
+    with told(as_json):
+        rows = asker(state_dir, token_file).ask("sessions")
+        if as_json:
+            print_json(rows)
+            return
+        print_table(
+            "Sessions",
+            ("session", "name", "by", "roles", "since", "until"),
+            (
+                (
+                    row["id"],
+                    row["name"],
+                    row["how"],
+                    joined(row["roles"]),
+                    when(row["since"]),
+                    when(row["until"]),
+                )
+                for row in rows
+            ),
+            empty="Nobody is signed in. Tokens of the users file are no sessions.",
+        )
+
+
+@app.command("sign-out")
+def users_sign_out(
+    name: Annotated[str, typer.Argument(help="Whom.")],
+    session: Annotated[
+        str, typer.Option(help="This one only; see `pilotage users sessions`.", show_default="all")
+    ] = "",
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a person's sessions at once. Tokens of the users file go on; `pilotage users remove` ends them."""
+    with told(as_json):
+        reply = asker(state_dir, token_file).ask("end_sessions", name=name, session_id=session)
+        print_json(reply) if as_json else OUT.print(harmless(f"{reply['ended']} session(s) of {name} ended"))
 
 
 def _first_line(path: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
@@ -21,6 +23,7 @@ from pilotage.console.web.auth import Access, Reader
 from pilotage.console.web.routes import router
 from pilotage.console.web.sessions import Sessions
 from pilotage.console.web.sse import Tail
+from pilotage.flows.api.client import ApiRejection
 
 PAGE = Path(__file__).with_name("static")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -37,6 +40,20 @@ HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """How a browser is signed in by a team's identity provider; both raise ApiRejection."""
+
+    begin: Callable[[], Mapping[str, str]]
+    """`{url, state}`: where the browser goes, and what it must bring back."""
+    finish: Callable[[str, str], str]
+    """The token for a state and a code."""
+
+
+def _no_provider(*given: str) -> NoReturn:
+    raise ApiRejection("no-provider", "Signing in: no identity provider is set (oidc.issuer).")
+
+
 def create_app(
     engine: Engine,
     *,
@@ -45,11 +62,12 @@ def create_app(
     sessions: Sessions | None = None,
     hosts: Sequence[str] = LOOPBACK,
     status: metrics.Status | None = None,
+    federation: Federation | None = None,
 ) -> FastAPI:
     """The app over an engine.
 
     `identify` says whose a token is, `password` gives a token for a name and a password; both raise ApiRejection.
-    `status` asks the controller how it goes, for `/readyz`.
+    `federation` signs in by a team's identity provider. `status` asks the controller how it goes, for `/readyz`.
     Requests for any other host than `hosts` are refused, so that no foreign name can be pointed at a loopback port.
     """
     tail = Tail(engine.log)
@@ -76,6 +94,7 @@ def create_app(
     )
     app.state.engine, app.state.tail, app.state.password = engine, tail, password
     app.state.status = status
+    app.state.federation = federation or Federation(begin=_no_provider, finish=_no_provider)
     app.state.access = Access(sessions or Sessions(), identify)
     errors.install(app)
     app.include_router(router)

@@ -21,6 +21,8 @@ STATUS = {
     "unknown-identity": 401,
     "not-signed-in": 401,
     "wrong-password": 401,
+    "not-vouched-for": 401,
+    "no-provider": 404,
     "wrong-role": 403,
     "not-shared": 403,
     "denied": 403,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from pilotage.console.session.commands.registry import COMMANDS, Setting
 from pilotage.console.session.engine import Engine
@@ -51,6 +52,8 @@ from pilotage.telemetry.errors import PilotageError
 NO: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 403, 404, 409, 422, 429, 503)
 }
+STATE_COOKIE = "pilotage_sign_in"
+"""Ties the answer of an identity provider to the browser that asked."""
 router = APIRouter(prefix="/api", responses=NO)
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Seq = Annotated[int, Query(ge=0, le=2**53)]
@@ -81,6 +84,49 @@ async def sign_in(request: Request, response: Response, given: SignIn) -> Me:
         COOKIE, key, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
     )
     return await _me(request, user, session.csrf)
+
+
+@router.get("/sign-in/oidc", status_code=303, response_class=RedirectResponse)
+async def sign_in_elsewhere(request: Request) -> RedirectResponse:
+    """Sends the browser to the team's identity provider."""
+    begun: Mapping[str, str] = await asyncio.to_thread(request.app.state.federation.begin)
+    response = RedirectResponse(begun["url"], status_code=303)
+    # lax, for it is another site that sends the browser back
+    response.set_cookie(
+        STATE_COOKIE,
+        begun["state"],
+        max_age=600,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+        path="/api/sign-in/oidc",
+    )
+    return response
+
+
+@router.get("/sign-in/oidc/callback", status_code=303, response_class=RedirectResponse)
+async def signed_in_elsewhere(
+    request: Request,
+    state: Annotated[str, Query(max_length=200)] = "",
+    code: Annotated[str, Query(max_length=4000)] = "",
+    error: Annotated[str, Query(max_length=200)] = "",
+) -> RedirectResponse:
+    """Takes the browser that the identity provider sends back, and signs it in."""
+    mine = request.cookies.get(STATE_COOKIE, "")
+    if not state or not hmac.compare_digest(mine.encode(), state.encode()):
+        raise Refusal(401, "not-vouched-for", "Signing in: this browser did not begin it. Begin again.")
+    if error or not code:
+        raise Refusal(401, "not-vouched-for", "Signing in: the identity provider said no. Begin again.")
+    access: Access = request.app.state.access
+    token = await asyncio.to_thread(request.app.state.federation.finish, state, code)
+    user = await access.identify(token)
+    key, _ = access.sessions.open(user)
+    response = RedirectResponse("/", status_code=303)
+    response.delete_cookie(STATE_COOKIE, path="/api/sign-in/oidc", httponly=True, samesite="lax")
+    response.set_cookie(
+        COOKIE, key, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
+    )
+    return response
 
 
 @router.post("/sign-out", status_code=204)

@@ -15,7 +15,7 @@ import uvicorn
 from pilotage.console.session.follower import Watcher
 from pilotage.console.session.ports import User
 from pilotage.console.session.services import engine_for, user_with
-from pilotage.console.web.app import LOOPBACK, create_app
+from pilotage.console.web.app import LOOPBACK, Federation, create_app
 from pilotage.console.web.sessions import Sessions
 from pilotage.flows.api.client import ApiClient, token_for
 from pilotage.flows.config.paths import StatePaths
@@ -70,6 +70,11 @@ async def _serve(
         reply: Mapping[str, Any] = await engine.ask(user, "status")
         return reply
 
+    stranger = ApiClient(where.api_socket, "")
+    federation = Federation(
+        begin=lambda: stranger.call("oidc_begin"),
+        finish=lambda state, code: str(stranger.call("oidc_finish", state=state, code=code)["token"]),
+    )
     app = create_app(
         engine,
         identify=lambda each: user_with(where, each),
@@ -77,6 +82,7 @@ async def _serve(
         sessions=sessions,
         hosts=hosts,
         status=status,
+        federation=federation,
     )
     server = _Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING, server_header=False)

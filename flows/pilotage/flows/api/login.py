@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from pilotage.flows.api.client import ApiRejection
+from pilotage.policies.identity.session_tokens import How
 from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.ledger.protocol import SignInStep
 
 LASTS = timedelta(hours=8)
 """One shift; whoever stays longer signs in again."""
@@ -20,10 +22,20 @@ MOST_FOR_ALL = 60
 _LONGEST_NAME = 80
 
 
+class Noted(Protocol):
+    """Writes one row of the sign-in log: what happened, who, how."""
+
+    async def __call__(self, step: SignInStep, name: str, how: How, **detail: object) -> None:
+        """Write it. Raises LedgerError: nobody is signed in who is not in the log."""
+        ...
+
+
 class LoginThrottle:
     """Counts wrong tries, by name and in all, so that guessing ends long before it succeeds."""
 
-    def __init__(self, book: IdentityBook, clock: Callable[[], datetime]) -> None:
+    def __init__(self, book: IdentityBook, clock: Callable[[], datetime], note: Noted) -> None:
+        """`note` writes the sign-in log."""
+        self._note = note
         self._book = book
         self._clock = clock
         self._wrong: deque[tuple[datetime, str]] = deque()
@@ -46,9 +58,13 @@ class LoginThrottle:
             token = await asyncio.to_thread(self._book.sign_in, name, str(password), LASTS)
             if token is None:
                 self._wrong.append((now, name))
+                # what was typed may be anything, a password too: only a name that there is is kept
+                known = await asyncio.to_thread(self._book.current_identity, name)
+                await self._note("sign_in_failed", name if known else "", "password")
                 raise ApiRejection(
                     "wrong-password",
                     "Signing in: that name and password do not belong together. "
                     "Try again, or ask an admin for `pilotage users password`.",
                 )
+        await self._note("signed_in", name, "password")
         return {"token": token, "until": (now + LASTS).isoformat()}

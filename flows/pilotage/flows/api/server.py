@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -61,17 +62,17 @@ class ApiServer:
         operations: Mapping[str, Operation],
         authenticate: Callable[[str], Identity | None],
         *,
-        sign_in: Callable[..., Awaitable[Any]] | None = None,
+        strangers: Mapping[str, Callable[..., Awaitable[Any]]] = MappingProxyType({}),
         record: Callable[[Refused], Awaitable[None]] | None = None,
     ) -> None:
-        """`sign_in` answers the only question of those whom `authenticate` does not know yet.
+        """`strangers` has the questions of those whom `authenticate` does not know yet: how to sign in.
 
         `record` writes down a refusal that is no row yet, of somebody who is known and asked for a change.
         """
         self._path = path
         self._operations = operations
         self._authenticate = authenticate
-        self._sign_in = sign_in
+        self._strangers = strangers
         self._record = record
         self._server: asyncio.AbstractServer | None = None
 
@@ -117,8 +118,8 @@ class ApiServer:
                 "bad-request",
                 "Reading the request: it is not {token, op, arguments}. Use the pilotage client.",
             )
-        if op == "sign_in" and self._sign_in is not None:
-            return await _outcome(op, partial(self._sign_in, **arguments))
+        if op in self._strangers:
+            return await _outcome(op, partial(self._strangers[op], **arguments))
         try:
             caller = self._authenticate(token)
         except PilotageError as exc:

@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pilotage.flows.config.oidc import OidcSettings
 from pilotage.flows.config.paths import CONFIG_NAME, StatePaths, paths
 from pilotage.planner.llm.budget import Budget
 from pilotage.planner.parameters import PlaybookParameters
@@ -127,6 +128,7 @@ class Settings(BaseSettings):
     llm: LLMSettings = Field(default_factory=LLMSettings)
     loop: LoopSettings = Field(default_factory=LoopSettings)
     pages: PageSettings = Field(default_factory=PageSettings)
+    oidc: OidcSettings = Field(default_factory=OidcSettings)
     planner: PlaybookParameters = Field(default_factory=PlaybookParameters)
     """Numbers of the playbooks."""
 

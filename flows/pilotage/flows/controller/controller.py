@@ -19,11 +19,13 @@ from typing import Any
 
 from pilotage.flows.api.admin import AdminEndpoints, PeriodicMaintenance
 from pilotage.flows.api.login import LoginThrottle
+from pilotage.flows.api.oidc import OidcSignIn
 from pilotage.flows.api.proposals import ProposalEndpoints
 from pilotage.flows.api.publishing import Publishing, begin_with
 from pilotage.flows.api.queries import QueryEndpoints
 from pilotage.flows.api.refused_requests import RefusedRequests
 from pilotage.flows.api.server import ApiServer
+from pilotage.flows.api.sessions import SessionEndpoints
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.config.settings import Settings
 from pilotage.flows.config.state_directory import prepare_state_directory
@@ -298,6 +300,8 @@ class Controller:
             parameters=settings.planner,
         )
         refusals = RefusedRequests(ledger, self._clock)
+        signed_in = SessionEndpoints(ledger, book, self._clock)
+        provider = OidcSignIn(settings.oidc, book, self._clock, signed_in.note)
         measures = MeasureReader(
             ledger=ledger,
             store=store,
@@ -321,9 +325,14 @@ class Controller:
                 **measures.table(),
                 **backup_operations(paths, store.copied, self._clock),
                 **refusals.table(),
+                **signed_in.table(),
             },
             book.authenticate,
-            sign_in=LoginThrottle(book, self._clock).sign_in,
+            strangers={
+                "sign_in": LoginThrottle(book, self._clock, signed_in.note).sign_in,
+                "oidc_begin": provider.begin,
+                "oidc_finish": provider.finish,
+            },
             record=refusals.record,
         )
         await control_api.start()

@@ -16,7 +16,7 @@ from pilotage.telemetry.harmless import harmless, markdown
 
 _ISO_SPAN = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.(\d+))?S)?)?")
 
-QUIET = frozenset({"claimed"})
+QUIET = frozenset({"claimed", "signed_in", "sign_in_failed", "sessions_ended"})
 """Steps of the machinery that people do not want to read."""
 
 

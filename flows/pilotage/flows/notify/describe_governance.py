@@ -27,6 +27,8 @@ def governed(step: str, detail: Mapping[str, Any]) -> str | None:
             return f"mode {detail.get('mode')}" + _because(detail)
         case "command_refused":
             return f"{detail.get('command')}: {_why(detail)}"
+        case "signed_in" | "sign_in_failed" | "sessions_ended":
+            return _signing_in(step, detail)
         case "escalated":
             return (
                 f"nobody voted since {_time(detail.get('waited_since'))}: every {detail.get('to')} is asked"
@@ -50,6 +52,19 @@ def _break_glass(step: str, detail: Mapping[str, Any]) -> str:
             return f"broken glass has run out, look at what was done under it: {words}"
         case _:
             return f"refused to break glass for {words}: {_why(detail)}"
+
+
+def _signing_in(step: str, detail: Mapping[str, Any]) -> str:
+    match step:
+        case "signed_in":
+            roles = f" as {_list(detail['roles'])}" if detail.get("roles") else ""
+            return f"signed in by {detail.get('how')}{roles}"
+        case "sign_in_failed":
+            return f"did not sign in by {detail.get('how')}" + (
+                f": {detail['why']}" if detail.get("why") else ""
+            )
+        case _:
+            return f"{detail.get('ended')} session(s) of {detail.get('of')} ended"
 
 
 def _policy(step: str, detail: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from pilotage.policies.identity import passwords
+from pilotage.policies.identity.session_tokens import SessionTokens, SignedIn
+from pilotage.policies.identity.users_file import section_text
 from pilotage.policies.roles import Role
 from pilotage.policies.types import Identity
 from pilotage.telemetry.errors import ConfigError
@@ -91,7 +93,7 @@ class IdentityBook:
         self._clock = clock
         self._lock = threading.Lock()
         self._lent: dict[str, Identity] = {}
-        self._earned: dict[str, _Key] = {}
+        self._sessions = SessionTokens()
         self._seen: tuple[int, int, int] | None = None
         self._known: Mapping[str, _Known] = {}
         self._refresh()
@@ -110,11 +112,19 @@ class IdentityBook:
             if match is not None:
                 return match
             self._refresh()
-            keys = [key for known in self._known.values() for key in known.keys] + list(self._earned.values())
-            for key in keys:
+            for key in (key for known in self._known.values() for key in known.keys):
                 if hmac.compare_digest(key.token_sha256, presented):
                     match = self._narrowed(key)
-            return match
+            signed_in = self._sessions.of_token(presented, self._clock())
+            return self._of(signed_in) if signed_in else match
+
+    def _of(self, session: SignedIn) -> Identity | None:
+        """Who a session is of, as they stand now. A name of the users file is nobody's from elsewhere."""
+        known = self._known.get(session.name)
+        if session.identity is None:
+            return known.identity if known else None
+        # as the provider said it last: an older session has no rights that a newer one lost
+        return None if known else self._sessions.federated(session.name, self._clock())
 
     def sign_in(self, name: str, password: str, lasts: timedelta) -> str | None:
         """A token lent for a while to the person whose name and password these are, or None.
@@ -127,16 +137,30 @@ class IdentityBook:
             stored = (known.password if known else None) or passwords.nobodys()
         if not passwords.matches(password, stored) or known is None:
             return None
-        token = secrets.token_urlsafe(32)
         with self._lock:
-            now = self._clock()
-            self._earned = {
-                digest: key
-                for digest, key in self._earned.items()
-                if key.until is not None and key.until > now
-            }
-            self._earned[_sha256(token)] = _Key(name=name, token_sha256=_sha256(token), until=now + lasts)
-        return token
+            return self._sessions.open(name, "password", self._clock(), lasts)
+
+    def sign_in_federated(self, identity: Identity, lasts: timedelta) -> str:
+        """A token lent for a while to whom an identity provider vouches for. Raises ConfigError for a taken name."""
+        with self._lock:
+            self._refresh()
+            lent = {each.name for each in self._lent.values()}
+            if identity.kind != "user" or identity.name in self._known or identity.name in lent:
+                raise ConfigError(
+                    f"signing in {identity.name}: somebody of this installation has that name already. "
+                    f"Remove one of the two; people of {self._path} sign in with their password or token."
+                )
+            return self._sessions.open(identity.name, "oidc", self._clock(), lasts, identity)
+
+    def sessions(self) -> tuple[SignedIn, ...]:
+        """Who is signed in now, the oldest session first; tokens of the users file are none."""
+        with self._lock:
+            return self._sessions.current(self._clock())
+
+    def end_sessions(self, name: str, session_id: str = "") -> int:
+        """How many sessions of a person were ended: all, or the one with this id."""
+        with self._lock:
+            return self._sessions.end(name, session_id)
 
     def set_password(self, name: str, password: str) -> None:
         """Writes the hash of a person's password. Raises ConfigError for an unknown name or a bad password."""
@@ -183,7 +207,7 @@ class IdentityBook:
                 roles=sorted(roles), teams=sorted(teams), token_sha256=_sha256(token)
             )
             _known(name, entry.model_dump(), self._path)
-            self._append(_section(name, entry.model_dump(exclude_none=True)))
+            self._append(section_text(name, entry.model_dump(exclude_none=True)))
             self._refresh()
         return token
 
@@ -234,7 +258,7 @@ class IdentityBook:
         """Ends a lent token; harmless when it was none."""
         with self._lock:
             self._lent.pop(_sha256(token), None)
-            self._earned.pop(_sha256(token), None)
+            self._sessions.end_token(_sha256(token))
 
     def current_identity(self, name: str) -> Identity | None:
         """Who this name is now, in the users file or among those lent to, or None. Raises ConfigError."""
@@ -244,7 +268,7 @@ class IdentityBook:
                     return identity
             self._refresh()
             known = self._known.get(name)
-            return known.identity if known else None
+            return known.identity if known else self._sessions.federated(name, self._clock())
 
     def everyone(self) -> tuple[Identity, ...]:
         """The callers of the users file, by name."""
@@ -302,7 +326,7 @@ class IdentityBook:
         change(sections[name])
         if not keep:
             del sections[name]
-        text = "\n".join(_section(each, content) for each, content in sections.items())
+        text = "\n".join(section_text(each, content) for each, content in sections.items())
         _parsed(text.encode(), self._path)
         draft = self._path.with_name(f".{self._path.name}.new")
         try:
@@ -371,28 +395,5 @@ def _keys(name: str, entry: _Entry) -> tuple[_Key, ...]:
     return (_Key(name=name, token_sha256=entry.token_sha256), *scoped)
 
 
-def _section(name: str, content: Mapping[str, Any]) -> str:
-    lines = [f'[users."{name}"]']
-    lines += [f"{key} = {_value(value)}" for key, value in content.items() if key != "tokens"]
-    for label, scoped in content.get("tokens", {}).items():
-        lines += [
-            "",
-            f'[users."{name}".tokens."{label}"]',
-            *(f"{k} = {_value(v)}" for k, v in scoped.items()),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: object) -> str:
-    """A value as TOML. Names, roles, teams and hashes need no escape: they were checked before."""
-    if isinstance(value, list):
-        return _toml(value)
-    return value.isoformat() if isinstance(value, datetime) else f'"{value}"'
-
-
 def _sha256(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-def _toml(names: list[str]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"

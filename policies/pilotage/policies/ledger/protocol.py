@@ -45,6 +45,9 @@ OPEN: frozenset[Status] = frozenset({"filed", "held", "allowed", "needs_approval
 EDITABLE: frozenset[Status] = OPEN | {"denied"}
 """What a person may edit: nothing has come of it, and nobody said no to it."""
 
+SignInStep = Literal["signed_in", "sign_in_failed", "sessions_ended"]
+"""The rows of the sign-in log."""
+
 RunState = Literal["open", "recovered", "superseded", "waived"]
 """How a run of an incident stands: `recovered` when its work is done, `superseded` when another did it or nobody
 wants it any more, `waived` when a person says that it need not be done."""
@@ -280,6 +283,10 @@ class Ledger(Protocol):
 
     def refuse_command(self, command: str, by: str, verdict: Verdict, at: datetime, **detail: object) -> None:
         """Keeps that somebody gave a command that they may not give."""
+        ...
+
+    def record_sign_in(self, step: SignInStep, name: str, at: datetime, **detail: object) -> None:
+        """Keeps that somebody signed in, failed to, or that sessions of theirs were ended."""
         ...
 
     def mode(self) -> Mode | None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
 from pilotage.policies.json_values import moment, timestamp
-from pilotage.policies.ledger.protocol import Stop
+from pilotage.policies.ledger.protocol import SignInStep, Stop
 from pilotage.policies.ledger.schema import switches
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.types import Mode, Verdict
@@ -82,6 +82,13 @@ class SwitchRepository:
         with self.writing(f"refusing {command}") as connection:
             record = {"command": command, "verdict": verdict, **detail}
             log.append(connection, Entry(event="command_refused", at=at, actor=by, detail=record))
+
+    def record_sign_in(
+        self: Transactions, step: SignInStep, name: str, at: datetime, **detail: object
+    ) -> None:
+        """Keeps that somebody signed in, failed to, or that sessions of theirs were ended."""
+        with self.writing("writing the sign-in log") as connection:
+            log.append(connection, Entry(event=step, at=at, actor=name, detail=detail))
 
     def mode(self: Transactions) -> Mode | None:
         """The mode that was set last, or None when none ever was."""

@@ -79,7 +79,8 @@ function door(words) {
   says,
   h("label", {}, "Name", h("input", { name: "name", type: "text", autocomplete: "username", required: true })),
   h("label", {}, "Password", h("input", { name: "password", type: "password", autocomplete: "current-password", required: true })),
-  h("button", { type: "submit", class: "go" }, "Sign in"));
+  h("button", { type: "submit", class: "go" }, "Sign in"),
+  h("p", {}, h("a", { href: "/api/sign-in/oidc" }, "Sign in with your team's account")));
   fill(byId("door"), form).hidden = false;
   form.querySelector("input").focus();
 }
