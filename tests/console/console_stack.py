@@ -316,7 +316,8 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
     )  # fmt: skip
     collector = PrefectCollector(store)
     measures = MeasureReader(
-        ledger=ledger, store=store, collector=collector, levers=AnswerTimes(), loop=LoopTimes(), paths=paths,
+        ledger=ledger, store=store, collector=collector, levers=AnswerTimes(), loop=LoopTimes(),
+        defects=injector.defects.rows, paths=paths,
         mode=lambda: switch.mode().value, bundle=lambda: gate.bundle.hash, stopped=kill_switch.stopped, clock=_now,
     )  # fmt: skip
     measures.begin()

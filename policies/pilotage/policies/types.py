@@ -177,3 +177,5 @@ class OutboxEntry:
     state: Literal["pending", "claimed", "delivered", "refused", "failed", "unknown"]
     admitted_at: datetime
     attempts: int = 0
+    last_error: str = ""
+    """What came of the try before."""

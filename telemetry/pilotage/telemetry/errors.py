@@ -5,6 +5,7 @@
     ├─ AdapterError               something outside failed: .system, .transient; always `raise ... from exc`
     │  ├─ StoreError              the telemetry store
     │  ├─ LedgerError             the ledger of proposals, verdicts and receipts
+    │  │  └─ UnreadableRowError   one row of it is nothing that we know; the others are
     │  ├─ OrchestratorError       Prefect
     │  │  └─ StoppedError         the kill switch was pulled between two writes to it
     │  ├─ ModelError              the language model
@@ -46,6 +47,10 @@ class LedgerError(AdapterError):
     """The ledger could not be read or written; nothing may be injected until it can."""
 
     system = "ledger"
+
+
+class UnreadableRowError(LedgerError):
+    """What one row of the ledger says cannot be read. It is set aside; nothing else is held up by it."""
 
 
 class OrchestratorError(AdapterError):

@@ -25,6 +25,7 @@ def readings(**different: object) -> Readings:
             "incidents_open",
             "outbox_waiting",
             "set_aside",
+            "defects",
             "turns",
             "last_turn_seconds",
             "scored",

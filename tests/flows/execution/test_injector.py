@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 
 from pilotage.flows.controller.controller import judge_deferred
-from pilotage.flows.execution.injector import Injector, InjectorLimits, final_word
+from pilotage.flows.execution.final_word import final_word
+from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement, Receipt
 from pilotage.flows.prefect.writes import Write

@@ -79,6 +79,17 @@ def test_what_is_set_aside_costs_no_more_requests(collected: Collected) -> None:
     assert collected.readers[-1].requests <= plain
 
 
+def test_a_run_whose_parameters_are_nested_beyond_reading_is_set_aside(collected: Collected) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(1100):
+        nested = {"a": nested}
+    good = {collected.run(x=1)}
+    bad = collected.run(x=nested)
+    good |= {collected.run(x=2)}
+    assert (collected.collect(), collected.aside()) == (good, {bad})
+    assert collected.store.watermark(WATERMARK) == collected.clock.now()
+
+
 def test_two_of_them_side_by_side_and_one_alone(collected: Collected) -> None:
     bad = {collected.run(x=HALF_A_PAIR)}
     assert (collected.collect(), collected.aside()) == (set(), bad)

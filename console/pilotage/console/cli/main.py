@@ -181,7 +181,7 @@ def status(
                 **{
                     f"collector {key}": when(value) if key in ("last_event", "read_until") else value
                     for key, value in collector.items()
-                    if key not in ("set_aside", "stands_still")
+                    if key not in ("set_aside", "stands_still", "defects")
                 },
                 **collection_in_words(collector),
                 **{

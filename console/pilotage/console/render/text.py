@@ -178,9 +178,12 @@ def set_aside_in_words(rows: Sequence[str]) -> dict[str, str]:
 
 
 def collection_in_words(collector: Mapping[str, Any]) -> dict[str, str]:
-    """Return what `status` says of collecting where it does not keep up; nothing while it does."""
+    """Return what `status` says of collecting that does not keep up, and of what is set aside; nothing otherwise."""
     behind = str(collector.get("stands_still") or "")
+    defects = [str(each) for each in collector.get("defects") or ()]
+    more = f" and {len(defects) - SHOWN_ASIDE} more" if len(defects) > SHOWN_ASIDE else ""
     return {
+        **({"NOT verified": f"{'; '.join(defects[:SHOWN_ASIDE])}{more}"} if defects else {}),
         **({"NOT keeping up": behind} if behind else {}),
         **set_aside_in_words(collector.get("set_aside") or ()),
     }

@@ -58,6 +58,10 @@ MEASURES = (
     _gauge("collector_connected", "1 while Prefect's event stream stands."),
     _gauge("collector_lag_seconds", "Since the newest event that was received; grows while nothing happens."),
     _gauge("collector_watermark_age_seconds", "Up to how long ago everything has been read from Prefect."),
+    _gauge(
+        "deliveries_set_aside",
+        "Deliveries that cannot be verified or taken back: a lever is gone, or a defect.",
+    ),
     _gauge("collector_set_aside", "Rows that Prefect has and cannot send."),
     _counter("prefect_requests", "Requests to Prefect, by who asks (collector, levers).", "by"),
     _counter("prefect_request_failures", "Requests to Prefect that were not answered.", "by"),
@@ -163,6 +167,7 @@ class Readings:
     last_event: datetime | None
     watermark: datetime | None
     set_aside: int
+    defects: int
     requests: Mapping[str, Requests]
     turns: int
     last_turn_seconds: float
@@ -210,6 +215,7 @@ def _values(read: Readings) -> Iterator[tuple[str, Iterable[tuple[str, str]], fl
         "collector_lag_seconds": age(read.last_event),
         "collector_watermark_age_seconds": age(read.watermark),
         "collector_set_aside": read.set_aside,
+        "deliveries_set_aside": read.defects,
         "loop_turns_total": read.turns,
         "loop_last_turn_seconds": read.last_turn_seconds,
         "forecast_age_seconds": age(read.forecast_at),

@@ -68,6 +68,8 @@ class LoopSettings(BaseModel):
     """Between two looks of the planner and of the injector."""
     lease: timedelta = timedelta(seconds=60)
     """How long one delivery may take before another may repeat it under the same mark."""
+    deliveries_at_once: int = Field(default=4, ge=1, le=32)
+    """Deliveries under way side by side; one at a time for a target."""
     train_interval: timedelta = timedelta(minutes=10)
     """Between two looks whether the forecast is to be trained again: after 15 % more ended attempts, or a day."""
     horizon: timedelta = timedelta(minutes=30)

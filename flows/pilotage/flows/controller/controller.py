@@ -38,6 +38,7 @@ from pilotage.flows.controller.measures import MeasureReader, collector_health
 from pilotage.flows.controller.outside import AgentStart, Connections, Outside
 from pilotage.flows.controller.owner import ensure_admin
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
+from pilotage.flows.execution.deliveries import Deliveries
 from pilotage.flows.execution.injector import Injector, InjectorLimits
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.execution.mode import ModeSwitch
@@ -58,7 +59,7 @@ from pilotage.policies.identity.users import IdentityBook
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.publishing import misfit
 from pilotage.policies.types import Identity, Mode
-from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError
+from pilotage.telemetry.errors import AdapterError, ConfigError, InvariantError, UnreadableRowError
 from pilotage.telemetry.prefect.collector import PrefectCollector
 from pilotage.telemetry.prefect.http import ServerVersion, check_server
 from pilotage.telemetry.prefect.servers import kinds_not_offered, remarks
@@ -267,7 +268,7 @@ class Controller:
             kill_switch=kill_switch,
             mode=switch.mode,
             clock=self._clock,
-            health=lambda: collector_health(collector, self._clock()),
+            health=lambda: collector_health(collector, self._clock(), injector.defects.rows()),
             wake=self._wake.set,
         )
         governance = AdminEndpoints(
@@ -308,6 +309,7 @@ class Controller:
             collector=collector,
             levers=prefect.reading.answers,
             loop=self._times,
+            defects=injector.defects.rows,
             paths=paths,
             mode=lambda: switch.mode().value,
             bundle=lambda: gate.bundle.hash,
@@ -367,11 +369,12 @@ class Controller:
         )
         for line in greeting(start):
             self._say(line)
+        deliveries = Deliveries(injector, wake=self._wake.set, at_once=settings.loop.deliveries_at_once)
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "kill switch": lambda: asyncio.to_thread(kill_switch.adopt, self._clock()),
             "judging again": lambda: judge_deferred(injector, ledger, kill_switch, now=self._clock()),
             "admitting": lambda: _admit_all(injector, ledger, switch.mode(), self._clock()),
-            "delivering": lambda: _drain(injector.deliver),
+            "delivering": deliveries.start,
             "verifying": injector.verify,
             "undoing": injector.undo_due,
             "keeping incidents": IncidentKeeper(ledger=ledger, store=store, clock=self._clock).keep,
@@ -415,6 +418,7 @@ class Controller:
         finally:
             stop.set()
             await end_tasks(tasks)
+            await deliveries.end()
             with contextlib.suppress(AdapterError, TimeoutError):
                 await asyncio.wait_for(chronicle.catch_up(), CANCEL_WITHIN)
             await control_api.close()
@@ -494,7 +498,11 @@ async def judge_deferred(
         return
     for status in ("held", "filed"):
         for row in await asyncio.to_thread(ledger.proposals, status, 100):
-            filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
+            try:
+                filed = await asyncio.to_thread(ledger.filed, row["proposal_id"])
+            except UnreadableRowError as exc:
+                await asyncio.to_thread(ledger.set_aside, row["proposal_id"], str(exc), now)
+                continue
             if filed is None or (status == "filed" and now - filed.filed_at < _BEING_JUDGED):
                 continue
             if await injector.judge_again(filed) is None:
@@ -506,9 +514,3 @@ async def _admit_all(injector: Injector, ledger: SqlLedger, mode: Mode, now: dat
         return
     for proposal_id in (await asyncio.to_thread(ledger.admissible, now))[:AT_ONCE]:
         await injector.admit(proposal_id)
-
-
-async def _drain(deliver: Callable[[], Awaitable[bool]], *, most: int = 50) -> None:
-    for _ in range(most):
-        if not await deliver():
-            return

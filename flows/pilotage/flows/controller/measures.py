@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,8 @@ class MeasureReader:
     levers: AnswerTimes
     """Of the requests that levers and look-ups make."""
     loop: LoopTimes
+    defects: Callable[[], Sequence[str]]
+    """What cannot be verified or taken back at the moment, in words."""
     paths: StatePaths
     mode: Callable[[], str]
     bundle: Callable[[], str]
@@ -91,6 +93,7 @@ class MeasureReader:
                 last_event=self.collector.last_event,
                 watermark=self.collector.watermark,
                 set_aside=len(self.collector.set_aside),
+                defects=len(self.defects()),
                 requests={"collector": _asked(self.collector.answers), "levers": _asked(self.levers)},
                 turns=self.loop.turns,
                 last_turn_seconds=self.loop.last_turn_seconds,
@@ -159,8 +162,10 @@ def _asked(answers: AnswerTimes) -> Requests:
     return Requests(asked=answers.asked, failed=answers.failed, seconds=answers.seconds)
 
 
-def collector_health(collector: PrefectCollector, now: datetime) -> Mapping[str, Any]:
-    """Return how collecting goes, as `status` tells it."""
+def collector_health(
+    collector: PrefectCollector, now: datetime, defects: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    """Return how collecting goes, as `status` tells it, and which deliveries are set aside."""
     return {
         "connected": collector.connected,
         "last_event": collector.last_event.isoformat() if collector.last_event else "",
@@ -168,4 +173,5 @@ def collector_health(collector: PrefectCollector, now: datetime) -> Mapping[str,
         "read_until": collector.watermark.isoformat() if collector.watermark else "",
         "stands_still": collector.stands_still(now),
         "set_aside": [f"{row.row_id} of {row.route}" for row in collector.set_aside],
+        "defects": list(defects),
     }

@@ -18,9 +18,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+from pilotage.flows.execution.defects import Defects, defect
+from pilotage.flows.execution.final_word import final_word, undo_at_of
 from pilotage.flows.execution.permits import Step, permit_for
 from pilotage.flows.execution.receipts import (
-    Check,
     Delivery,
     Effect,
     Judgement,
@@ -32,18 +33,30 @@ from pilotage.flows.execution.receipts import (
 from pilotage.flows.notify.describe import proposal_for_log
 from pilotage.flows.prefect.guard import Permit, permitted
 from pilotage.flows.prefect.stopping import StopToken, stoppable
-from pilotage.planner.actions.types import Action, ReserveSlot, RetryRun, hold_of, target_of
+from pilotage.planner.actions.types import Action, ReserveSlot, hold_of, target_of
 from pilotage.planner.proposals import Proposal
 from pilotage.policies.gate.gate import Gate, LedgerFacts
-from pilotage.policies.ledger.protocol import Ledger
+from pilotage.policies.ledger.protocol import Delivered, Ledger
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, Mode, OutboxEntry, TargetFacts, Verdict
-from pilotage.telemetry.errors import OrchestratorError, StoppedError
+from pilotage.telemetry.errors import (
+    LedgerError,
+    OrchestratorError,
+    PilotageError,
+    StoppedError,
+    UnreadableRowError,
+)
 
 log = logging.getLogger("pilotage.injector")
 
 FACTS_TIMEOUT = timedelta(seconds=10)
 """Longest wait for Prefect's facts; a missing fact is a denial."""
+VERIFIED_AT_ONCE = 4
+"""Looks at deliveries that are made side by side."""
+
+
+class UnreadableReceiptError(PilotageError):
+    """What a delivery left behind is nothing that this version can deal with."""
 
 
 Drained = Callable[[str, str], Awaitable[bool]]
@@ -93,6 +106,8 @@ class Injector:
         self._owner = owner
         self._drained = drained
         self._limits = limits or InjectorLimits()
+        self.defects = Defects(clock)
+        """What cannot be verified or taken back at the moment."""
 
     async def judge(self, filed: FiledProposal) -> Verdict:
         """The verdict on a filed proposal, recorded. Changes nothing in Prefect."""
@@ -131,7 +146,11 @@ class Injector:
 
     async def admit(self, proposal_id: str) -> Verdict | None:
         """The verdict of the transaction that may write the outbox row, or None for an unknown proposal."""
-        filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
+        try:
+            filed = await asyncio.to_thread(self._ledger.filed, proposal_id)
+        except UnreadableRowError as exc:
+            await asyncio.to_thread(self._ledger.set_aside, proposal_id, str(exc), self._clock())
+            return refused("!tampered", detail=str(exc)[:200])
         if filed is None or self._stopped():
             return None
         target, silence = await self._look_up(filed.proposal.action)
@@ -144,16 +163,31 @@ class Injector:
 
     async def deliver(self) -> bool:
         """Whether there was something to deliver. One outbox entry goes to its lever."""
-        if self._stopped() or self._mode() in (Mode.OBSERVE, Mode.SHADOW):
-            return False
-        entry = await asyncio.to_thread(self._ledger.claim, self._owner, self._clock(), self._limits.lease)
+        entry = await self.claim()
         if entry is None:
             return False
+        await self.carry_out(entry)
+        return True
+
+    async def claim(self) -> OutboxEntry | None:
+        """The next entry to deliver, under a lease; None when there is none, or nothing may be delivered."""
+        if self._stopped() or self._mode() in (Mode.OBSERVE, Mode.SHADOW):
+            return None
+        return await asyncio.to_thread(self._ledger.claim, self._owner, self._clock(), self._limits.lease)
+
+    async def renew(self, proposal_id: str) -> None:
+        """Put off the end of the lease of an entry that is being delivered."""
+        await asyncio.to_thread(
+            self._ledger.renew, proposal_id, self._owner, self._clock(), self._limits.lease
+        )
+
+    async def carry_out(self, entry: OutboxEntry) -> None:
+        """Hand a claimed entry to its lever, and record what came of it. Raises LedgerError."""
         proposal = Proposal.model_validate_json(json.dumps(entry.payload))
         lever = self._levers.get(proposal.action.kind)
         if lever is None:
             await self._fail(entry, f"there is no lever for {proposal.action.kind}", transient=False)
-            return True
+            return
         token = StopToken(self._stopped)
         try:
             message = await asyncio.to_thread(self._message, proposal)
@@ -167,14 +201,15 @@ class Injector:
                 )
         except StoppedError as exc:
             await self._fail(entry, str(exc), transient=True, written=token.written)
-            return True
+            return
         except OrchestratorError as exc:
-            await self._fail(entry, str(exc), transient=exc.transient)
-            return True
+            await self._fail(entry, str(exc), transient=exc.transient, written=token.written)
+            return
         except Exception as exc:
             log.exception("delivering %s", await self._name(proposal.id))
-            await self._fail(entry, f"{type(exc).__name__}: {exc}", transient=True)
-            return True
+            said, again = defect(exc, entry.last_error)
+            await self._fail(entry, said, transient=again, written=token.written)
+            return
         now = self._clock()
         receipt = Receipt(
             proposal_id=proposal.id,
@@ -184,12 +219,11 @@ class Injector:
             before=delivery.before,
             after={**delivery.after, **({"reason": delivery.reason} if delivery.reason else {})},
             delivered_at=now,
-            undo_at=_undo_at(proposal.action, now) if delivery.effect is not Effect.REFUSED else None,
+            undo_at=undo_at_of(proposal.action, now) if delivery.effect is not Effect.REFUSED else None,
         )
         await asyncio.to_thread(
             self._ledger.record_delivery, proposal.id, receipt_as_json(receipt), delivery.effect.value, now
         )
-        return True
 
     async def _permit(self, proposal_id: str, step: Step, lever: Lever) -> Permit:
         return await asyncio.to_thread(permit_for, self._ledger, proposal_id, step, lever.writes)
@@ -200,44 +234,78 @@ class Injector:
         return proposal_for_log(row or {"proposal_id": proposal_id})
 
     async def verify(self) -> int:
-        """How many deliveries were judged for good. Looks once at each that is still open."""
-        settled = 0
-        for change in await asyncio.to_thread(self._ledger.awaiting_verification):
-            receipt = receipt_from_json(change.receipt)
-            lever = self._levers[receipt.action.kind]
-            try:
-                with permitted(await self._permit(receipt.proposal_id, "verifying", lever)):
-                    check = await lever.verify(
-                        receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
+        """How many deliveries were judged for good. Looks once at each that is still open, some at a time."""
+        turn = asyncio.Semaphore(VERIFIED_AT_ONCE)
+
+        async def looked(change: Delivered) -> int:
+            proposal_id = change.filed.proposal.id
+            if self.defects.skip(proposal_id):
+                return 0
+            async with turn:
+                try:
+                    settled = await self._verify(change)
+                except OrchestratorError as exc:
+                    log.warning("verifying %s: %s", await self._name(proposal_id), exc)
+                    return 0
+                except LedgerError:
+                    raise
+                except Exception as exc:
+                    self.defects.failed(
+                        proposal_id, "verifying", exc, certain=isinstance(exc, UnreadableReceiptError)
                     )
-            except OrchestratorError as exc:
-                log.warning("verifying %s: %s", await self._name(receipt.proposal_id), exc)
-                continue
-            judgement, detail = final_word(check, receipt, lever.window, self._clock())
-            if judgement is Judgement.PENDING:
-                continue
-            await asyncio.to_thread(
-                self._ledger.record_outcome,
-                receipt.proposal_id,
-                judgement.value,
-                detail,
-                check.final_state,
-                self._clock(),
+                    return 0
+                self.defects.over(proposal_id)
+                return int(settled)
+
+        changes = await asyncio.to_thread(self._ledger.awaiting_verification)
+        await asyncio.to_thread(self._ledger.set_aside_unreadable, self._clock())
+        return sum(await asyncio.gather(*(looked(change) for change in changes)))
+
+    async def _verify(self, change: Delivered) -> bool:
+        """Whether it was judged for good."""
+        receipt, lever = self._receipt_and_lever(change)
+        with permitted(await self._permit(receipt.proposal_id, "verifying", lever)):
+            check = await lever.verify(
+                receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
             )
-            settled += 1
-            if judgement is Judgement.FAILED and hold_of(receipt.action):
-                await self.undo(
-                    receipt.proposal_id, by="pilotage", why="the outcome was bad and undo is safe"
-                )
-        return settled
+        judgement, detail = final_word(check, receipt, lever.window, self._clock())
+        if judgement is Judgement.PENDING:
+            return False
+        await asyncio.to_thread(
+            self._ledger.record_outcome,
+            receipt.proposal_id,
+            judgement.value,
+            detail,
+            check.final_state,
+            self._clock(),
+        )
+        if judgement is Judgement.FAILED and hold_of(receipt.action):
+            await self.undo(receipt.proposal_id, by="pilotage", why="the outcome was bad and undo is safe")
+        return True
+
+    def _receipt_and_lever(self, change: Delivered) -> tuple[Receipt, Lever]:
+        """The receipt and who can deal with it. Raises UnreadableReceiptError where there is nobody."""
+        try:
+            receipt = receipt_from_json(change.receipt)
+            return receipt, self._levers[receipt.action.kind]
+        except (KeyError, ValueError, TypeError, RecursionError) as exc:
+            kind = change.filed.proposal.action.kind
+            why = (
+                f"there is no lever for {kind}" if kind not in self._levers else f"its receipt is none: {exc}"
+            )
+            raise UnreadableReceiptError(
+                f"{why}; install the version or the package that delivered it"
+            ) from exc
 
     async def undo(self, proposal_id: str, *, by: str, why: str) -> Delivery:
         """The delivery of the way back, recorded. REFUSED when there is no receipt or no way."""
         change = await asyncio.to_thread(self._ledger.delivered, proposal_id)
         if change is None:
             return Delivery(effect=Effect.REFUSED, reason=f"{proposal_id} changed nothing that still stands")
-        receipt = receipt_from_json(change.receipt)
-        lever = self._levers[receipt.action.kind]
+        try:
+            receipt, lever = self._receipt_and_lever(change)
+        except UnreadableReceiptError as exc:
+            return Delivery(effect=Effect.REFUSED, reason=str(exc))
         with permitted(await self._permit(proposal_id, "undoing", lever)):
             back = await lever.undo(
                 receipt.action, _delivery_of(receipt), idempotency_key=receipt.idempotency_key
@@ -257,7 +325,10 @@ class Injector:
         done, now = 0, self._clock()
         for change in await asyncio.to_thread(self._ledger.due_undos, datetime.max.replace(tzinfo=UTC)):
             proposal = change.filed.proposal
+            if self.defects.skip(f"undo of {proposal.id}"):
+                continue
             try:
+                self._receipt_and_lever(change)
                 if change.undo_at is not None and change.undo_at <= now:
                     await self.undo(proposal.id, by="pilotage", why="its hold ran out")
                 elif await self._served_its_purpose(proposal):
@@ -267,6 +338,11 @@ class Injector:
                 done += 1
             except OrchestratorError as exc:
                 log.warning("undoing %s: %s; trying again", await self._name(proposal.id), exc)
+            except LedgerError:
+                raise
+            except Exception as exc:
+                certain = isinstance(exc, UnreadableReceiptError)
+                self.defects.failed(f"undo of {proposal.id}", "undoing", exc, certain=certain)
         return done
 
     async def _served_its_purpose(self, proposal: Proposal) -> bool:
@@ -313,34 +389,6 @@ class Injector:
         filed = self._ledger.filed(proposal.id)
         because = f" ({filed.case.failure_class[:40]})" if filed else ""
         return f"pilotage {proposal.id}: {proposal.action.kind}{because}, {by}"
-
-
-def final_word(check: Check, receipt: Receipt, window: timedelta, now: datetime) -> tuple[Judgement, str]:
-    """What verification says in the end: a promise that is not kept in time, or while it was held, is broken."""
-    if check.judgement is not Judgement.PENDING:
-        return check.judgement, check.detail
-    if receipt.undo_at is not None and now >= receipt.undo_at:
-        return Judgement.FAILED, f"not kept while it was held: {check.detail}"
-    if now - receipt.delivered_at > window + _asked_to_wait(receipt.action):
-        return (
-            Judgement.FAILED,
-            f"not verified within {window + _asked_to_wait(receipt.action)}: {check.detail}",
-        )
-    return Judgement.PENDING, check.detail
-
-
-def _undo_at(action: Action, now: datetime) -> datetime | None:
-    hold = hold_of(action)
-    return now + hold if hold else None
-
-
-def _asked_to_wait(action: Action) -> timedelta:
-    """The part of the verification that is waiting because the action itself says so."""
-    match action:
-        case RetryRun():
-            return action.delay
-        case _:
-            return timedelta(0)
 
 
 def _delivery_of(receipt: Receipt) -> Delivery:

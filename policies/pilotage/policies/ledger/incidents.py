@@ -20,9 +20,9 @@ from pilotage.policies.audit.chain import Entry
 from pilotage.policies.audit.table import audit
 from pilotage.policies.json_values import moment, timestamp
 from pilotage.policies.ledger.protocol import OPEN, RunState
-from pilotage.policies.ledger.rows import NOTIFY, as_text, dicts, filed_from, run_of
+from pilotage.policies.ledger.rows import NOTIFY, as_text, dicts, run_of
 from pilotage.policies.ledger.schema import incident_causes, incident_runs, incidents, outcomes, proposals
-from pilotage.policies.ledger.steps import note, set_status
+from pilotage.policies.ledger.steps import note_row, set_status
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.types import FiledProposal
 from pilotage.telemetry.errors import LedgerError
@@ -297,7 +297,7 @@ def _drop_proposals(
     )
     for row in dicts(connection.execute(wanted)):
         set_status(connection, row["id"], "expired")
-        note(connection, filed_from(row), "expired", at, "clock", why=f"its run is {state}")
+        note_row(connection, row, "expired", at, "clock", why=f"its run is {state}")
 
 
 def _resolve(

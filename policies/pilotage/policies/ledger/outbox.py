@@ -20,12 +20,12 @@ from pilotage.policies.ledger.plans import plan_of
 from pilotage.policies.ledger.protocol import Delivered
 from pilotage.policies.ledger.rows import as_text, delivered_from, dicts, entry_from, undo_time
 from pilotage.policies.ledger.schema import outbox, outcomes, proposals, receipts
-from pilotage.policies.ledger.steps import found, note, set_status, status_in
+from pilotage.policies.ledger.steps import NO_PROPOSAL, found, note, set_aside_in, set_status, status_in
 from pilotage.policies.ledger.switches import stop_in
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, OutboxEntry
-from pilotage.telemetry.errors import LedgerError
+from pilotage.telemetry.errors import LedgerError, UnreadableRowError
 
 LONGEST_PAUSE = timedelta(seconds=5)
 """Between two tries of one delivery; the first pause is a second, and each is twice the one before. Short, since
@@ -55,6 +55,29 @@ class OutboxRepository:
             rows = dicts(connection.execute(sa.select(outbox).where(outbox.c.proposal_id == proposal_id)))
             filed = found(connection, proposal_id)
             return (filed, entry_from(rows[0], filed)) if rows and filed else None
+
+    def renew(self: Transactions, proposal_id: str, owner: str, now: datetime, lease: timedelta) -> bool:
+        """Whether the entry is still this owner's; its lease ends so much later then.
+
+        Nothing is written while more than half of it is left.
+        """
+        with self.reading(f"looking at the lease of {proposal_id}") as connection:
+            ends = connection.execute(
+                sa.select(outbox.c.free_at).where(
+                    outbox.c.proposal_id == proposal_id, outbox.c.owner == owner, outbox.c.state == "claimed"
+                )
+            ).scalar_one_or_none()
+        if ends is None or ends > timestamp(now + lease / 2):
+            return ends is not None
+        with self.writing(f"renewing the lease of {proposal_id}") as connection:
+            renewed = connection.execute(
+                outbox.update()
+                .where(
+                    outbox.c.proposal_id == proposal_id, outbox.c.owner == owner, outbox.c.state == "claimed"
+                )
+                .values(free_at=timestamp(now + lease))
+            )
+            return renewed.rowcount == 1
 
     def record_delivery(
         self: Transactions, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
@@ -174,22 +197,45 @@ class OutboxRepository:
             note(connection, filed, "undone", at, by, effect=effect, undo=detail)
             return True
 
+    def set_aside_unreadable(self: Transactions, at: datetime) -> list[str]:
+        """The ids of changes that were listed and could not be read, ended now: each is told of once."""
+        found_now = dict(self.unreadable)
+        self.unreadable.clear()
+        if found_now:
+            with self.writing("setting aside what cannot be read") as connection:
+                for proposal_id, why in found_now.items():
+                    set_aside_in(connection, proposal_id, why, at)
+                    connection.execute(
+                        receipts.update()
+                        .where(receipts.c.proposal_id == proposal_id, receipts.c.undone_at == "")
+                        .values(undo_at="")
+                    )
+        return sorted(found_now)
+
+    def set_aside(self: Transactions, proposal_id: str, why: str, at: datetime) -> None:
+        """Ends a proposal of which something stored cannot be read."""
+        with self.writing(f"setting aside {proposal_id}") as connection:
+            set_aside_in(connection, proposal_id, why, at)
+
     def delivered(self: Transactions, proposal_id: str) -> Delivered | None:
         """The change that it made and that still stands, or None."""
         with self.reading(f"reading the delivery of {proposal_id}") as connection:
-            rows = _changes(connection, receipts.c.proposal_id == proposal_id, receipts.c.undone_at == "")
+            rows = _changes(
+                connection, self.unreadable, receipts.c.proposal_id == proposal_id, receipts.c.undone_at == ""
+            )
             return rows[0] if rows else None
 
     def awaiting_verification(self: Transactions) -> list[Delivered]:
         """Changes without a final word, oldest first."""
         with self.reading("listing what awaits verification") as connection:
-            return _changes(connection, proposals.c.status == "delivered")
+            return _changes(connection, self.unreadable, proposals.c.status == "delivered")
 
     def due_undos(self: Transactions, now: datetime) -> list[Delivered]:
         """Changes that were to be held until a time that has come, oldest first."""
         with self.reading("listing what is due to be undone") as connection:
             return _changes(
                 connection,
+                self.unreadable,
                 receipts.c.undo_at != "",
                 receipts.c.undo_at <= timestamp(now),
                 receipts.c.undone_at == "",
@@ -201,18 +247,36 @@ def _claimed(
 ) -> OutboxEntry | None:
     if stop_in(connection) is not None:
         return None
+    # a time further off than any lease or pause was written by a clock that has been set back since
+    beyond = timestamp(now + 2 * max(lease, LONGEST_PAUSE))
+    held = sa.and_(outbox.c.state == "claimed", outbox.c.free_at > timestamp(now), outbox.c.free_at <= beyond)
+    busy = outbox.alias("busy")
+    under_way = sa.select(busy.c.target).where(
+        busy.c.state == "claimed", busy.c.free_at > timestamp(now), busy.c.free_at <= beyond
+    )
+    incidents_under_way = (
+        sa.select(proposals.c.incident_id).join(outbox, outbox.c.proposal_id == proposals.c.id).where(held)
+    )
     waiting = (
         sa.select(outbox)
+        .join(proposals, proposals.c.id == outbox.c.proposal_id)
         .where(
             outbox.c.state.in_(("pending", "claimed")),
-            outbox.c.free_at <= timestamp(now),
+            sa.or_(outbox.c.free_at <= timestamp(now), outbox.c.free_at > beyond),
+            outbox.c.target.not_in(under_way),
             *conditions,
         )
-        .order_by(outbox.c.admitted_at, outbox.c.proposal_id)
+        .order_by(
+            proposals.c.incident_id.in_(incidents_under_way), outbox.c.admitted_at, outbox.c.proposal_id
+        )
     )
     for row in dicts(connection.execute(waiting)):
         proposal_id = row["proposal_id"]
-        filed, _ = _in_outbox(connection, proposal_id)
+        try:
+            filed, _ = _in_outbox(connection, proposal_id)
+        except UnreadableRowError as exc:
+            set_aside_in(connection, proposal_id, str(exc), now)
+            continue
         if row["attempts"] == 0 and filed.proposal.expires_at <= now:
             # never begun, so nothing of it can have happened; it waited too long, perhaps behind a stop
             _move(connection, proposal_id, state="refused", free_at="", last_error="expired")
@@ -246,7 +310,8 @@ def _move(connection: sa.Connection, proposal_id: str, **values: object) -> None
     connection.execute(outbox.update().where(outbox.c.proposal_id == proposal_id).values(**values))
 
 
-def _changes(connection: sa.Connection, *conditions: Any) -> list[Delivered]:
+def _changes(connection: sa.Connection, unreadable: dict[str, str], *conditions: Any) -> list[Delivered]:
+    """The changes that can be read; why the others cannot is put into `unreadable`."""
     rows = connection.execute(
         sa.select(
             proposals,
@@ -261,4 +326,10 @@ def _changes(connection: sa.Connection, *conditions: Any) -> list[Delivered]:
         .where(receipts.c.effect != "refused", *conditions)
         .order_by(receipts.c.delivered_at, proposals.c.id)
     )
-    return [delivered_from(row) for row in dicts(rows)]
+    changes = []
+    for row in dicts(rows):
+        try:
+            changes.append(delivered_from(row))
+        except NO_PROPOSAL as exc:
+            unreadable[row["id"]] = f"{type(exc).__name__}: {exc}"
+    return changes

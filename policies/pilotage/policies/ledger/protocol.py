@@ -217,6 +217,10 @@ class Ledger(Protocol):
         """The proposal and its row of the outbox as they are now; None for one that was never admitted."""
         ...
 
+    def renew(self, proposal_id: str, owner: str, now: datetime, lease: timedelta) -> bool:
+        """Whether the entry is still this owner's; its lease ends so much later then."""
+        ...
+
     def record_delivery(
         self, proposal_id: str, receipt: Mapping[str, Any], effect: str, at: datetime
     ) -> bool:
@@ -247,6 +251,14 @@ class Ledger(Protocol):
 
     def awaiting_verification(self) -> list[Delivered]:
         """Changes without a final word, oldest first."""
+        ...
+
+    def set_aside_unreadable(self, at: datetime) -> list[str]:
+        """The ids of changes that were listed and could not be read, ended now: each is told of once."""
+        ...
+
+    def set_aside(self, proposal_id: str, why: str, at: datetime) -> None:
+        """Ends a proposal of which something stored cannot be read."""
         ...
 
     def due_undos(self, now: datetime) -> list[Delivered]:

@@ -102,6 +102,7 @@ def entry_from(row: Row, filed: FiledProposal) -> OutboxEntry:
         state=row["state"],
         admitted_at=moment(row["admitted_at"]),
         attempts=row["attempts"],
+        last_error=row["last_error"],
     )
 
 

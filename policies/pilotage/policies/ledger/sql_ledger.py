@@ -39,7 +39,7 @@ from pilotage.policies.ledger.protocol import OPEN, Decide, Status
 from pilotage.policies.ledger.publications import PublicationRepository
 from pilotage.policies.ledger.rows import as_text, dicts, filed_from, run_of
 from pilotage.policies.ledger.schema import WRITING, opened, outbox, proposals, verdicts
-from pilotage.policies.ledger.steps import found, note, row_of, set_status, status_in
+from pilotage.policies.ledger.steps import found, note, note_row, row_of, set_status, status_in
 from pilotage.policies.ledger.switches import SwitchRepository
 from pilotage.policies.ledger.votes import CurrentIdentity, VoteRepository
 from pilotage.policies.ledger_facts import Admitted
@@ -80,6 +80,7 @@ class SqlLedger(
     def __init__(self, url: str, *, current_identity: CurrentIdentity | None = None) -> None:
         self._current_identity = current_identity
         self._one_writer = threading.Lock()
+        self.unreadable: dict[str, str] = {}
         with _translated(f"opening the ledger {sa.make_url(url).render_as_string(hide_password=True)}"):
             self._engine = opened(url)
         with self.reading("looking what is not listed yet") as connection:
@@ -232,7 +233,7 @@ class SqlLedger(
             )
             for row in rows:
                 set_status(connection, row["id"], "expired")
-                note(connection, filed_from(row), "expired", now, "clock", expires_at=row["expires_at"])
+                note_row(connection, row, "expired", now, "clock", expires_at=row["expires_at"])
             return [row["id"] for row in rows]
 
     def lapse(self, now: datetime, why: str) -> list[str]:
@@ -242,7 +243,7 @@ class SqlLedger(
             rows = dicts(connection.execute(wanted))
             for row in rows:
                 set_status(connection, row["id"], "expired")
-                note(connection, filed_from(row), "expired", now, "clock", why=why)
+                note_row(connection, row, "expired", now, "clock", why=why)
             return [row["id"] for row in rows]
 
     def proposals(self, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +12,12 @@ from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import Entry
 from pilotage.policies.ledger.protocol import Status
 from pilotage.policies.ledger.rows import dicts, filed_from, run_of
-from pilotage.policies.ledger.schema import listed, proposals
+from pilotage.policies.ledger.schema import listed, outbox, proposals
 from pilotage.policies.types import FiledProposal
-from pilotage.telemetry.errors import LedgerError
+from pilotage.telemetry.errors import UnreadableRowError
+
+NO_PROPOSAL = (ValueError, KeyError, TypeError, RecursionError)
+"""What reading a row may end in that a later or an earlier version wrote, or somebody else."""
 
 
 def status_in(connection: sa.Connection, proposal_id: str) -> Status:
@@ -37,14 +41,14 @@ def row_of(connection: sa.Connection, proposal_id: str) -> dict[str, Any] | None
 
 
 def found(connection: sa.Connection, proposal_id: str) -> FiledProposal | None:
-    """The proposal as it was filed, or None. Raises LedgerError when its text is no proposal any more."""
+    """The proposal as it was filed, or None. Raises UnreadableRowError when its text is no proposal any more."""
     row = row_of(connection, proposal_id)
     if row is None:
         return None
     try:
         return filed_from(row)
-    except (ValueError, KeyError, TypeError) as exc:
-        raise LedgerError(
+    except NO_PROPOSAL as exc:
+        raise UnreadableRowError(
             f"reading {proposal_id}: the stored text is no proposal ({exc}); find out who wrote to the ledger"
         ) from exc
 
@@ -70,3 +74,36 @@ def note(
             detail={"action": filed.proposal.action.kind, **detail},
         ),
     )
+
+
+def note_row(
+    connection: sa.Connection, row: Mapping[str, Any], event: str, at: datetime, actor: str, **detail: object
+) -> None:
+    """As `note`, of a row of `proposals` whose text is not read: it may be one that nobody can read."""
+    log.append(
+        connection,
+        Entry(
+            event=event,
+            at=at,
+            actor=actor,
+            proposal_id=row["id"],
+            incident_id=row["incident_id"],
+            run_id=row["run_id"],
+            detail={"action": row["kind"], **detail},
+        ),
+    )
+
+
+def set_aside_in(connection: sa.Connection, proposal_id: str, why: str, at: datetime) -> None:
+    """Ends a proposal of which something stored cannot be read, within a transaction: nothing more is done about it."""
+    row = row_of(connection, proposal_id)
+    if row is None:
+        return
+    said = f"set aside, since what is stored of it cannot be read: {why[:300]}"
+    set_status(connection, proposal_id, "failed")
+    connection.execute(
+        outbox.update()
+        .where(outbox.c.proposal_id == proposal_id, outbox.c.state.in_(("pending", "claimed")))
+        .values(state="failed", free_at="", last_error=said)
+    )
+    note_row(connection, row, "failed", at, "pilotage", why=said, transient=False)

@@ -11,6 +11,9 @@ import sqlalchemy as sa
 class Transactions(Protocol):
     """Given by `SqlLedger`; `what` is being done is said in the error when it cannot be."""
 
+    unreadable: dict[str, str]
+    """Why what is stored of a proposal could not be read, by its id, until `set_aside_unreadable` has noted it."""
+
     def reading(self, what: str) -> AbstractContextManager[sa.Connection]:
         """A connection whose reads see one moment."""
         ...

@@ -290,10 +290,10 @@ def described_proposals(connection: sa.Connection, rows: list[dict[str, Any]]) -
             "digest": row["digest"],
             "filed_at": row["filed_at"],
             "expires_at": row["expires_at"],
-            "proposer": json.loads(row["proposer"])["name"],
-            "action": json.loads(row["proposal"])["action"],
-            "proposal": json.loads(row["proposal"]),
-            "case": json.loads(row["case_file"]),
+            "proposer": _record(row["proposer"]).get("name", "unknown"),
+            "action": _record(row["proposal"]).get("action") or {"kind": row["kind"]},
+            "proposal": _record(row["proposal"]),
+            "case": _record(row["case_file"]),
             "verdict": last.get(row["id"], {}),
             "target_facts": facts.get(row["id"], {}),
             "mode": modes.get(row["id"], ""),
@@ -302,6 +302,15 @@ def described_proposals(connection: sa.Connection, rows: list[dict[str, Any]]) -
         }
         for row in rows
     ]
+
+
+def _record(text: str) -> dict[str, Any]:
+    """What a row keeps as JSON; nothing where it cannot be read, so that the list goes on without it."""
+    try:
+        kept = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _incident(whole: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pilotage.policies.ledger.plans import plan_of
 from pilotage.policies.ledger.protocol import OPEN
 from pilotage.policies.ledger.rows import Row, as_text, dicts, filed_from, vote_from
 from pilotage.policies.ledger.schema import delegations, escalations, proposals, votes
-from pilotage.policies.ledger.steps import found, note, set_status, status_in
+from pilotage.policies.ledger.steps import NO_PROPOSAL, found, note, note_row, set_status, status_in
 from pilotage.policies.ledger.transaction import Transactions
 from pilotage.policies.refusals import refused
 from pilotage.policies.types import FiledProposal, Identity, Outcome, Verdict, Vote
@@ -150,9 +150,9 @@ class VoteRepository:
                 connection.execute(
                     escalations.insert().values(proposal_id=row["id"], asked=to, at=timestamp(now))
                 )
-                note(
+                note_row(
                     connection,
-                    filed_from(row),
+                    row,
                     "escalated",
                     now,
                     "clock",
@@ -209,7 +209,10 @@ def plan_votes_in(
     )
     votes_cast: list[Vote] = []
     for row in dicts(earlier):
-        step = filed_from(row)
+        try:
+            step = filed_from(row)
+        except NO_PROPOSAL:
+            continue  # nobody's vote on what cannot be read counts for anything else
         same = step.proposal.action.model_copy(update={"delay": timedelta(0)}) == (
             filed.proposal.action.model_copy(update={"delay": timedelta(0)})
         )

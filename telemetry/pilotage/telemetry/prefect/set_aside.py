@@ -56,8 +56,8 @@ class SetAside:
                 self._rows[route, row_id] = row
         if new:
             logger.warning(
-                "Prefect cannot send %s of %s (HTTP 500); it is set aside and the rest is read. Look at its "
-                "parameters, or delete it.",
+                "Prefect cannot send %s of %s (HTTP 500), or its JSON is nested too deeply; it is set aside and the rest "
+                "is read. Look at its parameters, or delete it.",
                 row_id,
                 route,
             )
@@ -88,8 +88,10 @@ class SetAside:
 
 
 def cannot_be_sent(error: OrchestratorError) -> bool:
-    """Return whether this is the answer that a server gives when it fails at one row: HTTP 500."""
+    """Return whether one row is at fault: the server fails at it (HTTP 500), or its JSON is nested beyond reading."""
     cause = error.__cause__
+    if isinstance(cause, RecursionError):
+        return True
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == 500
 
 
