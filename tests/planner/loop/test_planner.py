@@ -462,7 +462,7 @@ def test_a_secret_in_a_log_line_never_reaches_the_request_body(
     with graph_deps_with(planner_fixture, demo_script) as llm:
         planner_fixture.ticks()
     sent = json.dumps(llm.requests)
-    assert len(llm.requests) == 2
+    assert len(llm.requests) >= 2
     assert "states" in sent or "failed with" in sent
     assert secret not in sent
 

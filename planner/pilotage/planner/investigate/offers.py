@@ -15,8 +15,9 @@ from pilotage.planner.investigate.eliminate import with_clues
 from pilotage.planner.investigate.facts import CaseFacts
 from pilotage.planner.investigate.types import Conclusion, Origin, Step
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.playbooks.plan import Plan, plan_for
+from pilotage.planner.playbooks.plan import Plan, owner_told, plan_for
 from pilotage.planner.remediation import IncidentContext
+from pilotage.planner.similar_incidents import PastIncident
 from pilotage.telemetry.errors import AdapterError
 from pilotage.telemetry.forecasts import Forecast, Forecaster
 from pilotage.telemetry.queries import runs as run_queries
@@ -37,14 +38,25 @@ def plan_for_failure(
         evidence=with_clues(f.finding.evidence, conclusion),
     )
     kinds = [kind for kind in permitted if not (conclusion.origin in NO_RETRY and kind in AGAIN)]
+    vain = did_not_help(f.past)
+    kinds = [kind for kind in kinds if kind not in vain]
     context = IncidentContext(
         finding=finding, run=f.run, forecast=forecast, around=f.around, now=now, parameters=parameters
     )
     plan = plan_for(context, kinds)
-    if conclusion.origin in NO_RETRY and not plan.proposals and "notify_owner" in permitted:
-        owner = plan_for(replace(context, finding=replace(finding, cure=None)), ["notify_owner"])
-        return replace(owner, alternatives=plan.alternatives)
+    if vain:
+        told = tuple(f"{kind}: it did not help when the same fault came before" for kind in sorted(vain))
+        plan = replace(plan, alternatives=(*plan.alternatives, *told))
+    if (vain or conclusion.origin in NO_RETRY) and not plan.proposals and "notify_owner" in permitted:
+        return replace(owner_told(context), alternatives=plan.alternatives)
     return plan
+
+
+def did_not_help(past: Sequence[PastIncident]) -> frozenset[str]:
+    """Return the kinds that were carried out for the same fault before and never kept their promise."""
+    same = [action for incident in past if incident.likeness == 1 for action in incident.actions]
+    helped = {action.action for action in same if action.helped}
+    return frozenset(action.action for action in same if action.helped is False) - helped - {"notify_owner"}
 
 
 def plan_for_wait(

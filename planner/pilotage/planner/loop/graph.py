@@ -1,8 +1,10 @@
-"""One trouble thought through: observe, diagnose, forecast, propose, as a LangGraph graph that changes nothing.
+"""One trouble thought through: observe, diagnose, investigate where that is not settled, forecast, propose, as a LangGraph
+graph that changes nothing.
 
 The graph returns proposals; whoever runs it files them. LangGraph runs a node at least once, so no node has an
 effect. The state is plain JSON, because that is what a checkpoint can keep; typed values are made and unmade at
-the nodes' edges. A model is optional and may only name a class where the rules know none, and add prose.
+the nodes' edges. A model is optional: it may name a class where the rules know none, investigate with look-ups, choose
+among what playbooks offer, and add prose.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -24,12 +26,17 @@ from pilotage.planner.detect.context import background_of
 from pilotage.planner.detect.failures import diagnose_run, opinion_on
 from pilotage.planner.detect.reasoning import EXAMPLES
 from pilotage.planner.detect.rulebook import Rulebook
-from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.findings import NOT_A_FAILURE, Evidence, FailureClass, Finding
+from pilotage.planner.investigate.eliminate import with_clues
+from pilotage.planner.investigate.offers import did_not_help
+from pilotage.planner.investigate.types import as_json
 from pilotage.planner.llm.budget import attribute_cost
 from pilotage.planner.llm.prompts import ModelDiagnosis, class_of, diagnosis_prompt, explanation_prompt
 from pilotage.planner.llm.protocol import LanguageModel
+from pilotage.planner.loop.allowance import Allowance
+from pilotage.planner.loop.investigation import investigation
 from pilotage.planner.parameters import PlaybookParameters
-from pilotage.planner.playbooks.plan import plan_for
+from pilotage.planner.playbooks.plan import Plan, plan_for
 from pilotage.planner.proposals import LONGEST_EXPLANATION, CaseFile, Proposal
 from pilotage.planner.remediation import Background, IncidentContext
 from pilotage.planner.similar_incidents import past_incidents, remembered_class, similar_incident
@@ -73,6 +80,7 @@ class GraphDeps:
     model: LanguageModel | None = None
     book: Rulebook = EXAMPLES
     retries: RetryForecaster | None = None
+    investigations: Allowance = field(default_factory=Allowance)
 
 
 class GraphState(TypedDict, total=False):
@@ -90,6 +98,12 @@ class GraphState(TypedDict, total=False):
     proposals: list[Any]
     alternatives: list[str]
     playbook: str
+    conclusion: dict[str, Any] | None
+    """Of an investigation; see `pilotage.planner.investigate.types.as_json`."""
+    vain: bool
+    """Whether something was done about the same fault before and did not help."""
+    chosen: list[str] | None
+    """Kinds of the investigation's plan, in order; None where there was none."""
 
 
 async def observe(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
@@ -170,7 +184,7 @@ async def diagnose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState
                 )
     if (incident := similar_incident(past)) is not None:
         finding = replace(finding, evidence=(*finding.evidence, incident))
-    return {"finding": FINDING.dump_python(finding, mode="json")}
+    return {"finding": FINDING.dump_python(finding, mode="json"), "vain": bool(did_not_help(past))}
 
 
 def _as_its_child(deps: GraphDeps, state: GraphState, finding: Finding) -> Finding:
@@ -195,6 +209,50 @@ def _as_its_child(deps: GraphDeps, state: GraphState, finding: Finding) -> Findi
                 evidence=(*finding.evidence, because),
             )
     return finding
+
+
+def settled(state: GraphState, runtime: Runtime[GraphDeps]) -> Literal["forecast", "investigate"]:
+    """Which way from the diagnosis: on, or into what nobody could tell or whose remedy did not help before."""
+    if not state.get("finding") or not state["run"]:
+        return "forecast"
+    finding = FINDING.validate_python(state["finding"])
+    if not finding.subject.startswith("run:") or finding.failure_class in NOT_A_FAILURE:
+        return "forecast"
+    unsettled = finding.failure_class is FailureClass.UNKNOWN or state.get("vain", False)
+    return "investigate" if unsettled and runtime.context.investigations.taken() else "forecast"
+
+
+async def investigate(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
+    """What an investigation adds: a class where none was known, clues, and which of the offers the plan is."""
+    deps = runtime.context
+    finding = FINDING.validate_python(state["finding"])
+    with attribute_cost(finding.incident_id):
+        outcome = await investigation(
+            deps.store, finding.subject, deps.clock, permitted=deps.permitted_kinds, model=deps.model,
+            parameters=deps.parameters,
+        )  # fmt: skip
+    if outcome is None:
+        return {}
+    conclusion = outcome.found.conclusion
+    known = finding.failure_class is not FailureClass.UNKNOWN
+    by_model = conclusion.by != "rules"
+    told = (
+        conclusion.failure_class not in NOT_A_FAILURE and conclusion.failure_class is not FailureClass.UNKNOWN
+    )
+    if not known and told and by_model:
+        finding = replace(
+            finding,
+            failure_class=conclusion.failure_class,
+            by="model",
+            confidence=MODEL_CONFIDENCE,
+            cure=None,
+        )
+    finding = replace(finding, evidence=with_clues(finding.evidence, conclusion))
+    return {
+        "finding": FINDING.dump_python(finding, mode="json"),
+        "conclusion": as_json(conclusion),
+        "chosen": [step.action["kind"] for step in outcome.found.steps] if by_model else None,
+    }
 
 
 async def forecast(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
@@ -259,7 +317,7 @@ async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
         parameters=graph_deps.parameters,
         retry=RETRY.validate_python(state["retry"]) if state.get("retry") else None,
     )
-    plan = plan_for(incident_context, graph_deps.permitted_kinds)
+    plan = as_chosen(plan_for(incident_context, graph_deps.permitted_kinds), state.get("chosen"))
     # what the fault's own history tells needs no prose
     recalled = any(item.ref.startswith("incident:") for item in finding.evidence)
     kinds = [] if recalled else [p.action.kind for p, _ in plan.proposals]
@@ -273,6 +331,18 @@ async def propose(state: GraphState, runtime: Runtime[GraphDeps]) -> GraphState:
         "alternatives": list(plan.alternatives),
         "playbook": plan.playbook,
     }
+
+
+def as_chosen(plan: Plan, chosen: Sequence[str] | None) -> Plan:
+    """The plan in the order of an investigation, without what that left out; its owner is told where nothing is left."""
+    if chosen is None:
+        return plan
+    kept = [pair for kind in chosen for pair in plan.proposals if pair[0].action.kind == kind]
+    kept = kept or [pair for pair in plan.proposals if pair[0].action.kind == "notify_owner"]
+    left = tuple(
+        f"{p.action.kind}: the investigation leaves it out" for p, _ in plan.proposals if (p, _) not in kept
+    )
+    return replace(plan, proposals=tuple(kept), alternatives=(*plan.alternatives, *left))
 
 
 async def _explanation(
@@ -301,7 +371,9 @@ def build(
     graph.add_node("propose", propose)
     graph.add_edge(START, "observe")
     graph.add_edge("observe", "diagnose")
-    graph.add_edge("diagnose", "forecast")
+    graph.add_node("investigate", investigate)
+    graph.add_conditional_edges("diagnose", settled, ["forecast", "investigate"])
+    graph.add_edge("investigate", "forecast")
     graph.add_edge("forecast", "propose")
     graph.add_edge("propose", END)
     return graph.compile(checkpointer=checkpointer, name="planner")

@@ -25,6 +25,7 @@ from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.findings import Cure, Finding
 from pilotage.planner.llm.protocol import LanguageModel
 from pilotage.planner.llm.tracing import TurnTracer, Untraced
+from pilotage.planner.loop.allowance import Allowance
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.proposals import ProposalApi
 from pilotage.telemetry.errors import AdapterError
@@ -95,6 +96,7 @@ class Planner:
         self._since = since or clock()
         self._book, self._retries, self._late_starts = book, retries, late_starts
         self._handled: dict[str, None] = {}
+        self._investigations = Allowance()
         self._held: dict[str, datetime] = {}
         self._broken: dict[str, int] = {}
         self._open = AsyncExitStack()
@@ -141,6 +143,7 @@ class Planner:
         if not new:
             return []
         await self._compiled()
+        self._investigations = Allowance()
         turn = asyncio.Semaphore(GRAPHS_AT_ONCE)
         thoughts = [asyncio.create_task(self._think(trouble, permitted_kinds, now, turn)) for trouble in new]
         try:
@@ -316,6 +319,7 @@ class Planner:
                 model=self._model,
                 book=self._book,
                 retries=self._retries,
+                investigations=self._investigations,
             )
             begun = await graph.aget_state(config)
             made_at = datetime.fromisoformat(begun.created_at) if begun.created_at else None

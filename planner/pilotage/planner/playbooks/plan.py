@@ -82,6 +82,13 @@ def plan_for(s: IncidentContext, permitted_kinds: Sequence[ActionKind]) -> Plan:
     return Plan(playbook=name, proposals=proposals, alternatives=(*rejected, *refused))
 
 
+def owner_told(s: IncidentContext) -> Plan:
+    """Return the plan that tells the owner and does nothing else."""
+    return Plan(
+        playbook="owner", proposals=tuple((_proposal(s, w, "owner"), _case(s, w, ())) for w in notify(s))
+    )
+
+
 def after_the_remedy(s: IncidentContext) -> Remediation:
     """The run tried again once its remedy has ended well, whatever its class; its owner when attempts are used up."""
     run = run_of(s)
