@@ -28,7 +28,7 @@ def demo_script(body: dict[str, Any]) -> Step:
     messages = body.get("messages") or []
     last = messages[-1] if messages else {}
     if body.get("response_format") or body.get("tool_choice"):
-        return text(json.dumps({"failure_class": "unknown"}))
+        return text(json.dumps(_typed(str(last.get("content") or ""))))
     if last.get("role") == "tool":
         return text("Here is what the records say: " + str(last.get("content"))[:1500])
     said = str(last.get("content") or "")
@@ -50,12 +50,28 @@ def _chat(said: str, tool_names: set[str]) -> Step:
     )
 
 
-def _explanation(said: str) -> str:
+def _typed(said: str) -> dict[str, Any]:
+    """The typed answer: every offer of a plan, what rules found of an investigation, or that no class is clear."""
+    facts = _facts_in(said)
+    if "offers" in facts:
+        return {"steps": [offer["number"] for offer in facts["offers"]]}
+    if rules := facts.get("by_rules"):
+        step = {"do": "conclude", "because": "The facts say so.", "citations": ["facts"]}
+        return {"step": step | {"failure_class": rules["failure_class"], "origin": rules["origin"]}}
+    return {"failure_class": "unknown"}
+
+
+def _facts_in(said: str) -> dict[str, Any]:
     match = _FACTS.search(said)
     try:
         facts: dict[str, Any] = json.loads(match.group(1)) if match else {}
     except ValueError:
-        facts = {}
+        return {}
+    return facts
+
+
+def _explanation(said: str) -> str:
+    facts = _facts_in(said)
     if not facts:
         return "There are no facts to explain."
     because = f", by rule {facts['rule_id']}" if facts.get("rule_id") else ""
