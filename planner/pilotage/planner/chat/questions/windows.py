@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pilotage.telemetry.times import clock_time
+
 DAY = timedelta(days=1)
 EVENING, MORNING = timedelta(hours=18), timedelta(hours=8)
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -102,9 +104,8 @@ def window_in(text: str, now: datetime) -> tuple[Window | None, str]:
         hour = int(match[1]) % 12 + 12 * (match[3] == "pm") if match[3] else int(match[1])
         if hour < 24:
             at = _midnight(now) + timedelta(hours=hour, minutes=int(match[2] or 0))
-            return Window(label=f"since {at:%H:%M}", since=at - DAY * (at > now), until=now), _without(
-                text, match
-            )
+            since = at - DAY * (at > now)
+            return Window(label=f"since {clock_time(since)}", since=since, until=now), _without(text, match)
     return None, text
 
 
