@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 BENCHES := $(patsubst tests/bench/bench_%.py,%,$(wildcard tests/bench/bench_*.py))
 
+# the suite needs a newer Node than most have, and npm has that too
+MCP_CONFORMANCE ?= npx --yes --package=node@22 --package=@modelcontextprotocol/conformance@0.1.16 conformance
+
 # one of the flows' files goes with the other packages: then both halves of the suite take equally long
 TESTS := $(wildcard tests/test_*.py tests/*/test_*.py tests/*/*/test_*.py)
 # beside the halves a run of it was once left Pending by a worker whose requests a busy SQLite refused, so it runs after them
@@ -11,7 +14,7 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 # the tests that took longest are named at the end of each
 SLOWEST := --durations=20
 
-.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks eval-agent conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks eval-agent conformance mcp-conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -99,6 +102,9 @@ notebooks: .venv ## run the notebooks top to bottom on a fresh demo's telemetry
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llm,tui,mcp,otel,postgres,dev]'
 	touch $@
+
+mcp-conformance: .venv ## MCP's public conformance suite against `pilotage mcp --http` (needs npm)
+	PILOTAGE_MCP_CONFORMANCE="$(MCP_CONFORMANCE)" $(BIN)/python -m pytest -q tests/console/test_mcp_conformance.py
 
 constraints: .venv ## write down what is installed
 	(sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable) > constraints.new

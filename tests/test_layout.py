@@ -62,7 +62,7 @@ TOP_LEVEL = {
         *("ledger_facts", "autonomy", "publishing"),
     },
     "flows": set(),
-    "console": {"__main__", "mcp"},
+    "console": {"__main__"},
 }
 """The modules that lie directly in a package; every other module lies in a sub-package."""
 
@@ -74,7 +74,7 @@ SUB_PACKAGES = {
         *("config", "prefect", "levers", "execution", "controller", "api", "notify", "agent"),
         *("doctor", "sdk", "replay", "dev", "demo", "bench", "examples"),
     },
-    "console": {"cli", "session", "render", "tui", "web"},
+    "console": {"cli", "mcp", "session", "render", "tui", "web"},
 }
 """The folders of a package; `docs/architecture.md` and the package's README say what is in each."""
 

@@ -15,7 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from tests.console.console_stack import ConsoleStack
 
-from pilotage.console.mcp import mcp_server
+from pilotage.console.mcp.server import mcp_server
 from pilotage.flows.agent.chat import toolbox
 from pilotage.planner.chat.tools import PROPOSING, READING
 

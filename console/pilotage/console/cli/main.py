@@ -372,13 +372,30 @@ def serve(
 
 
 @app.command()
-def mcp(state_dir: StateDir = None, token_file: TokenFile = None) -> None:
+def mcp(
+    http: Annotated[
+        bool,
+        typer.Option("--http", help="Serve over HTTP instead; each request brings its own bearer token."),
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address for --http.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for --http; 0 takes a free one.")] = 8472,
+    public_host: Annotated[
+        list[str] | None, typer.Option(help="A host name by which --http is reached; may be given again.")
+    ] = None,
+    state_dir: StateDir = None,
+    token_file: TokenFile = None,
+) -> None:
     """Serve the look-ups and `propose` to other agents over MCP, on standard input and output. Never `approve`."""
-    from pilotage.console.mcp import run_mcp
+    from pilotage.console.mcp.server import run_mcp, serve_over_http
     from pilotage.flows.config.paths import paths
 
     with told(as_json=False):
-        run_mcp(paths(state_dir), token_file)
+        if http:
+            serve_over_http(
+                paths(state_dir), host=host, port=port, public_hosts=public_host or (), say=ERR.print
+            )
+        else:
+            run_mcp(paths(state_dir), token_file)
 
 
 def _ask_and_show(

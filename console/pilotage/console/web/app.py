@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotage.console.session.engine import Engine
+from pilotage.console.session.listening import LOOPBACK
 from pilotage.console.session.ports import User
 from pilotage.console.web import chart_routes, errors, list_routes, metrics
 from pilotage.console.web.auth import Access, Reader
@@ -26,7 +27,6 @@ from pilotage.console.web.sse import Tail
 from pilotage.flows.api.client import ApiRejection
 
 PAGE = Path(__file__).with_name("static")
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

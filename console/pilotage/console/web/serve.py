@@ -13,15 +13,14 @@ from typing import Any
 import uvicorn
 
 from pilotage.console.session.follower import Watcher
+from pilotage.console.session.listening import listening, reachable_as
 from pilotage.console.session.ports import User
 from pilotage.console.session.services import engine_for, user_with
-from pilotage.console.web.app import LOOPBACK, Federation, create_app
+from pilotage.console.web.app import Federation, create_app
 from pilotage.console.web.sessions import Sessions
 from pilotage.flows.api.client import ApiClient, token_for
 from pilotage.flows.config.paths import StatePaths
-from pilotage.telemetry.errors import ConfigError
 
-LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 CLOSING = 2
 """Seconds that open streams are given at the end."""
 
@@ -41,15 +40,11 @@ def serve(
     Raises ApiError when no `pilotage up` answers, ApiRejection when the token is nobody's, ConfigError when the port
     is taken or the address is not loopback and no host name is given.
     """
-    if host not in LOCAL and not public_hosts:
-        raise ConfigError(
-            f"Serving at {host}: that can be reached from elsewhere. Name the host names that people use with "
-            "--public-host, and put TLS in front of it."
-        )
+    hosts = reachable_as(host, public_hosts)
     token = token_for(where, token_file)
     user = user_with(where, token)
-    sock = _listening(host, port)
-    asyncio.run(_serve(where, user, config, sock, [*LOOPBACK, *public_hosts], say))
+    sock = listening(host, port)
+    asyncio.run(_serve(where, user, config, sock, hosts, say))
 
 
 async def _serve(
@@ -121,17 +116,3 @@ def _end_on_signals(server: uvicorn.Server, close: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as exc:
-        sock.close()
-        raise ConfigError(
-            f"Serving at {host}:{port}: {exc.strerror}. Choose another with --port, 0 for a free one."
-        ) from exc
-    return sock

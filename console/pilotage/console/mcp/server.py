@@ -6,6 +6,7 @@ was started with, so it needs the rights of both; nothing here votes, stops or u
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -64,6 +65,45 @@ def _refusing_unknown_arguments(tool: Tool) -> Tool:
     tool.fn_metadata.arg_model = strict
     tool.parameters = strict.model_json_schema(by_alias=True)
     return tool
+
+
+def serve_over_http(
+    where: StatePaths,
+    *,
+    host: str,
+    port: int,
+    public_hosts: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """Serves over HTTP until it is interrupted; each request brings the token of whoever asks.
+
+    Raises ConfigError when the port is taken, or the address is not loopback and no host name is given.
+    """
+    import asyncio
+
+    import uvicorn
+
+    from pilotage.console.mcp.http import PATH, application
+    from pilotage.console.session.listening import listening, reachable_as
+    from pilotage.flows.agent.chat import toolbox
+    from pilotage.flows.api.client import ApiClient
+
+    drop_keys()
+    hosts = reachable_as(host, public_hosts)
+    sock = listening(host, port)
+
+    def whose(token: str) -> str:
+        return str(ApiClient(where.api_socket, token).call("whoami")["name"])
+
+    def opened(token: str) -> tuple[MCPServer, Callable[[], None]]:
+        tools = toolbox(where, ApiClient(where.api_socket, token), whose(token))
+        return mcp_server(tools), tools.store.close
+
+    app = application(whose, opened, hosts)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+    address, number = sock.getsockname()[:2]
+    say(f"MCP is at http://{address if ':' not in address else f'[{address}]'}:{number}{PATH}")
+    asyncio.run(server.serve(sockets=[sock]))
 
 
 def run_mcp(where: StatePaths, token_file: Path | None) -> None:
