@@ -120,6 +120,12 @@ def test_what_the_runs_own_end_says_stands(store: DuckDBStore) -> None:
     assert any("own end says auth" in gap for gap in outcome.gaps)
 
 
+def test_what_only_waits_has_not_failed(store: DuckDBStore) -> None:
+    outcome, _, _ = played(store, ALL["the pool is paused"], lambda body: text(conclude()))
+    assert (outcome.found.conclusion.origin, outcome.found.conclusion.cause) == ("waits", "pool_paused")
+    assert any("only waits" in gap for gap in outcome.gaps)
+
+
 def test_a_look_up_that_is_none_is_told_and_nothing_but_looking_is_offered(store: DuckDBStore) -> None:
     script = [
         text(json.dumps({"step": {"do": "look", "tool": "propose", "arguments": {"kind": "cancel_run"}}})),

@@ -68,6 +68,8 @@ class Asked:
     now: datetime
     talk: Talk
     found: list[LookedUp] = field(default_factory=list)
+    assumed: str = ""
+    """What was taken to be meant because nothing was named, in words."""
 
     def look(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """The result of one look-up, which becomes evidence of the answer."""
@@ -106,7 +108,10 @@ class Asked:
             return self.newest(self.meaning.deployments[0].key, failed=failed)
         if _points_back(self.meaning) and self.talk.run:
             return self.talk.run
-        return self.newest("", failed=True) if failed else None
+        if not failed:
+            return None
+        self.assumed = "The question names nothing that is known, so this is of the run that failed last."
+        return self.newest("", failed=True)
 
     def newest(self, deployment_id: str, *, failed: bool = False, state: str = "") -> Named | None:
         """The newest run of a deployment, or of all, that ended so; in the stretch of time that was named."""
@@ -171,6 +176,7 @@ def answer_by_rules(question: str, tools: Toolbox, talk: Talk | None = None) -> 
     try:
         _known(meaning)
         text = ANSWERS[meaning.intent](asked)
+        text = f"{asked.assumed}\n{text}" if asked.assumed and asked.found else text
     except Lacking as lacking:
         return RulesAnswer(text=f"{lacking} {help_text()}", understood=False)
     talk.choices = ()

@@ -74,6 +74,10 @@ LOOK_UPS = (
 """What may be looked up: all of it reads, and none of it asks the ledger or runs SQL."""
 
 
+OF_WAITS = frozenset({Origin.WAITS, Origin.DEAD_HOLDER, Origin.NONE, Origin.UNKNOWN})
+"""What can be said of what has not failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What one investigation may take. Whatever is used up first, rules conclude from there."""
@@ -255,6 +259,11 @@ async def check(state: InvestigationState, runtime: Runtime[Deps]) -> Investigat
         return {
             "way": "eliminate",
             "gaps": [*gaps, "the language model's conclusion rests on nothing that was looked up"],
+        }
+    if deps.found.facts is None and said.origin not in OF_WAITS:
+        return {
+            "way": "eliminate",
+            "gaps": [*gaps, f"the language model reads what only waits as {said.origin}"],
         }
     known = deps.found.conclusion.failure_class
     rule = deps.found.facts.finding.rule_id if deps.found.facts else ""

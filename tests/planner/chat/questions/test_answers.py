@@ -153,6 +153,11 @@ def test_it_is_what_was_talked_about_last(tools: Toolbox) -> None:
     assert "brave-otter" in answer_by_rules("why did it fail", tools, talk).text
 
 
+def test_what_is_assumed_is_said(tools: Toolbox) -> None:
+    assert "names nothing that is known" in answer_by_rules("why did the weather report fail?", tools).text
+    assert "names nothing that is known" not in answer_by_rules("why did brave-otter fail?", tools).text
+
+
 def test_a_negated_order_drafts_nothing(tools: Toolbox) -> None:
     for words in (
         "don't retry brave-otter",

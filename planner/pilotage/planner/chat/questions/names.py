@@ -232,7 +232,10 @@ def _part(token: str, df: Counter[str], vocabulary: Sequence[str]) -> str:
     ]
     if begun:
         return max(begun, key=len)
-    return next(iter(difflib.get_close_matches(token, vocabulary, 1, 0.82)), "") if len(token) >= 5 else ""
+    if len(token) < 5:
+        return ""
+    near = [part for part in vocabulary if part[0] == token[0]]  # a slip is seldom in the first letter
+    return next(iter(difflib.get_close_matches(token, near, 1, 0.85)), "")
 
 
 def _score(
