@@ -66,6 +66,8 @@ class Background:
     """Since when these fail: from the end of the first of them until now; None where nobody counted."""
     same_fault_in_row: int = 0
     """Of these, how many in the window carry the finding's fingerprint without a break."""
+    failing_value: str = ""
+    """That all runs with a parameter's value of this one fail while the others go well, in words; empty when not."""
     deployment_paused: bool = False
     memory_mb: int | None = None
     """What the run has now in MiB, from its own job variables or its deployment's."""

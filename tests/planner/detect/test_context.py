@@ -80,3 +80,21 @@ def test_a_row_of_failures_is_as_old_as_its_first(make: Any) -> None:
     newest, before, good = a_run(make, 1, -2), a_run(make, 2, -9), a_run(make, 3, -20, **GOOD)
     assert failing_for([newest, before, good], make.now) == 8.5 * MINUTE
     assert failing_for([good], make.now) == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ("eu", 'all 3 runs with region = "eu" failed, and of the 6 others at most one in ten'),
+        ("us", ""),
+    ],
+)
+def test_the_siblings_of_a_run_tell_whether_its_value_is_what_fails(
+    planner_fixture: PlannerFixture, make: Any, own: str, told: str
+) -> None:
+    last = a_run(make, 99, -1, parameters={"region": own})
+    bad = [a_run(make, n, -10 - n, parameters={"region": "eu"}) for n in range(2 if own == "eu" else 3)]
+    good = [a_run(make, 50 + n, -30 - n, parameters={"region": "us"}, **GOOD) for n in range(6)]
+    planner_fixture.store.merge_runs([*bad, *good, last])
+    around = background_of(planner_fixture.store, last, None, make.now, planner_fixture.parameters)
+    assert around.failing_value == told

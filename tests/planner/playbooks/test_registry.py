@@ -143,6 +143,13 @@ def test_a_hopeless_retry_is_held_back_and_inverting_the_forecast_brings_it_back
     assert kinds(good) == ["retry_run"]
 
 
+def test_a_value_that_fails_in_all_its_siblings_is_told_and_not_tried_again(make: Any) -> None:
+    around = Background(failing_value="all 4 runs with region = eu failed")
+    plan = plan_for(make.incident_context(FailureClass.TRANSIENT, p_fail=0.1, around=around), ALL)
+    assert kinds(plan) == ["notify_owner"]
+    assert "all 4 runs with region = eu failed" in str(plan)
+
+
 @pytest.mark.parametrize(("minutes", "wanted"), [(14, ["retry_run"]), (15, ["notify_owner"])])
 def test_failures_in_a_row_that_one_outage_may_explain_make_no_retry_hopeless(
     make: Any, minutes: int, wanted: list[str]

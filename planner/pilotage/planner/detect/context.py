@@ -11,6 +11,7 @@ from pilotage.planner.detect.failures import diagnose_run, fingerprint_of
 from pilotage.planner.detect.memory_sizing import sized, sizing_state
 from pilotage.planner.detect.pile_up import slack_of, staggered
 from pilotage.planner.detect.starvation import earliest_waiting
+from pilotage.planner.detect.unusual import failing_value
 from pilotage.planner.findings import FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import SAFE_TO_REPEAT, Background, Backlog, Remedy
@@ -68,6 +69,7 @@ def background_of(
         failures_in_row=failures_in_row(ended),
         failing_for=failing_for(ended, now),
         same_fault_in_row=same_fault_in_row(run, ended, now, parameters),
+        failing_value=failing_value(run, ended, parameters) if run.state_type in _FAILED else "",
         deployment_paused=bool(deployment and deployment.paused),
         safe_to_repeat=safe_to_repeat(deployment, parameters),
         memory_mb=memory_of(job_variables, pool_type),

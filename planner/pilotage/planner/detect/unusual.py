@@ -276,6 +276,20 @@ def bad_value(ended: Sequence[RunFact], parameters: PlaybookParameters) -> BadVa
     return None
 
 
+def failing_value(run: RunFact, ended: Sequence[RunFact], parameters: PlaybookParameters) -> str:
+    """Return in words that a run has the value of a parameter with which all its siblings fail; else an empty string.
+
+    `ended` are the newest ended runs of its deployment, itself among them.
+    """
+    bad = bad_value(ended, parameters)
+    if bad is None or bad.name not in run.parameters or _text(run.parameters[bad.name]) != bad.value:
+        return ""
+    return (
+        f"all {bad.failed} runs with {harmless(bad.name, 60)} = {harmless(bad.value, 80)} failed, and of the {bad.others} "
+        "others at most one in ten"
+    )
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)[:200]
 

@@ -72,7 +72,9 @@ def backoff(first: timedelta, run_count: int, longest: timedelta, factor: int = 
 
 
 def hopeless(s: IncidentContext) -> str:
-    """Why a further attempt is held back because of the forecast, or an empty string."""
+    """Why a further attempt is held back because of its siblings or of the forecast, or an empty string."""
+    if s.around.failing_value:
+        return s.around.failing_value
     if s.forecast is None or s.around.failures_in_row < s.parameters.hopeless_row or _may_be_one_outage(s):
         return ""
     again = _remedy_context(s)
