@@ -67,7 +67,7 @@ TOP_LEVEL = {
 """The modules that lie directly in a package; every other module lies in a sub-package."""
 
 SUB_PACKAGES = {
-    "telemetry": {"prefect", "store", "queries", "forecast"},
+    "telemetry": {"analysis", "prefect", "store", "queries", "forecast"},
     "planner": {"actions", "detect", "incidents", "playbooks", "investigate", "loop", "llm", "chat"},
     "policies": {"gate", "cedar", "ledger", "audit", "identity", "testing", "replay", "bundles"},
     "flows": {
