@@ -271,12 +271,14 @@ def test_queues_deployments_and_waiting_runs_are_seen_and_deleted_ones_forgotten
             assert run is not None
             assert (run.deployment_name, run.pool, run.queue) == ("nightly", pool, "high")
             await api("DELETE", f"/flow_runs/{later}")
-            await until(lambda: run_queries.run(store, later) is None)
+            # no event tells of either: the next poll and the next look at the site find them gone
+            await until(lambda: run_queries.run(store, later) is None, seconds=90)
             await api("DELETE", f"/deployments/{deployment['id']}")
             await until(
                 lambda: (
                     not store.rows("SELECT 1 FROM deployments WHERE deployment_id = ?", [deployment["id"]])
-                )
+                ),
+                seconds=90,
             )
             await api("DELETE", f"/work_pools/{pool}")
 

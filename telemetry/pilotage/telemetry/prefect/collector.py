@@ -1,9 +1,11 @@
 """What happens in Prefect, kept in the store: the stream says that something happened, the API says what.
 
 Prefect's event stream drops events silently (256 waiting for a reader at most, and some at a server's
-restart), so it is only a hint. The truth is read by REST: runs that have not ended every two seconds, the
-rest from an overlapping watermark; everything that comes twice is kept once. A run that ended is read
-again with its logs before anybody is told of it, and its late lines are fetched a little later.
+restart), so it is only a hint. The truth is read by REST: the runs that it names at once, all runs that have not
+ended from time to time, the rest from an overlapping watermark; everything that comes twice is kept once. While the
+stream stands and is slow enough to have dropped nothing, that is seldom; without it, or after a burst, it is every
+few seconds. A run that ended badly is read again with its logs before anybody is told of it, and its late lines are
+fetched a little later; of one that completed the warnings come with the sweep.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilotage.telemetry.errors import AdapterError, OrchestratorError
-from pilotage.telemetry.facts import TERMINAL, RunFact
+from pilotage.telemetry.facts import TERMINAL, RunFact, StateType
 from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.http import FLOW_RUNS, PrefectReader, events_as_they_happen
 from pilotage.telemetry.prefect.models import event_fact, moment
@@ -42,6 +44,12 @@ LOG_LOOK = timedelta(hours=1)
 """How long after their end the last lines of runs are fetched one run at a time; warnings always are."""
 NEAR = timedelta(minutes=15)
 """Scheduled runs that are due sooner are read at every poll; those further off at every sweep."""
+QUIET_POLL = timedelta(seconds=20)
+"""Between two polls while the stream stands: they look for what it dropped, and for what it never tells (a deleted run)."""
+QUIET_SWEEP = timedelta(seconds=60)
+"""The same for sweeps."""
+BURST = 100
+"""Events within a moment, after which some may have been dropped: Prefect keeps 256 for a reader."""
 LATE_LOGS = (1.5, 4.0, 10.0)
 """Seconds after a run's end at which its logs are read again: clients send them in batches, every 2 s."""
 STANDS_STILL = timedelta(minutes=2)
@@ -84,6 +92,8 @@ class PrefectCollector:
         self._interval = interval
         self._hints: set[str] = set()
         self._hinted = asyncio.Event()
+        self._doubts = {"poll": asyncio.Event(), "sweep": asyncio.Event()}
+        """Set when the stream may have missed something: what waits looks at once."""
         self._seen: dict[str, tuple[datetime, str]] = {}
         self._live: dict[str, RunFact] = {}
         self._later: set[asyncio.Task[None]] = set()
@@ -215,6 +225,7 @@ class PrefectCollector:
 
         def connected() -> None:
             self.connected = True
+            self._doubt()  # what happened before it stood was not told
 
         async def write() -> None:
             while True:
@@ -233,6 +244,7 @@ class PrefectCollector:
                     writer.result()
         finally:
             self.connected = False
+            self._doubt()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
         raise OrchestratorError(
@@ -244,6 +256,8 @@ class PrefectCollector:
         facts = [event_fact(event) for event in raw]
         if not facts:
             return 0
+        if len(facts) >= BURST:
+            self._doubt()
         new = await asyncio.to_thread(self._store.add_events, facts)
         newest = max(fact.occurred for fact in facts)
         self.last_event = max(newest, self.last_event or newest)
@@ -254,6 +268,19 @@ class PrefectCollector:
             self._hints |= hints
             self._hinted.set()
         return new
+
+    def _doubt(self) -> None:
+        for waiting in self._doubts.values():
+            waiting.set()
+
+    async def _rest(self, loop: str, pause: timedelta, quiet: timedelta) -> None:
+        """Sleep for `pause`, and up to `quiet` while the stream stands and there is no doubt about it."""
+        doubt = self._doubts[loop]
+        await asyncio.sleep(pause.total_seconds())
+        if self.connected and quiet > pause:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(doubt.wait(), (quiet - pause).total_seconds())
+        doubt.clear()
 
     async def _follow_hints(self, reader: PrefectReader) -> None:
         while True:
@@ -274,7 +301,11 @@ class PrefectCollector:
         while True:
             async with self._working():
                 await self._poll_runs(reader, horizon=NEAR)
-            await asyncio.sleep(self._poll.total_seconds())
+                if self.connected:  # otherwise the sweep reads them every few seconds
+                    now = self._clock()
+                    async for events in reader.events(now - QUIET_POLL - OVERLAP, now):
+                        await self._take_events(events)
+            await self._rest("poll", self._poll, QUIET_POLL)
 
     async def _keep_sweeping(self, reader: PrefectReader) -> None:
         overlap = GAP_OVERLAP
@@ -284,7 +315,7 @@ class PrefectCollector:
             async with self._working():
                 await self._reconcile(reader, mark and mark - overlap)
             overlap = OVERLAP
-            await asyncio.sleep(self._interval.total_seconds())
+            await self._rest("sweep", self._interval, QUIET_SWEEP)
 
     async def _remember_live(self) -> None:
         ended = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
@@ -378,7 +409,11 @@ class PrefectCollector:
             return
         await asyncio.to_thread(self._store.merge_runs, new)
         now = self._clock()
-        ended = {fact.run_id: fact.ended or now for fact in new if fact.state_type in TERMINAL}
+        ended = {
+            fact.run_id: fact.ended or now
+            for fact in new
+            if fact.state_type in TERMINAL and fact.state_type is not StateType.COMPLETED
+        }
         fresh = [run_id for run_id, at in ended.items() if at > now - LOG_LOOK]
         for run_id in fresh:
             await self._copy.run_logs(reader, run_id)
