@@ -172,6 +172,10 @@ def test_why_tells_the_whole_story(ship: RunningController, prefect_probe: Prefe
         Failed(message="Flow run encountered an exception: ConnectError: refused"),
     )
     eventually(lambda: ship.proposals_on(run_id), what="a proposal")
+    # what is decided reaches the telemetry a moment after the ledger
+    eventually(
+        lambda: "judged" in pilotage(ship, "why", run_id, "--json").stdout, what="the verdict in telemetry"
+    )
     shown = pilotage(ship, "why", run_id)
     assert shown.returncode == 0, shown.stderr
     for word in ("found", "forecast", "proposed", "judged", "transient", "agent-retries"):
