@@ -58,8 +58,17 @@ _TOKENS = (
         r"\b(?:pypi-|npm_|hf_|do[opr]_v1_|SG\.|dckr_pat_|dckr_oat_|shp(?:at|ca|pa|ss)_|lin_api_|dp\.(?:pt|st|ct|sa)\."
         r"|sntry[su]_|glsa_|glc_|PMAK-|figd_|ntn_|hv[sbr]\.|NRAK-|sbp_|ATATT3|ATCTT3|pul-|rubygems_|nfp_|FlyV1\s|fo1_"
         r"|CFPAT-|AGE-SECRET-KEY-1|key-(?=[0-9a-f]{32})|EAA(?=[A-Za-z0-9]{40})|sq0(?:csp|atp|idp)-|shippo_live_|pscale_tkn_"
-        r"|dvc_server_|rdme_|xkeysib-|LTAI(?=[A-Za-z0-9]{16}))[A-Za-z0-9_.=+/-]{16,}",
+        r"|dvc_server_|rdme_|xkeysib-|LTAI(?=[A-Za-z0-9]{16})|fm[12]_|sq[uap]_|AKCp|dt0c01\.|FLWSECK(?:_TEST)?-|r8_|CLOJARS_"
+        r"|ico-(?=[A-Za-z0-9]{32})|tk-(?:us|eu)-|EZ[AT]K(?=[A-Za-z0-9]{54})|lsv2_(?:pt|sk)_|ATBB(?=[A-Za-z0-9]{32})|sha256~"
+        r"|CCIPAT_|sgp_|AQVN(?=[A-Za-z0-9_-]{35})|sm_pat_|pat-(?:na|eu)\d-|access-(?:sandbox|development|production)-(?=[0-9a-f]{8}-)|v1\.0-(?=[0-9a-f]{24}-))[A-Za-z0-9_.=+/-]{16,}",
     ),
+    # what providers invent next looks like this: a short prefix, and much that no person typed
+    (
+        "prefixed token",
+        r"(?<![A-Za-z0-9_.-])[A-Za-z][A-Za-z0-9]{1,9}(?:[_-][a-z0-9]{1,5})?[_-]"
+        r"(?=[A-Z0-9]{0,24}[a-z])(?=[a-z0-9]{0,24}[A-Z])(?=(?:[A-Za-z]{0,30}[0-9]{1,8}(?=[A-Za-z])){3})[A-Za-z0-9]{28,}(?![A-Za-z0-9])",
+    ),
+    ("Airtable token", r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}\b"),
     ("Databricks token", r"\bdapi[0-9a-f]{32}(?:-\d)?\b"),
     ("Telegram token", r"\b\d{8,10}:[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
     ("Azure client secret", r"(?<![A-Za-z0-9])[A-Za-z0-9_~.-]{3}[78]Q~[A-Za-z0-9_~.-]{31,34}"),
@@ -92,6 +101,23 @@ PATTERNS: tuple[Pattern, ...] = (
     _pattern("webhook", r"(hooks\.slack\.com/(?:services|workflows)/)[A-Za-z0-9/_-]+", rf"\1{MASK}"),
     _pattern("webhook", r"((?:discord(?:app)?\.com/api/webhooks/\d{1,25}/))[A-Za-z0-9_-]+", rf"\1{MASK}"),
     _pattern("webhook", r"(\.webhook\.office\.com/webhookb2/)[A-Za-z0-9@/_-]+", rf"\1{MASK}"),
+    _pattern(
+        "password of a command",
+        r"(\bcurl\s[^\n]{0,200}?(?:-u|--user)[\s=]{1,3}['\"]?[^\s:'\"]{1,100}:)[^\s'\"]{1,500}",
+        rf"\1{MASK}",
+    ),
+    _pattern(
+        "password of a command",
+        r"(\bConvertTo-SecureString\s{1,3}(?:-String\s{1,3})?['\"])[^'\"]{1,500}",
+        rf"\1{MASK}",
+        re.IGNORECASE,
+    ),
+    _pattern(
+        "password of a command",
+        r"(\b(?:mysql|mysqldump|mysqladmin|mariadb)\s[^\n]{0,200}?-p|\bsshpass\s{1,3}-p\s{0,3})(?![\s-])[^\s]{1,500}",
+        rf"\1{MASK}",
+    ),
+    _pattern("netrc", r"(\blogin\s{1,3}\S{1,100}\s{1,3}password\s{1,3})\S{1,500}", rf"\1{MASK}"),
     *(_pattern(name, shape) for name, shape in _TOKENS),
 )
 
@@ -202,12 +228,21 @@ def names_a_secret(name: str) -> bool:
 _NAME = r"[A-Za-z][A-Za-z0-9_.\-]{0,80}(?: (?:[Kk]ey|[Ss]tring|[Tt]oken|[Ss]ecret|[Pp]assword|KEY|STRING|ID|[Ii]d))?"
 _ASSIGNED = re.compile(
     rf"(?<![A-Za-z0-9_.\-])(?P<dash>-{{0,2}})(?P<name>{_NAME})"
-    r"(?P<between>(?:\\{0,2}['\"])?\]?\s{0,3}(?::=|=>|[:=](?!=))\s{0,3}|(?:\\{0,2}['\"])\s{0,3},\s{0,3})"
-    r"(?P<prefix>(?:[bBrRuUfF]{1,2}(?=\\{0,2}['\"]))?)(?P<quote>(?:\\{0,2}['\"]{1,3})?)"
+    r"(?P<between>(?:\\{0,2}['\"])?(?:\[?\])?\s{0,3}(?::=|=>|%3[Dd]|[:=](?!=))\s{0,3}|(?:\\{0,2}['\"])\s{0,3},\s{0,3})"
+    r"(?P<prefix>(?:(?:[bBrRuUfF]{1,2}|@)(?=\\{0,2}['\"]))?)(?P<quote>(?:\\{0,2}['\"]{1,3})?)"
 )
 _BARE = re.compile(r"[^\s,;&|'\"\\<>()\[\]{}][^\s,;&|'\"\\<>]*")
 """A value without quotes."""
 _FLAG = re.compile(rf"(?<![^\s'\"])(-{{1,2}}({_NAME})\s{{1,3}}['\"]?)([^\s'\"\-][^\s'\"]{{0,500}})")
+_LAYER = re.compile(
+    rf"(^\s{{0,8}}(?:ENV|ARG)\s{{1,3}}({_NAME})\s{{1,3}}['\"]?)([^\s'\"=]{{1,500}})", re.MULTILINE
+)
+"""A value in a container's recipe, as a build repeats it."""
+_STATEMENT = re.compile(rf"(\b({_NAME})\s{{1,3}}(['\"]))([^'\"\n]{{2,500}})(?=\3\s{{0,3}};)")
+"""A name and a quoted value before a semicolon, as in a server's settings."""
+_PASSED_ON = _words("proxy_pass fastcgi_pass uwsgi_pass scgi_pass grpc_pass memcached_pass")
+"""Where a web server passes requests on to."""
+_SET = re.compile(rf"(\b(?:set|setx|setenv)\s{{1,3}}({_NAME})\s{{1,3}}(['\"]))([^'\"\n]{{1,500}})(?=\3)")
 _XML = re.compile(rf"(<(?:[A-Za-z0-9]{{1,30}}:)?({_NAME})(?:\s[^<>]{{0,200}})?>)([^<>]{{1,2000}})(?=</)")
 _XML_ATTRIBUTES = re.compile(
     rf"(\b(?:key|name)=(['\"])({_NAME})\2\s{{1,3}}value=(['\"]))([^'\"]{{1,2000}})", re.IGNORECASE
@@ -287,6 +322,14 @@ def _masked(text: str) -> str:
     text = _assigned(text)
     if "-" in text:
         text = _FLAG.sub(lambda m: m[1] + MASK if names_a_secret(m[2]) else m[0], text)
+    if ";" in text:
+        text = _STATEMENT.sub(
+            lambda m: m[1] + MASK if names_a_secret(m[2]) and m[2] not in _PASSED_ON else m[0], text
+        )
+    if "set" in text:
+        text = _SET.sub(lambda m: m[1] + MASK if names_a_secret(m[2]) else m[0], text)
+    if "ENV" in text or "ARG" in text:
+        text = _LAYER.sub(lambda m: m[1] + MASK if names_a_secret(m[2]) else m[0], text)
     text = _SPOKEN.sub(rf"\1{MASK}", text)
     return _LONG_WORD.sub(_masked_if_random(text), text)
 
