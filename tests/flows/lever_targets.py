@@ -50,6 +50,7 @@ from pilotage.planner.actions.types import (
     SetPriority,
     SizeRun,
     SpreadRuns,
+    StartRun,
     SuspendRun,
 )
 from pilotage.telemetry.errors import OrchestratorError
@@ -310,6 +311,18 @@ async def remediation(targets: LeverTargets, api: PrefectApi) -> Target:
     return await _of_run(targets, api, action, run_id, twins=True)
 
 
+async def start_again(targets: LeverTargets, api: PrefectApi) -> Target:
+    run_id = await targets.run(api)
+    await api.set_state(
+        run_id,
+        StateType.CANCELLED,
+        "Cancelled",
+        message="pilotage p-0: cancel_run",
+        idempotency_key=str(uuid4()),
+    )
+    return await _of_run(targets, api, StartRun(run_id=run_id), run_id, twins=True)
+
+
 async def suspend(targets: LeverTargets, api: PrefectApi) -> Target:
     safe = await targets.deployment(api, "pilotage:suspend-safe")
     run_id = await targets.run(api, *RUNNING, of=safe)
@@ -519,6 +532,7 @@ TARGETS: Mapping[str, Make] = {
     "resolve_alert": resolve,
     "cancel_tree": tree,
     "launch_remediation": remediation,
+    "start_run": start_again,
     "send_directive": directive,
     "suspend_run": suspend,
     "resume_run": resume,

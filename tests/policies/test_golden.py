@@ -56,6 +56,7 @@ NEVER_APPROVABLE = {
     "tell-only-live",
     "tier0-never-paused",
     "waves-within-maximum",
+    "make-up-only-cancelled",
     "zombie-proven-dead",
 }
 """What no approval lifts. A forbid that becomes approvable changes this list, and a reviewer sees it."""

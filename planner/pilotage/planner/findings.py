@@ -89,6 +89,8 @@ class FailureClass(StrEnum):
     """Its owner was told of trouble with it, and it completed since."""
     STANDSTILL = "standstill"
     """Runs that are due or begun do not go on, or a deployment has none: `rule_id` says for want of what."""
+    NEVER_STARTED = "never_started"
+    """Pending, and whoever took it never said that it started anything for it."""
     DUPLICATE = "duplicate"
     """The same work is made twice, or one run is executed twice."""
     OVERLONG = "overlong"
@@ -145,6 +147,7 @@ NOT_A_FAILURE: frozenset[FailureClass] = NEEDS_NO_RUN | {
     FailureClass.ORPHANED,
     FailureClass.SILENT,
     FailureClass.RECOVERED,
+    FailureClass.NEVER_STARTED,
     FailureClass.DUPLICATE,
     FailureClass.OVERLONG,
     FailureClass.PILE_UP,
@@ -194,3 +197,5 @@ class Finding:
     """A run whose owner is told, where the trouble is not that of one run."""
     wait_seconds: float | None = None
     """How long the other side asked to wait, where it did."""
+    missed: datetime | None = None
+    """The start of a schedule for which no run was made, where that is the trouble."""

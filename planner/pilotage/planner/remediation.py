@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pilotage.planner.actions.types import Action, NotifyOwner, Severity
 from pilotage.planner.findings import Finding
@@ -28,6 +28,10 @@ class Backlog:
     """How many of the newest the owner wants after an outage (deployment tag `pilotage:keep-newest:<n>`)."""
     alike: bool = False
     """Whether a schedule made all of them with the same parameters: then the newest stands for the older ones."""
+    newest: str = ""
+    """The run that was to start last."""
+    earliest: datetime | None = None
+    """When the first of them was to start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +97,16 @@ class Background:
     """What another attempt does again, as far as the last attempt's tasks tell."""
     safe_to_repeat: bool = False
     """Whether the deployment's owners declared it safe to repeat, or it is not production."""
+    may_be_repeated: bool = False
+    """Whether its owners said, by tag, that running it twice does no harm."""
     remedied: str = ""
     """What came of the remedy that was started for this run before, in words; empty when none was."""
     remedy_helped: bool = False
     """Whether that remedy has ended well since the run failed: what had to change has changed."""
     failed_children: tuple[str, ...] = ()
     """Failed runs that this one had started before it failed, by id."""
-    child_tried_again: bool = False
-    """Whether one of them has a deployment of its own, so that it is tried again by itself."""
+    parent_ended: Literal["", "badly"] = ""
+    """`badly` where the run that started this one has failed since, and can be tried again itself."""
     death_signs: tuple[str, ...] = ()
     """What says that the process of a run that is called ended is dead; two independent signs prove it."""
     heard_after_end: bool = False

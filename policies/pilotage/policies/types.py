@@ -13,6 +13,9 @@ from pilotage.planner.proposals import CaseFile, Proposal
 
 Liveness = Literal["", "worker", "process"]
 """What bears out that a silent RUNNING run is dead: nothing, its worker is gone too, or its process is."""
+Stuck = Literal["", "never-started", "hung"]
+"""What is proven of a run that will not go on: nothing was ever started for it, or it does nothing for far longer than
+its like ever took."""
 
 
 class Outcome(StrEnum):
@@ -124,6 +127,8 @@ class TargetFacts:
     """How many runs of the deployment wait although they were due. Looked up for `catch_up` only."""
     death: Liveness = ""
     """Looked up only for an action that rests on it."""
+    stuck: Stuck = ""
+    """Why the run will not go on; looked up for `cancel_run` only."""
 
 
 class FactProvider(Protocol):

@@ -67,6 +67,7 @@ ACTIONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, str]]]] = {
     "suspend_run": ({"run_id": RUN, **HOLD}, [("state", "Failed", "Suspended"), ("for", "-", "10 min")]),
     "resume_run": ({"run_id": RUN}, [("state", "Failed", "Scheduled")]),
     "mark_crashed": ({"run_id": RUN}, [("state", "Failed", "Crashed")]),
+    "start_run": ({"run_id": RUN}, [("a run in its place", "not started", "started")]),
     "release_slot": (
         {"scope": "tag", "name": "db"},
         [("slots of tag db", "held by dead work", "free")],

@@ -92,6 +92,7 @@ def wishes(make: Any) -> dict[ActionKind, tuple[str, dict[str, Any]]]:
         "spread_runs": (deployment, {"first": "+1m", "wave": 5, "every": "1m"}),
         "catch_up": (deployment, {"keep": 1, "first": "+1m", "wave": 1, "every": 60}),
         "mark_crashed": (run, {}),
+        "start_run": (run, {}),
         "release_slot": ("tag:database", {}),
         "override_result": (run, {"task": "rates", "value": 1.5}),
         "answer_run": (run, {"answers": {"go_on": True}}),

@@ -132,6 +132,19 @@ def test_without_proof_that_older_runs_are_superseded_none_is_dropped(
     assert why in " ".join(case.alternatives)
 
 
+def test_the_newest_of_runs_that_people_made_starts_first_and_none_is_dropped(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_deployments([_deployment(make, "pilotage:keep-newest:1")])
+    made = [
+        make.upcoming(-3000 + 60 * n, run_id=_id(n), state_id=f"s{n}", auto_scheduled=False) for n in range(8)
+    ]
+    planner_fixture.store.merge_runs([*made, _completed(make, 99, -1, deployment_id=OTHER)])
+    assert _found(planner_fixture) == ["overdue"]
+    [moved] = planner_fixture.control_api.actions
+    assert (moved["kind"], moved["run_id"]) == ("reschedule_run", _id(7))
+
+
 def test_runs_that_differ_do_not_stand_for_each_other(make: Any) -> None:
     runs = [make.upcoming(-60, auto_scheduled=True, parameters={"day": n}) for n in (1, 2)]
     assert not backlog_of(runs, None).alike

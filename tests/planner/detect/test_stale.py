@@ -11,7 +11,7 @@ from tests.planner.planner_fixture import ALL, PlannerFixture
 
 from pilotage.planner.findings import FailureClass
 from pilotage.planner.playbooks.plan import plan_for
-from pilotage.telemetry.facts import DecisionFact, EventFact, LogLine, StateType
+from pilotage.telemetry.facts import AskedFact, DecisionFact, EventFact, LogLine, StateType
 
 MINUTE = timedelta(minutes=1)
 BEAT = timedelta(minutes=3)
@@ -76,6 +76,33 @@ def test_a_run_that_missed_four_heartbeats_is_to_be_marked_and_once_for_each_sil
     # a planner that was started again asks nothing more
     planner_fixture.ticks()
     assert len(planner_fixture.control_api.filed) == 1
+
+
+def test_a_run_that_is_being_cancelled_and_is_silent_is_marked_too(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    just_now = {"updated": make.now - MINUTE}
+    planner_fixture.store.merge_runs(
+        [_running(make, state_type=StateType.CANCELLING, state_name="Cancelling", **just_now)]
+    )
+    _heard(planner_fixture, make, SILENT, SILENT + BEAT, SILENT + 2 * BEAT)
+    # that somebody asked for its end, and what pilotage says of it, are no signs of life
+    _heard(planner_fixture, make, MINUTE, name="Cancelling")
+    _others(planner_fixture, make)
+    assert _found(planner_fixture) == ["silent"]
+    assert planner_fixture.control_api.actions == [{"kind": "mark_crashed", "run_id": make.run_id}]
+
+
+def test_on_a_quiet_site_a_run_is_silent_where_the_server_answered_all_the_while(
+    planner_fixture: PlannerFixture, make: Any
+) -> None:
+    planner_fixture.store.merge_runs([_running(make)])
+    _heard(planner_fixture, make, SILENT, SILENT + BEAT)
+    failing = AskedFact(kind="api", at=make.now, requests=40, failures=3)
+    planner_fixture.store.put("asked", [failing])
+    assert _found(planner_fixture) == []
+    planner_fixture.store.put("asked", [replace(failing, failures=0)])
+    assert _found(planner_fixture) == ["silent"]
 
 
 @pytest.mark.parametrize(

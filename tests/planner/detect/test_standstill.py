@@ -210,6 +210,24 @@ def test_runs_that_were_asked_for_and_wait_for_one_limit_are_no_twins(world: Wor
     assert {pair.later.run_id for pair in living_twins(world.store)} == {"scheduled-1", "scheduled-2"}
 
 
+def test_work_that_is_shared_out_is_no_twin(world: World, make: Any) -> None:
+    ahead, at_once = world.now - timedelta(minutes=5), world.now
+    waiting = {"state_type": StateType.SCHEDULED, "state_name": "Scheduled", "run_count": 0}
+    asked = [("at once", at_once, 2), ("for then", ahead, 2), ("many for then", ahead, 3)]
+    for name, created, count in asked:
+        for number in range(count):
+            run = make.run(
+                run_id=f"{name}-{number}",
+                deployment_id=name,
+                created=created,
+                expected_start=world.now,
+                auto_scheduled=False,
+                **waiting,
+            )
+            world.store.merge_runs([run])
+    assert {pair.later.run_id for pair in living_twins(world.store)} == {"for then-1"}
+
+
 def test_a_run_that_takes_far_longer_is_found_and_a_long_but_usual_one_is_not(world: World) -> None:
     pool = world.pool()
     world.worker(pool)

@@ -314,3 +314,12 @@ def test_notifying_does_not_depend_on_the_state_of_the_run(make: Any) -> None:
     [(proposal, _)] = plan_for(make.incident_context(FailureClass.AUTH), ALL).proposals
     assert isinstance(proposal.action, NotifyOwner)
     assert proposal.expected_state_id == ""
+
+
+def test_a_child_is_not_tried_again_beside_the_parent_that_failed_with_it(make: Any) -> None:
+    alone = plan_for(make.incident_context(FailureClass.TRANSIENT), ALL)
+    assert kinds(alone) == ["retry_run"]
+    with_parent = make.incident_context(FailureClass.TRANSIENT, around=Background(parent_ended="badly"))
+    plan = plan_for(with_parent, ALL)
+    assert kinds(plan) == []
+    assert "starts another in its place" in " ".join(plan.alternatives)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.policies.conftest import PILOT, Make
 
-from pilotage.planner.actions.types import RetryRun
+from pilotage.planner.actions.types import NotifyOwner, RetryRun, Severity
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Identity
 from pilotage.telemetry.errors import LedgerError
@@ -50,6 +50,17 @@ def test_failures_of_one_cause_are_one_incident_and_others_are_their_own(
     whole = ledger.incident("i-000000000002")
     assert whole is not None
     assert len(whole["proposals"]) == 2
+
+
+def test_a_run_whose_owner_is_told_of_what_is_no_runs_is_of_that_incident(
+    ledger: SqlLedger, filed: Make
+) -> None:
+    witness = f"00000000-0000-4000-8000-{7:012x}"
+    assert ledger.incident_of(witness) == ""
+    told = filed(NotifyOwner(run_id=witness, severity=Severity.ERROR), number=1, incident_id="i-000000000001")
+    about = {"subject": "pool:etl", "failure_class": "standstill", "causes": ("ongoing:no_worker:pool:etl",)}
+    ledger.file(replace(told, case=told.case.model_copy(update=about)))
+    assert ledger.incident_of(witness) == "i-000000000001"
 
 
 def test_it_is_resolved_with_its_last_run_and_what_waited_lapses(

@@ -193,12 +193,13 @@ def test_a_deployment_is_seen_to_while_something_is_done_about_its_failures(
     assert fleet.seen_to_now(reader, since=at(10), fresh=at(90)) == {"told", "just now", "again"}
 
 
-def test_of_which_deployments_a_run_has_ended(store: DuckDBStore, reader: Store) -> None:
+def test_of_which_deployments_a_run_has_failed(store: DuckDBStore, reader: Store) -> None:
     store.merge_runs(
         [
             a_run("r-1", StateType.COMPLETED, deployment_id="good"),
             a_run("r-2", StateType.RUNNING, deployment_id="running"),
             a_run("r-3", StateType.CRASHED, deployment_id="not asked about"),
+            a_run("r-4", StateType.FAILED, deployment_id="bad"),
         ]
     )
-    assert fleet.with_ended_runs(reader, {"good", "running", "unknown"}) == {"good"}
+    assert fleet.with_failed_runs(reader, {"good", "bad", "running", "unknown"}) == {"bad"}

@@ -155,6 +155,7 @@ TELL: Mapping[str, Callable[[Known, Known, Known], list[Change]]] = {
         _change("told to", "carry on", str(a.get("directive")).replace("_", " "))
     ],
     "mark_crashed": lambda a, f, b: [_state(f, "Crashed")],
+    "start_run": lambda a, f, b: [_change("a run in its place", "not started", "started")],
     "release_slot": lambda a, f, b: [
         _change(f"slots of {a.get('scope')} {a.get('name')}", "held by dead work", "free")
     ],

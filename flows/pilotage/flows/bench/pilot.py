@@ -30,8 +30,15 @@ WAITS = {
     "dependency_delay": timedelta(seconds=60),
     "capacity_delay": timedelta(seconds=60),
     "rate_limited_delay": timedelta(seconds=30),
+    "stands_after": timedelta(seconds=60),
+    "pending_after": timedelta(seconds=60),
+    "overlong_floor": timedelta(seconds=60),
+    "slots_lost_after": timedelta(minutes=6),
 }
-"""A round lasts minutes, so what counts as long does so sooner than by default. Every other number is the default."""
+"""A round lasts minutes, so what counts as long does so sooner than by default. Every other number is the default.
+
+Leases of slots last five minutes and heartbeats come every half a minute here as everywhere: what waits for these does
+not do so sooner."""
 GUARDRAILS = """\
 # The bench brings a day's trouble within ten minutes: what is counted by the hour may be so much more.
 max_actions_per_hour: 600

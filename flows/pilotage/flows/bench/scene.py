@@ -218,12 +218,13 @@ class PlayedScene:
         name: str = "run",
         *,
         after: float = 0,
+        at: datetime | None = None,
         tags: Sequence[str] = (),
         **parameters: Any,
     ) -> str:
         """As `Scene`."""
         deployment_id = self.deployments[deployment]
-        due = (self.now() + self.seconds(after)).isoformat()
+        due = (at or self.now() + self.seconds(after)).isoformat()
         body: Json = {
             "state": {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": due}},
             "name": f"{self.key}-{name}",

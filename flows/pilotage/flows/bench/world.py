@@ -194,10 +194,11 @@ class Scene(Protocol):
         name: str = "run",
         *,
         after: float = 0,
+        at: datetime | None = None,
         tags: Sequence[str] = (),
         **parameters: Any,
     ) -> str:
-        """Make a run of a deployment of this scene, due after so many seconds, and return its id."""
+        """Make a run of a deployment of this scene, due after so many seconds or at a time, and return its id."""
 
     def run(self, run_id: str) -> Json:
         """Return a run as Prefect has it."""

@@ -239,7 +239,7 @@ class Controller:
         injector = Injector(
             ledger=ledger,
             gate=gate,
-            facts=PrefectFacts(prefect.reading),
+            facts=PrefectFacts(prefect.reading, parameters=settings.planner),
             levers=levers,
             mode=switch.mode,
             stopped=kill_switch.stopped,

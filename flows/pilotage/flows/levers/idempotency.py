@@ -7,7 +7,7 @@ Prefect variable *before* they change anything: it holds what undo restores, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -110,9 +110,15 @@ def untouched(run: RunView, history: Sequence[StateView], expected_state_id: str
 
 
 async def still_running(
-    api: PrefectApi, run_id: str, *, idempotency_key: str, expected_state_id: str, only: str
+    api: PrefectApi,
+    run_id: str,
+    *,
+    idempotency_key: str,
+    expected_state_id: str,
+    only: str,
+    states: Collection[StateType] = (StateType.RUNNING,),
 ) -> RunView | Delivery:
-    """The RUNNING run that nobody has touched since; or the delivery that ends here, done before or refused.
+    """The run in one of these states that nobody has touched since; or the delivery that ends here, done before or refused.
 
     `only` says why no other run will do.
     """
@@ -120,7 +126,7 @@ async def still_running(
     if ours := marked(history, idempotency_key):
         return Delivery(effect=Effect.ALREADY, after={"at": ours.at.isoformat()})
     run = await api.run(run_id)
-    if run.state.type is not StateType.RUNNING:
+    if run.state.type not in states:
         return refused(f"the run is {run.state.name}; {only}")
     if not untouched(run, history, expected_state_id):
         return refused("the run has moved on since this was proposed")

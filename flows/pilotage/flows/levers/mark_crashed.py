@@ -1,5 +1,7 @@
 """Marks a run Crashed that is dead and does not know it; then it can be retried like any other.
 
+One that was being cancelled is marked Cancelled: that is what whoever asked for it waits for.
+
 Prefect takes Crashed for any run that is Running, a living one included, and its process goes on: so it is asked
 only on two signs of death, looked at again at the moment of delivery. What the deployment's limit keeps for the run
 is given back by Prefect with the state, under the lease that the state names. Where that lease has lapsed, Prefect
@@ -24,6 +26,7 @@ from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
 CRASHED = "Crashed"
+CANCELLED = "Cancelled"
 WATCHED = timedelta(seconds=20)
 """How long a run that was marked is listened to: one that speaks was not dead."""
 HOLDING = ("PENDING", "RUNNING", "CANCELLING")
@@ -34,11 +37,11 @@ _MOST = 1000
 
 
 class MarkCrashedLever:
-    """Marks a dead run Crashed."""
+    """Marks a dead run Crashed, or Cancelled where somebody had asked for that."""
 
     kind = "mark_crashed"
     window = timedelta(minutes=5)
-    writes = (set_state(StateType.CRASHED), renew_lease(), own_events())
+    writes = (set_state(StateType.CRASHED, StateType.CANCELLED), renew_lease(), own_events())
     undoable = "What is marked stays marked; a run that was dead has nothing to go back to. Retry it instead."
 
     def __init__(
@@ -52,13 +55,14 @@ class MarkCrashedLever:
         self, action: MarkCrashed, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. Raises a transient OrchestratorError while only the server may have been away."""
-        only = "only a RUNNING run can be dead without saying so"
+        only = "only a run that is RUNNING or CANCELLING can be dead without saying so"
         run = await still_running(
             self._api,
             action.run_id,
             idempotency_key=idempotency_key,
             expected_state_id=expected_state_id,
             only=only,
+            states=(StateType.RUNNING, StateType.CANCELLING),
         )
         if isinstance(run, Delivery):
             return run
@@ -77,11 +81,12 @@ class MarkCrashedLever:
             )
         if reason := await self._why_not_its_slot(run):
             return refused(reason)
+        cancelling = run.state.type is StateType.CANCELLING
         ruling = await self._api.set_state_if(
             run.id,
-            (StateType.RUNNING,),
-            StateType.CRASHED,
-            CRASHED,
+            (run.state.type,),
+            StateType.CANCELLED if cancelling else StateType.CRASHED,
+            CANCELLED if cancelling else CRASHED,
             message=f"{message}: {proof.why}",
             idempotency_key=idempotency_key,
         )
@@ -90,7 +95,7 @@ class MarkCrashedLever:
         )
 
     async def verify(self, action: MarkCrashed, delivery: Delivery, *, idempotency_key: str) -> Check:
-        """Whether the run is Crashed and is still silent."""
+        """Whether the run is as it was marked, and still silent."""
         ours = marked(await self._api.history(action.run_id), idempotency_key)
         if ours is None:
             return Check(judgement=Judgement.FAILED, detail="our mark is not in the run's history")

@@ -34,6 +34,7 @@ from pilotage.flows.levers.set_limit import LimitLever
 from pilotage.flows.levers.set_priority import PriorityLever
 from pilotage.flows.levers.size_run import SizeLever
 from pilotage.flows.levers.spread_runs import SpreadLever
+from pilotage.flows.levers.start_run import StartLever
 from pilotage.flows.levers.suspend_run import SuspendLever
 from pilotage.flows.notify.notifier import Notifier
 from pilotage.flows.prefect.api import PrefectApi
@@ -80,6 +81,7 @@ LEVERS: Mapping[str, LeverFactory] = MappingProxyType(
         "spread_runs": lambda t: SpreadLever(t.api),
         "catch_up": lambda t: CatchUpLever(t.api),
         "mark_crashed": lambda t: MarkCrashedLever(t.api),
+        "start_run": lambda t: StartLever(t.api),
         "release_slot": lambda t: ReleaseSlotLever(t.api, worker_has_released=t.worker_has_released),
         "override_result": lambda t: OverrideLever(t.api, worker_has_released=t.worker_has_released),
         "answer_run": lambda t: AnswerLever(t.api),

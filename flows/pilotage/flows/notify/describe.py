@@ -133,6 +133,9 @@ def action_in_words(action: Mapping[str, Any]) -> str:
             )
         case "mark_crashed":
             return "mark the dead run as crashed"
+        case "start_run":
+            missed = action.get("missed")
+            return f"make the run that was missed at {missed}" if missed else "make the run again"
         case "release_slot":
             return f"give back the slots of {action.get('scope')} {action.get('name')} that dead work holds"
         case "override_result":

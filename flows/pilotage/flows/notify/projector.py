@@ -194,8 +194,18 @@ def decision_of(entry: Mapping[str, Any]) -> DecisionFact:
             "told": redact(told(entry)),
             "playbook": str(_record(detail, "proposal").get("playbook", "")),
             **_remembered(_record(detail, "case")),
+            **_acted_on(_record(_record(detail, "receipt"), "action")),
         },
     )
+
+
+ACTED_ON = ("deployment_id", "name", "pool", "queue", "busy_queue")
+"""What an action names beside runs."""
+
+
+def _acted_on(action: Mapping[str, Any]) -> dict[str, str]:
+    """What a change was made on: by it a later look knows a pause for our own."""
+    return {key: str(action[key]) for key in ACTED_ON if action.get(key)}
 
 
 def _record(detail: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from typing import Literal
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import EventView, RunView
 from pilotage.policies.types import Liveness
+from pilotage.telemetry.facts import StateType
 
 THIS_HOST = "pilotage:this-host"
 """The tag by which an owner says that a deployment's processes run on the host that pilotage runs on."""
@@ -97,7 +98,13 @@ async def signs_of(
     api: PrefectApi, run: RunView, tags: Sequence[str], probe: Probe, now: datetime
 ) -> LivenessEvidence:
     """The signs, looked up now. `tags` are its deployment's."""
-    since = run.state.at - timedelta(minutes=1)
+    # a run that is being cancelled was heard, if at all, before somebody asked for that
+    began = (
+        min(run.state.at, run.started or run.state.at)
+        if run.state.type is StateType.CANCELLING
+        else run.state.at
+    )
+    since = began - timedelta(minutes=1)
     about = await api.events_about(run.id, since)
     beats = await api.events_about(run.id, since, names=[HEARTBEAT], most=MISSED)
     logged = await api.last_log(run.id)

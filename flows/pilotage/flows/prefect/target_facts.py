@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from pilotage.flows.prefect.api import PAGE, PrefectApi
 from pilotage.flows.prefect.liveness import judge_liveness, process_here, signs_of
 from pilotage.flows.prefect.models import DeploymentView, PoolView, RunView
+from pilotage.flows.prefect.stuck import stuck_of
 from pilotage.planner.actions.preconditions import STARTED_BY_A_WORKER
 from pilotage.planner.actions.types import (
     Action,
+    CancelRun,
     CatchUp,
     HoldQueue,
     MarkCrashed,
     PauseDeployment,
     ReserveSlot,
     SizeRun,
+    StartRun,
     deployment_of,
     queue_of,
     run_of,
     target_of,
 )
 from pilotage.planner.findings import Cure
+from pilotage.planner.parameters import PlaybookParameters
 from pilotage.policies.types import Liveness, TargetFacts
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import TERMINAL, LogLine, StateType
@@ -44,9 +48,15 @@ LATELY = 50
 class PrefectFacts:
     """Facts about targets, from the given API or the active Prefect profile's."""
 
-    def __init__(self, api: PrefectApi | None = None, book: Rulebook | None = None) -> None:
-        """`book` has the failure rules of the site, by default those that ship."""
+    def __init__(
+        self,
+        api: PrefectApi | None = None,
+        book: Rulebook | None = None,
+        parameters: PlaybookParameters | None = None,
+    ) -> None:
+        """`book` has the failure rules of the site, `parameters` what counts as long there; by default what ships."""
         self._given, self._book = api, book
+        self._parameters = parameters or PlaybookParameters()
         self._flow_names: dict[str, str] = {}
 
     async def target(self, action: Action) -> TargetFacts:
@@ -70,7 +80,6 @@ class PrefectFacts:
         return TargetFacts(
             target=target_of(action),
             read_at=now,
-            death=await self._liveness(run, tags, now) if isinstance(action, MarkCrashed) else "",
             state_type=run.state.type.value,
             state_name=redact(run.state.name),
             state_id=run.state.id,
@@ -80,11 +89,24 @@ class PrefectFacts:
             deployment_name=await self._full_name(deployment),
             memory_mb=_memory(pool, of_deployment, run.job_variables),
             **(await self._sizes(pool, deployment) if isinstance(action, SizeRun) else {}),
-            **(await self._repeats(run, tags) if action.kind in STARTED_BY_A_WORKER else {}),
+            **(await self._of_kind(action, run, tags, now)),
             seconds_to_start=int((run.next_start - now).total_seconds()) if run.next_start else 0,
             paused=deployment.paused if deployment else False,
             **labelled(tags, run.tags),
         )
+
+    async def _of_kind(
+        self, action: Action, run: RunView, tags: Sequence[str], now: datetime
+    ) -> dict[str, Any]:
+        """Return what is looked up only for actions that rest on it."""
+        match action:
+            case CancelRun():
+                return {"stuck": await stuck_of(self._api(), run, self._parameters, now)}
+            case MarkCrashed():
+                said = repeatable(tags, run.tags, ())
+                return {"death": await self._liveness(run, tags, now), "repeatable": said}
+            case _:
+                return await self._repeats(run, tags) if _again(action) else {}
 
     async def _repeats(self, run: RunView, tags: Sequence[str]) -> dict[str, Any]:
         """Return what another attempt may do twice, `repeatable` and `half_done`, and what the failure is `read_as` now."""
@@ -123,7 +145,7 @@ class PrefectFacts:
         return before[-1].id if before and history[-1].id == run.state.id else ""
 
     async def _liveness(self, run: RunView, tags: Sequence[str], now: datetime) -> Liveness:
-        if run.state.type is not StateType.RUNNING:
+        if run.state.type not in (StateType.RUNNING, StateType.CANCELLING):
             return ""
         return judge_liveness(await signs_of(self._api(), run, tags, process_here, now), now).by
 
@@ -207,6 +229,11 @@ class PrefectFacts:
         if self._given is None:
             self._given = PrefectApi.from_prefect_settings()
         return self._given
+
+
+def _again(action: Action) -> bool:
+    """Whether an action does work of its run again; a start that was missed is of a run that never was."""
+    return action.kind in STARTED_BY_A_WORKER or (isinstance(action, StartRun) and action.missed is None)
 
 
 REPEATABLE = "pilotage:repeatable"

@@ -22,7 +22,7 @@ STATES: Mapping[str, frozenset[str]] = MappingProxyType(
         "move_run": _NOT_STARTED,
         "raise_retries": frozenset({"RUNNING"}),
         "suspend_run": frozenset({"RUNNING"}),
-        "mark_crashed": frozenset({"RUNNING"}),
+        "mark_crashed": frozenset({"RUNNING", "CANCELLING"}),
         "resume_run": frozenset({"PAUSED"}),
         "answer_run": frozenset({"PAUSED"}),
     }

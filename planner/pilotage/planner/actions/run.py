@@ -246,10 +246,24 @@ class ResumeRun(RunAction):
 
 
 class MarkCrashed(RunAction):
-    """Mark a RUNNING run Crashed whose process is dead by two signs; what Prefect kept for it is freed with it."""
+    """Mark a RUNNING run Crashed, a CANCELLING one Cancelled, whose process is dead by two signs; what Prefect kept for it
+    is freed with it."""
 
     kind: Literal["mark_crashed"] = "mark_crashed"
     example_state: ClassVar[str] = "RUNNING"
+
+
+class StartRun(RunAction):
+    """Make a run in the place of one that pilotage cancelled, or, with `missed`, one for a start that a schedule missed."""
+
+    kind: Literal["start_run"] = "start_run"
+    example_state: ClassVar[str] = "CANCELLED"
+    missed: Moment | None = None
+    """The start for which no run was made; then `run_id` is the newest run of the schedule. None for a cancelled run."""
+
+    def policy_arguments(self, *, filed_at: datetime, starts_at: datetime) -> dict[str, Any]:
+        """Return the arguments that the Cedar schema names."""
+        return {"missed": self.missed is not None}
 
 
 class OverrideResult(RunAction):

@@ -147,6 +147,9 @@ from pilotage.planner.actions.run import (
     SizeRun as SizeRun,
 )
 from pilotage.planner.actions.run import (
+    StartRun as StartRun,
+)
+from pilotage.planner.actions.run import (
     SuspendRun as SuspendRun,
 )
 from pilotage.planner.plugins import broken, plugins

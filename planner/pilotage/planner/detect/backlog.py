@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pilotage.planner.actions.types import CatchUp, SpreadRuns
+from pilotage.planner.actions.types import CatchUp, RescheduleRun, SpreadRuns
 from pilotage.planner.detect.ongoing import ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
@@ -17,6 +17,8 @@ KEEP_NEWEST = "pilotage:keep-newest:"
 """A deployment's tag: after an outage only its newest runs matter, so many of them."""
 WHOLE_BACKLOG = timedelta(hours=1)
 """The last wave starts at most so long after the first."""
+BEFORE = timedelta(seconds=1)
+"""How far before the first of the others a run is put that is to start first: queues are served by start time."""
 NOTICE = timedelta(minutes=1)
 """From the proposal to the first wave: time to judge, hold and write."""
 
@@ -69,9 +71,12 @@ def blocked(
 def backlog_of(runs: Sequence[RunFact], deployment: DeploymentFact | None) -> Backlog:
     """What a playbook needs to know of the waiting runs of one deployment."""
     first = runs[0].parameters if runs else {}
+    starts = [(run.next_start, run.run_id) for run in runs if run.next_start is not None]
     return Backlog(
         waiting=len(runs),
         keep=kept_by_owner(deployment.tags if deployment else ()),
+        newest=max(starts, default=(None, ""))[1],
+        earliest=min(starts, default=(None, ""))[0],
         alike=bool(runs) and all(run.auto_scheduled and run.parameters == first for run in runs),
     )
 
@@ -96,7 +101,8 @@ def remediate_backlog(s: IncidentContext) -> Remediation:
             if backlog.waiting <= backlog.keep
             else "the runs differ in their parameters, or people made them: none stands for another"
         )
-        return Remediation(desired=(_spread(s, backlog),), alternatives=(why,))
+        boost = _boost(s, backlog)
+        return Remediation(desired=(boost or _spread(s, backlog),), alternatives=(why,))
     dropped = backlog.waiting - backlog.keep
     caught = CatchUp(
         deployment_id=_deployment(s),
@@ -109,6 +115,19 @@ def remediate_backlog(s: IncidentContext) -> Remediation:
     return Remediation(
         desired=(DesiredAction(action=caught, effect=effect),),
         alternatives=("spread_runs: the owner wants the newest only",),
+    )
+
+
+def _boost(s: IncidentContext, backlog: Backlog) -> DesiredAction | None:
+    """The newest run before all others, where its owner wants it and nothing says that the others are needless."""
+    if backlog.keep != 1 or not backlog.newest or backlog.earliest is None:
+        return None
+    start = backlog.earliest - BEFORE
+    if start < s.now - s.parameters.longest_boost:
+        return None
+    return DesiredAction(
+        action=RescheduleRun(run_id=backlog.newest, start=start),
+        effect=f"the newest starts first, as its owner wants; the {backlog.waiting - 1} others follow, and none is dropped",
     )
 
 

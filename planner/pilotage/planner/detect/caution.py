@@ -56,7 +56,8 @@ END_SEEN = re.compile(
     r"aborted by an? (?:termination|interrupt)|system exit|cancelled by the runtime|interrupted by an unexpected|"
     r"request to .{1,300} failed|request failed while attempting|failed to (?:submit|start|generate|create|load|find)|"
     r"could not (?:be|start)|oom-?killed|evict|preempt|terminated|killed|stopped|died|\bgone\b|deleted|"
-    r"node (?:lost|shutdown)|process (?:\w+ )?(?:ended|exited|lost)",
+    r"node (?:lost|shutdown)|process (?:\w+ )?(?:ended|exited|lost)|"
+    r"^pilotage p-[0-9a-f]{12}: mark_crashed\b",  # on two signs, looked up when it was marked
     re.IGNORECASE,
 )
 """What shows that the process of a crashed run has ended, or never began."""

@@ -25,6 +25,8 @@ from pilotage.telemetry.store.protocol import Store
 
 ENDED_RUNS_READ = 100
 """The newest ended runs of a deployment in which rows of failures are counted."""
+REPEATABLE = "pilotage:repeatable"
+"""A deployment's tag: running it twice does no harm."""
 REMEDIATION = "pilotage:remediation"
 """A deployment's tag: it is there to help the runs of others."""
 REMEDIES = "pilotage:remedies:"
@@ -56,6 +58,7 @@ def background_of(
     ended = fleet.last_ended(store, run.deployment_id, ENDED_RUNS_READ) if run.deployment_id else []
     default = memory_of(job_variables_of(None, deployment, pool), pool_type) if deployment else None
     children = fleet.failed_children(store, run) if run.state_type in _FAILED else []
+    parent = fleet.parent_of(store, run) if run.state_type in _FAILED else None
     return Background(
         **remedied_of(store, run, ended),
         witness=finding.witness if finding else "",
@@ -63,7 +66,7 @@ def background_of(
         if kind is FailureClass.PILE_UP
         else None,
         failed_children=tuple(child.run_id for child in children),
-        child_tried_again=any(child.deployment_id for child in children),
+        parent_ended="badly" if parent and parent.state_type in _FAILED and parent.deployment_id else "",
         sizing=sizing_state(sized(ended, default), default, parameters) if default and missized else None,
         default_mb=default,
         failures_in_row=failures_in_row(ended),
@@ -72,6 +75,7 @@ def background_of(
         failing_value=failing_value(run, ended, parameters) if run.state_type in _FAILED else "",
         deployment_paused=bool(deployment and deployment.paused),
         safe_to_repeat=safe_to_repeat(deployment, parameters),
+        may_be_repeated=bool(deployment and {REPEATABLE, SAFE_TO_REPEAT} & set(deployment.tags)),
         memory_mb=memory_of(job_variables, pool_type),
         memory_sizes=allowed_sizes(job_variables, pool_type),
         earliest_waiting=earliest_waiting(run, run_queries.waiting_runs(store, now))

@@ -18,6 +18,7 @@ def fingerprint_of(subject: str, failure_class: FailureClass) -> str:
 
 DISPROOFS: Mapping[FailureClass, str] = {
     FailureClass.DUPLICATE: "other parameters or another start of one of the two, or one process only",
+    FailureClass.NEVER_STARTED: "an event of its worker, or a line or an event of its process",
     FailureClass.OVERLONG: "its end, or an owner who expects it to take so long today",
     FailureClass.HIDDEN_FAILURES: "a run of it without failed tasks or children",
     FailureClass.CREEPING: "a run that takes as long as those before, or a longer limit",

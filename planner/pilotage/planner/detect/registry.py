@@ -24,6 +24,7 @@ from pilotage.planner.detect.run_risks import (
     runs_blocked_by_hold,
 )
 from pilotage.planner.detect.stale import closed_alerts, leaked_slots, silent_runs
+from pilotage.planner.detect.stand_ins import ENDED, cancelled_by_us, never_started
 from pilotage.planner.detect.standstill import cannot_start, standing_still
 from pilotage.planner.detect.starvation import at_risk_runs, late_runs, starved_queues
 from pilotage.planner.detect.unusual import (
@@ -187,8 +188,8 @@ def upcoming(at: DetectorSnapshot) -> list[Finding]:
     concerned = {run.deployment_id for run in soon if run.deployment_id}
     fresh = at.now - 2 * at.parameters.evidence_wait
     seen_to |= fleet.seen_to_now(at.store, at.now - at.parameters.passing_lasts, fresh)
-    # what others did says too little to hold the runs of a deployment back that has none of its own
-    seen_to |= concerned - fleet.with_ended_runs(at.store, concerned)
+    # that the runs of others fail says too little to hold the runs of a deployment back of which none ever failed
+    seen_to |= concerned - fleet.with_failed_runs(at.store, concerned)
     others = [run for run in soon if run.deployment_id not in seen_to]
     forecasts = at.forecasts([run.run_id for run in others])
     return [*missized, *_one_a_deployment(at, at_risk_runs(others, forecasts, at.now, at.parameters), others)]
@@ -284,9 +285,23 @@ def standing(at: DetectorSnapshot) -> list[Finding]:
     busy = {f"pool:{finding.subject.removeprefix('queue:').partition('/')[0]}" for finding in starved}
     lost = heartbeats.stuck_at_their_limit(at.store, at.now - at.parameters.slots_lost_after)
     leaked = {f"limit:deployment:{each.deployment_id}" for each in lost}
-    # a starved queue and a deployment's lost slots are found with a lever of their own
-    found = standing_still(site, usual, at.parameters, but=frozenset(busy | leaked))
-    return _not_asked_lately(at, found)
+    # a starved queue, a deployment's lost slots, silent runs and runs that never began are found with a lever of their own
+    unborn = never_started(site, at.parameters)
+    silent = {f"run:{run_id}" for run_id in site.silent}
+    elsewhere = frozenset(busy | leaked | silent | {finding.subject for finding in unborn})
+    found = standing_still(site, usual, at.parameters, but=elsewhere)
+    return [*unborn, *_not_asked_lately(at, found)]
+
+
+def stand_ins(at: DetectorSnapshot) -> list[Finding]:
+    """Runs that were cancelled since they would not go on, in whose places others are to be made."""
+    rows = fleet.cancelled_for(at.store, at.now - ALERTS_LAST, sorted(kind.value for kind in ENDED))
+    runs = {run.run_id: run for run in fleet.runs_of(at.store, sorted({run_id for run_id, _ in rows}))}
+    ended: dict[FailureClass, list[RunFact]] = {}
+    for run_id, kind in rows:
+        if run_id in runs and runs[run_id].state_type is StateType.CANCELLED:
+            ended.setdefault(FailureClass(kind), []).append(runs[run_id])
+    return cancelled_by_us(ended, at.now)
 
 
 def unlike_before(at: DetectorSnapshot) -> list[Finding]:
@@ -301,10 +316,12 @@ def unlike_before(at: DetectorSnapshot) -> list[Finding]:
         if len(took.get(run.deployment_id or "", ())) < at.parameters.overlong_runs
         and at.now - (run.state_at or run.started or at.now) > at.parameters.overlong_floor
     ]
-    long = overlong(running, took, at.durations(young), at.now, at.parameters)
+    expected = at.durations(young)
+    long = overlong(running, took, expected, at.now, at.parameters)
     if long:
         # what waits for something else is found as that
         site = site_facts(at.store, at.now)
+        long = overlong(running, took, expected, at.now, at.parameters, site.acted)
         waits = {run.run_id: why_waiting(run, site, at.parameters) for run in site.live}
         held = {f"run:{run_id}" for run_id, found in waits.items() if found is not None and found.trouble}
         long = [finding for finding in long if finding.subject not in held]
@@ -361,6 +378,7 @@ DETECTORS: tuple[Detector, ...] = (
     stale_resources,
     standing,
     unlike_before,
+    stand_ins,
     *(detector for _, detector in plugins(GROUP)),
 )
 """In the order in which their findings are filed; those of installed packages come last."""

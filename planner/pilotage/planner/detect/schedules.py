@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -136,6 +137,10 @@ def not_made(deployment: DeploymentFact, active: list[ScheduleFact], site: SiteF
     made = site.last_start.get(deployment.deployment_id)
     for each in active:
         due = last_due(each, site)
+        if due is not None and each.every:
+            # of a short schedule the newest start is always news; the newest one that ought to be there counts
+            early = max(timedelta(0), MADE_WITHIN - (site.now - due))
+            due -= math.ceil(early / timedelta(seconds=each.every)) * timedelta(seconds=each.every)
         if due is None or site.now - due < MADE_WITHIN:
             continue
         edited = each.changed is not None and each.changed >= due - timedelta(minutes=2)
@@ -147,8 +152,10 @@ def not_made(deployment: DeploymentFact, active: list[ScheduleFact], site: SiteF
             continue  # its first run is still to come, or older ones are not kept here
         return Blockage(
             cause=Cause.NOT_MADE,
+            # where runs are made for others, it is no trouble of the scheduler
+            # where runs are made for others, or there are no others, it is no trouble of the scheduler
             entity="prefect"
-            if deployment.deployment_id not in site.upcoming
+            if not site.upcoming and len(site.schedules) > 1
             else f"deployment:{deployment.deployment_id}",
             since=due,
             words=f"A schedule of {deployment.name} should have fired {ago(due, site)}, and Prefect made no run for it; "

@@ -18,7 +18,7 @@ from pilotage.telemetry.queries.heartbeats import Heartbeat, LeakedSlots, Resolv
 
 
 def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]:
-    """One finding for each RUNNING run that has been silent for longer than a living one is.
+    """One finding for each RUNNING or CANCELLING run that has been silent for longer than a living one is.
 
     The episode is the last word of the run: one that speaks and falls silent again is another trouble.
     """
@@ -31,8 +31,9 @@ def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]
             rule_id="missed-heartbeats",
             evidence=(
                 Evidence(
-                    ref=f"state:{heartbeat.run.state_id}",
-                    note=f"Running by its state, silent for {words_of(now - heartbeat.heard)}; it sent a heartbeat each "
+                    ref=f"run:{heartbeat.run.run_id}",
+                    note=f"{heartbeat.run.state_name} by its state, silent for {words_of(now - heartbeat.heard)}; "
+                    "it sent a heartbeat each "
                     f"{words_of(heartbeat.every)}, and others were heard all the while",
                 ),
             ),
@@ -45,10 +46,14 @@ def silent_runs(heartbeats: Sequence[Heartbeat], now: datetime) -> list[Finding]
 def remediate_silent(s: IncidentContext) -> Remediation:
     """The dead run is marked Crashed; what is tried again after that is the playbook of any crashed run."""
     run = run_of(s)
-    if run.state_type is not StateType.RUNNING:
+    if run.state_type not in (StateType.RUNNING, StateType.CANCELLING):
         return Remediation(alternatives=(f"mark_crashed: the run is {run.state_name} already",))
     mark = MarkCrashed(run_id=run.run_id)
-    effect = "it is Crashed, the slot that it holds is free, and it is tried again like any crashed run"
+    effect = (
+        "it is Crashed, the slot that it holds is free, and it is tried again like any crashed run"
+        if run.state_type is StateType.RUNNING
+        else "it is Cancelled as somebody asked, and the slot that it holds is free"
+    )
     return Remediation(
         desired=(DesiredAction(action=mark, effect=effect),),
         alternatives=("cancel_run: nobody is there who would hear it",),

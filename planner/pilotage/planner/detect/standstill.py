@@ -15,6 +15,7 @@ from pilotage.planner.detect.blockage import USUAL_TIMES, Blockage, Cause
 from pilotage.planner.detect.holding import not_counted
 from pilotage.planner.detect.ongoing import disproved_by, fingerprint_of, ongoing_finding
 from pilotage.planner.detect.schedules import missed_starts, schedule_blockage
+from pilotage.planner.detect.stand_ins import remediate_missed
 from pilotage.planner.detect.waiting import is_due, prefect_slow, waits_since, why_waiting
 from pilotage.planner.findings import Evidence, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
@@ -52,12 +53,15 @@ def standing_still(
 ) -> list[Finding]:
     """Return one finding for each cause that keeps runs waiting for too long, the longest waiting first.
 
-    `usual` has, by deployment, how long its runs waited before; `but` names subjects that are found otherwise.
+    `usual` has, by deployment, how long its runs waited before; `but` names subjects and runs (`run:<id>`) that are found
+    otherwise.
     """
     by_cause: dict[str, tuple[Blockage, list[RunFact]]] = {}
     for run in site.live:
         found = why_waiting(run, site, parameters)
-        if found is None or not found.trouble or found.cause in NEVER_FOUND or found.entity in but:
+        if found is None or not found.trouble or found.cause in NEVER_FOUND:
+            continue
+        if found.entity in but or f"run:{run.run_id}" in but:
             continue
         if _waited(found, run, site) < _patience(found, run, usual, parameters):
             continue
@@ -163,6 +167,7 @@ def _of_deployments(site: SiteFacts, parameters: PlaybookParameters, seen: set[s
         elif found.cause in (Cause.WRONG_ZONE, Cause.NOT_MADE):
             episode = found.since.isoformat() if found.since else str(schedules[0].changed)
             one = _finding(found, site, episode=episode, witness=witness, evidence=())
+            one = replace(one, missed=found.since) if found.cause is Cause.NOT_MADE else one
             (not_made if found.cause is Cause.NOT_MADE else findings).append(one)
             continue
         else:
@@ -216,6 +221,8 @@ def remediate_standstill(s: IncidentContext) -> Remediation:
                 DesiredAction(action=release, effect="its runs start again; the pause was pilotage's own"),
             )
         )
+    if cause == Cause.NOT_MADE and s.around.witness:
+        return remediate_missed(s)
     no_lever = f"{_LEVERS.get(cause, 'notify_owner: no lever mends this')}"
     if not s.around.witness:
         return Remediation(alternatives=(f"notify_owner: no run of it is known, so no owner is; {no_lever}",))

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from pilotage.planner.actions.types import CancelRun, NotifyOwner, Severity
@@ -30,6 +31,8 @@ MAD_TO_SIGMA = 1.4826
 """Of a normal distribution: its standard deviation in median absolute deviations."""
 FAR = 6
 """Standard deviations, robustly measured, that no usual run is away from the median."""
+FEWEST = 4
+"""Completed runs of a deployment without which nothing is said of how long its runs take."""
 CREEP = 1.3
 """By so much the newest runs take longer than those before, when durations creep."""
 NEAR_LIMIT = 0.8
@@ -49,11 +52,11 @@ def twins(pairs: Sequence[Twin], now: datetime) -> list[Finding]:
             rule_id="twin",
             evidence=(
                 Evidence(
-                    ref=f"state:{pair.first.state_id}",
+                    ref=f"run:{pair.first.run_id}",
                     note=f"another run of its deployment has the same start and parameters and is {pair.first.state_name}",
                 ),
                 Evidence(
-                    ref=f"state:{pair.later.state_id}", note="the later one of the two, and it has not begun"
+                    ref=f"run:{pair.later.run_id}", note="the later one of the two, and it has not begun"
                 ),
             ),
         )
@@ -110,10 +113,21 @@ def longest_usual(durations: Sequence[timedelta], parameters: PlaybookParameters
     """Return how long a run may take by those that completed before it, or None where these are too few."""
     if len(durations) < parameters.overlong_runs:
         return None
+    return _bound(durations, parameters.overlong_factor, parameters)
+
+
+def longest_of_few(durations: Sequence[timedelta], parameters: PlaybookParameters) -> timedelta | None:
+    """Return the same by few that completed, which tell less of what is usual: twice as far away counts."""
+    if len(durations) < FEWEST:
+        return None
+    return _bound(durations, 2 * parameters.overlong_factor, parameters)
+
+
+def _bound(durations: Sequence[timedelta], factor: float, parameters: PlaybookParameters) -> timedelta:
     seconds = [each.total_seconds() for each in durations]
     middle = statistics.median(seconds)
     spread = MAD_TO_SIGMA * statistics.median(abs(each - middle) for each in seconds)
-    bound = max(parameters.overlong_factor * max(seconds), middle + FAR * spread)
+    bound = max(factor * max(seconds), middle + FAR * spread)
     return max(timedelta(seconds=bound), parameters.overlong_floor)
 
 
@@ -138,10 +152,12 @@ def overlong(
     expected: Mapping[str, DurationForecast],
     now: datetime,
     parameters: PlaybookParameters,
+    acted: Mapping[str, datetime] = MappingProxyType({}),
 ) -> list[Finding]:
     """One finding for each run that is RUNNING far longer than any of its deployment before.
 
     Where too few of these have completed to go by, than what is forecast of it; `expected` is by run.
+    `acted` says when each was last heard otherwise than by a heartbeat: one that did nothing for as long hangs.
     """
     findings = []
     for run in running:
@@ -149,7 +165,7 @@ def overlong(
         past = history.get(run.deployment_id or "", ())
         forecast = expected.get(run.run_id)
         by_own = longest_usual(past, parameters)
-        bound = by_own or latest_end(forecast, parameters)
+        bound = by_own or latest_end(forecast, parameters) or longest_of_few(past, parameters)
         if run.state_type is not StateType.RUNNING or began is None or bound is None or now - began <= bound:
             continue
         note = f"Running for {words_of(now - began)}; "
@@ -163,13 +179,17 @@ def overlong(
                 f"the last {len(past)} that completed took {words_of(_median(past))} in the median and "
                 f"{words_of(max(past))} at most"
             )
+        did = acted.get(run.run_id)
+        hangs = did is not None and now - did > bound
+        if did is not None and hangs:
+            note += f"; it did nothing but send heartbeats for {words_of(now - did)}"
         findings.append(
             ongoing_finding(
                 f"run:{run.run_id}",
                 FailureClass.OVERLONG,
                 now,
-                episode=run.state_id,
-                rule_id="overlong",
+                episode=run.state_id if not hangs else f"{run.state_id} hangs",
+                rule_id="hung" if hangs else "overlong",
                 evidence=(
                     Evidence(
                         ref=f"state:{run.state_id}",
@@ -179,16 +199,6 @@ def overlong(
             )
         )
     return findings
-
-
-def remediate_overlong(s: IncidentContext) -> Remediation:
-    run = run_of(s)
-    if run.state_type is not StateType.RUNNING:
-        return Remediation(alternatives=(f"notify_owner: the run is {run.state_name} already",))
-    return Remediation(
-        desired=notify(s, Severity.WARNING),
-        alternatives=("cancel_run: only its owner knows whether what it does may take so long today",),
-    )
 
 
 def hidden_failures(

@@ -50,6 +50,8 @@ DECIDED = 0.87
 """From this confidence on a state's own words decide without its logs."""
 GOVERNING_DUE = timedelta(minutes=1)
 """How long a failure is left whose deployment or pool is not in the store yet: what is collected seldom comes by then."""
+PARENT_DUE = timedelta(seconds=20)
+"""How long a failed child is left whose parent goes on: a parent that fails with it is tried again in its place."""
 TRIES = 3
 """How often a situation is thought about that breaks the planner or that the API refuses for good."""
 LOOK_AGAIN = timedelta(seconds=10)
@@ -242,6 +244,12 @@ class Planner:
             return run.ended is not None
         if now - run.ended < GOVERNING_DUE and (unknown := self._unknown(run)):
             return self._wait(run, f"what is known of its {unknown}", now, run.ended + GOVERNING_DUE)
+        if (
+            now - run.ended < PARENT_DUE
+            and (parent := fleet.parent_of(self._store, run))
+            and parent.ended is None
+        ):
+            return self._wait(run, "what its parent makes of it", now, run.ended + PARENT_DUE)
         made = diagnosis_of(run, (), self._book)[0]
         crashed = run.state_type is StateType.CRASHED
         if now - run.ended < self._parameters.evidence_wait:

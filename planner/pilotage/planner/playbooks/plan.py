@@ -45,10 +45,12 @@ def plan_for(s: IncidentContext, permitted_kinds: Sequence[ActionKind]) -> Plan:
         # what must change first changes first; what comes next depends on what came of it
         wanted, held = list(remedies), [w for w in wanted if w.action.kind in AGAIN]
         rejected += [f"{w.action.kind}: the remedy that its owners declared comes first" for w in held]
-    if s.around.child_tried_again and s.finding.failure_class not in NOT_A_FAILURE:
+    by_parent = s.around.parent_ended == "badly" and s.finding.failure_class not in NOT_A_FAILURE
+    if by_parent:
+        # whoever is tried again starts another run in its place: both would do its work twice
         wanted, held = [w for w in wanted if w.action.kind not in AGAIN], wanted
         rejected += [
-            f"{w.action.kind}: the run that it started is tried again itself"
+            f"{w.action.kind}: the run that started it is tried again, and starts another in its place"
             for w in held
             if w.action.kind in AGAIN
         ]
@@ -66,7 +68,9 @@ def plan_for(s: IncidentContext, permitted_kinds: Sequence[ActionKind]) -> Plan:
     wanted = [w for w in wanted if w.action.kind not in impossible]
     kinds = {w.action.kind for w in wanted}
     failed = s.finding.failure_class not in NOT_A_FAILURE
-    told = s.run is not None and s.run.parent_task_run_id is not None and not s.run.deployment_id
+    told = by_parent or (
+        s.run is not None and s.run.parent_task_run_id is not None and not s.run.deployment_id
+    )
     if "notify_owner" not in kinds and failed and (not kinds or "pause_deployment" in kinds) and not told:
         wanted += notify(s)
     refused = tuple(

@@ -36,9 +36,10 @@ from pilotage.planner.detect.run_risks import (
     remediate_orphaned,
 )
 from pilotage.planner.detect.stale import remediate_leaked_slot, remediate_resolved_alert, remediate_silent
+from pilotage.planner.detect.stand_ins import remediate_never_started, remediate_overlong
 from pilotage.planner.detect.standstill import remediate_standstill
 from pilotage.planner.detect.starvation import busy_queue
-from pilotage.planner.detect.unusual import remediate_duplicate, remediate_overlong, remediate_told
+from pilotage.planner.detect.unusual import remediate_duplicate, remediate_told
 from pilotage.planner.findings import NOT_A_FAILURE, Cure, FailureClass, Finding
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.plugins import broken, plugins
@@ -404,7 +405,8 @@ REMEDIATIONS: Mapping[FailureClass, Playbook] = MappingProxyType(
         FailureClass.RECOVERED: Playbook("resolve-alert", remediate_resolved_alert),
         FailureClass.STANDSTILL: Playbook("tell-what-stands-still", remediate_standstill),
         FailureClass.DUPLICATE: Playbook("cancel-the-later-twin", remediate_duplicate),
-        FailureClass.OVERLONG: Playbook("tell-overlong", remediate_overlong),
+        FailureClass.NEVER_STARTED: Playbook("make-again", remediate_never_started),
+        FailureClass.OVERLONG: Playbook("end-what-hangs", remediate_overlong),
         FailureClass.HIDDEN_FAILURES: Playbook("tell-owner", remediate_told),
         FailureClass.CREEPING: Playbook("tell-owner", remediate_told),
         FailureClass.PILE_UP: Playbook("stagger", remediate_pile_up),

@@ -58,6 +58,8 @@ def _proved_here(action: Action, target: TargetFacts) -> bool:
     match action.kind:
         case "mark_crashed":
             return bool(target.death)
+        case "cancel_run":
+            return bool(target.stuck)
         case "cancel_tree":
             return target.state_type in ("CRASHED", "CANCELLED")
         case "pause_deployment" | "hold_queue":

@@ -46,9 +46,20 @@ class IncidentRepository:
     """The part of the ledger that keeps incidents."""
 
     def incident_of(self: Transactions, occurrence_or_run: str) -> str:
-        """The id of the newest incident of this occurrence or run, or empty."""
+        """The id of the newest incident of this occurrence or run, or empty.
+
+        A run whose owner is told of what is no run's (a pool, a schedule) is of that incident too.
+        """
         with self.reading(f"looking for the incident of {occurrence_or_run}") as connection:
-            return incident_in(connection, occurrence_or_run)
+            if found := incident_in(connection, occurrence_or_run):
+                return found
+            told: str | None = connection.execute(
+                sa.select(proposals.c.incident_id)
+                .where(proposals.c.run_id == occurrence_or_run, proposals.c.kind == NOTIFY)
+                .order_by(proposals.c.filed_at.desc())
+                .limit(1)
+            ).scalar_one_or_none()
+            return incident_in(connection, told) if told else ""
 
     def open_incident_runs(self: Transactions) -> list[dict[str, str]]:
         """Every run of an open incident that is not recovered, superseded or waived:

@@ -139,10 +139,12 @@ def seen_to_now(store: Store, since: datetime, fresh: datetime) -> set[str]:
     return {str(row["id"]) for row in store.rows(sql, [since, fresh, since, since])}
 
 
-def with_ended_runs(store: Store, deployments: Collection[str]) -> set[str]:
-    """Those of these deployments of which a run has ended, as far as is known."""
-    among = "deployment_id IN (SELECT unnest(?::VARCHAR[]))"
-    sql = f"SELECT DISTINCT deployment_id AS id FROM runs WHERE {among} AND {_ENDED}"  # noqa: S608
+def with_failed_runs(store: Store, deployments: Collection[str]) -> set[str]:
+    """Those of these deployments of which a run has failed or crashed, as far as is known."""
+    sql = (
+        "SELECT DISTINCT deployment_id AS id FROM runs WHERE deployment_id IN (SELECT unnest(?::VARCHAR[])) "
+        "AND state_type IN ('FAILED', 'CRASHED')"
+    )
     return {str(row["id"]) for row in store.rows(sql, [sorted(deployments)])}
 
 
@@ -172,6 +174,14 @@ def orphans(store: Store, ended_before: datetime) -> list[Orphan]:
     return [Orphan(child=known[pair["child"]], parent=known[pair["parent"]]) for pair in pairs]
 
 
+def parent_of(store: Store, run: RunFact) -> RunFact | None:
+    """The run that started a run, where it is known."""
+    if run.parent_task_run_id is None:
+        return None
+    sql = "SELECT r.* FROM task_runs t JOIN runs r ON r.run_id = t.run_id WHERE t.task_run_id = ? LIMIT 1"
+    return next(iter(facts_from_rows(RunFact, store.rows(sql, [run.parent_task_run_id]))), None)
+
+
 def failed_children(store: Store, parent: RunFact) -> list[RunFact]:
     """The runs that a run had started and that are FAILED or CRASHED since before its own end, by their ends."""
     rows = store.rows(
@@ -197,6 +207,30 @@ class PastStep:
     action: str
     step: str
     at: datetime
+
+
+def cancelled_for(store: Store, since: datetime, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """The runs that we cancelled since a moment for one of these classes of trouble, each with the class.
+
+    Not those in whose places a run was proposed already.
+    """
+    sql = """
+        SELECT DISTINCT d.run_id, json_extract_string(p.detail, '$.failure_class') AS kind
+        FROM decisions d JOIN decisions p ON p.proposal_id = d.proposal_id AND p.step = 'proposed'
+        WHERE d.action = 'cancel_run' AND d.step = 'verified' AND d.outcome = 'verified' AND d."at" > ?
+        AND json_extract_string(p.detail, '$.failure_class') IN (SELECT unnest(?::VARCHAR[]))
+        AND NOT EXISTS (SELECT 1 FROM decisions x WHERE x.run_id = d.run_id AND x.action = 'start_run')
+        ORDER BY ALL LIMIT ?
+    """
+    return [(row["run_id"], row["kind"]) for row in store.rows(sql, [since, list(classes), MOST])]
+
+
+def runs_of(store: Store, ids: Sequence[str]) -> list[RunFact]:
+    """The runs with these ids, by id."""
+    if not ids:
+        return []
+    sql = "SELECT * FROM runs WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY run_id"
+    return facts_from_rows(RunFact, store.rows(sql, [list(ids)]))
 
 
 def steps_since(store: Store, moment: datetime) -> list[PastStep]:

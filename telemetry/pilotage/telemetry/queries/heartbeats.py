@@ -35,10 +35,13 @@ class Heartbeat:
 
 
 def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
-    """The RUNNING runs of deployments that sent two heartbeats at least and nothing since a moment, by run."""
+    """The RUNNING runs of deployments that sent two heartbeats at least and nothing since a moment, by run.
+
+    And those that are being cancelled, though they changed their state since: what somebody else asked says nothing.
+    """
     sql = (
-        "SELECT * FROM runs WHERE state_type = 'RUNNING' AND deployment_id IS NOT NULL AND updated < ? "
-        "ORDER BY run_id LIMIT ?"
+        "SELECT * FROM runs WHERE deployment_id IS NOT NULL "
+        "AND ((state_type = 'RUNNING' AND updated < ?) OR state_type = 'CANCELLING') ORDER BY run_id LIMIT ?"
     )
     runs_by_id = {run.run_id: run for run in facts_from_rows(RunFact, store.rows(sql, [heard_before, _MOST]))}
     if not runs_by_id:
@@ -46,6 +49,7 @@ def heartbeats(store: Store, heard_before: datetime) -> list[Heartbeat]:
     marks = ", ".join("?" for _ in runs_by_id)
     spoke = (
         f"SELECT run_id, max(moment) AS heard FROM (SELECT run_id, occurred AS moment FROM events "  # noqa: S608
+        "WHERE name <> 'prefect.flow-run.Cancelling' AND NOT starts_with(name, 'pilotage.') "
         f'UNION ALL SELECT run_id, "at" FROM logs) WHERE run_id IN ({marks}) '
         "GROUP BY run_id HAVING max(moment) < ? ORDER BY run_id"
     )
@@ -73,9 +77,22 @@ def silent(store: Store, now: datetime) -> list[Heartbeat]:
         heartbeat
         for heartbeat in heartbeats(store, now - MISSED * SHORTEST - SLACK)
         if now - heartbeat.heard > (silence := silence_of(heartbeat))
-        # silence says something only while others were heard
-        and heard_throughout(store, now - silence, now, max(heartbeat.every, SHORTEST))
+        # silence says something only while others were heard; on a quiet site, while the server answered. Then it is
+        # only a suspicion: before it is acted on, an event of our own must have come through in each interval
+        and (
+            heard_throughout(store, now - silence, now, max(heartbeat.every, SHORTEST))
+            or answered_throughout(store, now)
+        )
     ]
+
+
+def answered_throughout(store: Store, now: datetime) -> bool:
+    """Whether the server has answered each of our requests of the last minutes, the newest just now."""
+    rows = store.rows("SELECT \"at\", requests, failures FROM asked WHERE kind = 'api'")
+    return any(
+        row["at"] is not None and now - row["at"] < SLACK and row["requests"] and not row["failures"]
+        for row in rows
+    )
 
 
 def heard_throughout(store: Store, since: datetime, until: datetime, every: timedelta) -> bool:

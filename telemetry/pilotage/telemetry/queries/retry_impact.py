@@ -89,14 +89,15 @@ def half_done(
 ) -> bool:
     """Return whether a run was cut off in the middle of work that another attempt may do twice.
 
-    That is a time-out or a crash after which a task is left that had begun, keeps no result and is not named as
-    repeatable; or of a run that had started and of whose tasks nothing is known. An error that the code itself raised
-    is no such cut.
+    That is a time-out, a crash or a cancellation after which a task is left that had begun, keeps no result and is not
+    named as repeatable; or of a run that had started and of whose tasks nothing is known. An error that the code itself
+    raised is no such cut.
     """
     timed_out = state_name == "TimedOut" or bool(
         _TIMED_OUT.search(message) and not _NEVER_CONNECTED.search(message)
     )
-    if run_count < 1 or not (timed_out or state_type is StateType.CRASHED):
+    cut_off = timed_out or state_type in (StateType.CRASHED, StateType.CANCELLED)
+    if run_count < 1 or not cut_off:
         return False
     rows = list(task_runs)
     if not rows:

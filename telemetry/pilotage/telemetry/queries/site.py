@@ -306,7 +306,8 @@ def _heard(
         return {}, {}, frozenset()
     sql = (
         "SELECT run_id, max(moment) AS heard, max(moment) FILTER (name <> ?) AS acted, bool_or(name = ?) AS beats FROM "
-        "(SELECT run_id, occurred AS moment, name FROM events UNION ALL SELECT run_id, \"at\", '' FROM logs) "
+        "(SELECT run_id, occurred AS moment, name FROM events WHERE NOT starts_with(name, 'pilotage.') "
+        "UNION ALL SELECT run_id, \"at\", '' FROM logs) "
         "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY run_id"
     )
     rows = store.rows(sql, [heartbeats.HEARTBEAT, heartbeats.HEARTBEAT, ids])

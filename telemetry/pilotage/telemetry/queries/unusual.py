@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,8 @@ from pilotage.telemetry.store.schema import facts_from_rows
 
 MOST = 200
 """Rows of one answer."""
+AHEAD = timedelta(seconds=5)
+"""A run that was asked for with a start further ahead than this is meant for that time, and not for now."""
 PAST = 50
 """The newest completed runs of a deployment that say how long its runs take."""
 
@@ -27,20 +30,26 @@ class Twin:
 def twins(store: Store) -> list[Twin]:
     """The waiting runs that have a living twin which was made before them; children are their parents' business.
 
-    Runs that people or programs asked for and that wait for one limit are no twins: each was asked for.
+    Two runs that a schedule made, or two that were asked for with one start ahead of them. What was asked for at once
+    is no twin, nor are three or more that were asked for alike: work is shared out so. Nor are runs that were asked
+    for and wait for one limit.
     """
     sql = """
-        SELECT a.run_id AS later, min_by(b.run_id, b.created) AS first FROM runs a JOIN runs b
+        SELECT a.run_id AS later, min_by(b.run_id, (b.created, b.run_id)) AS first, bool_and(b.auto_scheduled) AS scheduled
+        FROM runs a JOIN runs b
         ON a.deployment_id = b.deployment_id AND a.expected_start = b.expected_start AND a.parameters = b.parameters
         AND a.job_variables = b.job_variables AND a.run_id <> b.run_id
         AND (b.created < a.created OR (b.created = a.created AND b.run_id < a.run_id))
         WHERE a.state_type = 'SCHEDULED' AND a.run_count = 0 AND b.state_type IN ('SCHEDULED', 'PENDING', 'RUNNING')
         AND a.parent_task_run_id IS NULL AND b.parent_task_run_id IS NULL
         AND ((a.auto_scheduled AND b.auto_scheduled)
-             OR (a.state_name <> 'AwaitingConcurrencySlot' AND b.state_name <> 'AwaitingConcurrencySlot'))
+             OR (a.state_name <> 'AwaitingConcurrencySlot' AND b.state_name <> 'AwaitingConcurrencySlot'
+                 AND a.expected_start > a.created + to_seconds(?) AND b.expected_start > b.created + to_seconds(?)))
         GROUP BY a.run_id ORDER BY a.run_id LIMIT ?
     """
-    pairs = store.rows(sql, [MOST])
+    pairs = store.rows(sql, [AHEAD.total_seconds(), AHEAD.total_seconds(), MOST])
+    alike = Counter(pair["first"] for pair in pairs)
+    pairs = [pair for pair in pairs if pair["scheduled"] or alike[pair["first"]] == 1]
     ids = sorted({pair[name] for pair in pairs for name in ("first", "later")})
     known = {run.run_id: run for run in _runs(store, ids)}
     return [Twin(first=known[pair["first"]], later=known[pair["later"]]) for pair in pairs]

@@ -16,7 +16,7 @@ class CrashedProcess(World):
         self.signal = self.random.choice([9, 11, 6])
 
     def setup(self, scene: Scene) -> None:
-        scene.deploy("settle-trades", "settle")
+        scene.deploy("settle-trades", "settle", tags=("pilotage:repeatable",))
 
     def drive(self, scene: Scene) -> None:
         scene.start("settle-trades")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pilotage.flows.bench.world import Answer, Hand, Job, Json, Request, Scene, Truth, World
 
+LOST = 45
+"""Seconds after which the machine is lost: after the second heartbeat, without which nobody knows how often it sends."""
+
 
 class DeadSubflow(World):
     """A parent in the bench's pool, its child on a machine that is lost."""
@@ -15,13 +18,13 @@ class DeadSubflow(World):
         name, _ = scene.pool(worker=False)
         self._pool = name
         scene.deploy("merge", "merge")
-        scene.deploy("part", "part", pool=name)
+        scene.deploy("part", "part", pool=name, tags=("pilotage:repeatable",))
 
     def drive(self, scene: Scene) -> None:
         lost = scene.hire(self._pool)
         scene.start("merge")
-        scene.after(25, lost.kill)
-        scene.after(40, lambda: scene.hire(self._pool))
+        scene.after(LOST, lost.kill)
+        scene.after(LOST + 15, lambda: scene.hire(self._pool))
 
     def truth(self) -> Truth:
         return Truth(
@@ -40,7 +43,7 @@ class DeadSubflow(World):
 
     def part(self, job: Job) -> None:
         first = job.http.post("/part").json()["first"]
-        job.spend(90 if first else 1)
+        job.spend(4 * LOST if first else 1)
 
     def answer(self, scene: Scene, request: Request) -> Answer:
         first = not scene.count("asked")
@@ -52,7 +55,7 @@ class DeadSubflow(World):
             hand.retry(run["id"])
 
     def watch(self, scene: Scene, hand: Hand) -> None:
-        if scene.now() < scene.began + scene.seconds(55) or scene.count("marked"):
+        if scene.now() < scene.began + scene.seconds(LOST + 30) or scene.count("marked"):
             return
         for run in scene.runs():
             if run["state_type"] == "RUNNING" and run["deployment_id"] == scene.deployments["part"]:

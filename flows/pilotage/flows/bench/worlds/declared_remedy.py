@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pilotage.flows.bench.world import Answer, Hand, Job, Json, Request, Scene, Truth, World
 
+TEAM = "team:books"
+"""Its own: what a team declares as a remedy is one for all of the team's deployments."""
+
 
 class DeclaredRemedy(World):
     """A token that has run out, and a remedy for it."""
@@ -12,11 +15,11 @@ class DeclaredRemedy(World):
     about = "an expired token, for which the owner has declared a remedy"
 
     def setup(self, scene: Scene) -> None:
-        scene.deploy("sync-books", "sync")
+        scene.deploy("sync-books", "sync", tags=(TEAM,))
         scene.deploy(
             "renew-token",
             "renew",
-            tags=("pilotage:remediation", "pilotage:remedies:auth"),
+            tags=(TEAM, "pilotage:remediation", "pilotage:remedies:auth"),
         )
 
     def drive(self, scene: Scene) -> None:

@@ -17,8 +17,9 @@ class DuplicateSchedule(World):
         scene.deploy("charge-cards", "charge")
 
     def drive(self, scene: Scene) -> None:
-        scene.start("charge-cards", "first", after=DUE, day="2027-03-01")
-        scene.start("charge-cards", "second", after=DUE, day="2027-03-01")
+        due = scene.now() + scene.seconds(DUE)
+        scene.start("charge-cards", "first", at=due, day="2027-03-01")
+        scene.start("charge-cards", "second", at=due, day="2027-03-01")
 
     def truth(self) -> Truth:
         return Truth(

@@ -15,7 +15,7 @@ class Hanging(World):
     about = "runs far past its learned duration and will never end"
 
     def setup(self, scene: Scene) -> None:
-        scene.deploy("sync-crm", "sync")
+        scene.deploy("sync-crm", "sync", tags=("pilotage:repeatable",))
 
     def drive(self, scene: Scene) -> None:
         for number in range(BEFORE):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pilotage.flows.bench.world import Hand, Job, Json, Scene, Truth, World
 
+LOST = 45
+"""Seconds after which the machine is lost: after the second heartbeat, without which nobody knows how often it sends."""
+
 
 class LostWorker(World):
     """The worker and its processes are killed, and nobody says so."""
@@ -14,13 +17,13 @@ class LostWorker(World):
     def setup(self, scene: Scene) -> None:
         name, _ = scene.pool(worker=False)
         self._pool = name
-        scene.deploy("rebuild-index", "rebuild", pool=name)
+        scene.deploy("rebuild-index", "rebuild", pool=name, tags=("pilotage:repeatable",))
 
     def drive(self, scene: Scene) -> None:
         lost = scene.hire(self._pool)
         scene.start("rebuild-index")
-        scene.after(20, lost.kill)
-        scene.after(35, lambda: scene.hire(self._pool))
+        scene.after(LOST, lost.kill)
+        scene.after(LOST + 15, lambda: scene.hire(self._pool))
 
     def truth(self) -> Truth:
         return Truth(
@@ -33,7 +36,7 @@ class LostWorker(World):
         )
 
     def rebuild(self, job: Job) -> None:
-        job.spend(60 if job.attempt == 1 else 2)
+        job.spend(4 * LOST if job.attempt == 1 else 2)
         job.record("index", task="rebuild")
 
     def oracle(self, scene: Scene, hand: Hand, run: Json) -> None:
@@ -42,6 +45,6 @@ class LostWorker(World):
 
     def watch(self, scene: Scene, hand: Hand) -> None:
         run = scene.run(scene.started["run"])
-        gone = scene.now() > scene.began + scene.seconds(50)
+        gone = scene.now() > scene.began + scene.seconds(LOST + 30)
         if gone and run["state_type"] == "RUNNING" and run["run_count"] == 1:
             hand.crash(run["id"])

@@ -1,12 +1,14 @@
-"""A schedule was switched off by a deployment gone wrong: the run that everybody expects was never made."""
+"""Runs of a schedule are deleted before they start, as by a clean-up gone wrong: nothing runs, and nothing fails."""
 
 from __future__ import annotations
 
-from pilotage.flows.bench.world import Hand, Job, Scene, Truth, World
+from pilotage.flows.bench.world import Answer, Hand, Job, Request, Scene, Truth, World
 
-EVERY = 20
+EVERY = 35
 FIRED = 3
-"""Times that it fired before."""
+"""Times that it fires before the clean-up begins."""
+WATCHED = 480
+"""Seconds for which the clean-up goes on."""
 
 
 class MissedSchedule(World):
@@ -16,23 +18,33 @@ class MissedSchedule(World):
     about = "a schedule that fired every time does not fire any more"
 
     def setup(self, scene: Scene) -> None:
-        scene.deploy("hourly-rates", "rates")
+        scene.deploy("hourly-rates", "rates", every=EVERY)
 
     def drive(self, scene: Scene) -> None:
-        for number in range(FIRED):
-            scene.start("hourly-rates", f"tick-{number}", after=EVERY * number, number=number)
+        for number in range(int(EVERY * (FIRED - 0.5)), WATCHED, 2):
+            scene.after(number, lambda: self._clean_up(scene))
+
+    def _clean_up(self, scene: Scene) -> None:
+        scene.note("cleaning")
+        for run in scene.runs():
+            if run["auto_scheduled"] and run["state_type"] == "SCHEDULED" and not run["run_count"]:
+                scene.ask("DELETE", f"/flow_runs/{run['id']}")
 
     def truth(self) -> Truth:
         return Truth(
             remediable=True,
             right=frozenset({"start_run"}),
             wrong=frozenset({"retry_run", "pause_deployment", "cancel_run"}),
-            work=frozenset({f"rates-{FIRED}"}),
-            once=frozenset({f"rates-{FIRED}"}),
+            work=frozenset({"made up"}),
+            once=frozenset({"made up"}),
         )
 
     def rates(self, job: Job) -> None:
-        job.record(f"rates-{job.parameters.get('number', FIRED)}", task="store")
+        instead = job.http.post("/rates").json()["instead"]
+        job.record("made up" if instead else "rates", task="store")
+
+    def answer(self, scene: Scene, request: Request) -> Answer:
+        return Answer(body={"instead": not scene.run(request.run_id)["auto_scheduled"]})
 
     def watch(self, scene: Scene, hand: Hand) -> None:
         if scene.now() > scene.began + scene.seconds(EVERY * FIRED + 15) and not scene.count("made"):

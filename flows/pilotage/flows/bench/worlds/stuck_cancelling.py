@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pilotage.flows.bench.world import Hand, Job, Scene, Truth, World
 
+LOST = 45
+"""Seconds after which the machine is lost: after the second heartbeat, without which nobody knows how often it sends."""
+
 
 class StuckCancelling(World):
     """Cancelling, and nobody is left to say Cancelled."""
 
     name = "stuck-cancelling"
-    about = "Cancelling for ever keeps the only slot; the next run must be done within two minutes"
+    about = "Cancelling for ever keeps the only slot; the next run must be done before Prefect itself ends it"
 
     def setup(self, scene: Scene) -> None:
         name, _ = scene.pool(worker=False)
@@ -19,11 +22,11 @@ class StuckCancelling(World):
     def drive(self, scene: Scene) -> None:
         lost = scene.hire(self._pool)
         stuck = scene.start("post-journal", "stuck", waits=True)
-        scene.after(20, lost.kill)
+        scene.after(LOST, lost.kill)
         cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
-        scene.after(24, lambda: scene.ask("POST", f"/flow_runs/{stuck}/set_state", cancelling))
-        scene.after(26, lambda: scene.hire(self._pool))
-        scene.after(32, lambda: scene.start("post-journal", "next"))
+        scene.after(LOST + 4, lambda: scene.ask("POST", f"/flow_runs/{stuck}/set_state", cancelling))
+        scene.after(LOST + 6, lambda: scene.hire(self._pool))
+        scene.after(LOST + 12, lambda: scene.start("post-journal", "next"))
 
     def truth(self) -> Truth:
         return Truth(
@@ -32,7 +35,7 @@ class StuckCancelling(World):
             wrong=frozenset({"pause_deployment", "retry_run"}),
             work=frozenset({"journal"}),
             once=frozenset({"journal"}),
-            within=170,
+            within=LOST + 290,
         )
 
     def post(self, job: Job) -> None:
@@ -43,6 +46,6 @@ class StuckCancelling(World):
 
     def watch(self, scene: Scene, hand: Hand) -> None:
         run = scene.run(scene.started["stuck"])
-        if run["state_type"] == "CANCELLING" and scene.now() > scene.began + scene.seconds(40):
+        if run["state_type"] == "CANCELLING" and scene.now() > scene.began + scene.seconds(LOST + 20):
             state = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
             hand.turn("cancel_run", f"run:{run['id']}", "POST", f"/flow_runs/{run['id']}/set_state", state)

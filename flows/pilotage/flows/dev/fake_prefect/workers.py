@@ -190,8 +190,7 @@ class SimulatedWorker:
         elif ruling.status != "ACCEPT":
             self._end(process, now)
         else:
-            if self.run_beat is not None:
-                self._after(self.run_beat, process, self._beat, now)
+            self._beat(process, now)  # the first one comes with the start
             self._do(process, iter(self.script(process.run)), now)
 
     def _beat(self, process: Process, now: datetime) -> None:
