@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pilotage.planner.detect.signs.rule import words as words_of
 from pilotage.telemetry.facts import LogLine
 
 ANY = "<*>"
@@ -31,18 +30,23 @@ AFTER_PREPOSITION = 3
 ROUNDS = 3
 """How many places of one line can turn out to be for values, one after the other."""
 
-_NAMED = words_of(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NAMED = _words(
     "user host hostname node table task flow run file class method package name column topic bucket database schema "
     "service server client module queue pool worker deployment container pod image model job block path key field "
     "attribute parameter variable thread process session device interface"
 )
 """Nouns that a name follows."""
-_PREPOSITIONS = words_of("for from to at by in on of with via into about as")
+_PREPOSITIONS = _words("for from to at by in on of with via into about as")
 
 _STATUS = re.compile(
     r"(?i)\b(?:https?(?:/\d(?:\.\d)?)?|status code|errno|exit(?:ed)?(?: with)?(?: code| status)?|signal)"
     r"\b[\"']?\s{0,9}[:=]?\s{0,9}[\"'(\[]?(?P<code>-?\d{1,5})\b(?![.:]\d)"
-    r"|(?P<leading>\b[45]\d\d)(?= (?:Client|Server) Error| (?-i:[A-Z][a-z]+ ){0,2}(?-i:[A-Z][a-z]+)\b)"
+    r"|(?P<leading>\b[45]\d\d)(?=, message=| (?:Client|Server) Error| (?-i:[A-Z][a-z]+ ){0,2}(?-i:[A-Z][a-z]+)\b)"
 )
 """A number that says what happened, such as `HTTP 429` or `exit code 137`: it looks like a value and is a word. A field of
 a line (`status: 200 len: 1893`) is a value like its neighbours."""
@@ -52,7 +56,7 @@ _VALUES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), stands_for)
     for pattern, stands_for in (
         (
-            r"(?<==)\s?\"[^\"\n]{0,500}\"|(?<![\w'])'[^'\n]{0,250} [^'\n]{0,250}'(?![\w'])|`[^`\n]{0,500}`",
+            r"(?<==)\s?\"[^\"\n]{0,500}\"|(?<![\w'])'(?!\ue000)[^'\n]{0,250} [^'\n]{0,250}'(?![\w'])|`[^`\n]{0,500}`",
             "<text>",
         ),
         (r"(?<![\w:/.])[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s'\"<>()\[\]{},;]+", "<url>"),
@@ -85,6 +89,8 @@ _VALUES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\w)[A-Za-z]{0,200}[_#@-]?-?[\w-]{0,200}\d[\w-]*", "<id>"),
     )
 )
+_NAMES = re.compile(r"(?<!\w)'(?![45]\d\d )[^'\n]{0,500}'(?!\w)|(?<!\w)\"(?![45]\d\d )[^\"\n]{0,500}\"(?!\w)")
+"""What stands in quotes, a status left aside: in a message it is a value, in a line's template it may be a word."""
 _KEPT = re.compile("\ue000([^\ue000\ue001]*)\ue001")
 _SEVERAL = re.compile(r"(<\w+>)(?:[,/:;-]?<\w+>)+")
 _QUOTED = re.compile(r"([\"'])[^\"']*\1[.,:;)]?")
@@ -125,6 +131,11 @@ def masked(message: str) -> tuple[str, ...]:
         if not (words and word == words[-1] and _MASK.fullmatch(word)):
             words.append(word)
     return tuple(words) or ("",)
+
+
+def normalised(message: str) -> str:
+    """Return a message with everything that differs between two occurrences of one fault taken out."""
+    return _NAMES.sub("<text>", " ".join(masked(message)))[:500]
 
 
 def _kept(match: re.Match[str]) -> str:

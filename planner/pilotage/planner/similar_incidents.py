@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pilotage.planner.detect.failures import normalised
 from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.log_templates import normalised
 from pilotage.telemetry.store.protocol import Store
 
 READ = 500

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
-from pilotage.planner.detect.failures import diagnose_run, exception_in, normalised, own_line
+from pilotage.planner.detect.failures import diagnose_run, exception_in, own_line
 from pilotage.planner.detect.signs.reading import exit_code_in
+from pilotage.planner.log_templates import normalised
 from pilotage.telemetry.facts import StateType
 
 GOLDEN: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parents[1] / "failures.yaml").read_text())

@@ -7,7 +7,6 @@ they leave here only redacted, quoted and marked as tainted.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -17,6 +16,7 @@ from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.second_opinion import with_second_opinion
 from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types
 from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.log_templates import normalised
 from pilotage.telemetry.facts import LogLine, RunFact, StateType
 from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.redaction import redact
@@ -33,24 +33,6 @@ def exception_in(text: str) -> str:
 def incident_id(subject: str, episode: str) -> str:
     """The id that one trouble of one subject always gets: `i-` and 12 hex digits."""
     return "i-" + hashlib.sha256(f"{subject}\0{episode}".encode()).hexdigest()[:12]
-
-
-_VARIABLE = (
-    (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "<id>"),
-    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"), "<time>"),
-    (re.compile(r"'[^'\n]{0,500}'|\"[^\"\n]{0,500}\"|`[^`\n]{0,500}`"), "<text>"),
-    (re.compile(r"\b0x[0-9a-fA-F]+\b|\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b"), "<hex>"),
-    (re.compile(r"[-+]?\b\d+(?:\.\d+)?"), "<n>"),
-    (re.compile(r"\s+"), " "),
-)
-
-
-def normalised(message: str) -> str:
-    """The message with everything that differs between two occurrences of one fault taken out."""
-    text = message[:READ_CHARS]
-    for pattern, stands_for in _VARIABLE:
-        text = pattern.sub(stands_for, text)
-    return text.strip()[:500]
 
 
 def fingerprint_of(run: RunFact, failure_class: FailureClass) -> str:

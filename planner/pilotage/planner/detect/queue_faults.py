@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pilotage.planner.actions.types import HoldQueue, NotifyOwner, ReleaseQueue, Severity
-from pilotage.planner.detect.failures import diagnose_run, normalised
+from pilotage.planner.detect.failures import diagnose_run
 from pilotage.planner.detect.ongoing import fingerprint_of, ongoing_finding
 from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.log_templates import normalised
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.planner.remediation import DesiredAction, IncidentContext, Remediation, words_of
 from pilotage.telemetry.facts import QueueFact, RunFact

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pilotage.planner.detect.failures import normalised
 from pilotage.planner.findings import FORECASTS, NOT_A_FAILURE, FailureClass, Finding
+from pilotage.planner.log_templates import normalised
 from pilotage.telemetry.facts import RunFact
 
 FAMILY: Mapping[FailureClass, str] = MappingProxyType(

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from pilotage.planner.detect.blockage import Blockage, Cause
-from pilotage.planner.detect.failures import normalised
 from pilotage.planner.detect.unusual import bad_value
 from pilotage.planner.findings import PERMANENT, Evidence, FailureClass
 from pilotage.planner.investigate.facts import FAILED, CaseFacts, Neighbour
 from pilotage.planner.investigate.types import MEANING, Clue, Conclusion, Hypothesis, Origin
+from pilotage.planner.log_templates import normalised
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.telemetry.facts import RunFact, StateType
 from pilotage.telemetry.harmless import harmless

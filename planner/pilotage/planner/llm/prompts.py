@@ -9,8 +9,8 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, ConfigDict
 
-from pilotage.planner.detect.failures import normalised
 from pilotage.planner.findings import FailureClass, Finding
+from pilotage.planner.log_templates import normalised
 from pilotage.telemetry.facts import LogLine, RunFact
 from pilotage.telemetry.harmless import harmless
 from pilotage.telemetry.redaction import redact
