@@ -14,7 +14,7 @@ FLOWS := $(filter-out $(DEMO_TEST) %/test_steering_levers.py,$(filter tests/flow
 # the tests that took longest are named at the end of each
 SLOWEST := --durations=20
 
-.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks eval-agent conformance mcp-conformance constraints clean $(addprefix bench-,$(BENCHES))
+.PHONY: .venv compat compat-data workers beside demo test test-flows test-packages test-demo check fix bench bench-faults docs pictures notebooks smoke-llm soak attacks axe eval-agent conformance mcp-conformance constraints clean $(addprefix bench-,$(BENCHES))
 
 demo: .venv ## run the main job on an embedded Prefect server and show it working
 	$(BIN)/pilotage demo
@@ -54,6 +54,13 @@ attacks: .venv .agentdojo ## what prompt injection achieves through every channe
 
 eval-agent: .venv ## score investigations on snapshots with a known cause, by rules and with the endpoint of EVAL_BASE_URL: .bench/eval-agent.json
 	$(BIN)/python -m tests.eval.report
+
+axe: .venv .axe ## look for serious faults of accessibility on every view of the page (needs chromium and npm)
+	PILOTAGE_BROWSER_TESTS=required $(BIN)/python -m pytest tests/console/web/test_axe.py $(PYTEST)
+
+# The checker of the page, for this test alone.
+.axe:
+	npm install --silent --no-audit --no-fund --prefix $@ axe-core@4.14.1
 
 conformance: .venv ## Cedar's public conformance corpus against the engine in use: CORPUS=path
 	$(BIN)/python tests/policies/conformance.py $(CORPUS)
@@ -111,4 +118,4 @@ constraints: .venv ## write down what is installed
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .venv-smoke .agentdojo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-smoke .agentdojo .axe .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,8 @@ ERRORS = (
     ("data", "ValidationError: 3 rows of orders without a customer"),
     ("timeout", "QueryTimeout: statement was cancelled after 300 s"),
 )
+VIEWS = ("now", "inbox", "incidents", "runs", "chat/new", "queues", "forecast", "kpi", "audit")
+"""Every view of the page that needs no id."""
 FLOWS = (
     "orders",
     "prices",
@@ -69,6 +71,15 @@ def fill(port: ConsoleStack, incidents: int, runs_each: int, *, rich: bool = Fal
     if lines:
         port.store.add_logs(lines)
     return ids
+
+
+def views_of(ids: list[str]) -> tuple[str, ...]:
+    """Every view of the page, with those of one incident, run and proposal where there are any."""
+    if not ids:
+        return VIEWS
+    number = int(ids[-1].removeprefix("i-"), 16) // 1000
+    run_id = UUID(int=(number + 1) * 10_000)
+    return (*VIEWS, f"incident/{ids[-1]}", f"run/{run_id}", f"proposal/{ids[-1].replace('i-', 'p-')}")
 
 
 def _run(run_id: str, name: str, flow: str, error: str, failed: datetime) -> RunFact:

@@ -1,7 +1,8 @@
 """Take the pictures of the documentation from a demo that is left running: `make pictures`.
 
-The terminal at 160 columns and one view of the page go into docs/pictures/; every view at 1280 and 390 pixels, light and
-dark, goes into docs/pictures/all/, to be looked at and not kept.
+The terminal at 160 columns and two views of the page go into docs/pictures/; every view at 1280 and 390 pixels, light and
+dark, of the demo and of an empty, a normal and a crowded installation goes into docs/pictures/all/, to be looked at and
+not kept.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 from tests.console.browser import Page, chromium
+from tests.console.console_stack import console_stack
+from tests.console.crowd import fill, views_of
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
 ALL = PICTURES / "all"
-SHOWN = "incidents-1280-light.png"
-VIEWS = ("chat", "inbox", "incidents", "queues", "forecast", "kpi", "audit")
+SHOWN = {"now-1280-light.png": "page.png", "incident-1280-light.png": "incident.png"}
+"""Pictures of the demo that are kept, under which name."""
+CROWDS = {"empty": (0, 0), "normal": (4, 5), "crowded": (500, 10)}
+"""Installations by how many incidents of how many runs each they have."""
+VIEWS = ("now", "chat", "inbox", "incidents", "incident", "runs", "queues", "forecast", "kpi", "audit")
 WIDTHS = {1280: 900, 390: 844}
 COMMANDS = (["status"], ["incidents"])
 COLUMNS = 160
@@ -36,6 +42,10 @@ COLUMNS = 160
 def main() -> None:
     """Run the demo, take the pictures, stop everything."""
     ALL.mkdir(parents=True, exist_ok=True)
+    for name in CROWDS:
+        take_crowd(name)
+    if "crowds" in sys.argv[1:]:
+        return
     with left_running() as left:
         state = Path(left["state directory"])
         take_terminal(state)
@@ -81,6 +91,27 @@ def serving(state: Path) -> Iterator[str]:
             server.wait(30)
 
 
+def take_crowd(name: str) -> None:
+    """Take each view of an installation with so much in it, at each width, in light and dark."""
+    with tempfile.TemporaryDirectory(prefix="s") as directory, console_stack(Path(directory) / "s") as port:
+        incidents, runs = CROWDS[name]
+        ids = fill(port, incidents, runs, rich=True) if incidents else []
+        with chromium(port.url, Path(directory) / "c") as page:
+            page.open(f"/#code={port.sessions.issue_code(port.tokens['ann'])}")
+            page.live()
+            for width, height in WIDTHS.items():
+                for theme in ("light", "dark"):
+                    look(page, width, height, theme)
+                    page.driver.refresh()
+                    page.live()
+                    for view in views_of(ids):
+                        page.go(view)
+                        settle(page, still=0.6)
+                        picture = f"{name}-{view.split('/')[0]}-{width}-{theme}.png"
+                        page.driver.save_screenshot(str(ALL / picture))
+                        print(picture, flush=True)
+
+
 def take_page(link: str) -> None:
     """Take each view of the page at each width, in light and dark."""
     base = link.partition("/#")[0]
@@ -91,12 +122,16 @@ def take_page(link: str) -> None:
             for theme in ("light", "dark"):
                 look(page, width, height, theme)
                 for view in VIEWS:
-                    page.go(view)
+                    page.go("incidents?state=all" if view == "incident" else view)
                     settle(page)
+                    if view == "incident":
+                        page.find(".rows a.says-it").click()
+                        settle(page)
                     name = f"{view}-{width}-{theme}.png"
                     page.driver.save_screenshot(str(ALL / name))
                     print(name, flush=True)
-    shutil.copy(ALL / SHOWN, PICTURES / "page.png")
+    for taken, kept in SHOWN.items():
+        shutil.copy(ALL / taken, PICTURES / kept)
 
 
 def settle(page: Page, still: float = 1.5, at_most: float = 30.0) -> None:

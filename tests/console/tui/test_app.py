@@ -154,6 +154,7 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Console
         await until(pilot, lambda: "verified by" in seen(app), "the verification in the thread")
         await until(pilot, lambda: "the promise was kept" in seen(app), "the card as it stands")
 
+    port.engine.log.share("t-1", "ann", "pat", writes=True)
     on_screen(port, approves, who="ann", size=(width, 30))
     assert port.lever.executed == 1
 

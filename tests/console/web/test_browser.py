@@ -180,7 +180,10 @@ def test_from_a_question_to_a_verified_change_before_two_pairs_of_eyes(scene: Sc
     ):
         assert part in words
 
-    # a viewer in a second browser sees the same, and may only look
+    # a viewer in a second browser, with whom it is shared, sees the same, and may only look
+    for name in ("vic", "ann"):
+        first.say(f"/share {name}")
+        first.find("#log", name)
     second.sign_in("vic", PASSWORD)
     second.go(thread)
     assert "You look on as viewer" in second.find(card(old["proposal_id"]), "192 MiB").text
@@ -341,6 +344,7 @@ def test_everything_can_be_done_from_the_keyboard(scene: Scene, ann: Page) -> No
     page.keys(Keys.ENTER, *"not now", Keys.ENTER)
     page.find(f"{card(row['proposal_id'])} header", "rejected")
     assert scene.status(row["proposal_id"]) == "rejected"
+    page.gone(".card-form form")
     page.keys("?")
     page.find("dialog[open]", "next row or card")
     page.keys(Keys.ESCAPE)
@@ -437,10 +441,14 @@ def test_five_runs_of_one_cause_are_one_incident_decided_by_two_and_told_to_both
     first.be("pat", PASSWORD)
     second.be("ann", PASSWORD)
     runs = [scene.fail("quick-report", "ConnectError: ledger.example refused") for _ in range(5)]
-    rows = [scene.waiting(run_id) for run_id in runs]
-    whole = ship.control_api().call("incident", incident_id=rows[0]["incident_id"])
-    assert {run["run_id"] for run in whole["runs"]} >= set(runs)
-    incident = whole["incident_id"]
+
+    def whole() -> dict[str, Any] | None:
+        page = ship.control_api().call("incident_page", words="ledger.example", state="open")
+        return next((row for row in page["rows"] if row["runs"] == 5 and row["waiting"]), None)
+
+    incident = eventually(whole, within=180, what="one incident of five runs")["incident_id"]
+    found = ship.control_api().call("incident", incident_id=incident)
+    assert {run["run_id"] for run in found["runs"]} == set(runs)
 
     # found on Now, which leads to the incident
     for page in (first, second):

@@ -130,6 +130,11 @@ class TerminalApp(App[None]):
     async def _follow(self) -> None:
         log, pane = self.talking.engine.log, self.query_one(Talk)
         turn, busy = 0, False
+        try:  # what stands comes first, in front of the conversation
+            for block in await self._blocks("now"):
+                await pane.note(drawn(block, pane.text_width))
+        except PilotageError as exc:
+            await pane.note(harmless(str(exc), limit=600))
         async for batch in log.follow(0, self.talking.thread):
             if not self.query("#line"):  # the screen was left
                 return

@@ -45,7 +45,7 @@ class Talk(VerticalScroll, can_focus=True):
         if drawn_text is not None:
             await self._add(Static(drawn_text, classes=event.type))
 
-    async def note(self, words: Text) -> None:
+    async def note(self, words: RenderableType) -> None:
         """Shows something that is not in the log."""
         await self._add(Static(words))
 
@@ -95,7 +95,7 @@ class Inbox(DataTable[Text]):
 
     def on_mount(self) -> None:
         """Its columns."""
-        self.add_columns("spc", "proposal", "action", "on", "expires", "age", "missing")
+        self.add_columns("spc", "proposal", "action", "on", "expires", "age", "run", "cause", "missing")
 
     def fill(self, rows: Sequence[Sequence[Any]]) -> None:
         """Shows the rows of the inbox block, with the cursor where it was."""
@@ -103,9 +103,11 @@ class Inbox(DataTable[Text]):
         self.clear()
         self._ids = [str(row[0]["ref"]).removeprefix("proposal:") for row in rows]
         self.marked = {each: None for each in self.marked if each in self._ids}
-        for proposal_id, (_, age, action, place, _, missing, expires) in zip(self._ids, rows, strict=True):
+        for proposal_id, row in zip(self._ids, rows, strict=True):
             mark = "×" if proposal_id in self.marked else " "
-            cells = (mark, proposal_id, action, place, expires, age, missing)
+            _, age, action, place, run, cause, missing, expires = row
+            name = run["text"] if isinstance(run, Mapping) else run
+            cells = (mark, proposal_id, action, place, expires, age, name, cause, missing)
             self.add_row(*(harmless(each, limit=ROOM) for each in cells))
         if self._ids:
             self.move_cursor(row=min(before, len(self._ids) - 1))

@@ -12,7 +12,7 @@ import { incidentsView, incidentView } from "./incidents.js";
 import { nowView } from "./now.js";
 import { runsView, runView } from "./runs.js";
 import { forecastView, kpiView, proposalView, queuesView } from "./views.js";
-import { number, speak, t } from "./words.js";
+import { LANGUAGES, language, number, parts, speak, t } from "./words.js";
 
 await speak();
 
@@ -116,7 +116,7 @@ function receive(event) {
 function connection(state) {
   document.body.dataset.stream = state;
   const light = byId("connection");
-  if (light) fill(light, state === "live" ? "● live" : "○ waiting for the server");
+  if (light) fill(light, state === "live" ? t("● live") : t("○ waiting for the server"));
   if (state === "signed-out") door("Your session has ended. Sign in again; nothing is lost.");
 }
 
@@ -196,9 +196,11 @@ function drawWho() {
     h("p", {}, h("strong", {}, plain(me.name)), h("span", { class: "faint" }, ` ${me.roles.join(", ")}`), h("br"),
       h("span", { id: "mode" }), " ", h("span", { class: "faint", title: t("Times are shown in this zone") }, Intl.DateTimeFormat().resolvedOptions().timeZone), " ", h("span", { id: "connection", class: "faint" }, "○ waiting for the server")),
     h("div", { class: "buttons" },
-      h("button", { type: "button", id: "stop", class: "no", onclick: askToStop }, "STOP"),
-      button("Theme", turnTheme), button("Keys", keysDialog, "keys"),
-      button("Sign out", async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })));
+      h("button", { type: "button", id: "stop", class: "no", onclick: askToStop }, t("STOP")),
+      button(t("Theme"), turnTheme), button(t("Keys"), keysDialog, "keys"),
+      h("select", { "aria-label": t("Language"), class: "language", onchange: (event) => { localStorage.setItem("language", event.target.value); location.reload(); } },
+        Object.entries(LANGUAGES).map(([value, words]) => h("option", { value, selected: value === language() }, words))),
+      button(t("Sign out"), async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })));
 }
 
 // -- the kill switch
@@ -208,16 +210,16 @@ function banner(mode, stopped) {
   me.stopped = stopped ?? "";
   const bar = byId("banner");
   bar.hidden = !me.stopped;
-  if (me.stopped) fill(bar, h("strong", {}, "■ STOPPED. "), `Nothing is injected: ${plain(me.stopped)} `, me.decides && button("Vote to resume", resume));
+  if (me.stopped) fill(bar, h("strong", {}, "■ STOPPED. "), `Nothing is injected: ${plain(me.stopped)} `, me.decides && button(t("Vote to resume"), resume));
   const shown = byId("mode");
-  if (shown) fill(shown, "mode ", h("strong", {}, plain(me.mode)));
+  if (shown) fill(shown, parts("mode {mode}", { mode: h("strong", {}, plain(me.mode)) }));
   const stop = byId("stop");
   if (stop) stop.hidden = Boolean(me.stopped) || !me.decides;
 }
 
 function askToStop() {
   const reason = h("input", { name: "reason", type: "text", maxlength: 300, required: true, autocomplete: "off" });
-  dialog("Stop everything", [h("p", {}, "Nothing more is admitted or delivered until it is resumed. Runs that are under way go on."), h("label", {}, "Why", reason)],
+  dialog(t("Stop everything"), [h("p", {}, t("Nothing more is admitted or delivered until it is resumed. Runs that are under way go on.")), h("label", {}, t("Why"), reason)],
     "Stop", async () => {
       const done = await post("/api/stop", { reason: reason.value });
       banner(me.mode, done.stopped ?? reason.value);
@@ -225,7 +227,7 @@ function askToStop() {
 }
 
 async function resume() {
-  dialog("Vote to resume", [h("p", {}, "Starting again takes the votes of as many people as the guardrails ask for.")], "Vote to resume", async () => {
+  dialog("Vote to resume", [h("p", {}, t("Starting again takes the votes of as many people as the guardrails ask for."))], "Vote to resume", async () => {
     const done = await post("/api/resume");
     if (done.votes_missing) byId("banner").append(h("span", {}, `${done.votes_missing} more must ask. `));
     else banner(me.mode, done.stopped ?? "");

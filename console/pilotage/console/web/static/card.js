@@ -5,7 +5,7 @@ import { actionForm } from "./forms.js";
 import { linked, prefectLink, refLink } from "./links.js";
 import { markdown } from "./markdown.js";
 import { cards, me, snoozed } from "./state.js";
-import { t } from "./words.js";
+import { t, tn } from "./words.js";
 
 let schemas = null;
 const shown = new Set();
@@ -61,38 +61,38 @@ function face(card, heading) {
       refLink(card.run_id ? `run:${card.run_id}` : card.target, card.run_id ? `run ${card.run_id.slice(0, 8)}` : card.target.startsWith("deployment:") ? "the deployment" : card.target), " ",
       card.run_id && prefectLink("run", card.run_id)),
     h("dl", { class: "facts" },
-      fact("Because", (card.failure_class || card.notes?.length > 0) && [h("strong", {}, plain(card.failure_class.replaceAll("_", " "))), card.notes?.length > 0 && h("p", { class: "quoted" }, plain(card.notes[0])),
+      fact(t("Because"), (card.failure_class || card.notes?.length > 0) && [h("strong", {}, plain(card.failure_class.replaceAll("_", " "))), card.notes?.length > 0 && h("p", { class: "quoted" }, plain(card.notes[0])),
         card.incident_id && [" ", refLink(`incident:${card.incident_id}`, t("its incident"))]]),
-      fact("Changes", card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
+      fact(t("Changes"), card.changes?.length ? h("ul", { class: "changes" }, card.changes.map((each) => h("li", {},
         h("span", { class: "what" }, plain(each.what)), " ", h("del", {}, plain(each.before)),
-        h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "unseen" }, " becomes "), h("ins", {}, plain(each.after))))) : "nothing in Prefect's own state"),
-      fact("Concerns", concerned(card.touches)),
-      fact("Checked", card.within && `within ${card.within}`),
-      fact("Its proposer says", plain(card.proposer_says)),
-      fact("Takes", plain(card.takes)),
-      fact("Chance of failing", chance(card)),
-      fact("Rule and verdict", [standing(card.verdict), " ", card.policies?.length > 0 && h("code", {}, card.policies.join(", ")),
+        h("span", { "aria-hidden": "true" }, " → "), h("span", { class: "unseen" }, " becomes "), h("ins", {}, plain(each.after))))) : t("nothing in Prefect's own state")),
+      fact(t("Concerns"), concerned(card.touches)),
+      fact(t("Checked"), card.within && t("within {time}", { time: plain(card.within) })),
+      fact(t("Its proposer says"), plain(card.proposer_says)),
+      fact(t("Takes"), plain(card.takes)),
+      fact(t("Chance of failing"), chance(card)),
+      fact(t("Rule and verdict"), [standing(card.verdict), " ", card.policies?.length > 0 && h("code", {}, card.policies.join(", ")),
         card.reasons?.length > 0 && h("p", {}, card.reasons.join("; "))]),
-      fact("Who may approve", card.who_may?.length > 0 && card.who_may.join("; ")),
-      fact("What would change it", card.would_change?.join("; ")),
-      fact("Undo", card.undo),
-      fact("Replaced by", card.replaced_by && refLink(`proposal:${card.replaced_by}`, card.replaced_by)),
-      fact("Edit of", card.replaces && refLink(`proposal:${card.replaces}`, card.replaces)),
-      fact("Expires", card.open && [moment(card.expires_at), ` (${distance(card.expires_at)})`]),
-      fact("Proposed by", [plain(card.proposer), card.on_behalf_of && ` for ${plain(card.on_behalf_of)}`]),
-      fact("Votes", card.votes?.map((vote) => h("p", { class: "vote" }, standing(vote.decision), ` ${plain(vote.voter ?? vote.by ?? "")}`, vote.reason && `: ${plain(vote.reason)}`))),
-      fact("Outcome", card.outcome?.judgement && [standing(card.outcome.judgement), " ", plain(card.outcome.detail)])),
-    h("details", { class: "more" }, h("summary", {}, "Why this, and not something else"),
+      fact(t("Who may approve"), card.who_may?.length > 0 && card.who_may.join("; ")),
+      fact(t("What would change it"), card.would_change?.join("; ")),
+      fact(t("Undo"), card.undo),
+      fact(t("Replaced by"), card.replaced_by && refLink(`proposal:${card.replaced_by}`, card.replaced_by)),
+      fact(t("Edit of"), card.replaces && refLink(`proposal:${card.replaces}`, card.replaces)),
+      fact(t("Expires"), card.open && [moment(card.expires_at), ` (${distance(card.expires_at)})`]),
+      fact(t("Proposed by"), [plain(card.proposer), card.on_behalf_of && ` for ${plain(card.on_behalf_of)}`]),
+      fact(t("Votes"), card.votes?.map((vote) => h("p", { class: "vote" }, standing(vote.decision), ` ${plain(vote.voter ?? vote.by ?? "")}`, vote.reason && `: ${plain(vote.reason)}`))),
+      fact(t("Outcome"), card.outcome?.judgement && [standing(card.outcome.judgement), " ", plain(card.outcome.detail)])),
+    h("details", { class: "more" }, h("summary", {}, t("Why this, and not something else")),
       h("dl", { class: "facts" },
-        fact("Taken for", [plain(card.failure_class), card.found_by && ` (found by ${plain(card.found_by)})`]),
-        fact("Seen", card.notes?.length > 0 && h("ul", {}, card.notes.map((note) => h("li", { class: "quoted" }, plain(note))))),
-        fact("In words", card.explanation && h("div", { class: "prose" }, markdown(card.explanation))),
-        fact("Not taken", card.alternatives?.length > 0 && h("ul", {}, card.alternatives.map((each) => h("li", {}, plain(each))))),
-        fact("Evidence", card.evidence?.length > 0 && card.evidence.map((ref, n) => [n > 0 && ", ", h("code", {}, plain(ref))])),
-        fact("What the lever does", card.does),
-        fact("Story", refLink(`proposal:${card.proposal_id}`, card.proposal_id)),
-        fact("Incident", card.incident_id && refLink(`incident:${card.incident_id}`, card.incident_id)),
-        fact("Digest", h("code", {}, plain(card.digest)))))];
+        fact(t("Taken for"), [plain(card.failure_class), card.found_by && ` (found by ${plain(card.found_by)})`]),
+        fact(t("Seen"), card.notes?.length > 0 && h("ul", {}, card.notes.map((note) => h("li", { class: "quoted" }, plain(note))))),
+        fact(t("In words"), card.explanation && h("div", { class: "prose" }, markdown(card.explanation))),
+        fact(t("Not taken"), card.alternatives?.length > 0 && h("ul", {}, card.alternatives.map((each) => h("li", {}, plain(each))))),
+        fact(t("Evidence"), card.evidence?.length > 0 && card.evidence.map((ref, n) => [n > 0 && ", ", h("code", {}, plain(ref))])),
+        fact(t("What the lever does"), card.does),
+        fact(t("Story"), refLink(`proposal:${card.proposal_id}`, card.proposal_id)),
+        fact(t("Incident"), card.incident_id && refLink(`incident:${card.incident_id}`, card.incident_id)),
+        fact(t("Digest"), h("code", {}, plain(card.digest)))))];
 }
 
 function fact(name, ...value) {
@@ -103,30 +103,30 @@ function fact(name, ...value) {
 function concerned(touches) {
   if (!touches?.runs) return null;
   const count = touches.runs.length + touches.more;
-  if (!count) return "no run, as it is now";
-  return h("details", { class: "more" }, h("summary", {}, `${count} ${count === 1 ? "run" : "runs"}, as it is now`),
+  if (!count) return t("no run, as it is now");
+  return h("details", { class: "more" }, h("summary", {}, tn(count, "one run, as it is now", "{count} runs, as it is now")),
     h("ul", {}, touches.runs.map((each) => h("li", {}, refLink(`run:${each.run_id}`, each.name), ` ${plain(each.becomes)}`)),
-      touches.more > 0 && h("li", { class: "faint" }, `and ${touches.more} more`)));
+      touches.more > 0 && h("li", { class: "faint" }, t("and {count} more", { count: touches.more }))));
 }
 
 function chance(card) {
-  if (card.p_fail === null || card.p_fail === undefined) return "no forecast for this one";
+  if (card.p_fail === null || card.p_fail === undefined) return t("no forecast for this one");
   const meter = h("meter", { min: 0, max: 1, value: card.p_fail, low: 0.34, high: 0.67, optimum: 0, "aria-label": "chance of failing" });
-  return [h("strong", {}, `${Math.round(card.p_fail * 100)} %`), " ", meter, h("small", {}, ` measured forecast ${plain(card.forecast_model)}, not a language model`),
+  return [h("strong", {}, `${Math.round(card.p_fail * 100)} %`), " ", meter, h("small", {}, ` ${t("measured forecast {model}, not a language model", { model: plain(card.forecast_model) })}`),
     card.forecast_reasons?.length > 0 && h("p", {}, card.forecast_reasons.map(plain).join("; "))];
 }
 
 // -- what a person can do
 
 function answers(card, view) {
-  const ask = button("Ask", () => { location.hash = `#/chat?about=${encodeURIComponent(card.proposal_id)}`; });
-  if (!me.decides) return [h("p", { class: "faint" }, `You look on as ${me.roles.join(", ") || "nobody in particular"}; an approver decides.`), ask];
+  const ask = button(t("Ask"), () => { location.hash = `#/chat?about=${encodeURIComponent(card.proposal_id)}`; });
+  if (!me.decides) return [h("p", { class: "faint" }, t("You look on as {roles}; an approver decides.", { roles: me.roles.join(", ") || "–" })), ask];
   return [
     decider(t("Approve"), approveWhy(card, "approve"), () => decide(card, view, "approve", ""), "go"),
     decider(t("Reject…"), approveWhy(card, "reject"), () => reasonForm(card, view), "no"),
-    button("Edit…", () => editForm(card, view)),
-    button("Snooze…", () => snoozeForm(card, view)),
-    button("Delegate…", () => lendForm(view)),
+    button(t("Edit…"), () => editForm(card, view)),
+    button(t("Snooze…"), () => snoozeForm(card, view)),
+    button(t("Delegate…"), () => lendForm(view)),
     ask,
     approveWhy(card, "approve") && h("p", { class: "faint why", id: `why-${card.proposal_id}` }, t("You cannot approve it: {why}", { why: plain(approveWhy(card, "approve")) })),
   ];
@@ -153,9 +153,9 @@ function decider(words, why, act, kind) {
 }
 
 function afterwards(card, view) {
-  const words = card.open ? "It has expired and can no longer be approved." : "";
+  const words = card.open ? t("It has expired and can no longer be approved.") : "";
   const back = me.decides && card.undo && ["delivered", "verified", "failed"].includes(card.status);
-  return [words && h("p", { class: "faint" }, words), back && button("Undo…", () => undoForm(card, view))];
+  return [words && h("p", { class: "faint" }, words), back && button(t("Undo…"), () => undoForm(card, view))];
 }
 
 export function button(words, act, kind = "") {
@@ -198,20 +198,20 @@ function formOf(view, title, fields, send, act) {
   const form = h("form", { onsubmit: (event) => { event.preventDefault(); act(new FormData(form)); } },
     h("h4", {}, title), fields,
     h("div", { class: "buttons" }, h("button", { type: "submit", class: "go" }, send),
-      button("Never mind", () => { view.close(); view.focus(); })));
+      button(t("Never mind"), () => { view.close(); view.focus(); })));
   view.open(form);
   return form;
 }
 
 function reasonForm(card, view) {
-  formOf(view, "Reject it", h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" })),
-    "Reject", (given) => decide(card, view, "reject", given.get("reason")));
+  formOf(view, t("Reject it"), h("label", {}, t("Why"), h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" })),
+    t("Reject"), (given) => decide(card, view, "reject", given.get("reason")));
 }
 
 function undoForm(card, view) {
-  formOf(view, "Take it back", [h("p", { class: "faint" }, plain(card.undo)),
-    h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" }))],
-    "Undo", (given) => attempt(view, async () => {
+  formOf(view, t("Take it back"), [h("p", { class: "faint" }, plain(card.undo)),
+    h("label", {}, t("Why"), h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" }))],
+    t("Undo"), (given) => attempt(view, async () => {
       const done = await post(at`/api/proposals/${card.proposal_id}/undo`, { reason: given.get("reason") });
       await refresh(card.proposal_id);
       announce(`Undo: ${done.effect ?? "asked"} ${done.reason ?? ""}`);
@@ -221,8 +221,8 @@ function undoForm(card, view) {
 const SPANS = [[15, "15 minutes"], [60, "an hour"], [240, "4 hours"], [720, "12 hours"]];
 
 function snoozeForm(card, view) {
-  formOf(view, "Show it again later", h("label", {}, "In", h("select", { name: "minutes" }, SPANS.map(([minutes, words]) => h("option", { value: minutes }, words)))),
-    "Snooze", (given) => attempt(view, async () => {
+  formOf(view, t("Show it again later"), h("label", {}, t("In"), h("select", { name: "minutes" }, SPANS.map(([minutes, words]) => h("option", { value: minutes }, words)))),
+    t("Snooze"), (given) => attempt(view, async () => {
       const minutes = Number(given.get("minutes"));
       const answer = await post(at`/api/proposals/${card.proposal_id}/snooze`, { minutes });
       snoozed.put(card.proposal_id, answer?.until ?? new Date(Date.now() + minutes * 60000).toISOString());
@@ -231,11 +231,11 @@ function snoozeForm(card, view) {
 }
 
 function lendForm(view) {
-  formOf(view, "Lend your right to approve",
-    [h("label", {}, "To", h("input", { name: "to", type: "text", required: true, maxlength: 80, autocomplete: "off" })),
-      h("label", {}, "Hours", h("input", { name: "hours", type: "number", required: true, min: 1, max: 8760, step: 1, value: 8 })),
-      h("label", {}, "Why", h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" }))],
-    "Lend it", (given) => attempt(view, async () => {
+  formOf(view, t("Lend your right to approve"),
+    [h("label", {}, t("To"), h("input", { name: "to", type: "text", required: true, maxlength: 80, autocomplete: "off" })),
+      h("label", {}, t("Hours"), h("input", { name: "hours", type: "number", required: true, min: 1, max: 8760, step: 1, value: 8 })),
+      h("label", {}, t("Why"), h("input", { name: "reason", type: "text", required: true, maxlength: 500, autocomplete: "off" }))],
+    t("Lend it"), (given) => attempt(view, async () => {
       const lent = await post("/api/delegations", { to: given.get("to"), hours: Number(given.get("hours")), reason: given.get("reason") });
       announce(`${plain(lent.taker)} may approve for you until ${plain(lent.until)}.`);
     }));
@@ -246,9 +246,9 @@ async function editForm(card, view) {
   const schema = schemas?.[card.kind];
   if (!schema) return;
   const fields = actionForm(card.action, schema);
-  formOf(view, fields.editable ? "Change what is to be done" : "Nothing about this action can be changed",
-    [fields.element, h("p", { class: "faint" }, "The edited action is a proposal of your own, judged from the beginning: somebody else approves it.")],
-    "Propose this instead", () => attempt(view, async () => {
+  formOf(view, fields.editable ? t("Change what is to be done") : t("Nothing about this action can be changed"),
+    [fields.element, h("p", { class: "faint" }, t("The edited action is a proposal of your own, judged from the beginning: somebody else approves it."))],
+    t("Propose this instead"), () => attempt(view, async () => {
       const edited = await post(at`/api/proposals/${card.proposal_id}/edit`, { action: fields.read(), thread: view.element.closest("[data-thread]")?.dataset.thread ?? "floor" });
       cards.put(edited);
       await refresh(card.proposal_id);

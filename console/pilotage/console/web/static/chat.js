@@ -7,6 +7,7 @@ import { linked, prefectLink, refLink, short, split } from "./links.js";
 import { markdown } from "./markdown.js";
 import { cards, me } from "./state.js";
 import { history } from "./stream.js";
+import { t } from "./words.js";
 
 const ACTIVITY_FEED = "floor"; // its id in stored conversations
 const QUESTIONS = ["How are the queues?", "What failed in the last day?", "/inbox", "/forecast", "/help"];
@@ -19,12 +20,12 @@ export async function chatView(view, thread, params) {
   const log = h("div", { id: "log", role: "log", "aria-label": "Conversation", tabindex: "0" });
   const input = h("textarea", { id: "message", rows: 2, maxlength: 8000, "aria-label": "Message", placeholder: "Ask, or /help", onkeydown: keys });
   const send = h("button", { type: "submit", class: "go" }, "Send");
-  const stop = button("Stop answering", interrupt);
+  const stop = button(t("Stop answering"), interrupt);
   const composer = h("form", { id: "composer", onsubmit: (event) => { event.preventDefault(); say(); } }, input, h("div", { class: "buttons" }, send, stop));
   const says = h("p", { class: "says", role: "alert" });
   const title = h("h1", { tabindex: "-1" }, "Chat");
   const threads = h("details", { class: "side", open: window.innerWidth > 760 }, h("summary", {}, "Conversations"),
-    button("New conversation", () => { location.hash = "#/chat/new"; }), search, list);
+    button(t("New conversation"), () => { location.hash = "#/chat/new"; }), search, list);
   fill(view, h("div", { class: "chat" }, threads, h("section", { class: "talk" }, title, log, says, composer)));
   stop.hidden = true;
 
@@ -235,7 +236,7 @@ function conversationIn(element, thread, turned) {
 function draftView(payload, thread) {
   const { draft } = payload;
   const says = h("p", { class: "says", role: "alert" });
-  const send = button("Send as a proposal", async () => {
+  const send = button(t("Send as a proposal"), async () => {
     send.disabled = true;
     try {
       await post(at`/api/threads/${thread}/messages`, { text: `/send ${draft.draft_id}` });

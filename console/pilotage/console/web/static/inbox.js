@@ -53,10 +53,10 @@ export async function inboxView(view, id, query) {
   const offSnoozed = snoozed.listen(() => list.load());
   let due = 0;
   return {
-    receive(event) { // a new one is read with the next page; what is being written in stays
-      if (event.type !== "step" || event.payload.step !== "judged" || view.querySelector(".rows form, .rows details[open]")) return;
+    receive(event) { // what is new comes on top; what was decided here stays in its row with what came of it
+      if (event.type !== "step" || !["judged", "approved", "rejected", "expired"].includes(event.payload.step)) return;
       clearTimeout(due);
-      due = setTimeout(() => list.load(), 1500);
+      due = setTimeout(() => list.fresh((each) => each.proposal_id), 1500);
     },
     leave() { offCards(); offSnoozed(); clearTimeout(due); },
     key,

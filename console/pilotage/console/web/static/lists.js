@@ -66,7 +66,22 @@ export function listOf({ path, filters = [], row, empty, said, start = {}, label
     onRows(found, values);
   }
 
-  return { element, load, rows: () => values, asked: () => ({ ...fixed, ...asked }), list, form };
+  /** Puts what is new above what is shown, which stays as it is, and counts again; `key` names a row. */
+  async function fresh(key) {
+    const given = Object.entries({ ...fixed, ...asked }).filter(([, value]) => value !== "" && value !== undefined && value !== false);
+    const found = await get(`${path}?${new URLSearchParams(given)}`).catch(() => null);
+    if (!found) return;
+    const known = new Set(values.map(key));
+    const added = found.rows.filter((each) => !known.has(key(each)));
+    if (!values.length || (added.length && added.length === found.rows.length)) { await load(); return; }
+    if ((asked.sort ?? "newest") === "newest") {
+      list.prepend(...added.map((each) => row(each)));
+      values = [...added, ...values];
+    }
+    fill(count, said?.(found, values.length) ?? shown(values.length, found.count));
+  }
+
+  return { element, load, fresh, rows: () => values, asked: () => ({ ...fixed, ...asked }), list, form };
 }
 
 /** How many of how many. */

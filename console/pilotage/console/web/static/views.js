@@ -48,7 +48,7 @@ function board(words, pictures, commands, { ask, every } = {}) {
       if (mine !== asked) return; // it was asked again meanwhile
       keeping(body, () => fill(body, drawn, parts));
     };
-    fill(view, title(words, ask && h("label", { class: "beside" }, `${ask.words} `, select), button("Read again", draw)), body);
+    fill(view, title(words, ask && h("label", { class: "beside" }, `${ask.words} `, select), button(t("Read again"), draw)), body);
     await draw();
     const again = every && setInterval(() => { if (!document.hidden) draw(); }, every);
     return { receive: delayed(() => draw()), leave() { clearInterval(again); } };
