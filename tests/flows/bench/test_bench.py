@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +23,7 @@ from pilotage.telemetry.errors import ConfigError
 SOURCES = sources_in(WORLDS)
 NAMES = [world_class(source).name for source in SOURCES]
 SEEDS = (1, 2, 3)
+HELD_OUT = WORLDS.parent / "held_out"
 DOCS = Path(__file__).parents[3] / "docs" / "bench.md"
 
 
@@ -45,6 +49,17 @@ def test_the_oracle_wins_every_fault_that_can_be_won_in_each_of_three_runs(
     assert not lost
     assert not [
         (score.name, score.wrong, score.duplicates) for score in scores["oracle"] if not score.handled
+    ]
+
+
+def test_the_worlds_kept_apart_can_be_won_too_and_nothing_wins_none() -> None:
+    wanted = Wanted(simulated=True, worlds=HELD_OUT, arms=("nothing", "oracle"))
+    found = run_bench(wanted, say=lambda text: None).scores
+    assert len({score.name for score in found}) >= 4
+    assert not {score.name for score in found} & set(NAMES)
+    assert [score.name for score in found if score.arm == "oracle" and not score.handled] == []
+    assert not [
+        score.name for score in found if score.arm == "nothing" and score.remediable and score.recovered
     ]
 
 
@@ -113,6 +128,28 @@ def test_postgresql_is_made_and_removed() -> None:
         port = postgres.port
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port))
+
+
+def test_postgresql_ends_with_a_bench_that_is_asked_to_end() -> None:
+    if binaries() is None:
+        pytest.skip("there is no PostgreSQL here")
+    code = (
+        "import sys, time\n"
+        "from pilotage.flows.bench.postgres import cluster\n"
+        "with cluster() as postgres:\n"
+        "    print(postgres.port if postgres else 0, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as bench:
+        assert bench.stdout is not None
+        port = int(bench.stdout.readline())
+        bench.terminate()
+        assert bench.wait(60) == 128 + signal.SIGTERM
+    if port:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port))
 
 
 def test_an_unknown_world_is_named_with_those_that_there_are(tmp_path: Path) -> None:

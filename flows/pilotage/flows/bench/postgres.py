@@ -6,14 +6,17 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from pilotage.telemetry.errors import OrchestratorError
 
@@ -59,8 +62,31 @@ class Cluster:
 
 
 @contextmanager
+def _leaving_on_sigterm() -> Iterator[None]:
+    """Leave all contexts when this process is asked to end, as on Ctrl-C: else PostgreSQL would go on without it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def cluster() -> Iterator[Cluster | None]:
-    """Run PostgreSQL until the context is left. Yields None where there is none."""
+    """Run PostgreSQL until the context is left, also by SIGTERM. Yields None where there is none."""
+    with _leaving_on_sigterm(), _cluster() as running:
+        yield running
+
+
+@contextmanager
+def _cluster() -> Iterator[Cluster | None]:
     directory = binaries()
     if directory is None:
         yield None

@@ -185,8 +185,16 @@ def _executor(jobs: int, rounds: int) -> Iterator[Executor]:
     if min(jobs, rounds) < 2:
         yield _Here()
         return
-    with ProcessPoolExecutor(min(jobs, rounds), mp_context=get_context("spawn")) as executor:
+    executor = ProcessPoolExecutor(min(jobs, rounds), mp_context=get_context("spawn"))
+    try:
         yield executor
+    except BaseException:
+        # rounds that are under way would be waited for, for minutes; what they started ends with them
+        for process in list((executor._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def parsed_arms(text: str) -> tuple[ArmName, ...]:
