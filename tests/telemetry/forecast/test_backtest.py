@@ -13,6 +13,7 @@ import pytest
 
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.forecast.backtest import backtest, walk_forward
+from pilotage.telemetry.forecast.fitting import fit
 from pilotage.telemetry.forecast.history_file import read_history
 from pilotage.telemetry.forecast.point_in_time import Features, features
 from pilotage.telemetry.forecast.run_history import RunHistory, canonical
@@ -207,3 +208,16 @@ def test_times_may_be_timestamps(tmp_path: Path) -> None:
 )
 def test_words_of_other_sources_are_understood(word: str, means: str) -> None:
     assert canonical(word) == means
+
+
+def test_numbers_that_no_run_has_keep_no_model_from_being_fitted() -> None:
+    count = 3_000
+    random = np.random.default_rng(1)
+    rows = np.column_stack([random.random(count), np.full(count, np.nan)])
+    failed = rows[:, 0] > random.random(count)
+    flat = np.full(count, failed.mean())
+    models = fit(
+        Features(names=("known", "never"), rows=rows, rate=flat, ewma=flat), failed, np.arange(count)
+    )
+    assert models.boosting is not None
+    assert np.isfinite(models.boosting.predict_proba(rows)).all()

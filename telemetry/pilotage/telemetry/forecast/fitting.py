@@ -43,7 +43,9 @@ def fit(found: Features, failed: Flags, known: Ints, *, seed: int = 0) -> Fitted
         if able["logistic"]:
             logistic = _fit_logistic(rows, labels, small=len(known) < SMALL)
         if able["boosting"]:
-            boosting = _boosting_for(len(known), seed).fit(rows, labels)
+            # a column that is known of no run cannot be cut into bins
+            whole = np.where(np.isfinite(rows).any(axis=0), rows, 0)
+            boosting = _boosting_for(len(known), seed).fit(whole, labels)
             trees = flattened(boosting)
     return FittedModels(
         logistic=logistic,
