@@ -466,7 +466,11 @@ def test_at_rest_the_files_answer_and_the_stop_file_holds(
         run_id = fail(prefect_probe, "fetch-quotes/demo", Failed(message="ConnectError: connection refused"))
         eventually(lambda: ship.proposals_on(run_id), what="a proposal")
     assert run_id in pilotage(ship, "why", run_id).stdout
-    assert json.loads(pilotage(ship, "incidents", "--json").stdout)
+    for listed in (("incidents",), ("proposals",), ("audit", "list")):
+        rows = json.loads(pilotage(ship, *listed, "--json").stdout)
+        assert rows, listed
+        assert isinstance(rows, list), rows
+    assert json.loads(pilotage(ship, "inbox", "--json").stdout) == []
     assert json.loads(pilotage(ship, "audit", "verify", "--json").stdout)["ok"] is True
     assert pilotage(ship, "stop", "--reason", "`pilotage up` is not running").returncode == 0
     assert "`pilotage up` is not running" in json.loads(pilotage(ship, "status", "--json").stdout)["stopped"]

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from pilotage.flows.api.client import ApiRejection
 from pilotage.flows.api.incidents import unknown_incident
 from pilotage.flows.api.lists import AuditAsked, IncidentsAsked, ProposalsAsked
@@ -16,6 +18,7 @@ from pilotage.flows.api.offline_ledger import reading_ledger
 from pilotage.flows.api.proposals import known_status, unknown_proposal, unknown_subject
 from pilotage.flows.api.publishing import bundle_kept, policies_as_json
 from pilotage.flows.api.resolve import Kind, Resolver
+from pilotage.flows.api.server import unreadable
 from pilotage.flows.config.paths import StatePaths, runner_of
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.notify.handover import handover_of
@@ -48,7 +51,10 @@ class OfflineReader:
                 for key, kind in _MEANT.get(op, ()):
                     names = Resolver(ledger, partial(self._telemetry, opened))
                     arguments[key] = names.resolve(arguments[key], kind)
-            return self._answer(ledger, op, **arguments)
+            try:
+                return self._answer(ledger, op, **arguments)
+            except ValidationError as exc:
+                raise ApiRejection("invalid", unreadable(op, exc)) from exc
 
     def _telemetry(self, opened: ExitStack) -> Store:
         from pilotage.telemetry import connect  # start-up time: duckdb, and only for names of runs

@@ -170,11 +170,7 @@ async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]
     except ApiRejection as exc:
         return _no(exc.kind, str(exc), recorded=exc.recorded)
     except ValidationError as exc:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
-            for error in exc.errors(include_url=False, include_input=False)
-        )
-        return _no("invalid", f"Reading the arguments of {op}: {wrong}. Nothing was recorded.")
+        return _no("invalid", unreadable(op, exc))
     except TypeError as exc:
         return _no("bad-request", f"Reading the arguments of {op}: {exc}.")
     except PilotageError as exc:
@@ -182,6 +178,15 @@ async def _outcome(op: str, run: Callable[[], Awaitable[Any]]) -> dict[str, Any]
     except Exception as exc:
         log.exception("answering %s", op)
         return _no("error", f"Answering {op}: {type(exc).__name__}. The output of `pilotage up` says more.")
+
+
+def unreadable(op: str, exc: ValidationError) -> str:
+    """Return in words which arguments of an operation are not what they must be."""
+    wrong = "; ".join(
+        f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+        for error in exc.errors(include_url=False, include_input=False)
+    )
+    return f"Reading the arguments of {op}: {wrong}. Nothing was recorded."
 
 
 def _no(kind: str, message: str, *, recorded: bool = False) -> dict[str, Any]:
