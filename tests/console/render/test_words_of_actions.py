@@ -58,7 +58,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "pool": NAMES, "queue": NAMES, "busy_queue": NAMES, "starved_queue": NAMES, "name": NAMES,
     "task": st.sampled_from(["rates", "load"]), "severity": st.sampled_from(Severity),
     "directive": st.sampled_from(Directive), "scope": st.sampled_from(LimitScope),
-    "start": MOMENTS,
+    "start": MOMENTS, "missed": MOMENTS,
     "first": MOMENTS,
 }  # fmt: skip
 
