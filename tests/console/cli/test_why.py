@@ -98,6 +98,8 @@ def test_from_a_question_to_a_verified_change(
             await until(pilot, lambda: "128 MiB → 256 MiB" in seen(app), "the card of the edit")
             await pilot.press("f7", "enter")
             await until(pilot, lambda: "error:" in seen(app), "that nobody approves what they proposed")
+            await line(app, pilot, "/share ann")
+            await until(pilot, lambda: "ann" in seen(app), "with whom it is shared")
 
         on_screen(ship, edits, thread=THREAD)
         new = next(

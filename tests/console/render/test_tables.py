@@ -13,7 +13,7 @@ import termios
 from io import StringIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
@@ -38,7 +38,7 @@ def lines(width: int, columns: list[str], rows: list[list[Text]]) -> list[str]:
     return console.export_text().splitlines()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     ids=st.lists(st.tuples(IDS, IDS), min_size=1, max_size=3),
     prose=st.lists(WORDS, min_size=1, max_size=6),

@@ -139,13 +139,19 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Console
         assert line_of(app) == f"/edit {old} delay=PT0S"
         await line(app, pilot, f"/edit {old} delay=90s")
         await until(pilot, lambda: app.card is not None and app.card["proposal_id"] != old, "its card")
+        await line(app, pilot, "/share ann")
+        await until(pilot, lambda: "ann" in seen(app), "with whom it is shared")
 
     on_screen(port, edits, size=(width, 30))
     new = next(row for row in port.control_api("pat").call("proposals", limit=9) if row["proposal_id"] != old)
     assert (new["proposer"], new["action"]["delay"], new["status"]) == ("pat", "PT1M30S", "needs_approval")
 
     async def approves(app: TerminalApp, pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: app.card is not None, "the card that pat made")
+        await until(
+            pilot,
+            lambda: app.card is not None and app.card["proposal_id"] == new["proposal_id"],
+            "the card that pat made",
+        )
         await pilot.press("f7")
         assert line_of(app) == f"/approve {new['proposal_id']} "
         await pilot.press("enter")
@@ -154,7 +160,6 @@ def test_a_card_is_opened_edited_and_approved_by_another_with_keys(port: Console
         await until(pilot, lambda: "verified by" in seen(app), "the verification in the thread")
         await until(pilot, lambda: "the promise was kept" in seen(app), "the card as it stands")
 
-    port.engine.log.share("t-1", "ann", "pat", writes=True)
     on_screen(port, approves, who="ann", size=(width, 30))
     assert port.lever.executed == 1
 

@@ -33,7 +33,7 @@ def _reads(name: str, text: str, fact: str) -> bool:
 def test_what_cedar_prints_and_what_people_write_declare_the_same() -> None:
     printed = declared_in(str(cedarpy.Schema.from_str(SHIPPED)))
     assert printed.attributes["Run"] >= {"state", "half_done", "repeatable", "death"}
-    assert len(printed.worlds) == 27
+    assert len(printed.worlds) == 28
     world = printed.worlds["retry_run"]
     assert isinstance(world, dict)
     assert isinstance(world["budget"], dict)
