@@ -56,7 +56,7 @@ eval-agent: .venv ## score investigations on snapshots with a known cause, by ru
 	$(BIN)/python -m tests.eval.report
 
 axe: .venv .axe ## look for serious faults of accessibility on every view of the page (needs chromium and npm)
-	PILOTAGE_BROWSER_TESTS=required $(BIN)/python -m pytest tests/console/web/test_axe.py $(PYTEST)
+	PILOTAGE_BROWSER_TESTS=required PILOTAGE_AXE_TESTS=required $(BIN)/python -m pytest tests/console/web/test_axe.py $(PYTEST)
 
 # The checker of the page, for this test alone.
 .axe:

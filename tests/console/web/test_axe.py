@@ -25,7 +25,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, tuple
     needs_browser()
     if not AXE.exists():
         words = "axe-core is not here; make axe"
-        if os.environ.get("PILOTAGE_BROWSER_TESTS") == "required":
+        if os.environ.get("PILOTAGE_AXE_TESTS") == "required":
             pytest.fail(words)
         pytest.skip(words)
     with ExitStack() as stack:
