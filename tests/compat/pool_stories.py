@@ -100,20 +100,6 @@ TYPES: dict[str, PoolType] = {
         path=("task_definition", "memory"),
         after=3072,
     ),
-    "ecs, where the CPU has to move": PoolType(
-        module="prefect_aws.workers.ecs_worker",
-        worker="ECSWorker",
-        before={"cpu": 256, "memory": 2048},
-        path=("task_definition", "cpu"),
-        after=512,
-    ),
-    "cloud-run-v2, where the CPU has to move": PoolType(
-        module="prefect_gcp.workers.cloud_run_v2",
-        worker="CloudRunWorkerV2",
-        before={"cpu": "1000m", "memory": "4Gi"},
-        path=("job_body", "template", "template", *_LIMIT[:-1], "cpu"),
-        after="2000m",
-    ),
     "docker": PoolType(
         module="prefect_docker.worker",
         worker="DockerWorker",
