@@ -1,4 +1,4 @@
-"""`pilotage proposals`, `incidents`, `inbox`, `runs` and `audit list`: filtered, sorted, with true counts, page by page."""
+"""`pilotage proposals`, `incidents`, `inbox` and `audit list`: filtered, sorted, with true counts, page by page."""
 
 from __future__ import annotations
 

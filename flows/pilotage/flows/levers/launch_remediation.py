@@ -12,11 +12,12 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
-from pilotage.flows.levers.idempotency import refused, step_key
+from pilotage.flows.levers.idempotency import refused
+from pilotage.flows.levers.made_run import cancel_made_run, how_it_ended
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView
 from pilotage.flows.prefect.writes import create_run, own_task_run
-from pilotage.planner.actions.types import CancelRun, LaunchRemediation
+from pilotage.planner.actions.types import LaunchRemediation
 from pilotage.telemetry.facts import StateType
 
 REMEDIATION = "pilotage:remediation"
@@ -79,21 +80,14 @@ class RemediationLever:
         child = next((run for run in await self._api.children(action.run_id) if run.id == wanted), None)
         if child is None:
             return Check(judgement=Judgement.FAILED, detail=f"run {wanted} is not below the run in trouble")
-        state = child.state
-        judgement = Judgement.PENDING
-        if state.ended:
-            judgement = Judgement.VERIFIED if state.type is StateType.COMPLETED else Judgement.FAILED
-        return Check(judgement=judgement, detail=f"run {child.id} is {state.name}", final_state=state.name)
+        return how_it_ended(child)
 
     async def undo(self, action: LaunchRemediation, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the remediation's cancellation."""
-        runs = await self._api.runs_with_key(idempotency_key)
-        if not runs:
-            return refused("nothing is known of this remediation")
-        return await CancelLever(self._api).execute(
-            CancelRun(run_id=runs[0].id),
-            idempotency_key=step_key(idempotency_key, "undo"),
-            expected_state_id="",
+        return await cancel_made_run(
+            self._api,
+            idempotency_key,
+            unknown="nothing is known of this remediation",
             message="pilotage took its remediation back",
         )
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.cancel_run import CancelLever
-from pilotage.flows.levers.idempotency import refused, step_key
+from pilotage.flows.levers.idempotency import refused
+from pilotage.flows.levers.made_run import cancel_made_run, how_it_ended
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import DeploymentView, RunView
 from pilotage.flows.prefect.writes import create_run
-from pilotage.planner.actions.types import CancelRun, StartRun
+from pilotage.planner.actions.types import StartRun
 from pilotage.telemetry.facts import StateType
 
 OURS = "pilotage"
@@ -74,21 +75,14 @@ class StartLever:
         made = await self._api.runs_with_key(idempotency_key)
         if not made:
             return Check(judgement=Judgement.FAILED, detail="the run that was made is not there any more")
-        state = made[0].state
-        judgement = Judgement.PENDING
-        if state.ended:
-            judgement = Judgement.VERIFIED if state.type is StateType.COMPLETED else Judgement.FAILED
-        return Check(judgement=judgement, detail=f"run {made[0].id} is {state.name}", final_state=state.name)
+        return how_it_ended(made[0])
 
     async def undo(self, action: StartRun, delivery: Delivery, *, idempotency_key: str) -> Delivery:
         """The delivery of the cancellation of the run that was made."""
-        made = await self._api.runs_with_key(idempotency_key)
-        if not made:
-            return refused("nothing is known of a run that was made")
-        return await CancelLever(self._api).execute(
-            CancelRun(run_id=made[0].id),
-            idempotency_key=step_key(idempotency_key, "undo"),
-            expected_state_id="",
+        return await cancel_made_run(
+            self._api,
+            idempotency_key,
+            unknown="nothing is known of a run that was made",
             message="pilotage took back the run that it had made",
         )
 
