@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -17,8 +16,6 @@ from pilotage.flows.config.paths import StatePaths
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.telemetry.analysis.before_after import differ, wilson
 from pilotage.telemetry.store.duckdb import DuckDBStore
-from pilotage.telemetry.store.paths import STORE_FILE, STORE_SOCKET, socket_path
-from pilotage.telemetry.store.socket import StoreServer
 
 BEGUN = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 BOOKS = {
@@ -37,34 +34,10 @@ EMPTY = {
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def owner(state: Path) -> Iterator[DuckDBStore]:
-    store = DuckDBStore(state / STORE_FILE)
-    server = StoreServer(store, socket_path(state, STORE_SOCKET))
-    yield store
-    server.close()
-    store.close()
-
-
-@pytest.fixture
-def kernel(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    import os
-
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PILOTAGE_"))
-    }
-    return kept | {
-        "PILOTAGE_STATE_DIR": str(state),
-        "PILOTAGE_DAYS": "3650",
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
-    }
+def kernel(without_credentials: dict[str, str]) -> dict[str, str]:
+    """The same, without a setting of ours, and with all days."""
+    kept = {name: value for name, value in without_credentials.items() if not name.startswith("PILOTAGE_")}
+    return kept | {"PILOTAGE_STATE_DIR": without_credentials["PILOTAGE_STATE_DIR"], "PILOTAGE_DAYS": "3650"}
 
 
 def a_history(path: Path) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +16,6 @@ from nbclient import NotebookClient
 from tests.notebooks.queue_facts import PrefectProbe, write
 
 from pilotage.telemetry.store.duckdb import DuckDBStore
-from pilotage.telemetry.store.paths import STORE_FILE, STORE_SOCKET, socket_path
-from pilotage.telemetry.store.socket import StoreServer
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 QUEUE_STATE = NOTEBOOKS / "01_queue_state.ipynb"
@@ -69,33 +65,6 @@ class Collector:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def owner(state: Path) -> Iterator[DuckDBStore]:
-    store = DuckDBStore(state / STORE_FILE)
-    server = StoreServer(store, socket_path(state, STORE_SOCKET))
-    yield store
-    server.close()
-    store.close()
-
-
-@pytest.fixture
-def without_credentials(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The kernel's environment: nothing of Prefect, and every file in the test's own folder."""
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {
-        "PILOTAGE_STATE_DIR": str(state),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
-    }
 
 
 def opened(path: Path) -> Any:
