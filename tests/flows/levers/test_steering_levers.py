@@ -5,7 +5,9 @@ leaves a target alone that has moved on. No process is needed: runs are moved th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +21,10 @@ from tests.flows.conftest import PrefectProbe
 from tests.flows.lever_bench import FAR, LeverBench
 
 from pilotage.flows.execution.receipts import Effect, Judgement
+from pilotage.flows.levers import queue_pause
 from pilotage.flows.levers.change_parameters import why_not_take
 from pilotage.flows.levers.move_run import MoveLever
+from pilotage.flows.levers.queue_pause import TemporaryQueuePause
 from pilotage.flows.levers.set_priority import ranks_after
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.planner.actions.types import (
@@ -31,9 +35,11 @@ from pilotage.planner.actions.types import (
     MoveRun,
     ParameterValue,
     ReleaseQueue,
+    ReserveSlot,
     SetLimit,
     SetPriority,
 )
+from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.facts import StateType
 
 
@@ -480,3 +486,56 @@ def test_a_release_that_a_hold_of_ours_lies_on_is_taken_back_after_the_hold(
     assert {queue.name for queue in _queues(bench) if queue.paused} == {"b"}
     assert bench.undo(release, released, idempotency_key).effect is Effect.ALREADY
     bench.with_api(lambda api: api.set_queue_paused(POOL, "b", False))
+
+
+# -- beside a delivery that holds the queue for some seconds ------------------------------------------------------
+
+
+BESIDE_A_HOLD = (
+    ReserveSlot(pool=POOL, busy_queue="a", starved_queue="b", limit=1, hold=HOUR),
+    ReserveSlot(pool=POOL, busy_queue="b", starved_queue="c", limit=1, hold=HOUR),
+    SetLimit(scope=LimitScope.QUEUE, pool=POOL, name="b", limit=1, hold=HOUR),
+    HoldQueue(pool=POOL, queue="b", hold=HOUR),
+)
+
+
+@pytest.mark.parametrize("only_throttled", [False, True])
+@pytest.mark.parametrize("action", BESIDE_A_HOLD, ids=lambda action: f"{action.kind}-{action.target()}")
+def test_what_a_hold_of_ours_does_to_a_queue_is_not_taken_for_how_it_was_set(
+    bench: LeverBench, idempotency_key: str, action: Action, only_throttled: bool
+) -> None:
+    before, other = _queues(bench), str(uuid4())
+
+    async def hold(api: PrefectApi) -> bool:
+        holds = TemporaryQueuePause(api)
+        return await (holds.throttle if only_throttled else holds.hold)(POOL, "b", other)
+
+    def let_go() -> None:
+        time.sleep(1)
+        bench.with_api(lambda api: TemporaryQueuePause(api).release(other))
+
+    assert bench.with_api(hold)
+    assert _queues(bench) != before
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(let_go)
+        delivery = bench.execute(action, idempotency_key)
+    assert delivery.effect is Effect.DONE, delivery
+    bench.with_api(hold)  # which a queue that is capped or held already may not need
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(let_go)
+        undone = bench.undo(action, delivery, idempotency_key)
+    assert undone.effect is Effect.DONE, undone
+    assert _queues(bench) == before
+
+
+def test_a_queue_that_is_not_let_go_is_asked_for_again_later(
+    bench: LeverBench, idempotency_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_pause, "PATIENCE", timedelta(seconds=1))
+    before, other = _queues(bench), str(uuid4())
+    bench.with_api(lambda api: TemporaryQueuePause(api).hold(POOL, "b", other))
+    with pytest.raises(OrchestratorError, match="another delivery holds it") as told:
+        bench.execute(BESIDE_A_HOLD[0], idempotency_key)
+    assert told.value.transient
+    bench.with_api(lambda api: TemporaryQueuePause(api).release(other))
+    assert _queues(bench) == before

@@ -8,22 +8,31 @@ A queue with a backlog of due runs is throttled first: it hands out one at a tim
 connection to its database while it has the lock for which the others wait. Where a worker proposes states for hundreds
 of runs they have all connections: with SQLite the server stands still for 30 s, and the queue is not paused.
 To limit it takes one connection.
+
+Levers that change queues read them through `unheld_queues`: what a hold of ours does to a queue for some seconds is not
+how somebody set it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from pilotage.flows.levers.idempotency import ChangeRecords
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView
-from pilotage.flows.prefect.stopping import finishing
+from pilotage.flows.prefect.stopping import finishing, pause
 from pilotage.flows.prefect.writes import edit_queue, keep_note
+from pilotage.telemetry.errors import OrchestratorError
 
 _THROTTLE = 1
 """The limit of a queue that is calmed."""
 _LIMIT, _ONLY_THROTTLED = "limit", "only_calmed"
+PATIENCE = timedelta(seconds=20)
+"""How long a lever waits for a hold of another delivery to end; a delivery holds a queue for some seconds."""
+_LOOK_EVERY = 0.5
 
 
 QUEUE_PAUSE = (edit_queue("is_paused", "concurrency_limit"), *keep_note("hold"))
@@ -110,6 +119,35 @@ class TemporaryQueuePause:
     async def _is_throttled(self, pool: str, queue: str) -> bool:
         view = await self._queue(pool, queue)
         return view is not None and view.limit == _THROTTLE
+
+
+async def unheld_queues(api: PrefectApi, pool: str, *names: str) -> list[QueueView]:
+    """Return the queues of a pool at a moment when no delivery of ours holds one of those named.
+
+    Raises OrchestratorError, transient, when one is held still after `PATIENCE`: the delivery is made again later.
+    """
+    until = time.monotonic() + PATIENCE.total_seconds()
+    while True:
+        # looked for on both sides: a hold may begin or end between two requests
+        held = await _held(api, pool, names)
+        queues = list(await api.queues(pool))
+        held = held or await _held(api, pool, names)
+        if not held:
+            return queues
+        if time.monotonic() >= until:
+            raise OrchestratorError(
+                f"Reading queue {held!r} of pool {pool!r}: another delivery holds it, and did not let it go within "
+                f"{PATIENCE.total_seconds():.0f} s.",
+                transient=True,
+            )
+        await pause(_LOOK_EVERY)
+
+
+async def _held(api: PrefectApi, pool: str, names: Collection[str]) -> str:
+    notes = await ChangeRecords(api).of("hold")
+    return next(
+        (queue for where, queue in map(_where, notes.values()) if where == pool and queue in names), ""
+    )
 
 
 def _stands(note: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pilotage.flows.execution.receipts import Check, Delivery, Effect, Judgement
 from pilotage.flows.levers.idempotency import ChangeRecords, as_before, refused
+from pilotage.flows.levers.queue_pause import unheld_queues
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.writes import edit_pool, edit_queue, keep_note
 from pilotage.telemetry.errors import OrchestratorError
@@ -80,7 +81,7 @@ class QueueSwitch:
     async def _now(self, pool: str, queue: str) -> bool:
         if not queue:
             return (await self._api.pool(pool)).paused
-        for each in await self._api.queues(pool):
+        for each in await unheld_queues(self._api, pool, queue):
             if each.name == queue:
                 return each.paused
         raise OrchestratorError(

@@ -16,6 +16,7 @@ from pilotage.flows.levers.idempotency import (
     fits_a_record,
     refused,
 )
+from pilotage.flows.levers.queue_pause import unheld_queues
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.models import QueueView, moment
 from pilotage.flows.prefect.writes import edit_queue, keep_note
@@ -41,7 +42,7 @@ class ReserveLever:
         self, action: ReserveSlot, *, idempotency_key: str, expected_state_id: str, message: str
     ) -> Delivery:
         """The delivery. The note that undo needs is written before the cap."""
-        queues = await self._api.queues(action.pool)
+        queues = await unheld_queues(self._api, action.pool, action.busy_queue, action.starved_queue)
         note = await self._records.read("reserve", idempotency_key)
         capped = _named(queues, action.busy_queue).limit == action.limit
         if note is not None and (capped or note.get("undone")):
@@ -80,7 +81,7 @@ class ReserveLever:
         if got:
             detail = f"run {got[0].id} of queue {action.starved_queue!r} got a slot"
             return Check(judgement=Judgement.VERIFIED, detail=detail, final_state=got[0].state.name)
-        limit = _named(await self._api.queues(action.pool), action.busy_queue).limit
+        limit = _named(await self._queues(action), action.busy_queue).limit
         if limit != action.limit:
             detail = f"the limit of queue {action.busy_queue!r} is {limit}, not {action.limit}"
             return Check(judgement=Judgement.FAILED, detail=detail)
@@ -94,7 +95,7 @@ class ReserveLever:
             return refused("nothing is known of this reservation")
         if note.get("undone"):
             return as_before(note)
-        limit = _named(await self._api.queues(action.pool), action.busy_queue).limit
+        limit = _named(await self._queues(action), action.busy_queue).limit
         old = note["limit"]
         if limit not in (action.limit, old):
             why = f"somebody set the limit of queue {action.busy_queue!r} to {limit} since; it stays"
@@ -103,6 +104,9 @@ class ReserveLever:
         await self._api.set_queue_limit(action.pool, action.busy_queue, old)
         await self._records.write("reserve", idempotency_key, self._records.tombstone(note))
         return Delivery(effect=Effect.DONE, before={"limit": limit}, after={"limit": old})
+
+    async def _queues(self, action: ReserveSlot) -> list[QueueView]:
+        return await unheld_queues(self._api, action.pool, action.busy_queue)
 
 
 def why_not_cap(queues: Sequence[QueueView], action: ReserveSlot) -> str:

@@ -15,6 +15,7 @@ from pilotage.flows.levers.idempotency import (
     as_before,
     refused,
 )
+from pilotage.flows.levers.queue_pause import unheld_queues
 from pilotage.flows.prefect.api import PrefectApi
 from pilotage.flows.prefect.writes import edit_limit, edit_pool, edit_queue, keep_note
 from pilotage.planner.actions.types import LimitScope, SetLimit
@@ -89,7 +90,8 @@ class LimitLever:
             case LimitScope.POOL:
                 return True, (await self._api.pool(action.name)).limit
             case LimitScope.QUEUE:
-                queues = {queue.name: queue.limit for queue in await self._api.queues(action.pool)}
+                unheld = await unheld_queues(self._api, action.pool, action.name)
+                queues = {queue.name: queue.limit for queue in unheld}
                 return action.name in queues, queues.get(action.name)
             case LimitScope.DEPLOYMENT | LimitScope.TAG | LimitScope.GLOBAL:
                 limit = await self._api.limit(_key(action))
