@@ -56,6 +56,11 @@ async function begin() {
   }
 }
 
+/** What was under way when somebody signed out is refused too; it does not say so over the door that is there. */
+function ended() {
+  if (!byId("shell").hidden) door("Your session has ended. Sign in again; nothing is lost.");
+}
+
 function door(words) {
   stream?.stop();
   stream = null;
@@ -117,7 +122,7 @@ function connection(state) {
   document.body.dataset.stream = state;
   const light = byId("connection");
   if (light) fill(light, state === "live" ? t("● live") : t("○ waiting for the server"));
-  if (state === "signed-out") door("Your session has ended. Sign in again; nothing is lost.");
+  if (state === "signed-out") ended();
 }
 
 let counting = 0;
@@ -295,7 +300,7 @@ function nextCard(step) {
 }
 
 if (localStorage.getItem("theme")) document.documentElement.dataset.theme = localStorage.getItem("theme");
-whenSignedOut(() => door("Your session has ended. Sign in again; nothing is lost."));
+whenSignedOut(ended);
 window.addEventListener("hashchange", () => {
   if (location.hash.startsWith("#code=")) begin();
   else if (!byId("shell").hidden) go();

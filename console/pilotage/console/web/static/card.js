@@ -135,7 +135,7 @@ function answers(card, view) {
 /** Why this person's answer would not count, or nothing; the API says it, and looks again at the vote itself. */
 export function approveWhy(card, decision) {
   if (!me.decides) return t("you look on as {roles}; an approver decides.", { roles: me.roles.join(", ") || "nobody" });
-  if (card.you) return card.you[decision] ?? "";
+  if (card.you?.[decision] !== undefined) return card.you[decision];
   if (decision === "approve" && [card.proposer, card.on_behalf_of].includes(me.name)) return t("you proposed it; somebody else approves.");
   return card.votes?.some((vote) => vote.voter === me.name && vote.decision === decision) ? t("you did already.") : "";
 }
