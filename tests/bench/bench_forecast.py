@@ -29,10 +29,11 @@ from pilotage.telemetry.forecast.candidates import TRIVIAL
 from pilotage.telemetry.forecast.counters import counters_of, stats_from
 from pilotage.telemetry.forecast.fitting import fit
 from pilotage.telemetry.forecast.history_file import read_history
+from pilotage.telemetry.forecast.mixing import fit_mix
 from pilotage.telemetry.forecast.point_in_time import assemble, features
 from pilotage.telemetry.forecast.run_history import RunHistory
 from pilotage.telemetry.forecast.scores import scores
-from pilotage.telemetry.forecast.stacking import fit_stack, no_evidence
+from pilotage.telemetry.forecast.stacking import no_evidence
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("PILOTAGE_DATA", ROOT.parent / "shared" / "data"))
@@ -178,7 +179,7 @@ def speed() -> list[Row]:
     began = clock()
     counters = counters_of(history.runs, history.failed, history.levels, 1.74e9)
     rows.append(beside("counters of the whole history", "s", 1, ours=clock() - began))
-    stack, singles = fit_stack(no_evidence()), []
+    mix, singles = fit_mix(no_evidence()), []
     for attempt in attempts[:2000]:
         began = clock()
         at = assemble(
@@ -187,7 +188,7 @@ def speed() -> list[Row]:
             {name: np.array([value]) for name, value in zip(NUMBERS, attempt.numbers, strict=True)},
             clock=True,
         )
-        stack.chances(models.chances(at))
+        mix.chances(models.chances(at))
         singles.append(clock() - began)
     rows.append(beside("one live forecast, p50", "ms", len(singles), ours=float(np.median(singles)) * 1e3))
     rows.append(

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels
 from pilotage.telemetry.forecast.fitting import fit
+from pilotage.telemetry.forecast.mixing import Mix, fit_mix
 from pilotage.telemetry.forecast.point_in_time import Features, features
 from pilotage.telemetry.forecast.run_history import Flags, Floats, Ints, RunHistory
 from pilotage.telemetry.forecast.scores import reliability, scores, threshold_costs
-from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack
+from pilotage.telemetry.forecast.stacking import Evidence
 
 WARM_SHARES = (0.5, 0.75)
 """Where in the training part models are fitted to make forecasts that the first served mix can learn from."""
@@ -46,7 +47,7 @@ class Walk:
     made: Mapping[str, Floats]
     """By candidate, and `served`; an element for each of `rows`."""
     models: FittedModels
-    stack: Stack
+    mix: Mix
     found: Features
     evidence: Evidence
     """Every forecast that was made before its outcome was known, the newest end last."""
@@ -102,26 +103,26 @@ def walk_forward(
         failed=failed[by_end],
         ended=history.ended[by_end],
     )
-    served, stack, stack_s = _served(history.submitted, evidence, made, test, until)
+    served, mix, mix_s = _served(history.submitted, evidence, made, test, until)
     rows = everyone[test:]
     singles = []
     for row in rows[:: max(1, len(rows) // SINGLES)][:SINGLES]:
         began = clock()
-        stack.chances(models.chances(found, rows[row - test : row - test + 1]))
+        mix.chances(models.chances(found, rows[row - test : row - test + 1]))
         singles.append(clock() - began)
     return Walk(
         history=history,
         rows=rows,
         made={**{name: made[name][test:] for name in CANDIDATES}, "served": served},
         models=models,
-        stack=stack,
+        mix=mix,
         found=found,
         evidence=evidence,
         fits=fits,
         timings={
             "features_s": feature_s,
             "features_rows_per_s": count / max(feature_s, 1e-9),
-            "fit_s": fit_s + stack_s,
+            "fit_s": fit_s + mix_s,
             "batch_rows_per_s": (count - first) / max(score_s, 1e-9),
             "single_p50_ms": float(np.median(singles)) * 1000,
         },
@@ -130,21 +131,21 @@ def walk_forward(
 
 def _served(
     submitted: Floats, evidence: Evidence, made: Mapping[str, Floats], test: int, until: float
-) -> tuple[Floats, Stack, float]:
+) -> tuple[Floats, Mix, float]:
     """Return the served forecasts of the test part, the last mix, and the seconds spent on fitting mixes."""
     count = len(submitted)
     served = np.empty(count - test)
     step = max(FEWEST_A_BLOCK, -(-(count - test) // STACK_BLOCKS))
     began = time.perf_counter()
-    stack = fit_stack(evidence.until(-np.inf))
+    mix = fit_mix(evidence.until(-np.inf))
     for place in range(test, count, step):
         moment = until if place == test else float(submitted[place])
-        stack = fit_stack(evidence.until(moment))
+        mix = fit_mix(evidence.until(moment))
         block = slice(place, min(place + step, count))
-        served[block.start - test : block.stop - test] = stack.chances(
+        served[block.start - test : block.stop - test] = mix.chances(
             {name: made[name][block] for name in CANDIDATES}
         )
-    return served, stack, time.perf_counter() - began
+    return served, mix, time.perf_counter() - began
 
 
 def backtest(
@@ -188,10 +189,11 @@ def scored_walk(
         "candidates": candidates,
         "served": scores(outcomes, served),
         "stack": {
-            "intercept": walk.stack.intercept,
-            **walk.stack.by_name(),
-            "leans_on": walk.stack.leans_on,
+            "intercept": walk.mix.stack.intercept,
+            **walk.mix.stack.by_name(),
+            "leans_on": walk.mix.stack.leans_on,
         },
+        "weights": walk.mix.by_name(),
         "reliability": reliability(outcomes, served),
         "thresholds": threshold_costs(outcomes, served),
         "fits": walk.fits,

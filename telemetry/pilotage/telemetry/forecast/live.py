@@ -1,7 +1,7 @@
 """The forecast that is served: it follows the store run by run, and mixes what the candidates say as outcomes come in.
 
 What a backtest serves and what is served here come from the same functions: `assemble` makes the numbers, a
-`FittedModels` the candidates' chances, `fit_stack` the mix. Every attempt is forecast when it is seen to begin,
+`FittedModels` the candidates' chances, `fit_mix` the mix. Every attempt is forecast when it is seen to begin,
 asked for or not, so that the mix always rests on forecasts that were made before their outcome was known.
 """
 
@@ -20,6 +20,7 @@ from pilotage.telemetry.forecast.attempts import NUMBERS, RUN_ATTEMPTS, Attempt,
 from pilotage.telemetry.forecast.bundle import Bundle
 from pilotage.telemetry.forecast.candidates import CANDIDATES, FittedModels, untrained
 from pilotage.telemetry.forecast.counters import stats_from
+from pilotage.telemetry.forecast.mixing import Mix, fit_mix
 from pilotage.telemetry.forecast.plain_evidence import plain_evidence
 from pilotage.telemetry.forecast.point_in_time import LEAN, LEVELS, Features, assemble, feature_names
 from pilotage.telemetry.forecast.reasons import reasons, with_age
@@ -33,7 +34,7 @@ from pilotage.telemetry.forecast.site_state import (
     counted,
     taken_over,
 )
-from pilotage.telemetry.forecast.stacking import Evidence, Stack, fit_stack, no_evidence
+from pilotage.telemetry.forecast.stacking import Evidence, no_evidence
 from pilotage.telemetry.forecast.watch import ForecastWatch, newest_scored
 from pilotage.telemetry.forecasts import DurationForecast, Forecast
 from pilotage.telemetry.store.protocol import Store
@@ -80,7 +81,7 @@ class LiveForecaster:
         self._said: dict[str, Forecast] = {}
         """What was forecast since the store was looked at last: several detectors ask about the same runs."""
         self._mixed = 0
-        self._stack: Stack = fit_stack(self._base)
+        self._served_by: Mix = fit_mix(self._base)
 
     @property
     def ended(self) -> int:
@@ -152,10 +153,10 @@ class LiveForecaster:
         with self._lock:
             counters = self._site.counters
             found = self._numbers(attempts, [counters.values(a.keys, now.timestamp()) for a in attempts])
-            served = self._stack.chances(self._models.chances(found))
+            served = self._served_by.chances(self._models.chances(found))
             aged = self._aged(attempts, served, now)
             trained_on = self._site.ended if self._bundle is None else self._models.trained_on
-            why = reasons(attempts, counters, found, served, self._models, self._stack)
+            why = reasons(attempts, counters, found, served, self._models, self._served_by)
             low, high = self._intervals(attempts, aged)
             return tuple(
                 Forecast(
@@ -305,7 +306,7 @@ class LiveForecaster:
                 expected[attempt.id] = site.usual.expected(attempt.keys)
         if starting:
             made = self._models.chances(self._numbers(starting, knew))
-            served = self._stack.chances(made)
+            served = self._served_by.chances(made)
             for place, attempt in enumerate(starting):
                 said = tuple(float(made[name][place]) for name in CANDIDATES)
                 site.running[attempt.id] = Following(
@@ -357,7 +358,7 @@ class LiveForecaster:
         log.info("the forecast model %s serves, trained on %d attempts", serving, bundle.models.trained_on)
 
     def _mix(self) -> None:
-        self._stack = fit_stack(self.evidence())
+        self._served_by = fit_mix(self.evidence())
         self._mixed = len(self._outcomes)
         if len(self._outcomes) > 2 * MOST_EVIDENCE:
             del self._outcomes[:-MOST_EVIDENCE]

@@ -11,9 +11,9 @@ import numpy as np
 from pilotage.telemetry.forecast.attempts import Attempt
 from pilotage.telemetry.forecast.candidates import FittedModels
 from pilotage.telemetry.forecast.counters import Counters, KeyState
+from pilotage.telemetry.forecast.mixing import Mix
 from pilotage.telemetry.forecast.point_in_time import Features
 from pilotage.telemetry.forecast.run_history import Floats
-from pilotage.telemetry.forecast.stacking import Stack
 
 MOST = 3
 """Reasons that are given."""
@@ -109,7 +109,7 @@ def reasons(
     found: Features,
     served: Floats,
     models: FittedModels,
-    stack: Stack,
+    mix: Mix,
 ) -> list[tuple[str, ...]]:
     """Return for each attempt the strongest reasons first, such as `raises it by 31 points: 5 failures in a row …`."""
     site = counters.of("site", "")
@@ -123,7 +123,7 @@ def reasons(
         rows[part, columns] = models.medians[columns]
         if kind == "deployment":
             rate[part] = ewma[part] = usual
-    without = stack.chances(
+    without = mix.chances(
         models.chances(Features(names=found.names, rows=rows, rate=rate, ewma=ewma))
     ).reshape(len(kinds), count)
     told = []

@@ -1,4 +1,4 @@
-"""The forecast that is served: a logistic mix of the candidates' log-odds, pulled towards the best trivial one.
+"""A logistic mix of the candidates' log-odds, pulled towards the best trivial one.
 
 It is fitted on forecasts that were made before their outcome was known, the newest counting most. With little
 evidence it is the best trivial forecast itself; with more it becomes whatever has been right here lately.
@@ -88,8 +88,11 @@ def log_loss(chances: Floats, failed: Flags, weights: Floats) -> float:
     return float(np.average(losses, weights=weights))
 
 
-def fit_stack(evidence: Evidence, *, half_life: float = HALF_LIFE, pull: float = PULL) -> Stack:
-    """Return the mix for forecasts whose outcomes are known. Without any it is the plain rate."""
+def fit_stack(evidence: Evidence, *, half_life: float = HALF_LIFE, around: Stack | None = None) -> Stack:
+    """Return the mix for forecasts whose outcomes are known. Without any it is the plain rate.
+
+    It is pulled towards the best trivial forecast, or towards the mix `around`.
+    """
     made, failed = evidence.made, evidence.failed
     count = len(failed)
     age = np.arange(count)[::-1]
@@ -98,28 +101,30 @@ def fit_stack(evidence: Evidence, *, half_life: float = HALF_LIFE, pull: float =
     best = min(TRIVIAL, key=lambda name: losses[name])
     prior = np.zeros(1 + len(CANDIDATES))
     prior[1 + CANDIDATES.index(best)] = 1.0
+    if around is not None:
+        prior = np.concatenate([[around.intercept], around.weights])
     if not count:
-        return Stack(intercept=0.0, weights=prior[1:], leans_on=best)
+        return Stack(intercept=float(prior[0]), weights=prior[1:], leans_on=best)
     columns = np.column_stack([np.ones(count), odds_of(made)])
-    found = _newton(columns, failed.astype(np.float64), weights, prior, pull)
+    found = _newton(columns, failed.astype(np.float64), weights, prior)
     return Stack(intercept=float(found[0]), weights=found[1:], leans_on=best)
 
 
-def _newton(columns: Matrix, outcomes: Floats, weights: Floats, prior: Floats, pull: float) -> Floats:
-    """Minimise the weighted log loss plus pull/2 * |b - prior|^2, by Newton's method with halved steps."""
+def _newton(columns: Matrix, outcomes: Floats, weights: Floats, prior: Floats) -> Floats:
+    """Minimise the weighted log loss plus PULL/2 * |b - prior|^2, by Newton's method with halved steps."""
 
     def cost(b: Floats) -> float:
         score = columns @ b
         return float(
-            weights @ (np.logaddexp(0, score) - outcomes * score) + pull / 2 * np.sum((b - prior) ** 2)
+            weights @ (np.logaddexp(0, score) - outcomes * score) + PULL / 2 * np.sum((b - prior) ** 2)
         )
 
     b = prior.copy()
     now = cost(b)
     for _ in range(STEPS):
         chance = 1 / (1 + np.exp(-np.clip(columns @ b, -30, 30)))
-        slope = columns.T @ (weights * (chance - outcomes)) + pull * (b - prior)
-        bend = (columns * (weights * chance * (1 - chance))[:, None]).T @ columns + pull * np.eye(len(b))
+        slope = columns.T @ (weights * (chance - outcomes)) + PULL * (b - prior)
+        bend = (columns * (weights * chance * (1 - chance))[:, None]).T @ columns + PULL * np.eye(len(b))
         step = np.linalg.solve(bend, slope)
         for _ in range(20):
             then = cost(b - step)
