@@ -26,7 +26,9 @@ SURE = 0.0005
 FEW_ROWS = 32
 """Rows up to which the trees are walked as arrays."""
 CHUNK = 4_000
-"""Rows that boosted trees are asked for at once: a chunk stays in the processor's cache while every tree walks over it."""
+"""Rows that a learned model is asked for at once: a chunk stays in the processor's cache."""
+MOST_SPREADS = 5
+"""No number counts as more spreads from its mean than this."""
 THREADS = 1
 """Beside busy neighbours the boosting's threads wait for each other, and cost many times what they do alone."""
 
@@ -87,14 +89,18 @@ class LinearModel:
 
     def chances(self, rows: Matrix) -> Floats:
         """Return the chance of failure of each row."""
-        score = self.standardised(rows) @ self.weights + self.intercept
-        made: Floats = 1 / (1 + np.exp(-np.clip(score, -30, 30)))
+        score = np.empty(len(rows))
+        mean, scale = self.mean.astype(np.float32), self.scale.astype(np.float32)
+        weights = self.weights.astype(np.float32)
+        for begin in range(0, len(rows), CHUNK):
+            chunk = np.array(rows[begin : begin + CHUNK], dtype=np.float32)
+            np.nan_to_num(chunk, copy=False)
+            chunk -= mean
+            chunk /= scale
+            np.clip(chunk, -MOST_SPREADS, MOST_SPREADS, out=chunk)
+            score[begin : begin + CHUNK] = chunk @ weights
+        made: Floats = 1 / (1 + np.exp(-np.clip(score + self.intercept, -30, 30)))
         return made
-
-    def standardised(self, rows: Matrix) -> Matrix:
-        """Return the numbers as multiples of their spread, none beyond five."""
-        scaled: Matrix = np.clip((np.nan_to_num(rows) - self.mean) / self.scale, -5, 5)
-        return scaled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

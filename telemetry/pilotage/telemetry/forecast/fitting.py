@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pilotage.telemetry.forecast.candidates import (
     LEARNED,
+    MOST_SPREADS,
     THREADS,
     FittedModels,
     LinearModel,
@@ -61,7 +62,7 @@ def _fit_logistic(rows: Matrix, labels: Flags, *, small: bool) -> LinearModel:
     filled = np.nan_to_num(rows)
     scaler = StandardScaler().fit(filled)
     model = LogisticRegression(C=0.02 if small else 0.2, max_iter=200, tol=1e-3)
-    model.fit(np.clip(scaler.transform(filled), -5, 5), labels)
+    model.fit(np.clip(scaler.transform(filled), -MOST_SPREADS, MOST_SPREADS), labels)
     return LinearModel(
         mean=np.asarray(scaler.mean_, dtype=np.float64),
         scale=np.asarray(scaler.scale_, dtype=np.float64),
