@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pilotage.console.cli.main import app
 from pilotage.flows.config.reference import document
 from pilotage.policies.cedar.bundle import DEFAULT_BUNDLE
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs"
@@ -76,7 +77,7 @@ def test_systemd_takes_the_unit() -> None:
 
 
 def test_backup_restore_move_upgrade_and_uninstall_go_as_the_page_says(tmp_path: Path) -> None:
-    upgrade, backup, restore, uninstall = blocks("operations.md", "sh")
+    upgrade, kept, backup, restore, uninstall = blocks("operations.md", "sh")
     old, new = tmp_path / "old-host", tmp_path / "new-host"
     old.mkdir()
     with tarfile.open(INSTALLATION) as archive:
@@ -84,6 +85,8 @@ def test_backup_restore_move_upgrade_and_uninstall_go_as_the_page_says(tmp_path:
     [state] = [path.parent for path in old.rglob("ledger.sqlite")]
     tools = _tools(tmp_path)
 
+    DuckDBStore(state / "telemetry.duckdb").close()  # brought to the present schema, as a start would
+    _sh(kept, state, tmp_path, tools)
     _sh(backup, state, tmp_path, tools)
     _sh(restore, new, tmp_path, tools)
     assert (new / "users.toml").read_bytes() == (state / "users.toml").read_bytes()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,14 @@ from tests.planner.planner_fixture import PlannerFixture
 from pilotage.planner.chat.agent import ChatAgent
 from pilotage.planner.chat.parts import ChatPart
 from pilotage.planner.chat.tools import Toolbox
-from pilotage.planner.checkpoints import Checkpoints, PostgresCheckpoints, SqliteCheckpoints, checkpoints_at
+from pilotage.planner.checkpoints import (
+    Checkpoints,
+    PostgresCheckpoints,
+    SqliteCheckpoints,
+    _first_id_of,
+    checkpoints_at,
+    forget_before,
+)
 from pilotage.planner.llm.openai import OpenAIModel
 from pilotage.planner.llm.scripted.server import ScriptedLLM
 from pilotage.planner.llm.scripted.steps import text
@@ -47,6 +55,25 @@ def test_without_the_extra_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "langgraph.checkpoint.postgres.aio", None)
     with pytest.raises(ConfigError, match=r"pip install 'pilotage\[postgres\]'"):
         checkpoints_at("postgresql://db/agent", tmp_path / "c.sqlite")
+
+
+def test_a_thread_is_forgotten_when_nothing_was_kept_in_it_for_long(tmp_path: Path) -> None:
+    from langgraph.checkpoint.base import empty_checkpoint
+
+    async def story() -> tuple[int, int, set[str]]:
+        now = datetime.now(UTC)
+        async with SqliteCheckpoints(tmp_path / "c.sqlite").opened() as saver:
+            for thread, checkpoint_id in (("old", _first_id_of(now - timedelta(days=9))), ("new", "")):
+                config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+                kept = empty_checkpoint()
+                kept["id"] = checkpoint_id or kept["id"]
+                await saver.aput(config, kept, {}, {})
+            first = await forget_before(saver, now - timedelta(days=10))
+            second = await forget_before(saver, now - timedelta(days=8))
+            left = {each.config["configurable"]["thread_id"] async for each in saver.alist(None)}
+            return first, second, left
+
+    assert asyncio.run(story()) == (0, 1, {"new"})
 
 
 # -- a real server

@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,10 @@ _FORGET_OLDER = (
     "DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = '' AND checkpoint_id < "
     "(SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = '')"
 )
+
+_OLD_THREADS = "SELECT thread_id FROM checkpoints GROUP BY thread_id HAVING max(checkpoint_id) < {mark}"
+_UUID_EPOCH = 0x01B21DD213814000
+"""Tenths of a microsecond from October 1582, when UUIDs begin, to 1970."""
 
 
 class Checkpoints(Protocol):
@@ -167,6 +172,35 @@ def _translated(where: str) -> Iterator[None]:
         if (fault := _fault(exc, where)) is not None:
             raise fault from exc
         raise
+
+
+async def forget_before(saver: BaseCheckpointSaver[Any], moment: datetime) -> int:
+    """Delete every thread in which nothing was kept since this moment; return how many. What is in memory only stays."""
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    before = _first_id_of(moment)
+    if isinstance(saver, AsyncSqliteSaver):
+        async with saver.lock, saver.conn.execute(_OLD_THREADS.format(mark="?"), (before,)) as found:
+            threads = [str(row[0]) for row in await found.fetchall()]
+    elif hasattr(saver, "conn"):
+        cursor = await saver.conn.execute(_OLD_THREADS.format(mark="%s"), (before,))
+        threads = [str(row["thread_id"]) for row in await cursor.fetchall()]
+    else:
+        return 0
+    for thread in threads:
+        await saver.adelete_thread(thread)
+    if threads and isinstance(saver, AsyncSqliteSaver):
+        async with saver.lock:
+            await saver.conn.commit()
+            await saver.conn.execute("VACUUM")
+    return len(threads)
+
+
+def _first_id_of(moment: datetime) -> str:
+    """The smallest id of a checkpoint, a UUID of version 6, that was made at this moment."""
+    ticks = int(moment.timestamp() * 10_000_000) + _UUID_EPOCH
+    digits = f"{ticks:015x}"
+    return f"{digits[:8]}-{digits[8:12]}-6{digits[12:]}"
 
 
 async def keep_newest(saver: BaseCheckpointSaver[Any], thread: str) -> None:

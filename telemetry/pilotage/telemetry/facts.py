@@ -75,6 +75,33 @@ class RunFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RollupFact:
+    """How the runs of one deployment that ended within one hour or day went."""
+
+    grain: str
+    """`hour` or `day`."""
+    start: datetime
+    """Its first moment, in UTC."""
+    deployment_id: str
+    """Empty for runs of no deployment."""
+    deployment_name: str
+    flow_name: str
+    runs: int
+    completed: int
+    failed: int
+    crashed: int
+    cancelled: int
+    retried: int
+    """Those that were started more than once."""
+    seconds: float
+    """All their times from start to end together."""
+    seconds_p50: float | None
+    seconds_p95: float | None
+    late_p95: float | None
+    """Seconds after the expected start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRunFact:
     """One task run."""
 

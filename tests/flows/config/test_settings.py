@@ -29,13 +29,15 @@ def test_the_mode_is_kept_unless_a_start_is_given_one() -> None:
 def test_flags_win_over_environment_over_file_over_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "pilotage.toml").write_text('mode = "observe"\nretention_days = 3\n[loop]\ntick = "PT7S"\n')
+    (tmp_path / "pilotage.toml").write_text(
+        'mode = "observe"\n[retention]\nevents = "P3D"\n[loop]\ntick = "PT7S"\n'
+    )
     assert load_settings().mode is Mode.OBSERVE
     assert load_settings().loop.tick == timedelta(seconds=7)
     monkeypatch.setenv("PILOTAGE_MODE", "approve")
     assert load_settings().mode is Mode.APPROVE
     assert load_settings(mode="auto").mode is Mode.AUTO
-    assert load_settings(mode="auto").retention_days == 3
+    assert load_settings(mode="auto").retention.events == timedelta(days=3)
 
 
 def test_nested_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,14 +68,14 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, said: str) -> None:
 def test_a_wrong_setting_is_blamed_on_where_it_came_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "pilotage.toml").write_text("retention_days = 0\n")
+    (tmp_path / "pilotage.toml").write_text('[retention]\nlogs = "PT5S"\n')
     monkeypatch.setenv("PILOTAGE_LOOP__TICK", "soon")
     with pytest.raises(ConfigError) as caught:
         load_settings(mode="yolo")
     parts = {part.partition("`")[2].partition("`")[0]: part for part in str(caught.value).split("; ")}
     assert "the flag --mode" in parts["mode"]
     assert "PILOTAGE_LOOP__TICK" in parts["loop.tick"]
-    assert str(tmp_path / "pilotage.toml") in parts["retention_days"]
+    assert str(tmp_path / "pilotage.toml") in parts["retention.logs"]
 
 
 def test_a_missing_settings_file_is_an_error(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_is_past_its_age_goes_and_runs_stay(store: DuckDBStore) -> None:
     store.merge_task_runs([a_task_run(1)])
     store.merge_runs([a_run()])
     gone = store.retain(now, Retention())
-    untouched = dict.fromkeys(("task_runs", "queues", "forecasts", "agent_spans"), 0)
+    untouched = dict.fromkeys(("runs", "task_runs", "queues", "forecasts", "agent_spans", "decisions"), 0)
     assert gone == {"payload": 2, "events": 1, "logs": 1} | untouched
     kept = store.rows("SELECT event_id, payload FROM events ORDER BY event_id")
     assert kept == [{"event_id": "e-2", "payload": "{}"}, {"event_id": "e-3", "payload": '{"n": 3}'}]

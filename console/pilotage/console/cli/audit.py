@@ -42,7 +42,10 @@ def verify(
             print_json(reply)
         elif reply["ok"]:
             held = f", as {reply['checkpoints']} checkpoints say" if reply.get("checkpoints") else ""
-            OUT.print(harmless(f"whole: {reply['length']} rows, head {str(reply.get('head'))[:16]}{held}"))
+            cut = f" (the first {reply['cut']} cut behind a signed checkpoint)" if reply.get("cut") else ""
+            OUT.print(
+                harmless(f"whole: {reply['length']} rows{cut}, head {str(reply.get('head'))[:16]}{held}")
+            )
         else:
             OUT.print(harmless(f"BROKEN at row {reply.get('first_bad')}: {reply.get('why')}"))
     if not reply["ok"]:
@@ -95,6 +98,7 @@ def _held_against(checkpoints: Path, public_key: str, state_dir: Path | None) ->
     from pilotage.policies.audit.checkpoints import kept_in
     from pilotage.policies.ledger.checkpoint_job import verifier_for
 
-    kept = kept_in(checkpoints, verifier_for(checkpoints, public_key))
+    verifier = verifier_for(checkpoints, public_key)
+    kept = kept_in(checkpoints, verifier)
     with reading_ledger(paths(state_dir)) as ledger:
-        return asdict(ledger.verify_audit(kept))
+        return asdict(ledger.verify_audit(kept, verifier))

@@ -27,6 +27,7 @@ OFFLINE = frozenset(
         "policies",
         "policy_files",
         "grants",
+        "store_status",
     }
 )
 """What can be read from the files of an installation at rest."""

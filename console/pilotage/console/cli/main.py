@@ -27,6 +27,7 @@ from pilotage.console.cli import (
     lists,
     policy,
     publish,
+    store,
     users,
 )
 from pilotage.console.cli.client import Asker, asker
@@ -72,6 +73,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(forecast.app, name="forecast")
 app.add_typer(bench.app, name="bench")
 app.add_typer(history.app, name="history")
+app.add_typer(store.app, name="store")
 app.add_typer(forecast_trials.queue_app, name="queue")
 forecast_trials.join(forecast.app)
 publish.join(policy.app)

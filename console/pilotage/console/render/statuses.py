@@ -111,6 +111,7 @@ STEP: Mapping[str, str] = {
     "delegated": "a person lent their right to approve",
     "delegation_refused": "a person was not allowed to lend it",
     "delegation_ended": "a person took it back",
+    "audit_cut": "entries of the audit log past their age were cut, behind a signed checkpoint",
     "policy_published": "other policies are in force",
     "policy_refused": "policies were not published",
     "policy_replaced": "another bundle was put to the vote instead",

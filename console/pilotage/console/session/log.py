@@ -40,9 +40,12 @@ CREATE TABLE IF NOT EXISTS shares (
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
   BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
-CREATE TRIGGER IF NOT EXISTS events_stay_there BEFORE DELETE ON events
-  BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
 """
+_STAY_THERE = """
+CREATE TRIGGER IF NOT EXISTS events_stay_there BEFORE DELETE ON events
+  BEGIN SELECT RAISE(ABORT, 'events are append-only'); END
+"""
+_OF_A_THREAD = (("events", "thread"), ("shown", "thread"), ("shares", "thread"), ("threads", "id"))
 _THREADS = (
     "SELECT t.id, t.by, t.at, coalesce(nullif(t.title, ''), (SELECT substr(json_extract(payload, '$.text'), 1, 80) "
     "FROM events e WHERE e.thread = t.id AND e.type = 'said' ORDER BY seq LIMIT 1), '') AS title, "
@@ -79,6 +82,7 @@ class EventLog:
                     f"(this one knows {SCHEMA_VERSION}). Upgrade, or move the file away."
                 )
             self._db.executescript(_SCHEMA)
+            self._db.execute(_STAY_THERE)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             self._db.execute(
                 "INSERT INTO threads VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET title = excluded.title",
@@ -108,6 +112,29 @@ class EventLog:
         if existing is None:
             raise StoreError(f"Opening thread {chosen} in {self._path}: it was not kept. Look at the disk.")
         return existing
+
+    def forget(self, before: datetime) -> int:
+        """Delete the threads in which nothing was said since this moment; return how many. The activity feed loses
+        its older events."""
+        at = before.astimezone(UTC).isoformat()
+        quiet = (
+            "SELECT id FROM threads t WHERE id <> ? AND at < ? AND NOT EXISTS "
+            "(SELECT 1 FROM events e WHERE e.thread = t.id AND e.at >= ?)"
+        )
+        with self._writing():
+            threads = [row[0] for row in self._db.execute(quiet, (ACTIVITY_FEED, at, at))]
+            old = self._db.execute(
+                "SELECT 1 FROM events WHERE thread = ? AND at < ? LIMIT 1", (ACTIVITY_FEED, at)
+            ).fetchone()
+            if not threads and old is None:
+                return 0
+            self._db.execute("DROP TRIGGER events_stay_there")
+            self._db.execute("DELETE FROM events WHERE thread = ? AND at < ?", (ACTIVITY_FEED, at))
+            for thread in threads:
+                for table, column in _OF_A_THREAD:
+                    self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (thread,))  # noqa: S608
+            self._db.execute(_STAY_THERE)
+        return len(threads)
 
     def thread(self, thread: str) -> Thread | None:
         """The thread so named, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from pilotage.console.session.ports import Services, User
 from pilotage.flows.api.client import ApiClient
 from pilotage.flows.config.credentials import drop_keys
 from pilotage.flows.config.paths import StatePaths
+from pilotage.flows.config.settings import load_settings
 from pilotage.telemetry.errors import StoreError
 
 if TYPE_CHECKING:
@@ -27,9 +29,11 @@ EVENTS_FILE = "conversations.sqlite"
 def engine_for(where: StatePaths, *, config: Path | None = None) -> Engine:
     """The engine of a state directory. Raises StoreError when its conversations cannot be opened."""
     drop_keys()
-    return Engine(
-        log=EventLog(where.root / "console" / EVENTS_FILE), services=services_for(where, config=config)
-    )
+    log = EventLog(where.root / "console" / EVENTS_FILE)
+    life = load_settings(config=config, state_dir=where.root).retention.conversations
+    if life:
+        log.forget(datetime.now(UTC) - life)
+    return Engine(log=log, services=services_for(where, config=config))
 
 
 def services_for(where: StatePaths, *, config: Path | None = None) -> Services:

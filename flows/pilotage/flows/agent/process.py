@@ -170,12 +170,14 @@ async def run(
         late_starts=late_starts,
     ) as planner:
         said: dict[str, Forecast] = {}
+        forgetting = Forgetting(settings, clock)
         while not stop.is_set():
             now = clock()
             quiet = True
             try:
                 await asyncio.to_thread(forecaster.follow, now)
                 training.keep(forecaster.ended)
+                await forgetting.keep()
                 soon = await asyncio.to_thread(upcoming_runs, store, now, settings.loop.horizon)
                 due = await asyncio.to_thread(waiting_runs, store, now)
                 forecasts = await asyncio.to_thread(
@@ -200,6 +202,31 @@ async def run(
     await asyncio.to_thread(traces.stop)
     if given is None:
         store.close()
+
+
+class Forgetting:
+    """Deletes, once a day, the threads of the agent's memory that are past the age of conversations."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._life = settings.retention.conversations
+        self._memory, self._paths = settings.agent_memory.get_secret_value(), settings.paths
+        self._clock = clock
+        self._next: datetime | None = None
+
+    async def keep(self) -> int:
+        """How many threads are gone; 0 when it is not due. Raises CheckpointError."""
+        from pilotage.planner.checkpoints import checkpoints_at, forget_before
+
+        now = self._clock()
+        if not self._life or (self._next is not None and now < self._next):
+            return 0
+        self._next = now + timedelta(days=1)
+        gone = 0
+        for path in (self._paths.conversations, self._paths.checkpoints):
+            if self._memory or path.exists():
+                async with checkpoints_at(self._memory, path).opened() as saver:
+                    gone += await forget_before(saver, now - self._life)
+        return gone
 
 
 async def _until_worth_a_look(

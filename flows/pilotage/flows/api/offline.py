@@ -20,6 +20,7 @@ from pilotage.flows.api.publishing import bundle_kept, policies_as_json
 from pilotage.flows.api.resolve import Kind, Resolver
 from pilotage.flows.api.server import unreadable
 from pilotage.flows.config.paths import StatePaths, runner_of
+from pilotage.flows.config.settings import load_settings
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.flows.notify.handover import handover_of
 from pilotage.policies.ledger.sql_ledger import SqlLedger
@@ -119,10 +120,23 @@ class OfflineReader:
                 if not steps:
                     raise ApiRejection("unknown-subject", unknown_subject(arguments["subject"]))
                 return steps
+            case "store_status":
+                return self._store_status(ledger)
             case "audit_verify":
                 return asdict(ledger.verify_audit())
             case _:
                 raise ApiError(f"Asking for {op}: `pilotage up` is not running. Start `pilotage up`.")
+
+    def _store_status(self, ledger: SqlLedger) -> dict[str, Any]:
+        from pilotage.flows.api.store_status import store_status  # start-up time: duckdb
+        from pilotage.telemetry import connect
+
+        store = connect(self._paths.root)
+        try:
+            lives = load_settings(state_dir=self._paths.root).retention
+            return store_status(store, ledger, self._paths, lives, last={})
+        finally:
+            store.close()
 
     def _nobody_home(self) -> None:
         if pid := runner_of(self._paths):

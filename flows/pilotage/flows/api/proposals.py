@@ -23,6 +23,7 @@ from pilotage.flows.execution.injector import Injector
 from pilotage.flows.execution.kill_switch import KillSwitch
 from pilotage.planner.actions.types import target_of
 from pilotage.planner.proposals import CaseFile, Proposal
+from pilotage.policies.audit.signing import Verifier
 from pilotage.policies.digests import digest_of
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.gate.permitted_kinds import permitted_kinds
@@ -91,7 +92,10 @@ class ProposalEndpoints:
         clock: Callable[[], datetime],
         health: Callable[[], Mapping[str, Any]],
         wake: Callable[[], None],
+        verifier: Verifier | None = None,
     ) -> None:
+        """`verifier` knows the key that signs checkpoints of the audit log."""
+        self._verifier = verifier
         self._ledger = ledger
         self._gate = gate
         self._injector = injector
@@ -340,7 +344,7 @@ class ProposalEndpoints:
 
     async def audit_verify(self, caller: Identity) -> dict[str, Any]:
         """Whether the audit chain is whole."""
-        return asdict(await asyncio.to_thread(self._ledger.verify_audit))
+        return asdict(await asyncio.to_thread(self._ledger.verify_audit, (), self._verifier))
 
     async def _police(
         self, caller: Identity, command: Literal["stop", "resume", "undo"], filed: FiledProposal | None = None

@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from pilotage.flows.config.oidc import OidcSettings
 from pilotage.flows.config.paths import CONFIG_NAME, StatePaths, paths
+from pilotage.flows.config.retention import RetentionSettings
 from pilotage.planner.llm.budget import Budget
 from pilotage.planner.parameters import PlaybookParameters
 from pilotage.policies.types import Mode
@@ -125,11 +126,10 @@ class Settings(BaseSettings):
     """The integration key that PagerDuty wants in each call; other receivers may ignore it."""
     agent_memory: SecretStr = SecretStr("")
     """`postgresql://…`: where the agent keeps conversations and half-done thinking; empty for files in `state_dir`."""
-    retention_days: int = Field(default=90, ge=1)
-    """Days that event rows are kept; their payloads are kept for 7, run rows for good."""
     llm: LLMSettings = Field(default_factory=LLMSettings)
     loop: LoopSettings = Field(default_factory=LoopSettings)
     pages: PageSettings = Field(default_factory=PageSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     oidc: OidcSettings = Field(default_factory=OidcSettings)
     planner: PlaybookParameters = Field(default_factory=PlaybookParameters)
     """Numbers of the playbooks."""

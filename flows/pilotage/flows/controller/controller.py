@@ -37,6 +37,7 @@ from pilotage.flows.controller.loop_times import LoopTimes
 from pilotage.flows.controller.measures import MeasureReader, collector_health
 from pilotage.flows.controller.outside import AgentStart, Connections, Outside
 from pilotage.flows.controller.owner import ensure_admin
+from pilotage.flows.controller.retention import Upkeep
 from pilotage.flows.controller.shutdown import CANCEL_WITHIN, end_tasks, unless_stopped
 from pilotage.flows.execution.deliveries import Deliveries
 from pilotage.flows.execution.injector import Injector, InjectorLimits
@@ -53,6 +54,7 @@ from pilotage.flows.notify.pager import IncidentPager
 from pilotage.flows.notify.projector import AuditProjector
 from pilotage.flows.prefect.guard import ADMITTED, READING, TELLING
 from pilotage.flows.prefect.target_facts import PrefectFacts
+from pilotage.policies.audit.ed25519 import Ed25519Verifier
 from pilotage.policies.cedar.bundle import Bundle
 from pilotage.policies.gate.gate import Gate
 from pilotage.policies.identity.users import IdentityBook
@@ -65,7 +67,6 @@ from pilotage.telemetry.prefect.http import ServerVersion, check_server
 from pilotage.telemetry.prefect.servers import kinds_not_offered, remarks
 from pilotage.telemetry.queries.runs import queue_snapshots, worker_released
 from pilotage.telemetry.store.duckdb import DuckDBStore
-from pilotage.telemetry.store.retention import Retention
 from pilotage.telemetry.store.socket import StoreServer
 
 log = logging.getLogger("pilotage.up")
@@ -270,6 +271,7 @@ class Controller:
             clock=self._clock,
             health=lambda: collector_health(collector, self._clock(), injector.defects.rows()),
             wake=self._wake.set,
+            verifier=Ed25519Verifier(signer_of(paths).public()),
         )
         governance = AdminEndpoints(
             ledger=ledger,
@@ -317,6 +319,15 @@ class Controller:
             clock=self._clock,
         )
         measures.begin()
+        upkeep = Upkeep(
+            store=store,
+            ledger=ledger,
+            lives=settings.retention,
+            paths=paths,
+            signer=signer_of(paths),
+            checkpoints=settings.checkpoints,
+            clock=self._clock,
+        )
         control_api = ApiServer(
             paths.api_socket,
             {
@@ -325,6 +336,7 @@ class Controller:
                 **publishing.table(),
                 **queries.table(),
                 **measures.table(),
+                **upkeep.table(),
                 **backup_operations(paths, store.copied, self._clock),
                 **refusals.table(),
                 **signed_in.table(),
@@ -405,7 +417,7 @@ class Controller:
             asyncio.create_task(self._turn(steps, stop, self._wake), name="loop"),
             asyncio.create_task(self._turn(telling, stop, asyncio.Event()), name="chronicle"),
             asyncio.create_task(_run_agent(self._outside, agent), name="agent"),
-            asyncio.create_task(self._retain(store, stop), name="retention"),
+            asyncio.create_task(upkeep.run(stop), name="retention"),
             asyncio.create_task(self._score_forecasts(store, stop), name="scoring of forecasts"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
@@ -443,20 +455,6 @@ class Controller:
                 self._times.turn(time.monotonic() - turn_began)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), self._settings.loop.tick.total_seconds())
-
-    async def _retain(self, store: DuckDBStore, stop: asyncio.Event) -> None:
-        """Forgets old telemetry once an hour."""
-        while not stop.is_set():
-            try:
-                await asyncio.to_thread(
-                    store.retain,
-                    self._clock(),
-                    Retention(events=timedelta(days=self._settings.retention_days)),
-                )
-            except AdapterError as exc:
-                log.warning("forgetting old telemetry: %s", exc)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 3600)
 
     async def _score_forecasts(self, store: DuckDBStore, stop: asyncio.Event) -> None:
         """Writes down how the attempts went that were forecast, once a minute."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from pilotage.flows.api.measures import Readings, Requests, StepCounts, samples_of
 from pilotage.flows.api.server import READERS, Operation
+from pilotage.flows.api.store_status import sizes
 from pilotage.flows.config.paths import StatePaths
 from pilotage.flows.controller.loop_times import LoopTimes
 from pilotage.flows.controller.processes import usage_by_process
@@ -135,27 +134,6 @@ class MeasureReader:
             return LlmBudget(self.paths.model_book).ever()
         except ModelError:
             return Spent(), 0, 0
-
-
-def sizes(paths: StatePaths) -> Iterator[tuple[str, int]]:
-    """Yield the bytes of each file of the state directory, journals with their database, by its name in it."""
-    found: dict[str, int] = {}
-    for path in sorted(paths.root.rglob("*")):
-        with contextlib.suppress(OSError):  # it may go meanwhile
-            if path.is_file() and not path.is_symlink():
-                name = _part(path.relative_to(paths.root))
-                found[name] = found.get(name, 0) + path.stat().st_size
-    yield from found.items()
-
-
-def _part(path: Path) -> str:
-    """What a file belongs to: its database, or the directory right below the state directory."""
-    if len(path.parts) > 1:
-        return path.parts[0]
-    for suffix in ("-wal", "-shm", "-journal", ".wal", ".tmp"):
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.name
 
 
 def _asked(answers: AnswerTimes) -> Requests:

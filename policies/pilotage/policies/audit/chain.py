@@ -17,12 +17,12 @@ import rfc8785
 import sqlalchemy as sa
 
 from pilotage.policies.audit.checkpoints import Checkpoint, contradiction
-from pilotage.policies.audit.merkle import MerkleTree
+from pilotage.policies.audit.cuts import GENESIS, beginning, flaw_of
+from pilotage.policies.audit.signing import Verifier
 from pilotage.policies.audit.table import audit
 from pilotage.policies.json_values import plain, timestamp
 
 PREFIX = b"pilotage.audit.v1\0"
-GENESIS = "0" * 64
 _INDEXED = ("seq", "at", "event", "proposal_id", "incident_id", "run_id")
 """Columns that repeat what the body says, so that it can be searched; `verify` compares them."""
 
@@ -33,7 +33,9 @@ class AuditReport:
 
     ok: bool
     length: int
-    """Entries that are in order, from the first."""
+    """Entries that are in order, from the first, those that were cut among them."""
+    cut: int = 0
+    """Entries that were cut from the beginning; a signed checkpoint stands in their place."""
     head: str
     """Hash of the last of them; keep it elsewhere to notice a cut tail."""
     root: str = ""
@@ -63,7 +65,11 @@ def append(connection: sa.Connection, entry: Entry) -> str:
     last = connection.execute(
         sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
     ).first()
-    seq, prev = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    if last is not None:
+        seq, prev = last.seq + 1, last.hash
+    else:
+        start = beginning(connection)
+        seq, prev = start.seq + 1, start.head
     indexed = {
         "seq": seq,
         "at": timestamp(entry.at),
@@ -78,15 +84,24 @@ def append(connection: sa.Connection, entry: Entry) -> str:
     return digest
 
 
-def verify(connection: sa.Connection, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
+def verify(
+    connection: sa.Connection, checkpoints: Sequence[Checkpoint] = (), verifier: Verifier | None = None
+) -> AuditReport:
     """What a walk along the whole chain finds; never raises because of what is in it.
 
-    With checkpoints, smallest first, it is also held against each of them.
+    With checkpoints, smallest first, it is also held against each of them. `verifier` checks who signed for entries that
+    were cut.
     """
-    prev, length, tree = GENESIS, 0, MerkleTree()
+    try:
+        start = beginning(connection)
+        why = flaw_of(start, verifier)
+    except (ValueError, TypeError) as exc:
+        start, why = None, f"what stands in the place of entries that were cut is damaged ({exc})"
+    if start is None or why:
+        return AuditReport(ok=False, length=0, head=GENESIS, first_bad=1, why=why)
+    prev, length, tree = start.head, start.seq, start.tree
     sizes = {checkpoint.size for checkpoint in checkpoints}
-    roots = {0: (tree.root(), GENESIS)}
-    why = ""
+    roots = {length: (tree.root(), prev)}
     for row in connection.execute(sa.select(audit).order_by(audit.c.seq)).mappings():
         why = _flaw(row, length + 1, prev)
         if why:
@@ -96,12 +111,13 @@ def verify(connection: sa.Connection, checkpoints: Sequence[Checkpoint] = ()) ->
         if length in sizes:
             roots[length] = (tree.root(), prev)
     bad = length + 1 if why else None
-    against = None if why else contradiction(checkpoints, roots, length)
+    against = None if why else contradiction(checkpoints, roots, length, start.seq)
     if against is not None:
         bad, why = against
     return AuditReport(
         ok=bad is None,
         length=length,
+        cut=start.seq,
         head=prev,
         root=tree.root().hex(),
         checkpoints=len(checkpoints),

@@ -51,7 +51,19 @@ def signed(checkpoint: Checkpoint, signer: Signer) -> str:
 
 def opened(note: str, verifier: Verifier) -> Checkpoint:
     """The checkpoint in this note. Raises ValueError, in words, when it is none or nobody we trust signed it."""
-    text = unsealed(note, verifier).removesuffix("\n")
+    return _read(unsealed(note, verifier))
+
+
+def stated(note: str) -> Checkpoint:
+    """The same without looking who signed it. Raises ValueError, in words, when it is none."""
+    text, separator, _ = note.partition("\n\n")
+    if not separator:
+        raise ValueError("is no signed note")
+    return _read(text + "\n")
+
+
+def _read(body: str) -> Checkpoint:
+    text = body.removesuffix("\n")
     try:
         origin, size, root, head, at = text.split("\n")
         return Checkpoint(
@@ -123,14 +135,23 @@ def kept_in(place: Path, verifier: Verifier) -> tuple[Checkpoint, ...]:
 
 
 def contradiction(
-    checkpoints: Sequence[Checkpoint], roots: dict[int, tuple[bytes, str]], length: int
+    checkpoints: Sequence[Checkpoint], roots: dict[int, tuple[bytes, str]], length: int, begins: int = 0
 ) -> tuple[int, str] | None:
     """The first entry that a checkpoint speaks against and why, or None.
 
-    `roots` has the root and the head of the log as it is at each checkpoint's size, `length` its entries.
+    `roots` has the root and the head of the log as it is at each checkpoint's size, `length` its entries, of which the
+    first `begins` were cut.
     """
     sound = 0
+    if checkpoints and checkpoints[-1].size < begins:
+        size = checkpoints[-1].size
+        return (
+            1,
+            f"{begins} entries were cut and the newest checkpoint vouches for {size} only: give a later one",
+        )
     for checkpoint in checkpoints:
+        if checkpoint.size < begins:
+            continue  # of entries that were cut
         when = f"the checkpoint of {checkpoint.at.isoformat()} vouches for {checkpoint.size}"
         if checkpoint.size > length:
             return length + 1, f"the tail was cut: {length} entries are left and {when}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 _LEAF, _NODE = b"\x00", b"\x01"
 """Told apart so that no leaf can pass for a node."""
@@ -11,14 +12,20 @@ _LEAF, _NODE = b"\x00", b"\x01"
 class MerkleTree:
     """A list of leaves of which only the roots of the full subtrees are kept."""
 
-    def __init__(self) -> None:
-        self._size = 0
-        self._peaks: list[tuple[int, bytes]] = []  # (leaves beneath, root), the largest first
+    def __init__(self, peaks: Iterable[tuple[int, bytes]] = ()) -> None:
+        """`peaks` are those of a tree that goes on."""
+        self._peaks: list[tuple[int, bytes]] = list(peaks)  # (leaves beneath, root), the largest first
+        self._size = sum(width for width, _ in self._peaks)
 
     @property
     def size(self) -> int:
         """How many leaves were added."""
         return self._size
+
+    @property
+    def peaks(self) -> tuple[tuple[int, bytes], ...]:
+        """The full subtrees, the largest first: leaves beneath and root of each. Of them a tree goes on."""
+        return tuple(self._peaks)
 
     def add(self, leaf: bytes) -> None:
         """Adds one leaf at the end."""

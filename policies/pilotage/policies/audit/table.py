@@ -20,3 +20,11 @@ audit = sa.Table(
     sa.Column("prev", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
 )
+audit_cuts = sa.Table(
+    "audit_cuts",  # what stands in the place of entries that were cut: the last row counts
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),  # the last entry that went
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("peaks", sa.Text, nullable=False),  # JSON: the tree over all that went
+    sa.Column("note", sa.Text, nullable=False),  # the signed checkpoint that vouched for them
+)

@@ -23,9 +23,10 @@ def sign_checkpoint(
     Raises InvariantError when the log is broken or is not the one vouched for before: a lie is not signed.
     """
     before: tuple[Checkpoint, ...] = ()
+    verifier = Ed25519Verifier(signer.public())
     if directory.is_dir() and any(directory.glob(f"*{SUFFIX}")):
-        before = kept_in(directory, Ed25519Verifier(signer.public()))
-    report = ledger.verify_audit(before)
+        before = kept_in(directory, verifier)
+    report = ledger.verify_audit(before, verifier)
     if not report.ok:
         raise InvariantError(
             f"signing the audit log: entry {report.first_bad}: {report.why}; nothing was signed, "

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from pilotage.policies.audit.chain import AuditReport
 from pilotage.policies.audit.checkpoints import Checkpoint
+from pilotage.policies.audit.signing import Verifier
 from pilotage.policies.autonomy import AutonomyChange, AutonomyRule
 from pilotage.policies.gate.recorded import RecordedDecision
 from pilotage.policies.grants import BreakGlassGrant, Delegation
@@ -78,6 +79,19 @@ class Stop:
     at: datetime
     resume_votes: tuple[str, ...] = ()
     """Who has voted to lift it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindSize:
+    """How much of one kind the ledger holds."""
+
+    kind: str
+    rows: int
+    oldest: datetime | None
+
+
+Keep = Callable[[str, Sequence[dict[str, Any]]], None]
+"""Takes rows of a table into an archive before they are deleted; raises when it cannot."""
 
 
 class Ledger(Protocol):
@@ -429,8 +443,43 @@ class Ledger(Protocol):
         """
         ...
 
-    def verify_audit(self, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
-        """What a walk along the audit chain finds, held against checkpoints kept elsewhere."""
+    def verify_audit(
+        self, checkpoints: Sequence[Checkpoint] = (), verifier: Verifier | None = None
+    ) -> AuditReport:
+        """What a walk along the audit chain finds, held against checkpoints kept elsewhere.
+
+        `verifier` checks who signed for entries that were cut from the log's beginning.
+        """
+        ...
+
+    def needed_runs(self) -> frozenset[str]:
+        """The runs that an open incident or proposal is about."""
+        ...
+
+    def forget_history(self, before: datetime, keep: Keep | None = None) -> dict[str, int]:
+        """How many proposals and incidents ended before this moment and are deleted, each given to `keep` first."""
+        ...
+
+    def cuttable_audit(self, before: datetime) -> int:
+        """The number of the last audit entry that may go: it and all before it are older, and of nothing that is kept."""
+        ...
+
+    def cut_audit(
+        self, vouched: Checkpoint, note: str, before: datetime, at: datetime, keep: Keep | None = None
+    ) -> int:
+        """Delete the entries that a checkpoint vouches for; return how many.
+
+        `note` is the signed checkpoint: it stays in their place. Raises InvariantError when the checkpoint does not fit
+        the log, or an entry is younger or still needed.
+        """
+        ...
+
+    def kind_sizes(self) -> list[KindSize]:
+        """Rows and the oldest of each kind that has a life."""
+        ...
+
+    def shrink(self, unused: float) -> bool:
+        """Whether more than this share of the file held nothing and it was made as small as its rows."""
         ...
 
     def export_audit(self) -> Iterator[str]:

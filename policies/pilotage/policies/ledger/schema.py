@@ -257,10 +257,24 @@ _STEPS: dict[int, tuple[str, ...]] = {
 """What brings a database of this version to the next; new tables are made without being told to."""
 
 _APPEND_ONLY = tuple(
-    f"CREATE TRIGGER IF NOT EXISTS audit_no_{verb} BEFORE {verb} ON audit "
+    f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb} BEFORE {verb} ON {table} "
     "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+    for table in ("audit", "audit_cuts")
     for verb in ("UPDATE", "DELETE")
 )
+
+
+def allow_cutting(connection: sa.Connection) -> None:
+    """Let this transaction delete entries of the audit log; `forbid_cutting` ends that within the same one."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP TRIGGER IF EXISTS audit_no_DELETE")
+
+
+def forbid_cutting(connection: sa.Connection) -> None:
+    """Have the audit log append-only again."""
+    if connection.dialect.name == "sqlite":
+        for statement in _APPEND_ONLY:
+            connection.exec_driver_sql(statement)
 
 
 def opened(url: str) -> sa.Engine:

@@ -19,6 +19,7 @@ from pilotage.planner.actions.types import target_of
 from pilotage.policies.audit import chain as log
 from pilotage.policies.audit.chain import AuditReport, Entry
 from pilotage.policies.audit.checkpoints import Checkpoint
+from pilotage.policies.audit.signing import Verifier
 from pilotage.policies.audit.table import audit
 from pilotage.policies.digests import digest_of, idempotency_key_of
 from pilotage.policies.gate.gate import LedgerFacts, Stage, before_deciding
@@ -29,6 +30,7 @@ from pilotage.policies.ledger import views
 from pilotage.policies.ledger.autonomy import AutonomyRepository
 from pilotage.policies.ledger.facts import deployment_in, facts_in
 from pilotage.policies.ledger.grants import GrantRepository
+from pilotage.policies.ledger.history import HistoryRepository
 from pilotage.policies.ledger.incidents import IncidentRepository
 from pilotage.policies.ledger.listed import list_again, list_judged, not_listed
 from pilotage.policies.ledger.lists import ListRepository
@@ -71,6 +73,7 @@ class SqlLedger(
     PublicationRepository,
     IncidentRepository,
     ListRepository,
+    HistoryRepository,
 ):
     """The `Ledger` protocol on SQLAlchemy Core. Thread-safe; several processes may share the database.
 
@@ -338,10 +341,12 @@ class SqlLedger(
         with self.reading("counting what stands open") as connection:
             return views.backlog_in(connection)
 
-    def verify_audit(self, checkpoints: Sequence[Checkpoint] = ()) -> AuditReport:
+    def verify_audit(
+        self, checkpoints: Sequence[Checkpoint] = (), verifier: Verifier | None = None
+    ) -> AuditReport:
         """What a walk along the audit chain finds, held against checkpoints kept elsewhere."""
         with self.reading("verifying the audit log") as connection:
-            return log.verify(connection, checkpoints)
+            return log.verify(connection, checkpoints, verifier)
 
     def export_audit(self) -> Iterator[str]:
         """The audit log as JSON lines."""

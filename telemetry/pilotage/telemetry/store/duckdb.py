@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,18 @@ from pilotage.telemetry.facts import (
 from pilotage.telemetry.forecasts import Forecast
 from pilotage.telemetry.redaction import redact
 from pilotage.telemetry.store.adhoc_sql import AdHocLimits, AdHocTurns, answered, check_text
+from pilotage.telemetry.store.archive import ParquetArchive
 from pilotage.telemetry.store.changes import Changes
-from pilotage.telemetry.store.retention import Retention
+from pilotage.telemetry.store.compaction import (
+    Readers,
+    discard_unfinished,
+    put_in_place,
+    unfinished,
+    wal_of,
+    write_compact,
+)
+from pilotage.telemetry.store.retention import Cut, Retention, cuts
+from pilotage.telemetry.store.rollups import ROLLED_UP, roll_up
 from pilotage.telemetry.store.rows import rows_of, without_secrets
 from pilotage.telemetry.store.schema import (
     META_DDL,
@@ -56,6 +66,12 @@ ROW_CAP = 500_000
 REDELIVERY_WINDOW = timedelta(minutes=15)
 """How far before a batch's first event redelivered ones are looked for: Prefect replays at most this."""
 
+ARCHIVED_AT_ONCE = 50_000
+"""Rows that one file of the archive takes; the writer waits while it is written."""
+COUNTED_ANEW = timedelta(days=2)
+"""How far back hours and days are counted anew each time: a run's end may be heard of late."""
+_COUNTED_WHOLE = "counted_whole"
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 UNSCORED_FOR = timedelta(days=30)
 """After this nothing is expected to end any more that was forecast."""
 _ENDS = (
@@ -264,10 +280,12 @@ class DuckDBStore:
         self._ad_hoc = ad_hoc or AdHocLimits()
         self._turns = AdHocTurns(self._ad_hoc)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        discard_unfinished(path)
         self._connection = _open(path, read_only=False)
         self._writer = self._connection.cursor()
         self._lock = threading.RLock()
         self._snapshots = Snapshots(path, self._lock)
+        self._readers = Readers()
         self._closed = False
         self.changes = Changes()
         """Of runs, tasks, logs, deployments and decisions; snapshots and forecasts come all the time and do not count."""
@@ -308,10 +326,11 @@ class DuckDBStore:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one SELECT as an Arrow table. Raises StoreError on anything else."""
-        if self._closed:
-            raise StoreError("Reading the telemetry store: it is closed. Open it again.")
-        cursor = self._connection.cursor()
-        return guarded_query(cursor, sql, parameters, timeout=self._timeout, row_cap=self._row_cap)
+        with self._readers.reading():
+            if self._closed:
+                raise StoreError("Reading the telemetry store: it is closed. Open it again.")
+            cursor = self._connection.cursor()
+            return guarded_query(cursor, sql, parameters, timeout=self._timeout, row_cap=self._row_cap)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The same result as plain dictionaries, times as aware UTC datetimes."""
@@ -477,16 +496,100 @@ class DuckDBStore:
         writer.execute("DELETE FROM meta WHERE key = ?", [key])
         writer.execute("INSERT INTO meta VALUES (?, ?)", [key, value])
 
-    def retain(self, now: datetime, retention: Retention) -> Mapping[str, int]:
-        """How many rows of each table were past their age and are gone (`payload`: emptied)."""
-        gone: dict[str, int] = {}
-        with self._writing("Dropping what is past its age") as writer:
-            emptied = "UPDATE events SET payload = '{}' WHERE occurred < ? AND payload <> '{}'"
-            gone["payload"] = _count(writer.execute(emptied, [now - retention.payload]))
-            for name in ("events", "logs", "task_runs", "queues", "forecasts", "agent_spans"):
-                sql = f"DELETE FROM {name} WHERE {quoted_name(TABLES[name].time)} < ?"  # noqa: S608
-                gone[name] = _count(writer.execute(sql, [now - getattr(retention, name)]))
-        return gone
+    def retain(
+        self,
+        now: datetime,
+        lives: Retention,
+        *,
+        needed: Collection[str] = (),
+        archive: ParquetArchive | None = None,
+    ) -> Mapping[str, int]:
+        """Count hours and days, then delete what is past its age. Return the rows of each kind (`payload`: emptied).
+
+        What belongs to the runs `needed` stays. With an archive rows are deleted once they are in it; StoreError when
+        it cannot take them.
+        """
+        before = {cut.kind: cut.before for cut in cuts(now, lives)}
+        self._roll_up(now, before.get("runs"))
+        return {cut.kind: self._cut(cut, needed, archive) for cut in cuts(now, lives)}
+
+    def _roll_up(self, now: datetime, cut_before: datetime | None) -> None:
+        """Count the last days anew; once a day, and before any run goes, all that was not cut yet."""
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        counted, whole = self.watermark(ROLLED_UP), self.watermark(_COUNTED_WHOLE)
+        recent = midnight - COUNTED_ANEW if whole == midnight else _NEVER
+        with self._writing("Counting hours and days") as writer:
+            roll_up(writer, max(counted or _NEVER, recent))
+            self._put(writer, f"watermark:{_COUNTED_WHOLE}", midnight.isoformat())
+            if cut_before is not None and cut_before > (counted or _NEVER):
+                self._put(writer, f"watermark:{ROLLED_UP}", cut_before.isoformat())
+
+    def _cut(self, cut: Cut, needed: Collection[str], archive: ParquetArchive | None) -> int:
+        time = quoted_name(TABLES[cut.table].time)
+        where = cut.where
+        if cut.of_runs:
+            where += " AND (run_id IS NULL OR run_id NOT IN (SELECT run_id FROM needed))"
+        columns = "event_id, occurred, payload" if cut.kind == "payload" else "*"
+        gone = 0
+        while True:
+            with self._writing(f"Dropping {cut.kind} past its age") as writer:
+                writer.register("needed", pa.table({"run_id": pa.array(list(needed), pa.string())}))
+                try:
+                    if archive is None:
+                        return _count(writer.execute(_doomed(cut, where), [cut.before]))
+                    batch = writer.execute(
+                        f"SELECT rowid AS row_id, {columns} FROM {cut.table} WHERE {where} "  # noqa: S608
+                        f"ORDER BY {time}, rowid LIMIT {ARCHIVED_AT_ONCE}",
+                        [cut.before],
+                    ).to_arrow_table()
+                    if not batch.num_rows:
+                        return gone
+                    first = batch[TABLES[cut.table].time][0].as_py()
+                    archive.keep(cut.kind, batch.drop_columns(["row_id"]), first)
+                    writer.register("doomed", batch.select(["row_id"]))
+                    try:
+                        gone += _count(writer.execute(_doomed(cut, "rowid IN (SELECT row_id FROM doomed)")))
+                    finally:
+                        writer.unregister("doomed")
+                finally:
+                    writer.unregister("needed")
+
+    def compact(self) -> tuple[int, int]:
+        """Make the file as small as its rows; return its bytes before and after. Readers wait for the change-over only.
+
+        Raises StoreError, and the old file stays, when there is no room or readers do not end.
+        """
+        doing = "Compacting the telemetry store"
+        fresh = unfinished(self.path)
+        try:
+            with self._snapshots.alone(), self._lock:
+                if self._closed:
+                    raise StoreError(f"{doing}: it is closed. Open it again.")
+                self.checkpoint()
+                before = self.path.stat().st_size
+                with self._snapshots.taken() as copy:
+                    write_compact(copy, fresh)
+                with self._readers.alone():
+                    self._writer.close()
+                    self._connection.close()
+                    try:
+                        if not wal_of(self.path).exists():
+                            put_in_place(fresh, self.path)
+                    finally:
+                        self._connection = _open(self.path, read_only=False)
+                        self._writer = self._connection.cursor()
+                return before, self.path.stat().st_size
+        except duckdb.Error as exc:
+            raise _translated(doing, exc) from exc
+        except OSError as exc:
+            raise StoreError(f"{doing}: {exc}. Make room for a second copy of it.", transient=True) from exc
+        finally:
+            discard_unfinished(self.path)
+
+    def unused_share(self) -> float:
+        """How much of the file holds nothing, from 0 to 1."""
+        (row,) = self.rows("SELECT total_blocks, free_blocks FROM pragma_database_size()")
+        return float(row["free_blocks"]) / max(int(row["total_blocks"]), 1)
 
     def checkpoint(self) -> None:
         """Folds the write-ahead log into the file. Do it when idle: at full load it stalls the writer."""
@@ -504,6 +607,12 @@ class DuckDBStore:
                 self._writer.close()
                 self._connection.close()
                 self._snapshots.close()
+
+
+def _doomed(cut: Cut, where: str) -> str:
+    if cut.kind == "payload":
+        return f"UPDATE events SET payload = '{{}}' WHERE {where}"  # noqa: S608
+    return f"DELETE FROM {cut.table} WHERE {where}"  # noqa: S608
 
 
 def _count(result: duckdb.DuckDBPyConnection) -> int:

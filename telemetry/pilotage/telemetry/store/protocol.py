@@ -13,7 +13,7 @@ class Store(Protocol):
     """Read access to the telemetry tables.
 
     The tables are `runs`, `task_runs`, `events`, `logs`, `queues`, `deployments`, `pools`, `workers`, `limits`,
-    `schedules`, `automations`, `asked`, `forecasts`, `agent_spans` and `decisions`;
+    `schedules`, `automations`, `asked`, `forecasts`, `agent_spans`, `decisions` and `rollups`;
     `pilotage.telemetry.store.schema` lists their columns.
     """
 

@@ -29,6 +29,7 @@ from pilotage.telemetry.facts import (
     LogLine,
     PoolFact,
     QueueFact,
+    RollupFact,
     RunFact,
     ScheduleFact,
     SpanFact,
@@ -39,7 +40,7 @@ from pilotage.telemetry.facts import (
 from pilotage.telemetry.forecasts import Forecast
 
 SCHEMA_VERSION = 5
-"""Raised by one with every change to a table, together with a row in `MIGRATIONS`."""
+"""Raised by one with every change to a table, together with a row in `MIGRATIONS`; a new table is made without."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     1: (
@@ -152,6 +153,7 @@ TABLES: Mapping[str, Table] = {
         Table(name="forecasts", fact=Forecast, identity="run_id", time="made_at"),
         Table(name="agent_spans", fact=SpanFact, identity="span_id", time="at"),
         Table(name="decisions", fact=DecisionFact, identity="decision_id", time="at"),
+        Table(name="rollups", fact=RollupFact, identity="deployment_id", time="start"),
     )
 }
 

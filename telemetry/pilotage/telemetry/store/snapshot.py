@@ -35,9 +35,13 @@ class Snapshots:
         self._path = path
         self._quiet = quiet
         self._room = path.with_name(f"{path.name}.snapshots")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._main: tuple[Path, tuple[int, int, int]] | None = None
         shutil.rmtree(self._room, ignore_errors=True)
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keeps others from taking copies, for whoever takes one while the writer waits: this lock is the outer one."""
+        return self._lock
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[Path]:
