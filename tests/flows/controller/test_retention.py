@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,9 +115,9 @@ def test_a_log_that_is_not_what_was_vouched_for_is_not_cut(
         monkeypatch.setattr(house.ledger, "cuttable_audit", lambda before: 10**6)
         house.store.add_decisions([])
         monkeypatch.setattr(house.store, "rows", lambda sql: [{"last": "a-000000999999"}])
-        raw = house.ledger._engine.raw_connection()
-        raw.cursor().execute("DROP TRIGGER audit_no_UPDATE")
-        raw.cursor().execute("UPDATE audit SET body = replace(body, 'pilot', 'ghost') WHERE seq = 2")
+        with sqlite3.connect(house.paths.ledger) as raw:
+            raw.execute("DROP TRIGGER audit_no_UPDATE")
+            raw.execute("UPDATE audit SET body = replace(body, 'pilot', 'ghost') WHERE seq = 2")
         raw.close()
         with pytest.raises(InvariantError, match="nothing was cut"):
             house._cut_audit(FAR, lambda kind, rows: None)
@@ -168,4 +169,4 @@ def test_an_installation_at_rest_tells_what_is_kept(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("life", ["PT5M", "-P3D"])
 def test_a_life_shorter_than_a_day_is_no_life(life: str) -> None:
     with pytest.raises(ValueError, match="P1D"):
-        RetentionSettings(runs=life)  # type: ignore[arg-type]
+        RetentionSettings(runs=life)
