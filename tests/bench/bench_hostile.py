@@ -2,6 +2,7 @@
 
 One process owns the store, the API and the page, as an installation does. A viewer asks it everything at once; another
 person goes on reading the page and the store. Wanted: the owner grows by 64 MiB at most, nobody waits longer than 250 ms.
+All of it is played twice: what the second round adds is what a third and a hundredth would.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ PAUSE = 0.02
 """Seconds between two looks of whoever works beside it."""
 CALM = 3.0
 """Seconds that are looked at before anything hostile, for comparison."""
+ROUNDS = 2
 SHAPES: tuple[Callable[[int], str], ...] = (
     lambda n: "key" + " " * n + ":= a",
     lambda n: "password" + "\t" * n + "= ",
@@ -137,6 +139,17 @@ def say_everything(where: dict[str, Any], messages: Sequence[str]) -> None:
         assert ended >= len(messages), f"{ended} of {len(messages)} messages were answered"
 
 
+def attacked(where: dict[str, Any], somebody: Beside, answered: list[str]) -> list[float]:
+    """How long each look of somebody beside it took while everything hostile was asked and said once."""
+    attacks = [
+        threading.Thread(target=ask_everything, args=(where, answered)),
+        threading.Thread(target=say_everything, args=(where, MESSAGES)),
+    ]
+    for attack in attacks:
+        attack.start()
+    return somebody.works(lambda: not any(attack.is_alive() for attack in attacks))
+
+
 def main() -> None:
     """Measure, and report."""
     owner = subprocess.Popen(
@@ -151,22 +164,22 @@ def main() -> None:
         somebody = Beside(where, owner.pid)
         calm_until = time.monotonic() + CALM
         calm = somebody.works(lambda: time.monotonic() > calm_until)
-        before, answered = resident(owner.pid), list[str]()
-        attacks = [
-            threading.Thread(target=ask_everything, args=(where, answered)),
-            threading.Thread(target=say_everything, args=(where, MESSAGES)),
-        ]
-        for attack in attacks:
-            attack.start()
-        took = somebody.works(lambda: not any(attack.is_alive() for attack in attacks))
-        grown = max(somebody.most, resident(owner.pid)) - before
+        before, answered, took, most = resident(owner.pid), list[str](), list[float](), list[int]()
+        for _ in range(ROUNDS):
+            answered.clear()
+            somebody.most = 0
+            took += attacked(where, somebody, answered)
+            most.append(max(somebody.most, resident(owner.pid)))
     finally:
         owner.stdin.close()
         owner.wait(60)
     publish(
         "hostile",
         [
-            beside("growth of the owner", "MiB", 1, ours=grown / MIB, peer="bound", theirs=64.0),
+            beside(
+                "growth of the owner", "MiB", 1, ours=(max(most) - before) / MIB, peer="bound", theirs=64.0
+            ),
+            beside("of it in the second round", "MiB", 1, ours=(most[-1] - most[0]) / MIB),
             beside("longest wait of another", "ms", len(took), ours=max(took), peer="bound", theirs=250.0),
             beside("p95 wait of another", "ms", len(took), ours=p95(took), peer="calm", theirs=p95(calm)),
             beside("longest wait when calm", "ms", len(calm), ours=max(calm)),

@@ -341,6 +341,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
             book.authenticate,
             strangers={
                 "sign_in": LoginThrottle(book, _now, signed_in.note).sign_in,
+                "oidc_offered": provider.offered,
                 "oidc_begin": provider.begin,
                 "oidc_finish": provider.finish,
             },
@@ -363,6 +364,7 @@ def console_stack(root: Path, *, mode: Mode = Mode.APPROVE) -> Iterator[ConsoleS
                 sessions=sessions,
                 status=status,
                 federation=Federation(
+                    offered=lambda: bool(stranger.call("oidc_offered")["oidc"]),
                     begin=lambda: stranger.call("oidc_begin"),
                     finish=lambda state, code: str(
                         stranger.call("oidc_finish", state=state, code=code)["token"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from tests.console.console_stack import ConsoleStack
 
 from pilotage.console.mcp.server import mcp_server
 from pilotage.flows.agent.chat import toolbox
-from pilotage.planner.chat.tools import PROPOSING, READING
+from pilotage.flows.api.client import ApiClient, ApiRejection
+from pilotage.planner.chat.tools import A_MODELS_WORD, PROPOSING, READING
+from pilotage.policies.ledger.facts import tainted
+from pilotage.policies.types import TargetFacts
 
 
 @asynccontextmanager
@@ -77,6 +81,49 @@ def test_a_proposal_is_filed_by_an_agent_for_its_person_who_may_not_approve_it(p
     assert row["proposal"]["on_behalf_of"] == "pat"
     assert row["status"] == "needs_approval"
     assert port.lever.executed == 0
+
+
+def test_what_a_model_hands_in_says_so_and_is_not_what_its_person_sends(port: ConsoleStack) -> None:
+    run_id = port.failed_run()
+    filed = asked(port, "pat", "propose", kind="retry_run", target=run_id)
+    assert (
+        filed["proposal_id"] == asked(port, "pat", "propose", kind="retry_run", target=run_id)["proposal_id"]
+    )
+    person = toolbox(port.paths, port.control_api("pat"), "pat")
+    try:
+        draft = person.draft("retry_run", run_id)
+        sent = person.send(draft["action"], draft["digest"])
+    finally:
+        person.store.close()
+    assert sent["proposal_id"] != filed["proposal_id"]
+    model, own = (port.ledger.filed(each["proposal_id"]) for each in (filed, sent))
+    assert model is not None
+    assert own is not None
+    assert (model.proposal.playbook, own.proposal.playbook) == ("model", "person")
+    assert A_MODELS_WORD in model.proposal.evidence
+    assert A_MODELS_WORD not in own.proposal.evidence
+    # whatever else it names, it rests on text
+    clean = TargetFacts(target=f"run:{run_id}", read_at=model.filed_at, state_type="SCHEDULED")
+    assert tainted(("run:x", A_MODELS_WORD), model.proposal.action, clean)
+    assert not tainted(("run:x",), model.proposal.action, clean)
+    with pytest.raises(ApiRejection, match="vot"):
+        port.control_api("pat").call(
+            "vote", proposal_id=filed["proposal_id"], digest=model.digest, decision="approve"
+        )
+
+
+def test_a_token_for_looking_proposes_nothing_over_mcp_whatever_its_person_may(port: ConsoleStack) -> None:
+    port.book.add("zoe", roles=("viewer", "operator"))
+    narrow = port.book.add_token("zoe", "agent", ("viewer",), datetime.now(UTC) + timedelta(days=1))
+    client = ApiClient(port.paths.api_socket, narrow)
+    tools_of_narrow = toolbox(port.paths, client, "zoe")
+    try:
+        assert "propose" not in {each.name for each in asyncio.run(mcp_server(tools_of_narrow).list_tools())}
+        refused = tools_of_narrow.propose("retry_run", port.failed_run())
+    finally:
+        tools_of_narrow.store.close()
+    assert refused["status"] == "refused"
+    assert port.ledger.proposals(None, 10) == []
 
 
 @pytest.mark.parametrize("tool", [*READING, *PROPOSING])

@@ -16,6 +16,7 @@ import pytest
 from tests.console.console_stack import ConsoleStack
 
 from pilotage.flows.api.client import ApiClient, ApiRejection
+from pilotage.flows.api.oidc import MOST_NOTED
 from pilotage.flows.config.oidc import OidcSettings
 from pilotage.policies.identity.claims import ClaimRules, identity_from
 from pilotage.policies.types import Identity
@@ -154,6 +155,66 @@ def test_an_answer_is_taken_from_the_browser_that_asked_and_once(site: ConsoleSt
         assert mine.get(back, follow_redirects=False).status_code == 303
         mine.cookies.set("pilotage_sign_in", parse_qs(urlsplit(back).query)["state"][0])
         assert mine.get(back, follow_redirects=False).status_code == 401
+
+
+def failures(site: ConsoleStack) -> list[str]:
+    """Why each failed sign-in of the log failed."""
+    return [detail["why"] for step, _, detail in log_of(site) if step == "sign_in_failed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"state": "forged"}, "was not begun here"),
+        ({"state": ""}, "was not begun here"),
+        ({"code": ""}, "the identity provider said no"),
+        ({"error": "access_denied"}, "the identity provider said no"),
+        ({"code": "forged"}, "not to be believed"),
+    ],
+    ids=["forged state", "no state", "no code", "provider said no", "forged code"],
+)
+def test_a_callback_that_signs_nobody_in_is_a_row_of_the_sign_in_log(
+    site: ConsoleStack, issuer: Issuer, change: dict[str, str], why: str
+) -> None:
+    with site.client(None) as browser:
+        there = browser.get("/api/sign-in/oidc", follow_redirects=False)
+        back = urlsplit(issuer.vouches(there.headers["location"], "1"))
+        given = {name: values[0] for name, values in parse_qs(back.query).items()} | change
+        assert browser.get(back.path, params=given, follow_redirects=False).status_code == 401
+        assert browser.get("/api/me").status_code == 401
+    (told,) = failures(site)
+    assert why in told
+
+
+def test_a_state_that_the_browser_was_not_given_is_a_row_and_stays_open_to_whoever_was(
+    site: ConsoleStack, issuer: Issuer
+) -> None:
+    with site.client(None) as mine, site.client(None) as other:
+        there = mine.get("/api/sign-in/oidc", follow_redirects=False)
+        back = issuer.vouches(there.headers["location"], "1")
+        assert other.get(back, follow_redirects=False).status_code == 401
+        assert len(failures(site)) == 1
+        assert mine.get(back, follow_redirects=False).status_code == 303
+
+
+def test_a_stranger_who_forges_callbacks_does_not_fill_the_log(
+    site: ConsoleStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def many() -> None:
+        for _ in range(MOST_NOTED + 5):
+            with pytest.raises(ApiRejection):
+                await site.provider.finish("forged", "code")
+
+    asyncio.run(many())
+    assert len(failures(site)) == MOST_NOTED
+    assert "more sign-ins fail than are written down" in caplog.text
+
+
+def test_the_way_by_a_provider_is_offered_only_where_there_is_one(port: ConsoleStack, issuer: Issuer) -> None:
+    with port.client(None) as browser:
+        assert browser.get("/api/sign-in/ways").json() == {"oidc": False}
+        issuer.says(port)
+        assert browser.get("/api/sign-in/ways").json() == {"oidc": True}
 
 
 def test_a_code_of_another_nonce_client_or_key_signs_nobody_in(site: ConsoleStack, issuer: Issuer) -> None:

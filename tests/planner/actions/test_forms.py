@@ -16,7 +16,7 @@ from pilotage.planner.actions.forms import in_full, signature
 from pilotage.planner.actions.types import ACTIONS, KINDS, ActionKind
 from pilotage.planner.chat.citations import REFERENCES
 from pilotage.planner.chat.tool_calls import refusal
-from pilotage.planner.chat.tools import Toolbox
+from pilotage.planner.chat.tools import A_MODELS_WORD, Toolbox
 from pilotage.telemetry.facts import DeploymentFact, StateType
 from pilotage.telemetry.store.duckdb import DuckDBStore
 
@@ -121,7 +121,8 @@ def test_a_wish_of_any_kind_is_handed_in_once(
     assert told[0] == told[1]
     [(proposal, case)] = control_api.filed.values()
     assert proposal.action.kind == kind
-    assert case.found_by == "chat"
+    assert (case.found_by, proposal.playbook) == ("agent", "model")
+    assert proposal.evidence[-1] == A_MODELS_WORD
     bound = bool(getattr(proposal.action, "run_id", "")) and kind not in ("notify_owner", "resolve_alert")
     assert bool(proposal.expected_state_id) == bound
 

@@ -42,12 +42,14 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Federation:
-    """How a browser is signed in by a team's identity provider; both raise ApiRejection."""
+    """How a browser is signed in by a team's identity provider; each raises ApiError."""
 
+    offered: Callable[[], bool]
+    """Whether there is a provider."""
     begin: Callable[[], Mapping[str, str]]
     """`{url, state}`: where the browser goes, and what it must bring back."""
     finish: Callable[[str, str], str]
-    """The token for a state and a code."""
+    """The token for a state and a code. An empty one is refused, and the refusal written down: see `OidcSignIn.finish`."""
 
 
 def _no_provider(*given: str) -> NoReturn:
@@ -94,7 +96,9 @@ def create_app(
     )
     app.state.engine, app.state.tail, app.state.password = engine, tail, password
     app.state.status = status
-    app.state.federation = federation or Federation(begin=_no_provider, finish=_no_provider)
+    app.state.federation = federation or Federation(
+        offered=lambda: False, begin=_no_provider, finish=_no_provider
+    )
     app.state.access = Access(sessions or Sessions(), identify)
     errors.install(app)
     app.include_router(router)

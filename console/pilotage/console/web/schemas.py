@@ -97,6 +97,13 @@ class Because(_In):
     reason: Reason = ""
 
 
+class Ways(BaseModel):
+    """How one may sign in beside a one-time link and a password."""
+
+    oidc: bool
+    """By the team's identity provider."""
+
+
 class Me(BaseModel):
     """Who the caller is, and what the page needs to know at once."""
 

@@ -67,6 +67,7 @@ async def _serve(
 
     stranger = ApiClient(where.api_socket, "")
     federation = Federation(
+        offered=lambda: bool(stranger.call("oidc_offered")["oidc"]),
         begin=lambda: stranger.call("oidc_begin"),
         finish=lambda state, code: str(stranger.call("oidc_finish", state=state, code=code)["token"]),
     )

@@ -56,6 +56,7 @@ def toolbox(where: StatePaths, control_api: ApiClient, person: str = "") -> Tool
     return Toolbox(
         store=store,
         control_api=AgentApi(control_api),
+        on_behalf_of=person,
         forecaster=forecaster,
         parameters=load_settings(state_dir=where.root).planner,
     )

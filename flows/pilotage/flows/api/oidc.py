@@ -6,7 +6,9 @@ The controller asks the provider itself and verifies what it says; the page only
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,10 +19,13 @@ from pilotage.flows.api.login import LASTS, Noted
 from pilotage.flows.config.oidc import OidcSettings
 from pilotage.policies.identity.claims import identity_from
 from pilotage.policies.identity.users import IdentityBook
+from pilotage.policies.types import Identity
 from pilotage.telemetry.errors import ConfigError
 
 if TYPE_CHECKING:
     import httpx
+
+log = logging.getLogger("pilotage.desk")
 
 WITHIN = timedelta(minutes=10)
 """For a person to sign in at the provider."""
@@ -30,6 +35,8 @@ PATIENCE = 10.0
 """Seconds for one answer of the provider."""
 BELIEVED = timedelta(minutes=5)
 """How long it is not asked again where its routes are."""
+MOST_NOTED = 60
+"""Failed tries of strangers that become rows within a minute; what comes on top is a line in the log."""
 _ASKED = ("issuer", "authorization_endpoint", "token_endpoint", "jwks_uri")
 LEEWAY = 60
 """Seconds by which the provider's clock may differ."""
@@ -42,6 +49,14 @@ class _Begun:
     nonce: str
     verifier: str
     until: datetime
+
+
+class _NotVouchedFor(ApiRejection):
+    """Nobody is signed in; `subject` is whom the provider named, if it came to that."""
+
+    def __init__(self, why: str, subject: str = "") -> None:
+        super().__init__("not-vouched-for", f"Signing in: {why}")
+        self.subject = subject
 
 
 class OidcSignIn:
@@ -66,6 +81,11 @@ class OidcSignIn:
         self._said: tuple[dict[str, str], datetime] = {}, clock()
         """What the provider said of itself, and until when that is believed."""
         self._one_at_a_time = asyncio.Lock()
+        self._noted: deque[datetime] = deque(maxlen=MOST_NOTED)
+
+    async def offered(self) -> dict[str, bool]:
+        """`{oidc}`: whether there is a provider to sign in by."""
+        return {"oidc": bool(self._settings.issuer)}
 
     async def begin(self) -> dict[str, str]:
         """`{url, state}`: where the browser goes, and what it must bring back. Raises ApiRejection."""
@@ -88,27 +108,43 @@ class OidcSignIn:
         return {"url": url, "state": state}
 
     async def finish(self, state: str, code: str) -> dict[str, Any]:
-        """`{token, until}` for what the browser brought back, once. Raises ApiRejection `not-vouched-for`."""
-        begun = self._begun.pop(str(state), None)
-        now = self._clock()
-        if begun is None or begun.until <= now:
-            raise ApiRejection(
-                "not-vouched-for", "Signing in: this was not begun here, or took too long. Begin again."
-            )
-        async with self._one_at_a_time:
-            try:
-                claims = await asyncio.to_thread(self._asked, lambda: self._claims(str(code), begun))
-                who = identity_from(claims, self._settings.rules)
-                if isinstance(who, str):
-                    subject = str(claims.get(self._settings.name_claim) or claims.get("sub"))[:200]
-                    await self._note("sign_in_failed", subject, "oidc", why=who)
-                    raise ApiRejection("not-vouched-for", f"Signing in: {who}.")
-                token = await asyncio.to_thread(self._book.sign_in_federated, who, LASTS)
-            except ConfigError as exc:
-                await self._note("sign_in_failed", "", "oidc", why=str(exc))
-                raise ApiRejection("not-vouched-for", str(exc)) from exc
+        """`{token, until}` for what the browser brought back, once.
+
+        An empty state stands for a browser that did not begin it, an empty code for a provider that said no. Raises
+        ApiRejection `not-vouched-for`, which is a row of the sign-in log.
+        """
+        try:
+            who, token = await self._signed_in(str(state), str(code))
+        except _NotVouchedFor as exc:
+            await self._note_failure(exc)
+            raise
         await self._note("signed_in", who.name, "oidc", roles=sorted(who.roles), teams=sorted(who.teams))
-        return {"token": token, "until": (now + LASTS).isoformat()}
+        return {"token": token, "until": (self._clock() + LASTS).isoformat()}
+
+    async def _signed_in(self, state: str, code: str) -> tuple[Identity, str]:
+        begun = self._begun.pop(state, None)
+        if begun is None or begun.until <= self._clock():
+            raise _NotVouchedFor("this was not begun here, or took too long. Begin again.")
+        if not code:
+            raise _NotVouchedFor("the identity provider said no. Begin again.")
+        async with self._one_at_a_time:
+            claims = await asyncio.to_thread(self._asked, lambda: self._claims(code, begun))
+            who = identity_from(claims, self._settings.rules)
+            if isinstance(who, str):
+                subject = str(claims.get(self._settings.name_claim) or claims.get("sub"))[:200]
+                raise _NotVouchedFor(f"{who}.", subject)
+            try:
+                return who, await asyncio.to_thread(self._book.sign_in_federated, who, LASTS)
+            except ConfigError as exc:
+                raise _NotVouchedFor(str(exc)) from exc
+
+    async def _note_failure(self, failure: _NotVouchedFor) -> None:
+        now, noted = self._clock(), self._noted
+        if len(noted) == MOST_NOTED and now - noted[0] < timedelta(minutes=1):
+            log.warning("more sign-ins fail than are written down: %s", failure)
+            return
+        noted.append(now)
+        await self._note("sign_in_failed", failure.subject, "oidc", why=str(failure))
 
     def _claims(self, code: str, begun: _Begun) -> Mapping[str, Any]:
         """What the provider signed about whom the code stands for."""
@@ -174,8 +210,7 @@ class OidcSignIn:
         except Exception as exc:
             if isinstance(exc, ApiRejection):
                 raise
-            raise ApiRejection(
-                "not-vouched-for",
-                f"Signing in: what {self._settings.issuer} answered is not to be believed, or it gave no answer "
+            raise _NotVouchedFor(
+                f"what {self._settings.issuer} answered is not to be believed, or it gave no answer "
                 f"({type(exc).__name__}: {str(exc)[:200]}). Begin again; an admin looks at the settings below oidc.",
             ) from exc

@@ -344,6 +344,7 @@ class Controller:
             book.authenticate,
             strangers={
                 "sign_in": LoginThrottle(book, self._clock, signed_in.note).sign_in,
+                "oidc_offered": provider.offered,
                 "oidc_begin": provider.begin,
                 "oidc_finish": provider.finish,
             },

@@ -1,8 +1,9 @@
 """The tools of one caller in a chat: what may be looked up, what may be drafted and sent, and the evidence of each.
 
 Reading changes nothing, and neither does drafting: a model may `draft` and no more. `send` is the act of the person to
-whom the draft was shown, bound to its digest. `propose` is for callers that are themselves asked by a person for each
-call, as clients of MCP are. Both file a proposal and return at once; they wait for nobody and decide nothing.
+whom the draft was shown, bound to its digest. `propose` is for agents of others, whose model nobody here can hold to
+that: what it files says so, and rests on a model's word whatever was looked up. Both file a proposal and return at once;
+they wait for nobody and decide nothing.
 `looked_up` calls a tool by its name and says what its result is evidence of.
 """
 
@@ -44,6 +45,8 @@ from pilotage.telemetry.queries import runs as run_queries
 PROPOSAL_LIFE = timedelta(hours=4)
 SAME_DESIRED_ACTION = timedelta(minutes=10)
 """The same request about a queue, a limit or a deployment within this time is one proposal."""
+A_MODELS_WORD = "model:agent"
+"""Evidence of what an agent over MCP hands in: a model said so, and it may have read text of runs."""
 WHATEVER_THE_STATE = frozenset({"notify_owner", "resolve_alert"})
 """Kinds that tell somebody of a run, and are right also when it has moved on."""
 
@@ -81,7 +84,9 @@ class Toolbox(MoreLookUps):
     def propose(self, kind: str, target: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
         """Hand in the proposal of one action on one target. Policy and people decide on it; nothing changes yet."""
         wanted = self._wanted(kind, target, arguments)
-        return self._filed(*self._paper(wanted)) if isinstance(wanted, BaseAction) else wanted
+        if not isinstance(wanted, BaseAction):
+            return wanted
+        return self._filed(*_by_a_model(*self._paper(wanted)))
 
     def _wanted(self, kind: str, target: str, arguments: dict[str, Any] | None) -> Action | dict[str, Any]:
         """The typed action, or why there is none."""
@@ -161,6 +166,14 @@ class Toolbox(MoreLookUps):
             else "the same run, tried again, completes",
             failed_at=run.ended if failed else None,
         )
+
+
+def _by_a_model(proposal: Proposal, case: CaseFile) -> tuple[Proposal, CaseFile]:
+    """The same, handed in by a model whose person may not have seen it: never the proposal that the person sends."""
+    own = "p-" + hashlib.sha256(f"model {proposal.id}".encode()).hexdigest()[:12]
+    asked = {"id": own, "evidence": (*proposal.evidence, A_MODELS_WORD), "playbook": "model"}
+    found = {"found_by": "agent", "expected_effect": "what an agent asked for in the person's name"}
+    return proposal.model_copy(update=asked), case.model_copy(update=found)
 
 
 READING = (

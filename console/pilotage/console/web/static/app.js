@@ -45,7 +45,7 @@ async function begin() {
     try {
       await post("/api/sign-in", { code: once });
     } catch (refusal) {
-      return door(`The link did not sign you in: ${refusal.message}`);
+      return door(t("The link did not sign you in: {why}", { why: refusal.message }));
     }
   }
   try {
@@ -67,6 +67,7 @@ function door(words) {
   leave();
   byId("shell").hidden = true;
   const says = h("p", { class: "says", role: "alert" }, words);
+  const elsewhere = h("p", { class: "elsewhere", hidden: true });
   const form = h("form", { onsubmit: async (event) => {
     event.preventDefault();
     const given = new FormData(form);
@@ -74,19 +75,22 @@ function door(words) {
       await post("/api/sign-in", { name: given.get("name"), password: given.get("password") });
       const found = await whoAmI();
       if (found) enter(found);
-      else fill(says, "You are not signed in: does the browser take cookies from this page?");
+      else fill(says, t("You are not signed in: does the browser take cookies from this page?"));
     } catch (refusal) {
       fill(says, refusal.message);
     }
   } },
   h("h1", { tabindex: "-1" }, h("img", { src: "/assets/icon.svg", alt: "", width: 32, height: 32 }), " pilotage"),
-  h("p", {}, "Open the one-time link that ", h("code", {}, "pilotage serve"), " wrote, or sign in with your name."),
+  h("p", {}, parts("Open the one-time link that {command} wrote, or sign in with your name.", { command: h("code", {}, "pilotage serve") })),
   says,
-  h("label", {}, "Name", h("input", { name: "name", type: "text", autocomplete: "username", required: true })),
-  h("label", {}, "Password", h("input", { name: "password", type: "password", autocomplete: "current-password", required: true })),
-  h("button", { type: "submit", class: "go" }, "Sign in"),
-  h("p", {}, h("a", { href: "/api/sign-in/oidc" }, "Sign in with your team's account")));
+  h("label", {}, t("Name"), h("input", { name: "name", type: "text", autocomplete: "username", required: true })),
+  h("label", {}, t("Password"), h("input", { name: "password", type: "password", autocomplete: "current-password", required: true })),
+  h("button", { type: "submit", class: "go" }, t("Sign in")),
+  elsewhere);
   fill(byId("door"), form).hidden = false;
+  get("/api/sign-in/ways").then((ways) => {
+    if (ways.oidc) fill(elsewhere, h("a", { href: "/api/sign-in/oidc" }, t("Sign in with your team's account"))).hidden = false;
+  }).catch(() => {});
   form.querySelector("input").focus();
 }
 
@@ -205,7 +209,7 @@ function drawWho() {
       button(t("Theme"), turnTheme), button(t("Keys"), keysDialog, "keys"),
       h("select", { "aria-label": t("Language"), class: "language", onchange: (event) => { localStorage.setItem("language", event.target.value); location.reload(); } },
         Object.entries(LANGUAGES).map(([value, words]) => h("option", { value, selected: value === language() }, words))),
-      button(t("Sign out"), async () => { await post("/api/sign-out").catch(() => {}); door("You are signed out."); })));
+      button(t("Sign out"), async () => { await post("/api/sign-out").catch(() => {}); door(t("You are signed out.")); })));
 }
 
 // -- the kill switch
