@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from tests.telemetry.hostile_sql import HOSTILE
 from tests.telemetry.samples import a_run
@@ -109,6 +113,25 @@ def test_a_statement_that_runs_into_its_time_is_asked_once_and_nobody_waits_behi
     reader.close()
     impatient.close()
     server.close()
+
+
+def test_the_longest_answer_is_held_about_twice_on_its_way_and_no_more(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path / "t.duckdb")
+    server = StoreServer(store, tmp_path / "s.sock")
+    asked = json.dumps({"ad_hoc": "SELECT range(900000) AS n", "asker": "ann"}).encode()
+    gc.collect()
+    arrow = pa.total_allocated_bytes()
+    tracemalloc.start()
+    status, body = server._answer(asked)
+    _, traced = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert status == 0, bytes(body)[:300]
+    assert len(body) > 7_000_000
+    # as the process said it, with what a growing array sets aside, and as it is sent
+    assert traced < 1.3 * len(body)
+    assert pa.total_allocated_bytes() - arrow < 1.1 * len(body)
+    server.close()
+    store.close()
 
 
 def test_a_person_has_so_many_at_once_and_so_many_a_minute() -> None:

@@ -46,14 +46,27 @@ WEAK = frozenset({"weak"})
 
 NO_BODY = "expecting value: line 1 column 1 (char 0)"
 
-# Sentences of Prefect's that say that something failed and leave open what.
-SAYS_NOTHING = re.compile(
-    r"^\s*$|^\d+/\d+ states failed|exited with (?:non-zero )?status code|^Execution was (?:cancelled|aborted)|"
-    r"^Finished in state|\b(?:MissingResult|UnfinishedRun|FailedRun|CrashedRun|CancelledRun|UpstreamTaskError|"
-    r"CalledProcessError|SubprocessError|ExceptionGroup)\b|returned non-zero exit|return code \d|"
-    r"^Flow run marked as (?:crashed|failed)|^Process exited|: Job has reached the specified backoff limit|"
-    r"BackoffLimitExceeded|^Task run failed|dbt (?:run|build|task)"
+# Sentences of Prefect's that say that something failed and leave open what: how a message begins, and what stands in it.
+_LEFT_OPEN = re.compile(
+    r"\s*$|\d+/\d+ states failed|Execution was (?:cancelled|aborted)|Finished in state|"
+    r"Flow run marked as (?:crashed|failed)|Process exited|Task run failed"
 )
+_LEAVES_OPEN = re.compile(
+    r"exited with (?:non-zero )?status code|"
+    r"\b(?:MissingResult|UnfinishedRun|FailedRun|CrashedRun|CancelledRun|UpstreamTaskError|"
+    r"CalledProcessError|SubprocessError|ExceptionGroup)\b|returned non-zero exit|return code \d|"
+    r": Job has reached the specified backoff limit|BackoffLimitExceeded|dbt (?:run|build|task)"
+)
+_OPEN_HINTS = ("exited with ", "MissingResult", "dRun", "UpstreamTaskError", "rocessError", "ExceptionGroup", "returned ",
+               "return code ", "backoff limit", "BackoffLimit", "dbt ")  # fmt: skip
+"""One of these is in whatever `_LEAVES_OPEN` finds: to look for words is cheaper than to look for the pattern."""
+
+
+def says_nothing(message: str) -> bool:
+    """Return whether a message says that something failed and leaves open what."""
+    if _LEFT_OPEN.match(message):
+        return True
+    return any(hint in message for hint in _OPEN_HINTS) and _LEAVES_OPEN.search(message) is not None
 
 
 _PROGRAM = re.compile(
@@ -107,7 +120,7 @@ def reason(
         state_type, message, lines, loud, first, reading_of, book
     )
     newest = lines[-LINES_READ:]
-    open_end = SAYS_NOTHING.search(message) is not None
+    open_end = says_nothing(message)
     cause = evidence_of(message, newest, spoken_types(clipped(message)), open_end=open_end)
     everything = Shown(
         state_type=state_type,
@@ -150,7 +163,7 @@ def _reasoned(
 ) -> Diagnosis:
     """Return what the signs say, from the run's own end to its logs, from structured to worded."""
     own_types = spoken_types(clipped(message))
-    open_end = SAYS_NOTHING.search(message) is not None
+    open_end = says_nothing(message)
     with_trace = [] if open_end else [(i, line) for i, line in loud if _continues(own_types, line)]
 
     # 1. the run's own words, with the traceback that belongs to them

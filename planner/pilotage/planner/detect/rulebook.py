@@ -17,7 +17,7 @@ class Rulebook:
         self.rules = tuple(rules)
         self._by_name: dict[str, list[int]] = defaultdict(list)
         self._by_code: dict[str, list[int]] = defaultdict(list)
-        self._by_word: dict[str, list[tuple[int, Phrase]]] = defaultdict(list)
+        self._by_word: dict[str, list[tuple[int, str, Phrase]]] = defaultdict(list)
         self._always: list[int] = []
         self.by_id = {rule.id: rule for rule in self.rules}
         self.known_types = frozenset(name for rule in self.rules for name in rule.exceptions)
@@ -32,7 +32,7 @@ class Rulebook:
             if rule.codes:
                 continue
             for phrase in rule.phrases:
-                self._by_word[stem(phrase.key)].append((number, phrase))
+                self._by_word[stem(phrase.key)].append((number, phrase.segments[0], phrase))
             if not rule.phrases:
                 self._always.append(number)
 
@@ -44,8 +44,8 @@ class Rulebook:
         for code in reading.codes & self._by_code.keys():
             numbers.update(self._by_code[code])
         for word in set(map(stem, reading.tokens)) & self._by_word.keys():
-            for number, phrase in self._by_word[word]:
-                if number not in numbers and phrase.found_in(reading.lowered):
+            for number, first, phrase in self._by_word[word]:
+                if first in reading.lowered and number not in numbers and phrase.found_in(reading.lowered):
                     numbers.add(number)
         return tuple(sorted(numbers))
 

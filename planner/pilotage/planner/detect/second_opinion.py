@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pilotage.planner.detect.diagnosis import DEFAULT_CURE, Diagnosis, Line
-from pilotage.planner.detect.reasoning import SAYS_NOTHING, parsed_lines
+from pilotage.planner.detect.reasoning import parsed_lines, says_nothing
 from pilotage.planner.findings import Cure, FailureClass
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def classifier() -> TextClassifier:
 def with_second_opinion(diagnosis: Diagnosis, message: str, lines: Sequence[Line]) -> Diagnosis:
     """Return the diagnosis, or the classifier's where no row decided and it is sure enough."""
     document = document_of(message, lines)
-    if diagnosis.failure_class is not FailureClass.UNKNOWN or SAYS_NOTHING.search(document):
+    if diagnosis.failure_class is not FailureClass.UNKNOWN or says_nothing(document):
         return diagnosis
     opinion = classifier().opinion(document)
     if opinion is None:

@@ -108,13 +108,13 @@ def answered(path: Path, sql: str, limits: AdHocLimits) -> tuple[pa.Table, bool]
     match status:
         case b"A" | b"C":
             try:
-                return pa.ipc.open_stream(body).read_all(), status == b"C"
+                return pa.ipc.open_stream(pa.py_buffer(body)).read_all(), status == b"C"
             except pa.ArrowException:
                 why = "its process ended in the middle of the answer."
         case b"R":
-            raise _refused(body.decode(errors="replace"))
+            raise _refused(bytes(body).decode(errors="replace"))
         case b"E":
-            why = body.decode(errors="replace")
+            why = bytes(body).decode(errors="replace")
         case b"T":
             why = f"it took longer than {limits.time.total_seconds():g} s."
         case b"L":
@@ -134,7 +134,7 @@ def _refused(why: str) -> StoreError:
     return StoreError(f"Reading the telemetry store: found {why}. Ask one SELECT over the tables.")
 
 
-def _ask(path: Path, sql: str, limits: AdHocLimits) -> tuple[bytes, bytes]:
+def _ask(path: Path, sql: str, limits: AdHocLimits) -> tuple[bytes, bytes | memoryview]:
     """The process's status byte and body; `T` when its time is up, `L` when it says too much, `M` when it died."""
     cpu = limits.time.total_seconds()
     asked = {"path": str(path), "sql": sql, "rows": limits.rows, "memory": limits.memory, "cpu": cpu}
@@ -149,7 +149,7 @@ def _ask(path: Path, sql: str, limits: AdHocLimits) -> tuple[bytes, bytes]:
     try:
         heard = _exchange(process, json.dumps(asked).encode(), limits)
         if heard[1:2]:
-            return bytes(heard[1:2]), bytes(heard[2:])
+            return bytes(heard[1:2]), memoryview(heard)[2:]  # a copy would be as long as the longest answer
         code = process.wait(timeout=5)
     except (BrokenPipeError, TimeoutError):
         return b"T", b""
@@ -165,7 +165,7 @@ def _ask(path: Path, sql: str, limits: AdHocLimits) -> tuple[bytes, bytes]:
     return (b"T" if -code in (signal.SIGXCPU, signal.SIGKILL) else b"M"), b""
 
 
-def _exchange(process: subprocess.Popen[bytes], asked: bytes, limits: AdHocLimits) -> bytes:
+def _exchange(process: subprocess.Popen[bytes], asked: bytes, limits: AdHocLimits) -> bytes | bytearray:
     """All that the process said, `S` first. Raises TimeoutError when it does not end in time."""
     if process.stdin is None or process.stdout is None:
         raise InvariantError("Asking the process of a statement: it has no pipes. Open them.")
@@ -178,7 +178,7 @@ def _exchange(process: subprocess.Popen[bytes], asked: bytes, limits: AdHocLimit
         while selector.select(max(0.0, until - time.monotonic())):
             part = os.read(process.stdout.fileno(), 1 << 16)
             if not part:
-                return bytes(heard)
+                return heard
             if not heard:
                 until = time.monotonic() + WALL * limits.time.total_seconds()
             heard += part

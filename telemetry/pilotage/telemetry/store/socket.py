@@ -134,10 +134,15 @@ class StoreServer:
                 self._live.discard(connection)
 
     @staticmethod
-    def _reply(connection: socket.socket, status: int, body: bytes) -> None:
-        connection.sendall(struct.pack("!QB", len(body), status) + body)
+    def _reply(connection: socket.socket, status: int, body: bytes | pa.Buffer) -> None:
+        header = struct.pack("!QB", len(body), status)
+        if isinstance(body, bytes):
+            connection.sendall(header + body)
+        else:
+            connection.sendall(header)
+            connection.sendall(body)
 
-    def _answer(self, request: bytes) -> tuple[int, bytes]:
+    def _answer(self, request: bytes) -> tuple[int, bytes | pa.Buffer]:
         try:
             asked = json.loads(request)
             if self._token is not None and not hmac.compare_digest(
@@ -154,10 +159,7 @@ class StoreServer:
             else:
                 parameters = [_decoded(item) for item in asked.get("parameters", ())]
                 table = self._store.query(str(asked["sql"]), parameters)
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table)
-            return 2 if cut else 0, sink.getvalue().to_pybytes()
+            return 2 if cut else 0, _streamed(table)
         except StoreError as exc:
             return 1, json.dumps({"error": str(exc), "transient": exc.transient}).encode()
         except (ValueError, KeyError, AttributeError, TypeError) as exc:
@@ -176,6 +178,17 @@ class StoreServer:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         self.path.unlink(missing_ok=True)
+
+
+def _streamed(table: pa.Table) -> pa.Buffer:
+    """The table as an Arrow stream, in memory of just its size: an answer to many readers is held many times."""
+    length = pa.MockOutputStream()
+    with pa.ipc.new_stream(length, table.schema) as stream:
+        stream.write_table(table)
+    body = pa.allocate_buffer(length.size())
+    with pa.FixedSizeBufferWriter(body) as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return body
 
 
 def _error(message: str) -> bytes:

@@ -9,7 +9,7 @@ is weak: it decides where nothing else does, and it stands against a row that wo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pilotage.planner.detect.signs.rule import FailureRule
 from pilotage.planner.findings import Cure
@@ -89,7 +89,26 @@ _WANTS_CHANGE = re.compile(
     r" (?:that|your|the|a|an|you)\b)",
     re.IGNORECASE,
 )
-"""Sentences that want something changed before it can work."""
+"""Sentences that want something changed before it can work; none goes over the end of a line."""
+_WANTS_HINTS = (
+    "must", "has to be", "needs to be", "should be ", " not", "not ", "no longer", "unsupported", "invalid", "malformed",
+    "illegal", "incorrect", "mismatch", "misconfigur", "unrecogni", "unknown ", "doesn't", "no such", "couldn't", "can't",
+    "unable to find", "required", "missing ", "already ", "duplicate", "expected ", "expired", "disabled", "deleted",
+    "removed", "deprecated", "suspended", "deactivated", "revoked", "denied", "unauthori", "forbidden", "syntax error",
+    "parse error", "too l", "too b", "exceed", "check ", "verify ", "make sure ", "ensure ", "specify ", "provide ",
+    "install ", "upgrade ", "enable ", "configure ", "contact ", "grant ", "correct ", "update ",
+)  # fmt: skip
+"""One of these is in each line in which it finds something: to look for words is cheaper."""
+
+
+def _wanted_changes(text: str) -> Iterator[str]:
+    """Yield the words by which a text asks for a change, in their order."""
+    for line in text.split("\n"):
+        lowered = line.lower()
+        if any(hint in lowered for hint in _WANTS_HINTS):
+            yield from (found[0] for found in _WANTS_CHANGE.finditer(line))
+
+
 _PASSES = re.compile(
     r"\b(?:timed?[- ]?out|temporar\w+|transient (?:error|fault|failure)|locked by|(?:is|was) locked|unavailable|overload\w*|"
     r"throttl\w+|too many (?:requests|connections)|rate.?limit\w*|reset by peer|connection (?:\w+ )?(?:reset|refused|aborted|lost|closed|"
@@ -111,7 +130,7 @@ _POLITE = re.compile(
 
 def insists_on_change(text: str) -> str:
     """Return the words by which a text asks for a change, politeness left aside, or an empty string."""
-    return next((m[0] for m in _WANTS_CHANGE.finditer(text) if not _POLITE.match(m[0])), "")
+    return next((found for found in _wanted_changes(text) if not _POLITE.match(found)), "")
 
 
 _NEVER_LEFT = re.compile(
@@ -130,8 +149,7 @@ def never_left(text: str) -> bool:
 
 def wants_change(text: str) -> str:
     """Return the words by which a text asks for a change, or an empty string."""
-    found = _WANTS_CHANGE.search(text)
-    return found[0] if found else ""
+    return next(_wanted_changes(text), "")
 
 
 PASSING = FailureRule(
@@ -168,18 +186,24 @@ def first_named(types: Iterable[str], known: frozenset[str]) -> FailureRule | No
     return next((rule for name in reversed(unknown) if (rule := kind_of_type(name)) is not None), None)
 
 
-_STILL_ALIVE = re.compile(
-    r"\b(?:(?:may|might|could) (?:still )?(?:be|have been) (?:still )?(?:running|alive|active|started|starting|created|executing|submitted|pending|queued)|"
-    r"still (?:be )?(?:running|alive|active|executing|in progress)|continu\w+ (?:to run|running|executing|in the background)|"
-    r"(?:cannot|could not|can't|unable to|failed to) (?:verify|determine|confirm|tell|know|establish) (?:if|whether|the (?:\w+ )?(?:state|status))|"
-    r"(?:lost|losing) (?:contact|connection|track|communication|sight)\b.{0,40}\b(?:worker|job|run|pod|container|task|agent|executor|process)|"
-    r"(?:miss\w+|no|lost|without|stopped (?:sending|receiving)|absent)(?: \w+){0,3} heartbeats?|heartbeats? (?:was|were|has|have|is|are|timed|miss|stop)|"
-    r"already (?:running|started|executing|in progress|being executed|has a running)|zombie|orphan\w*|duplicate (?:run|execution|submission)|"
-    r"(?:unknown|indeterminate|undetermined) (?:state|status|outcome)|(?:state|status|outcome) (?:is )?(?:unknown|indeterminate)|"
-    r"did not (?:confirm|acknowledge|complete)\b|(?:stopped|gave up|giving up|timed out|failed) (?:while )?(?:watching|waiting for the (?:job|pod|container|task|run)|monitoring))",
-    re.IGNORECASE,
-)
-"""Sentences by which somebody says that he does not know whether a process has ended."""
+def _hinted(hints: str, pattern: str) -> tuple[tuple[str, ...], re.Pattern[str]]:
+    return tuple(hints.split("|")), re.compile(rf"\b(?:{pattern})", re.IGNORECASE)
+
+
+_STILL_ALIVE = (
+    _hinted("may |might |could ", r"(?:may|might|could) (?:still )?(?:be|have been) (?:still )?(?:running|alive|active|started|starting|created|executing|submitted|pending|queued)"),
+    _hinted("still ", r"still (?:be )?(?:running|alive|active|executing|in progress)"),
+    _hinted("continu", r"continu\w+ (?:to run|running|executing|in the background)"),
+    _hinted("verify|determine|confirm|tell|know|establish", r"(?:cannot|could not|can't|unable to|failed to) (?:verify|determine|confirm|tell|know|establish) (?:if|whether|the (?:\w+ )?(?:state|status))"),
+    _hinted("lost |losing ", r"(?:lost|losing) (?:contact|connection|track|communication|sight)\b.{0,40}\b(?:worker|job|run|pod|container|task|agent|executor|process)"),
+    _hinted("heartbeat", r"(?:miss\w+|no|lost|without|stopped (?:sending|receiving)|absent)(?: \w+){0,3} heartbeats?|heartbeats? (?:was|were|has|have|is|are|timed|miss|stop)"),
+    _hinted("already |zombie|orphan|duplicate ", r"already (?:running|started|executing|in progress|being executed|has a running)|zombie|orphan\w*|duplicate (?:run|execution|submission)"),
+    _hinted("unknown|indeterminate|undetermined", r"(?:unknown|indeterminate|undetermined) (?:state|status|outcome)|(?:state|status|outcome) (?:is )?(?:unknown|indeterminate)"),
+    _hinted("did not ", r"did not (?:confirm|acknowledge|complete)\b"),
+    _hinted("watching|waiting for the |monitoring", r"(?:stopped|gave up|giving up|timed out|failed) (?:while )?(?:watching|waiting for the (?:job|pod|container|task|run)|monitoring)"),
+)  # fmt: skip
+"""Sentences by which somebody says that he does not know whether a process has ended, each behind words of which it has
+one: to look for these is cheaper."""
 _MEMORY = re.compile(
     r"\b(?:out of memory|oom\w*|bad_alloc|memoryerror|(?:cannot|could not|failed to|unable to) allocate|java heap|heap space|"
     r"killed by the kernel|memory (?:limit|budget|pressure|quota|exhausted|exceeded|allocation failed|usage (?:is )?(?:high|too|exceed\w*|above|over))|"
@@ -197,7 +221,12 @@ _ADVICE = re.compile(
 
 def may_be_alive(text: str) -> bool:
     """Return whether a text says that nobody knows whether the process has ended."""
-    return _STILL_ALIVE.search(text) is not None
+    lowered = text.lower()
+    return any(
+        pattern.search(text) is not None
+        for hints, pattern in _STILL_ALIVE
+        if any(hint in lowered for hint in hints)
+    )
 
 
 def speaks_of_memory(text: str) -> bool:

@@ -180,6 +180,10 @@ def exit_code_in(text: str) -> int | None:
 
 def seconds_to_wait(text: str) -> float | None:
     """Return how long the other side asked to wait, in seconds, or None when it did not say."""
+    lowered = text[:READ_CHARS].lower()
+    # one of these words is in all that the pattern finds, and to look for them is cheaper
+    if not any(hint in lowered for hint in ("retry", "again", "wait", "reset")):
+        return None
     match = _WAIT.search(text[:READ_CHARS])
     if match is None:
         return None
