@@ -49,7 +49,7 @@ export async function incidentView(view, id) {
   let shownOnce = false;
   const draw = async () => {
     const found = await get(at`/api/incidents/${id}`);
-    for (const row of found.proposals.filter((each) => each.status === "needs_approval").slice(0, CARDS)) {
+    for (const row of toDecide(found).slice(0, CARDS)) {
       try { cards.put(await get(at`/api/proposals/${row.proposal_id}`)); } catch { /* it is among the rows */ }
     }
     const story = await get(`/api/show/why?about=${encodeURIComponent(found.incident_id)}`).then((reply) => reply.blocks, () => []);
@@ -101,9 +101,16 @@ export function logOf(found) {
 
 const LEVELS = { 10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL" };
 
+/** What waits for a person. What somebody edited comes first, for that is not what the others are. */
+function toDecide(found) {
+  const edited = new Set(found.proposals.filter((each) => each.status === "replaced").map((each) => each.target));
+  const waiting = found.proposals.filter((each) => each.status === "needs_approval");
+  return [...waiting.filter((each) => edited.has(each.target)), ...waiting.filter((each) => !edited.has(each.target))];
+}
+
 /** The cards of what waits, and one answer to all of it with each run left out that should not be in it. */
 function decision(found, draw) {
-  const waiting = found.proposals.filter((each) => each.status === "needs_approval");
+  const waiting = toDecide(found);
   const looks = found.acknowledged.by;
   const says = h("p", { class: "says", role: "alert" });
   const reason = h("input", { type: "text", maxlength: 500, "aria-label": t("Reason"), placeholder: t("Reason (needed to reject)"), autocomplete: "off" });
