@@ -58,7 +58,7 @@ async function begin() {
 
 /** What was under way when somebody signed out is refused too; it does not say so over the door that is there. */
 function ended() {
-  if (!byId("shell").hidden) door("Your session has ended. Sign in again; nothing is lost.");
+  if (!byId("shell").hidden) door(t("Your session has ended. Sign in again; nothing is lost."));
 }
 
 function door(words) {
