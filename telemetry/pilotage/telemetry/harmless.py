@@ -80,6 +80,7 @@ def log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
+@lru_cache(maxsize=4096)
 def _visible(sign: str) -> str:
     if sign == "\n":
         return "⏎"

@@ -40,8 +40,6 @@ class Expected:
     cause: Cause
     entity: str
     by: str = ""
-    found_as: str = ""
-    """The cause of its incident, where that is not the one that is told."""
 
     def told(self) -> str:
         """What `why` is to say of it."""
@@ -132,9 +130,8 @@ def stood_still(site: RealSite) -> dict[str, Expected]:
         ),
         "Pending for ever": Expected(
             words=pending,
-            cause=Cause.PENDING_TOO_LONG,
+            cause=Cause.NEVER_STARTED,
             entity="pool:alive",
-            found_as="ongoing:never_started:alive",  # with a lever: it is cancelled and made again
         ),
         "Cancelling for ever": Expected(
             words=cancelled, cause=Cause.CANCELLING_TOO_LONG, entity=f"run:{cancelled}"
@@ -242,7 +239,7 @@ def test_each_state_is_named_within_a_minute_and_is_one_incident(
         finally:
             assert {name: (each.told(), why(ship, each)) for name, each in not_named.items()} == {}
 
-        causes = {each.found_as or f"ongoing:{each.cause}:{each.entity}" for each in expected.values()}
+        causes = {f"ongoing:{each.cause}:{each.entity}" for each in expected.values()}
 
         def all_found() -> bool:
             site.beat()

@@ -46,7 +46,7 @@ def test_a_run_that_nobody_started_anything_for_is_found_alone(world: World) -> 
     world.passes(7)
     (finding,) = found(world)
     assert (finding.failure_class, finding.subject) == (FailureClass.NEVER_STARTED, f"run:{lost}")
-    assert finding.cause == f"ongoing:never_started:{pool}"
+    assert finding.cause == f"ongoing:never_started:pool:{pool}"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tests.planner.detect.waiting_worlds import STATES, World
 
 from pilotage.planner.detect.blockage import Cause
 from pilotage.planner.detect.registry import (
+    DETECTORS,
     DetectorSnapshot,
     backlogs,
     stale_resources,
@@ -353,7 +354,9 @@ def test_a_day_of_two_hundred_deployments_as_they_should_be_finds_nothing(world:
     seen: list[Finding] = []
     for _ in range(8):
         world.passes(180)
-        seen += found(world)
+        at = snapshot(world)
+        seen += [finding for detector in DETECTORS for finding in detector(at)]
+    assert len([run for run in world.fake.tables.runs.values() if run.state.type == "COMPLETED"]) > 2000
     assert [(each.rule_id, each.subject, each.evidence[0].note) for each in seen] == []
 
 
@@ -369,3 +372,16 @@ def test_a_wait_for_a_place_is_found_only_when_it_is_unusual(world: World) -> No
     world.run(deployment)
     world.passes(38)
     assert [each for each in found(world) if each.rule_id == Cause.POOL_FULL.value] == []
+
+
+def test_a_run_that_waits_for_long_does_not_wait_for_a_pause_that_just_began(world: World) -> None:
+    pool = world.pool("held")
+    world.worker(pool, slots=0)
+    world.run(world.deployment(pool, "held"))
+    world.passes(20)
+    assert found(world) == []
+    world.ask("PATCH", f"/work_pools/{pool}/queues/held", {"is_paused": True})
+    world.passes(1)
+    assert found(world) == []
+    world.passes(6)
+    assert [finding.rule_id for finding in found(world)] == ["queue_paused"]

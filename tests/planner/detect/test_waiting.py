@@ -243,7 +243,7 @@ def test_a_pool_that_is_slow_to_start_is_given_three_times_what_it_usually_takes
     assert "nineteen of twenty runs of its pool need up to 12 min" in slow.words
     world.passes(25)
     stuck = why(world, run)
-    assert stuck.cause is Cause.PENDING_TOO_LONG
+    assert stuck.cause is Cause.NEVER_STARTED
     assert "nineteen of twenty" in stuck.words
     assert stuck.entity == f"pool:{pool}"
 
@@ -263,3 +263,18 @@ def test_a_pool_that_is_slow_to_cancel_is_given_three_times_what_it_usually_take
     known = why(world, subject.run_id)
     assert known.cause is Cause.GOES_ON
     assert "up to 120 min" in known.words
+
+
+def test_a_queue_that_is_held_for_some_seconds_is_not_called_paused(world: World) -> None:
+    pool = world.pool("held")
+    world.worker(pool, slots=0)
+    run = world.run(world.deployment(pool, "held"))
+    world.passes(20)
+    world.collect()
+    world.ask("PATCH", f"/work_pools/{pool}/queues/held", {"is_paused": True})
+    world.passes(0.1)
+    held = why(world, run)
+    assert (held.cause, held.trouble) == (Cause.JUST_DUE, False)
+    assert "hold a queue for some seconds" in held.words
+    world.passes(0.5)
+    assert why(world, run).cause is Cause.QUEUE_PAUSED

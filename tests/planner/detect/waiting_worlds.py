@@ -6,6 +6,7 @@ Everything is read as the collector reads it, over HTTP, into a store; the clock
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ import httpx
 
 from pilotage.flows.dev.fake_prefect import API_URL, FakePrefect, FrozenClock
 from pilotage.flows.dev.fake_prefect.records import Run
-from pilotage.flows.dev.fake_prefect.workers import SimulatedWorker, Step, completes
+from pilotage.flows.dev.fake_prefect.workers import SimulatedWorker, Step, completes, fails
 from pilotage.planner.detect.blockage import Cause
+from pilotage.telemetry.errors import OrchestratorError
+from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.http import PrefectReader
 from pilotage.telemetry.prefect.models import event_fact, task_run_fact
 from pilotage.telemetry.prefect.site import SiteSync
@@ -67,6 +70,10 @@ class World:
         self.collected = start
         self.plans: dict[str, timedelta | None] = {}
         """By deployment: how long its runs take; None for ever."""
+        self.breaks: dict[str, Callable[[Run], bool]] = {}
+        """By deployment: which of its runs fail."""
+        self.answers = AnswerTimes()
+        """How Prefect answered, to whoever asked in this world."""
 
     @property
     def now(self) -> datetime:
@@ -112,6 +119,8 @@ class World:
     def worker(self, pool: str, queues: tuple[str, ...] | None = None, slots: int = 1000) -> SimulatedWorker:
         def script(run: Run) -> tuple[Step, ...]:
             takes = self.plans.get(run.deployment_id or "", MINUTE)
+            if takes is not None and (breaks := self.breaks.get(run.deployment_id or "")) and breaks(run):
+                return fails(takes, "ValueError: no such thing")
             return () if takes is None else completes(takes)
 
         poll = timedelta(seconds=self.rng.choice((10, 15)))
@@ -176,6 +185,46 @@ class World:
         body = {"flow_run_id": run_id, "task_key": "t", "dynamic_key": uuid4().hex, "tags": tags}
         return str(self.ask("POST", "/task_runs/", {**body, "state": {"type": state}})["id"])
 
+    def says(self, run_id: str, event: str = "someone.did-something") -> None:
+        """As the process of a run does that is at work."""
+        about = {"prefect.resource.id": f"prefect.flow-run.{run_id}"}
+        self.fake.engine.emit({"event": event, "resource": about}, self.now)
+
+    def taken(self, run_id: str, worker: str) -> None:
+        """As a worker says when it has started the infrastructure of a run."""
+        self.fake.engine.emit(
+            {
+                "event": "prefect.worker.submitted-flow-run",
+                "resource": {"prefect.resource.id": f"prefect.worker.process.{worker}"},
+                "related": [
+                    {"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.role": "flow-run"}
+                ],
+            },
+            self.now,
+        )
+
+    def asks(self, times: int, *, in_vain: bool) -> None:
+        """Ask the server so often; in vain, it answers 503."""
+
+        async def refuse(response: httpx.Response) -> None:
+            response.raise_for_status()
+
+        def busy(_: httpx.Request) -> httpx.Response:
+            return httpx.Response(503, text="QueuePool limit of size 5 overflow 10 reached")
+
+        async def work() -> None:
+            transport = httpx.MockTransport(busy) if in_vain else self.fake.transport
+            client = httpx.AsyncClient(
+                transport=transport, base_url=API_URL, event_hooks={"response": [refuse]}
+            )
+            async with PrefectReader(client) as reader:
+                reader.answers = self.answers
+                for _ in range(times):
+                    with contextlib.suppress(OrchestratorError):
+                        await reader.every("/work_pools/filter", {})
+
+        asyncio.run(work())
+
     # -- looking
 
     def collect(self) -> None:
@@ -183,6 +232,7 @@ class World:
 
         async def work() -> None:
             async with reader_of(self.fake) as reader:
+                reader.answers = self.answers
                 await self.sync.everything(reader)
                 live = []
                 since = (self.collected - timedelta(minutes=1)).isoformat()
@@ -460,7 +510,7 @@ def pending_for_ever(w: World) -> Subject:
     worker.start_up = timedelta(days=9)
     run = w.run(w.deployment(pool))
     w.passes(w.rng.uniform(20, 120))
-    return Subject(cause=Cause.PENDING_TOO_LONG, entity=f"pool:{pool}", run_id=run)
+    return Subject(cause=Cause.NEVER_STARTED, entity=f"pool:{pool}", run_id=run)
 
 
 def cancelling_for_ever(w: World) -> Subject:

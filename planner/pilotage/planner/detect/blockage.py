@@ -46,11 +46,10 @@ class Cause(StrEnum):
     NOT_MADE = "not_made"
     PREFECT_SLOW = "prefect_slow"
     NOT_TAKEN = "not_taken"
-    PENDING_TOO_LONG = "pending_too_long"
+    NEVER_STARTED = "never_started"
     CANCELLING_TOO_LONG = "cancelling_too_long"
     SILENT = "silent"
     WAITS_FOR_PERSON = "waits_for_person"
-    WAITS_FOR_CHILD = "waits_for_child"
     FACTS_OLD = "facts_old"
     # no trouble: what is shown to who asks, and never found
     NOT_DUE = "not_due"

@@ -39,7 +39,7 @@ def never_started(site: SiteFacts, parameters: PlaybookParameters) -> list[Findi
         if pool is None or pool.type.endswith(UNSERVED) or run.run_id in site.handed_out:
             continue
         found = why_waiting(run, site, parameters)
-        if found is None or found.cause is not Cause.PENDING_TOO_LONG:
+        if found is None or found.cause is not Cause.NEVER_STARTED:
             continue
         heard = site.heard.get(run.run_id)
         if heard is not None and run.state_at is not None and heard > run.state_at + _EARLY:
@@ -76,8 +76,9 @@ def cancelled_by_us(ended: Mapping[FailureClass, Sequence[RunFact]], now: dateti
 def _of(run: RunFact, kind: FailureClass, now: datetime, *, rule: str, episode: str, note: str) -> Finding:
     evidence = (Evidence(ref=f"run:{run.run_id}", note=note),)
     found = ongoing_finding(f"run:{run.run_id}", kind, now, episode=episode, rule_id=rule, evidence=evidence)
-    # what one lost worker left behind is one trouble
-    return replace(found, cause=f"ongoing:{kind}:{run.pool}") if kind is FailureClass.NEVER_STARTED else found
+    # what one lost worker left behind is one trouble, under the key by which `why` calls it
+    key = f"ongoing:{Cause.NEVER_STARTED}:pool:{run.pool}"
+    return replace(found, cause=key) if kind is FailureClass.NEVER_STARTED else found
 
 
 def remediate_never_started(s: IncidentContext) -> Remediation:

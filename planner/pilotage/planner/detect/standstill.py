@@ -100,13 +100,15 @@ _NOTHING_STARTS = frozenset(
 
 
 def _waited(found: Blockage, run: RunFact, site: SiteFacts) -> timedelta:
-    """Return for how long a run has waited for this: one that is under way, since it last did anything and the limit is
-    full.
+    """Return for how long a run has waited for this: for a pause since it began, and one that is under way, since it last
+    did anything and the limit is full.
 
     What a child waits for is found for the child: its parent may have run for hours before.
     """
     if run.state_type is not StateType.RUNNING:
-        return waits_since(run, site)
+        opened = site.queue_last_open.get((run.pool or "", run.queue or ""))
+        paused = found.cause is Cause.QUEUE_PAUSED and opened is not None
+        return min(waits_since(run, site), site.now - opened) if paused and opened else waits_since(run, site)
     if found.cause not in _WHILE_RUNNING or found.entity.startswith("limit:deployment:"):
         return timedelta(0)
     full_since = None if found.cause is Cause.RING else found.since
@@ -252,7 +254,7 @@ _LEVERS: Mapping[str, str] = {
     Cause.NO_WORKER: "spread_runs: other start times help nothing while nobody serves the pool",
     Cause.POOL_PAUSED: "release_queue: whoever paused it decides about that",
     Cause.QUEUE_PAUSED: "release_queue: whoever paused it decides about that",
-    Cause.PENDING_TOO_LONG: "retry_run: its infrastructure may still come, and then it would run twice",
+    Cause.NEVER_STARTED: "retry_run: its infrastructure may still come, and then it would run twice",
     Cause.CANCELLING_TOO_LONG: "mark_crashed: its process may still run, and nothing proves that it has ended",
     Cause.RING: "cancel_run: which of them has the least to lose is the owner's to say",
     Cause.SLOTS_OF_NOBODY: "release_slot: without a holder nothing proves that the work is dead",

@@ -39,6 +39,8 @@ BEATS_SHOW = timedelta(minutes=10)
 """A run that sends heartbeats has sent one by then: Prefect's default is one in 3 min."""
 OFFERED = 200
 """Runs that Prefect offers a worker at a time."""
+HELD_FOR = timedelta(seconds=25)
+"""A lever of ours that moves runs holds their queue for some seconds: a pause is called so when it stands for longer."""
 UNSERVED = (":push", ":managed")
 """Ends of the types of pools that need no worker."""
 
@@ -356,6 +358,15 @@ def _queue(run: RunFact, pool: str, site: SiteFacts, doubts: list[str]) -> Itera
         since = site.queue_paused_since.get((pool, run.queue))
         act = who_paused(site, (name, run.queue), since, "pause-work-queue", "hold_queue")
         told = f" since {words_of(site.now - since)}" if since else ""
+        opened = site.queue_last_open.get((pool, run.queue))
+        if opened is not None and site.now - opened < HELD_FOR and act is None:
+            yield Blockage(
+                cause=Cause.JUST_DUE,
+                entity=f"queue:{name}",
+                since=since,
+                words=f"Its work queue {name} is paused{told}. Levers of pilotage hold a queue for some seconds while they "
+                "move runs in it, and open it again by themselves: it is called paused when it stays so.",
+            )
         yield Blockage(
             cause=Cause.QUEUE_PAUSED,
             entity=f"queue:{name}",
@@ -461,7 +472,7 @@ def _pending(run: RunFact, site: SiteFacts, parameters: PlaybookParameters) -> B
     dead = f" {unserved.words}" if unserved is not None and unserved.cause is Cause.NO_WORKER else ""
     heard = site.heard.get(run.run_id)
     return Blockage(
-        cause=Cause.PENDING_TOO_LONG,
+        cause=Cause.NEVER_STARTED,
         entity=f"pool:{run.pool}" if run.pool else f"run:{run.run_id}",
         since=run.state_at,
         words=f"It is {run.state_name} for {words_of(waited)}: {taker}, its process was never heard, and nothing at all "

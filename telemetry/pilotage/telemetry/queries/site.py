@@ -108,6 +108,8 @@ class SiteFacts:
     """By run, the RUNNING ones that are silent for longer than a living one is."""
     queue_paused_since: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
     """By pool and queue; those that have been paused for as long as is kept are missing."""
+    queue_last_open: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+    """When each of these was last seen not to be paused: its pause is younger than that."""
 
     def age(self, kind: str) -> timedelta | None:
         """How long ago a kind of fact was last asked for, or None when it never was."""
@@ -134,6 +136,7 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
         schedules[schedule.deployment_id] = (*schedules.get(schedule.deployment_id, ()), schedule)
     queues = run_queries.queue_snapshots(store)
     heard, acted, beating = _heard(store, live)
+    paused_since, last_open = _paused_since(store, [fact for fact in queues if fact.paused])
     return SiteFacts(
         now=now,
         asked={fact.kind: fact for fact in _all(store, "asked")},
@@ -161,7 +164,8 @@ def site_facts(store: Store, now: datetime, *, extra: Sequence[str] = ()) -> Sit
         acted=acted,
         beating=beating,
         silent={each.run.run_id: each for each in heartbeats.silent(store, now)},
-        queue_paused_since=_paused_since(store, [fact for fact in queues if fact.paused]),
+        queue_paused_since=paused_since,
+        queue_last_open=last_open,
     )
 
 
@@ -318,20 +322,25 @@ def _heard(
     )
 
 
-def _paused_since(store: Store, paused: Sequence[QueueFact]) -> dict[tuple[str, str], datetime]:
-    """Since when each of these queues has been seen paused without a break; nothing for those never seen otherwise."""
+def _paused_since(
+    store: Store, paused: Sequence[QueueFact]
+) -> tuple[dict[tuple[str, str], datetime], dict[tuple[str, str], datetime]]:
+    """Since when each of these queues has been seen paused without a break, and when it was seen open before that;
+    nothing for those never seen otherwise.
+    """
     if not paused:
-        return {}
+        return {}, {}
     sql = """
         WITH open AS (
             SELECT pool, queue, max("at") AS last FROM queues WHERE NOT paused GROUP BY pool, queue
         )
-        SELECT q.pool, q.queue, min(q."at") AS since FROM queues q JOIN open o USING (pool, queue)
-        WHERE q.paused AND q."at" > o.last GROUP BY q.pool, q.queue
+        SELECT q.pool, q.queue, min(q."at") AS since, o.last FROM queues q JOIN open o USING (pool, queue)
+        WHERE q.paused AND q."at" > o.last GROUP BY q.pool, q.queue, o.last
     """
     wanted = {(fact.pool, fact.queue) for fact in paused}
-    rows = store.rows(sql)
-    return {key: row["since"] for row in rows if (key := (row["pool"], row["queue"])) in wanted}
+    rows = {(row["pool"], row["queue"]): row for row in store.rows(sql)}
+    known = {key: row for key, row in rows.items() if key in wanted}
+    return {key: row["since"] for key, row in known.items()}, {key: row["last"] for key, row in known.items()}
 
 
 def _acts(store: Store, now: datetime) -> tuple[Act, ...]:

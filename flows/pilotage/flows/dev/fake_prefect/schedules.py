@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -72,14 +73,32 @@ def dates_of(schedule: Json, start: datetime) -> Iterator[datetime]:
             yield anchor + steps * interval
             steps += 1
     elif "cron" in schedule:
-        # start-up time: Prefect brings it, and only cron needs it
-        croniter: Any = import_module("prefect._vendor.croniter").croniter
-        zone = ZoneInfo(schedule.get("timezone") or "UTC")
-        dates = croniter(schedule["cron"], start.astimezone(zone) - timedelta(seconds=1))
+        zone = schedule.get("timezone") or "UTC"
+        day = start.astimezone(ZoneInfo(zone)).date()
         while True:
-            yield dates.get_next(datetime).astimezone(start.tzinfo)
+            of_day, after = _cron_dates(schedule["cron"], zone, day)
+            for due in of_day:
+                if due >= start:
+                    yield due.astimezone(start.tzinfo)
+            day = after
     else:
         raise BadRequest(501, "the fake knows schedules with an interval and with cron")
+
+
+@lru_cache(maxsize=4096)
+def _cron_dates(cron: str, zone: str, day: date) -> tuple[tuple[datetime, ...], date]:
+    """Return when cron fires on a day of a zone, and the next day on which it does.
+
+    Kept, since the scheduler asks for the same dates each minute.
+    """
+    # start-up time: Prefect brings it, and only cron needs it
+    croniter: Any = import_module("prefect._vendor.croniter").croniter
+    midnight = datetime.combine(day, time(), ZoneInfo(zone))
+    dates = croniter(cron, midnight - timedelta(seconds=1))
+    found: list[datetime] = []
+    while (due := dates.get_next(datetime)).date() <= day:
+        found.append(due)
+    return tuple(found), due.date()
 
 
 def _scheduled(engine: Engine, deployment: Json, schedule: Json, due: datetime, now: datetime) -> Run | None:

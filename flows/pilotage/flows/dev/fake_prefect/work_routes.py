@@ -387,6 +387,17 @@ def delete_queue(call: Call) -> Reply:
     return NO_CONTENT
 
 
+def delete_pool(call: Call) -> Reply:
+    pool = _pool(call)["name"]
+    for queue in call.tables.queues_of(pool):
+        del call.tables.queues[queue["id"]]
+    for of, worker in list(call.tables.workers):
+        if of == pool:
+            del call.tables.workers[of, worker]
+    del call.tables.pools[pool]
+    return NO_CONTENT
+
+
 def _close_up(queues: list[Json]) -> None:
     for before, after in pairwise(queues):
         after["priority"] = max(after["priority"], before["priority"] + 1)
@@ -461,6 +472,7 @@ ROUTES: tuple[Route, ...] = (
     ("POST", "/work_pools", create_pool),
     ("GET", "/work_pools/{pool}", read_pool),
     ("PATCH", "/work_pools/{pool}", update_pool),
+    ("DELETE", "/work_pools/{pool}", delete_pool),
     ("POST", "/work_pools/filter", filter_pools),
     ("POST", "/work_pools/{pool}/queues", create_queue),
     ("GET", "/work_pools/{pool}/queues/{queue}", read_queue),
