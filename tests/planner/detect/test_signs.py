@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ from pilotage.planner.detect.diagnosis import Line
 from pilotage.planner.detect.failure_rules import FAILURE_RULES
 from pilotage.planner.detect.reasoning import parsed_lines, reason
 from pilotage.planner.detect.report import failure_text, report_on
-from pilotage.planner.detect.signs.reading import beyond_quota, bytes_wanted, read, seconds_to_wait
+from pilotage.planner.detect.signs.reading import (
+    asked_to_wait,
+    beyond_quota,
+    bytes_wanted,
+    read,
+    seconds_to_wait,
+)
 from pilotage.telemetry.errors import ConfigError
 from pilotage.telemetry.facts import StateType
 
@@ -67,6 +74,24 @@ def test_a_number_that_only_looks_like_a_status_is_none(text: str) -> None:
 )
 def test_a_wait_that_is_asked_for_is_read(text: str, seconds: float | None) -> None:
     assert seconds_to_wait(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("503. Retry-After: Mon, 02 Nov 2026 12:02:00 GMT", 121),
+        ("headers: {'retry-after': 'Mon, 02 Nov 2026 12:02:00 GMT'}", 121),
+        ("in maintenance until 2026-11-02T13:01:00+01:00", 61),
+        ("Retry-After: 45", 45),
+        # what is over, no date, and dates of other things
+        ("Retry-After: Mon, 02 Nov 2026 11:00:00 GMT", None),
+        ("Retry-After: Mon, 99 Nov 2026 11:00:00 GMT", None),
+        ("the certificate is valid until 2026-12-24T00:00:00Z", None),
+        ("loading 45 rows, wait 10 s", None),
+    ],
+)
+def test_until_when_the_other_side_is_not_to_be_asked_is_read(text: str, seconds: float | None) -> None:
+    assert asked_to_wait(text, datetime(2026, 11, 2, 12, tzinfo=UTC)) == seconds
 
 
 def test_a_size_beyond_any_machine_is_not_cured_by_a_size() -> None:

@@ -208,7 +208,10 @@ def test_runs_that_were_asked_for_and_wait_for_one_limit_are_no_twins(world: Wor
                     )
                 ]
             )
-    assert {pair.later.run_id for pair in living_twins(world.store)} == {"scheduled-1", "scheduled-2"}
+    assert {pair.later.run_id for pair in living_twins(world.store, world.now)} == {
+        "scheduled-1",
+        "scheduled-2",
+    }
 
 
 def test_work_that_is_shared_out_is_no_twin(world: World, make: Any) -> None:
@@ -226,7 +229,34 @@ def test_work_that_is_shared_out_is_no_twin(world: World, make: Any) -> None:
                 **waiting,
             )
             world.store.merge_runs([run])
-    assert {pair.later.run_id for pair in living_twins(world.store)} == {"for then-1"}
+    assert {pair.later.run_id for pair in living_twins(world.store, world.now)} == {"for then-1"}
+
+
+def test_a_run_that_a_schedule_makes_anew_is_no_twin_of_the_one_that_was_deleted(
+    world: World, make: Any
+) -> None:
+    waiting = {"state_type": StateType.SCHEDULED, "state_name": "Scheduled", "run_count": 0}
+    due = world.now + timedelta(minutes=5)
+
+    def runs(name: str, *created: timedelta) -> None:
+        for number, ago in enumerate(created):
+            run = make.run(
+                run_id=f"{name}-{number}",
+                deployment_id=name,
+                created=world.now - ago,
+                expected_start=due,
+                next_start=due,
+                auto_scheduled=True,
+                **waiting,
+            )
+            world.store.merge_runs([run])
+
+    # the older one may be gone already, which is known with the next look at what waits
+    runs("resumed", timedelta(hours=1), timedelta(seconds=5))
+    runs("listed since", timedelta(hours=1), timedelta(minutes=2))
+    runs("made at once", timedelta(seconds=5), timedelta(seconds=5))
+    found = {pair.later.run_id for pair in living_twins(world.store, world.now)}
+    assert found == {"listed since-1", "made at once-1"}
 
 
 def test_a_run_that_takes_far_longer_is_found_and_a_long_but_usual_one_is_not(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.policies.conftest import PILOT, Make
 
-from pilotage.planner.actions.types import NotifyOwner, RetryRun, Severity
+from pilotage.planner.actions.types import NotifyOwner, RetryRun, Severity, StartRun
 from pilotage.policies.ledger.sql_ledger import SqlLedger
 from pilotage.policies.types import FiledProposal, Identity
 from pilotage.telemetry.errors import LedgerError
@@ -115,6 +115,18 @@ def test_a_retry_that_failed_again_is_the_same_run_of_the_same_incident(
         found["incident_id"], found["runs"][0]["subject"], "recovered", "", "pilotage", now
     )
     assert ledger.open_incident_runs() == []
+
+
+def test_a_run_in_whose_place_another_is_to_be_made_says_so_until_that_is_through(
+    ledger: SqlLedger, filed: Make
+) -> None:
+    run_id = f"00000000-0000-4000-8000-{7:012x}"
+    instead = filed(StartRun(run_id=run_id), number=1, incident_id="i-000000000001")
+    case = {"subject": f"run:{run_id}", "failure_class": "overlong", "causes": ("ongoing:a",)}
+    ledger.file(replace(instead, case=instead.case.model_copy(update=case)))
+    ledger.file(failure(filed, 2, "fault:b"))
+    made = {row["occurrence_id"]: row["made"] for row in ledger.open_incident_runs()}
+    assert made == {"i-000000000001": "p-000000000001", "i-000000000002": ""}
 
 
 def test_people_waive_split_and_merge(ledger: SqlLedger, filed: Make, now: datetime) -> None:

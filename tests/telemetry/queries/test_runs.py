@@ -13,8 +13,10 @@ from tests.telemetry.samples import a_log, a_queue, a_run, an_event, at
 from pilotage.telemetry.facts import DecisionFact, DeploymentFact, RunFact, StateType
 from pilotage.telemetry.queries import fleet
 from pilotage.telemetry.queries import runs as run_queries
+from pilotage.telemetry.queries.site import site_facts
 from pilotage.telemetry.store.duckdb import DuckDBStore
 from pilotage.telemetry.store.protocol import Store
+from pilotage.telemetry.store.remembered import RememberedStore
 from pilotage.telemetry.store.socket import SocketStore, StoreServer
 
 
@@ -203,3 +205,52 @@ def test_of_which_deployments_a_run_has_failed(store: DuckDBStore, reader: Store
         ]
     )
     assert fleet.with_failed_runs(reader, {"good", "bad", "running", "unknown"}) == {"bad"}
+
+
+def test_the_newest_ended_runs_of_several_deployments_are_one_statement(
+    store: DuckDBStore, reader: Store
+) -> None:
+    for name in ("a", "b"):
+        for number in range(3):
+            store.merge_runs(
+                [
+                    a_run(
+                        run_id=f"{name}{number}",
+                        deployment_id=name,
+                        state=StateType.FAILED,
+                        ended=at(number),
+                        updated=at(number),
+                    )
+                ]
+            )
+    found = fleet.last_ended_of(reader, ["a", "b", "none"], 2)
+    assert {name: [run.run_id for run in runs] for name, runs in found.items()} == {
+        name: [run.run_id for run in fleet.last_ended(reader, name, 2)] for name in ("a", "b")
+    }
+    assert [run.run_id for run in found["a"]] == ["a2", "a1"]
+    assert fleet.last_ended_of(reader, [], 2) == {}
+
+
+def test_who_speaks_for_a_deployment_is_its_newest_run_that_began(store: DuckDBStore, reader: Store) -> None:
+    store.merge_runs(
+        [
+            a_run(run_id="before", deployment_id="a", created=at(0), started=at(1)),
+            a_run(run_id="began", deployment_id="a", created=at(2), started=at(3)),
+            # it may be deleted before anybody looks at it
+            a_run(
+                run_id="to come", state=StateType.SCHEDULED, deployment_id="a", created=at(9), started=None
+            ),
+        ]
+    )
+    assert site_facts(reader, at(10)).last_run == {"a": "began"}
+
+
+def test_a_look_reads_each_statement_once_and_nobody_changes_what_another_reads(store: DuckDBStore) -> None:
+    look = RememberedStore(store)
+    sql = "SELECT run_id FROM runs WHERE deployment_id = ?"
+    store.merge_runs([a_run(run_id="one", deployment_id="a")])
+    look.rows(sql, ["a"])[0]["run_id"] = "changed"
+    store.merge_runs([a_run(run_id="two", deployment_id="a")])
+    assert look.rows(sql, ["a"]) == [{"run_id": "one"}]
+    assert look.rows(sql, ["b"]) == []
+    assert look.query(sql, ["a"]).num_rows == RememberedStore(store).query(sql, ["a"]).num_rows == 2

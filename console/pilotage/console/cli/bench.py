@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pilotage.console.cli.options import AsJson, told
 from pilotage.console.render.text import ERR, OUT, harmless, print_json, print_table
 from pilotage.telemetry.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pilotage.flows.bench.run import Result
 
 app = typer.Typer(
     name="bench", no_args_is_help=True, help="Break flows on purpose, and compare what is done about it."
@@ -97,18 +100,67 @@ def faults(
             mode=mode,
             horizon=timedelta(minutes=minutes),
         )
-        result = run_bench(wanted, say=lambda text: ERR.print(harmless(text)))
-        if out is not None:
-            result.write(out)
-        figures = result.as_json()
-        if report is not None:
-            from pilotage.flows.bench.report import write_report
+        _give(run_bench(wanted, say=lambda text: ERR.print(harmless(text))), out, report, as_json=as_json)
 
-            write_report(figures, report)
+
+Results = Annotated[list[Path], typer.Argument(help="Files that `pilotage bench faults --out` wrote.")]
+
+
+@app.command()
+def merge(
+    results: Results,
+    report: Annotated[Path | None, typer.Option(help="A directory for the report, as of `faults`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A file for the whole result as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put results of rounds together that were played apart, by class, arm or seed."""
+    from pilotage.flows.bench.results import merged, read_result  # start-up time
+
+    with told(as_json):
+        _give(merged([read_result(path) for path in results]), out, report, as_json=as_json)
+
+
+@app.command()
+def agreement(
+    real: Annotated[Path, typer.Argument(help="A result of the real mode.")],
+    simulated: Annotated[Path, typer.Argument(help="A result of the simulated mode with the same seeds.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say how often two results agree on recovered, wrong and duplicate, incident by incident."""
+    from pilotage.flows.bench.results import agreement as compared  # start-up time
+    from pilotage.flows.bench.results import read_result
+
+    with told(as_json):
+        found = compared(read_result(real), read_result(simulated))
         if as_json:
-            print_json(figures)
+            print_json(
+                {
+                    "incidents": found.incidents,
+                    "agree": found.agree,
+                    "share": found.share,
+                    "differ": found.differ,
+                }
+            )
             return
-        _show(figures)
+        share = "" if found.share is None else f" ({found.share:.0%})"
+        OUT.print(harmless(f"{found.agree} of {found.incidents} incidents agree{share}."))
+        for each in found.differ:
+            OUT.print(harmless(each))
+
+
+def _give(result: Result, out: Path | None, report: Path | None, *, as_json: bool) -> None:
+    """Write a result where it is wanted, and show it."""
+    if out is not None:
+        result.write(out)
+    figures = result.as_json()
+    if report is not None:
+        from pilotage.flows.bench.report import write_report  # start-up time
+
+        write_report(figures, report)
+    if as_json:
+        print_json(figures)
+        return
+    _show(figures)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 
 from pilotage.flows.bench.arms import FLOW_RETRIES, FLOW_RETRY_DELAY
-from pilotage.flows.bench.outside import ATTEMPT, RUN
+from pilotage.flows.bench.outside import ATTEMPT, RUN, ToOutside, address_of
 from pilotage.flows.bench.round import world_class
 from pilotage.flows.bench.scene import DEPLOYMENT, MEMORY_MB
 
@@ -31,7 +31,9 @@ class RealJob:
         self._scale = float(own["scale"])
         self._key = str(own["key"])
         headers = {RUN: self.run_id, ATTEMPT: str(self.attempt)}
-        self.http = httpx.Client(base_url=f"{own['url']}/{self._key}", headers=headers, timeout=30)
+        self.http = httpx.Client(
+            transport=ToOutside(own["url"]), base_url=address_of(self._key), headers=headers, timeout=30
+        )
 
     def spend(self, seconds: float) -> None:
         """As `Job`."""

@@ -19,6 +19,12 @@ RUN, ATTEMPT = "x-bench-run", "x-bench-attempt"
 """Headers by which a flow says who calls."""
 EFFECTS, PAGER = "effects", "pager"
 
+
+def address_of(key: str) -> str:
+    """Return the address of the other side of an incident: what unrelated faults share must not be a host."""
+    return f"http://{key}.outside/{key}"
+
+
 Answerer = Callable[[Request], Answer]
 
 
@@ -89,6 +95,26 @@ class OutsideTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         """As `httpx.AsyncBaseTransport`."""
         await request.aread()
         return self.handle_request(request)
+
+
+class ToOutside(httpx.BaseTransport):
+    """Carries calls to `address_of` to the port where the outside listens."""
+
+    def __init__(self, url: str) -> None:
+        self._server = httpx.URL(url)
+        self._network = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """As `httpx.BaseTransport`."""
+        url = request.url.copy_with(scheme="http", host=self._server.host, port=self._server.port)
+        sent = httpx.Request(
+            request.method, url, headers=request.headers, stream=request.stream, extensions=request.extensions
+        )
+        return self._network.handle_request(sent)
+
+    def close(self) -> None:
+        """As `httpx.BaseTransport`."""
+        self._network.close()
 
 
 class OutsideServer:

@@ -98,10 +98,15 @@ def run_bench(wanted: Wanted, *, say: Callable[[str], None]) -> Result:
 
 
 def rounds_of(wanted: Wanted) -> list[Round]:
-    """Return a round for each seed: that many incidents happen on one server at one time. Some are for themselves."""
+    """Return a round for each seed: that many incidents happen on one server at one time. Some are for themselves.
+
+    What nobody has tagged has rounds of its own, so that it changes nothing for the others.
+    """
     incidents = wanted.incidents()
     together = [
-        tuple(each for each in incidents if each.seed == seed and not each.alone) for seed in wanted.seeds
+        tuple(each for each in incidents if each.seed == seed and each.tagged is tagged and not each.alone)
+        for tagged in (True, False)
+        for seed in wanted.seeds
     ]
     rounds = [Round(incidents=each, horizon=wanted.horizon, mode=wanted.mode) for each in together if each]
     short = min(wanted.horizon, ALONE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ from pilotage.planner.llm.protocol import Answer, Reply, Token, Usage
 from pilotage.planner.llm.scripted.demo_replies import demo_script
 from pilotage.telemetry.errors import ModelError
 from pilotage.telemetry.prefect.http import PrefectReader
+from pilotage.telemetry.store.duckdb import DuckDBStore
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -139,6 +141,8 @@ def world_outside(stage: SimulatedStage, settings: Settings, arm: ArmName) -> Ou
             API_URL, transport=stage.fake.transport, clock=stage.clock.now, guard=guard
         ),
         webhook=lambda: OutsideTransport(stage.outside),
+        # a round has few rows: what a second thread of a statement costs is more than it saves
+        store=partial(DuckDBStore, threads=1),
         agent=keep_agent,
     )
 

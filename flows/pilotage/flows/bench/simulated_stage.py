@@ -16,7 +16,7 @@ from pilotage.flows.bench.arms import (
     HEARTBEAT,
     ArmName,
 )
-from pilotage.flows.bench.outside import ATTEMPT, RUN, Outside, OutsideTransport
+from pilotage.flows.bench.outside import ATTEMPT, RUN, Outside, OutsideTransport, address_of
 from pilotage.flows.bench.round import Round
 from pilotage.flows.bench.scene import MEMORY_MB, POOL, Machine, PlayedScene, checked, template
 from pilotage.flows.bench.virtual_loop import as_steps, hand_out
@@ -248,7 +248,7 @@ class SimulatedStage:
             run.policy = run.policy | {"retries": FLOW_RETRIES, "retry_delay": FLOW_RETRY_DELAY}
         client = httpx.Client(
             transport=OutsideTransport(self.outside),
-            base_url=f"{OUTSIDE}/{scene.key}",
+            base_url=address_of(scene.key),
             headers={RUN: run.id, ATTEMPT: str(run.run_count)},
         )
         client.post("/begin")

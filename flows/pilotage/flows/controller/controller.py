@@ -140,7 +140,7 @@ class Controller:
             book = IdentityBook(paths.users)
             if token := ensure_admin(book, paths):
                 self._notices.append(token.as_text())
-            store = DuckDBStore(paths.telemetry)
+            store = self._outside.store(paths.telemetry)
             stack.callback(store.close)
             ledger = SqlLedger(f"sqlite:///{paths.ledger}", current_identity=book.current_identity)
             stack.callback(ledger.close)

@@ -51,6 +51,9 @@ _FAILED = frozenset({StateType.FAILED, StateType.CRASHED})
 
 def closed_as(row: Mapping[str, Any], run: RunFact, later: Mapping[str, str]) -> tuple[RunState, str] | None:
     """Return as what a run of an open incident is closed, and why; None while its work is not done."""
+    if row["made"]:
+        # the run itself stays as it is: whether the other one did the work is found when that is verified
+        return None
     if not is_failure(row["failure_class"]):
         if run.state_type in _FAILED or run.state_type in (StateType.COMPLETED, StateType.CANCELLED):
             return "superseded", f"the run ended as {run.state_name}"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -69,6 +70,8 @@ class Outside:
     """Opens Prefect behind a guard; None for the active profile's."""
     webhook: Callable[[], httpx.AsyncBaseTransport] | None = None
     """Makes what carries a call to the webhook; None for the network."""
+    store: Callable[[Path], DuckDBStore] = DuckDBStore
+    """Opens the telemetry store. Raises StoreError."""
     agent: Callable[[AgentStart], Awaitable[None]] = _agent_process
     """Keeps the agent going until it is told to stop."""
 

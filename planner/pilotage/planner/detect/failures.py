@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pilotage.planner.detect.diagnosis import ERROR, Diagnosis, Line
 from pilotage.planner.detect.reasoning import EXAMPLES, reason
 from pilotage.planner.detect.rulebook import Rulebook
 from pilotage.planner.detect.second_opinion import with_second_opinion
-from pilotage.planner.detect.signs.reading import READ_CHARS, clipped, exit_code_in, spoken_types
-from pilotage.planner.findings import Evidence, FailureClass, Finding
+from pilotage.planner.detect.signs.reading import (
+    READ_CHARS,
+    asked_to_wait,
+    clipped,
+    exit_code_in,
+    spoken_types,
+)
+from pilotage.planner.findings import Cure, Evidence, FailureClass, Finding
 from pilotage.planner.log_templates import normalised
 from pilotage.telemetry.facts import LogLine, RunFact, StateType
 from pilotage.telemetry.harmless import harmless
@@ -65,7 +72,20 @@ def diagnosis_of(
     lines = [Line(level=line.level, text=line.message) for line in ordered]
     diagnosis = reason(run.state_type, run.state_name, run.state_message, lines, book)
     loud = [line for line in ordered if line.level >= 30]
+    diagnosis = _as_asked(diagnosis, run, [line.message for line in loud])
     return diagnosis, ordered[diagnosis.line] if diagnosis.line is not None else loud[-1] if loud else None
+
+
+def _as_asked(diagnosis: Diagnosis, run: RunFact, loud: Sequence[str]) -> Diagnosis:
+    """Return a diagnosis with the wait that the other side asked for, wherever the run logged it; the newest counts."""
+    if diagnosis.wait_seconds is not None or run.ended is None:
+        return diagnosis
+    if diagnosis.cure not in (Cure.SECONDS, Cure.MINUTES):
+        return diagnosis
+    for text in (run.state_message, *reversed(loud)):
+        if (asked := asked_to_wait(text, run.ended)) is not None:
+            return replace(diagnosis, wait_seconds=asked, cure=Cure.MINUTES if asked > 30 else diagnosis.cure)
+    return diagnosis
 
 
 def class_of_log(text: str, book: Rulebook = EXAMPLES) -> str:

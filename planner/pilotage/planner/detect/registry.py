@@ -328,7 +328,7 @@ def unlike_before(at: DetectorSnapshot) -> list[Finding]:
     taken = unusual_queries.taken_by(at.store, [run.run_id for run in running])
     hidden = unusual_queries.hidden_failures(at.store, at.now - HIDDEN_SINCE)
     return [
-        *twins(unusual_queries.twins(at.store), at.now),
+        *twins(unusual_queries.twins(at.store, at.now), at.now),
         *executed_twice(taken, running, at.now),
         *long,
         *_not_asked_lately(at, hidden_failures(hidden, at.now, at.parameters)),
@@ -349,9 +349,9 @@ def _by_history(at: DetectorSnapshot) -> list[Finding]:
     limits = unusual_queries.time_limits(at.store)
     allowed |= {name: limits[name] for name in lately if name in limits}
     took = unusual_queries.durations(at.store, sorted(allowed))
-    newest = {name: fleet.last_ended(at.store, name, 1)[0].run_id for name in lately}
+    newest = {name: ended[0].run_id for name, ended in fleet.last_ended_of(at.store, lately, 1).items()}
     failing = unusual_queries.failed_since(at.store, since, at.parameters.bad_value_runs)
-    ended = {name: fleet.last_ended(at.store, name, ENDED_RUNS_READ) for name in sorted(failing)}
+    ended = fleet.last_ended_of(at.store, sorted(failing), ENDED_RUNS_READ)
     return [*creeping(took, allowed, newest, at.now), *bad_values(ended, at.now, at.parameters)]
 
 

@@ -34,6 +34,7 @@ from pilotage.telemetry.forecasts import Forecaster, RetryForecaster
 from pilotage.telemetry.queries import fleet, heartbeats
 from pilotage.telemetry.queries import runs as run_queries
 from pilotage.telemetry.store.protocol import Store
+from pilotage.telemetry.store.remembered import RememberedStore
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -161,7 +162,7 @@ class Planner:
         """The troubles of this moment, in the order in which they are to be filed."""
         detections: list[Detection] = []
         snapshot = DetectorSnapshot(
-            store=self._store,
+            store=RememberedStore(self._store),
             forecaster=self._forecaster,
             parameters=self._parameters,
             now=now,

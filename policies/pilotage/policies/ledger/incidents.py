@@ -29,6 +29,8 @@ from pilotage.telemetry.errors import LedgerError
 
 FINISHING: frozenset[str] = frozenset({"retry_run", "resize_run", "override_result"})
 """Kinds of action whose kept promise is that the run has completed."""
+MADE_AGAIN = "start_run"
+"""The action by which another run does the work of one."""
 OPEN_PROPOSALS = ("filed", "held", "allowed", "needs_approval", "admitted", "delivered")
 """Where something may still come of a proposal."""
 EARLIER = timedelta(days=30)
@@ -63,10 +65,20 @@ class IncidentRepository:
 
     def open_incident_runs(self: Transactions) -> list[dict[str, str]]:
         """Every run of an open incident that is not recovered, superseded or waived:
-        `{incident_id, occurrence_id, subject, run_id, failure_class, at}`, oldest first."""
+        `{incident_id, occurrence_id, subject, run_id, failure_class, at, made}`, oldest first. `made` is the
+        proposal by which another run is to do its work and that is not through yet, or empty."""
+        made = (
+            sa.select(sa.func.max(proposals.c.id))
+            .where(
+                proposals.c.incident_id == incident_runs.c.occurrence_id,
+                proposals.c.kind == MADE_AGAIN,
+                proposals.c.status.in_(OPEN_PROPOSALS),
+            )
+            .scalar_subquery()
+        )
         with self.reading("listing runs of open incidents") as connection:
             rows = connection.execute(
-                sa.select(incident_runs)
+                sa.select(incident_runs, sa.func.coalesce(made, "").label("made"))
                 .join(incidents, incidents.c.id == incident_runs.c.incident_id)
                 .where(incidents.c.state == "open", incident_runs.c.state == "open")
                 .order_by(incident_runs.c.at, incident_runs.c.occurrence_id)

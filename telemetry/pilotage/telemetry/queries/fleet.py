@@ -124,6 +124,21 @@ def last_ended(store: Store, deployment_id: str, limit: int) -> list[RunFact]:
     return facts_from_rows(RunFact, store.rows(sql, [deployment_id, limit]))
 
 
+def last_ended_of(store: Store, deployments: Sequence[str], limit: int) -> dict[str, list[RunFact]]:
+    """The same of each of these deployments that has one, in one statement."""
+    if not deployments:
+        return {}
+    sql = (
+        f"SELECT * FROM runs WHERE deployment_id IN (SELECT unnest(?::VARCHAR[])) AND {_ENDED} "  # noqa: S608
+        "QUALIFY row_number() OVER (PARTITION BY deployment_id ORDER BY ended DESC, run_id) <= ? "
+        "ORDER BY deployment_id, ended DESC, run_id"
+    )
+    found: dict[str, list[RunFact]] = {}
+    for run in facts_from_rows(RunFact, store.rows(sql, [list(deployments), limit])):
+        found.setdefault(str(run.deployment_id), []).append(run)
+    return found
+
+
 def seen_to_now(store: Store, since: datetime, fresh: datetime) -> set[str]:
     """The deployments whose failures are being seen to since a moment.
 

@@ -200,9 +200,10 @@ def _last_start(store: Store, now: datetime) -> dict[str, datetime]:
 
 
 def _last_run(store: Store) -> dict[str, str]:
+    # one that is still to begin may be gone before anybody looks at it: what began stays
     sql = (
-        "SELECT deployment_id, arg_max(run_id, coalesce(started, created)) AS run_id FROM runs "
-        "WHERE deployment_id IS NOT NULL GROUP BY deployment_id"
+        "SELECT deployment_id, first(run_id ORDER BY started IS NULL, coalesce(started, created) DESC) AS run_id "
+        "FROM runs WHERE deployment_id IS NOT NULL GROUP BY deployment_id"
     )
     return {row["deployment_id"]: row["run_id"] for row in store.rows(sql)}
 

@@ -15,6 +15,10 @@ MOST = 200
 """Rows of one answer."""
 AHEAD = timedelta(seconds=5)
 """A run that was asked for with a start further ahead than this is meant for that time, and not for now."""
+LISTED = timedelta(minutes=1)
+"""Within this the waiting runs that start soon are asked for anew, and what Prefect deleted is forgotten."""
+LISTED_AHEAD = timedelta(minutes=10)
+"""What starts later than this is asked for seldom."""
 PAST = 50
 """The newest completed runs of a deployment that say how long its runs take."""
 
@@ -27,12 +31,13 @@ class Twin:
     later: RunFact
 
 
-def twins(store: Store) -> list[Twin]:
+def twins(store: Store, now: datetime) -> list[Twin]:
     """The waiting runs that have a living twin which was made before them; children are their parents' business.
 
     Two runs that a schedule made, or two that were asked for with one start ahead of them. What was asked for at once
     is no twin, nor are three or more that were asked for alike: work is shared out so. Nor are runs that were asked
-    for and wait for one limit.
+    for and wait for one limit. What a schedule made later than its twin is one only once Prefect, asked since, still
+    lists the other: a schedule that is changed or resumed deletes its runs and makes them anew.
     """
     sql = """
         SELECT a.run_id AS later, min_by(b.run_id, (b.created, b.run_id)) AS first, bool_and(b.auto_scheduled) AS scheduled
@@ -44,10 +49,12 @@ def twins(store: Store) -> list[Twin]:
         AND a.parent_task_run_id IS NULL AND b.parent_task_run_id IS NULL
         AND ((a.auto_scheduled AND b.auto_scheduled)
              OR (a.state_name <> 'AwaitingConcurrencySlot' AND b.state_name <> 'AwaitingConcurrencySlot'
-                 AND a.expected_start > a.created + to_seconds(?) AND b.expected_start > b.created + to_seconds(?)))
-        GROUP BY a.run_id ORDER BY a.run_id LIMIT ?
+                 AND a.expected_start > a.created + to_seconds($1) AND b.expected_start > b.created + to_seconds($1)))
+        AND (NOT b.auto_scheduled OR b.state_type <> 'SCHEDULED' OR a.created < b.created + INTERVAL 1 SECOND
+             OR (a.created < $3 AND b.next_start < $4))
+        GROUP BY a.run_id ORDER BY a.run_id LIMIT $2
     """
-    pairs = store.rows(sql, [AHEAD.total_seconds(), AHEAD.total_seconds(), MOST])
+    pairs = store.rows(sql, [AHEAD.total_seconds(), MOST, now - LISTED, now + LISTED_AHEAD])
     alike = Counter(pair["first"] for pair in pairs)
     pairs = [pair for pair in pairs if pair["scheduled"] or alike[pair["first"]] == 1]
     ids = sorted({pair[name] for pair in pairs for name in ("first", "later")})

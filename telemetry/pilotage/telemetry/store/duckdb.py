@@ -142,9 +142,10 @@ def _translated(doing: str, exc: duckdb.Error) -> StoreError:
     return StoreError(f"{doing}: {message} {todo}")
 
 
-def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def _open(path: Path, *, read_only: bool, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    config = _CONFIG if threads is None else {**_CONFIG, "threads": str(threads)}
     try:
-        connection = duckdb.connect(str(path), read_only=read_only, config=dict(_CONFIG))
+        connection = duckdb.connect(str(path), read_only=read_only, config=dict(config))
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
         connection.execute("SET lock_configuration = true")
     except duckdb.Error as exc:
@@ -272,8 +273,12 @@ class DuckDBStore:
         query_timeout: timedelta = QUERY_TIMEOUT,
         row_cap: int = ROW_CAP,
         ad_hoc: AdHocLimits | None = None,
+        threads: int | None = None,
     ) -> None:
-        """Opens the file and brings its tables to our version. Raises StoreError when that cannot be."""
+        """Opens the file and brings its tables to our version. Raises StoreError when that cannot be.
+
+        `threads` read for one statement, as many as there are processors unless it is given.
+        """
         self.path = path
         self._timeout = query_timeout
         self._row_cap = row_cap
@@ -281,7 +286,7 @@ class DuckDBStore:
         self._turns = AdHocTurns(self._ad_hoc)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         discard_unfinished(path)
-        self._connection = _open(path, read_only=False)
+        self._connection = _open(path, read_only=False, threads=threads)
         self._writer = self._connection.cursor()
         self._lock = threading.RLock()
         self._snapshots = Snapshots(path, self._lock)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
 READ_CHARS = 6_000
@@ -101,6 +103,16 @@ _WAIT = re.compile(
     r"\s{0,9}[:=]?\s{0,9}[\"']?(?:about |approximately )?(?P<n>\d{1,9}(?:\.\d{1,9})?)\s{0,9}(?P<unit>ms|milliseconds|s\b|sec|seconds|m\b|min|minutes|h\b|hours?|[\"',}\n]|$)",
     re.IGNORECASE,
 )
+_UNTIL = re.compile(
+    r"(?:retry[- _]?after|(?:try|retry)(?: again)? (?:at|after)|reset(?:s)? at"
+    r"|(?:maintenance|unavailable|banned|blocked|limited)[^\n]{0,60} until)[\"']?\s{0,9}[:=]?\s{0,9}[\"']?"
+    r"(?:(?P<http>(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT)"
+    r"|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)))",
+    re.IGNORECASE,
+)
+"""A moment: the date of HTTP's `Retry-After`, or ISO 8601 with its zone."""
+_HEADER = re.compile(r"retry-after[\"']?\s{0,9}[:=]\s{0,9}[\"']?\d", re.IGNORECASE)
+"""HTTP's header with a number, which says what it says wherever it stands."""
 _SIZE = re.compile(
     r"(?:allocat\w+|malloc of size|requested|tried to allocate|need(?:ed|s)?)\s+(?:a total of )?(?P<n>\d+(?:\.\d*)?)\s*"
     r"(?P<unit>[KMGTPE]i?B|bytes)\b",
@@ -190,6 +202,22 @@ def seconds_to_wait(text: str) -> float | None:
     unit = match["unit"].lower()
     factor = 0.001 if unit.startswith(("ms", "milli")) else 60 if unit.startswith("m") else 1
     return float(match["n"]) * (3600 if unit.startswith("h") else factor)
+
+
+def asked_to_wait(text: str, since: datetime) -> float | None:
+    """Return for how long after a moment another side wants not to be asked, by its header or a date, in seconds."""
+    found = _UNTIL.search(text[:READ_CHARS])
+    if found is None:
+        return seconds_to_wait(text) if _HEADER.search(text[:READ_CHARS]) else None
+    try:
+        until = (
+            parsedate_to_datetime(found["http"]) if found["http"] else datetime.fromisoformat(found["iso"])
+        )
+    except ValueError:
+        return None
+    # dates have whole seconds
+    left = (until - since).total_seconds() + 1
+    return left if left > 0 else None
 
 
 def bytes_wanted(text: str) -> float | None:
