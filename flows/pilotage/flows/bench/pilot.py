@@ -20,6 +20,9 @@ guardrails = "{guardrails}"
 queue_interval = "PT{queue:.0f}S"
 tick = "PT{tick:.0f}S"
 
+[pages]
+per_hour = 100
+
 [planner]
 {planner}
 """
