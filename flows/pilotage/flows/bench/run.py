@@ -134,7 +134,8 @@ def _simulated(wanted: Wanted, say: Callable[[str], None]) -> Result:
         for arm, future in pending:
             scores, requests, seconds = future.result()
             result.scores += scores
-            result.requests[arm] = (result.requests.get(arm) or 0) + requests
+            # they stand beside the tagged set in the table
+            result.requests[arm] = (result.requests.get(arm) or 0) + (requests if scores[0].tagged else 0)
             result.seconds[arm] = round(result.seconds.get(arm, 0.0) + seconds, 1)
             say(f"{arm}: {len(scores)} incidents in {seconds:.1f} s")
     return result
