@@ -45,8 +45,9 @@ fix: .venv ## let ruff mend what it can
 soak: .venv ## the long matrices, with progress and counts
 	$(BIN)/python -m pytest -m soak -s $(PYTEST)
 
-attacks: .venv .agentdojo ## what prompt injection achieves through every channel, and what the loop is good for under it
+attacks: .venv .agentdojo ## what prompt injection achieves through every channel, and what the loop is good for under it; CEDAR_EXAMPLES=path asks Cedar's examples too
 	$(BIN)/python -m tests.policies.attacks.report
+	$(if $(CEDAR_EXAMPLES),$(BIN)/python tests/policies/conformance.py $(CEDAR_EXAMPLES))
 
 # The strings of another suite, to be read: nothing of it is run, and none of its dependencies is fetched.
 .agentdojo:

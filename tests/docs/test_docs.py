@@ -121,3 +121,9 @@ def _sh(script: str, state: Path, folder: Path, tools: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, f"{script}\n{ran.stdout}\n{ran.stderr}"
+
+
+def test_each_test_that_the_security_model_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 15
+    assert [each for each in named if f"def {each[1]}(" not in (ROOT / each[0]).read_text()] == []

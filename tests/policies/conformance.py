@@ -5,6 +5,9 @@ It is how another version of Cedar is accepted. The corpus is not part of this r
 schema, policies and entities, says whether the policies validate, and asks questions whose decision, deciding
 policies and failing policies are known. Every question is asked of all policies, and of those alone whose head
 can match it, as the gate does.
+
+A checkout of Cedar's examples may be named too: folders with `policies.cedar`, `entities.json` and requests below `ALLOW`
+and `DENY`, of which only the decision is known.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Report:
     requests: int = 0
     unspecified: int = 0
     """Requests of old corpora that leave a principal, action or resource open; this Cedar has no such thing."""
+    templates: int = 0
+    """Examples whose policies are templates; ours are not."""
     wrong: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
@@ -45,6 +50,7 @@ class Report:
         if len(self.wrong) > SHOWN:
             yield f"and {len(self.wrong) - SHOWN} more"
         left = f", {self.unspecified} with unspecified entities left out" if self.unspecified else ""
+        left += f", {self.templates} examples of templates left out" if self.templates else ""
         yield (
             f"cedarpy: {self.tests} tests, {self.requests} requests{left}; "
             f"{len(self.wrong) or 'none'} answered otherwise"
@@ -65,7 +71,40 @@ def conformance(root: Path) -> Report:
     for path, told in tests_in(root):
         report.tests += 1
         _one_test(path, told, root, report)
+    for folder in sorted({each.parent for each in root.rglob("ALLOW") if each.is_dir()}):
+        _one_example(folder, report)
     return report
+
+
+def _one_example(folder: Path, report: Report) -> None:
+    text = _named("policies.cedar", folder / "static" / "x", folder)
+    if "?principal" in text or "?resource" in text or (folder / "linked").exists():
+        report.templates += 1
+        return
+    report.tests += 1
+    schema = cedarpy.Schema.from_str(_named("policies.cedarschema", folder / "static" / "x", folder))
+    if not cedarpy.validate_policies(text, schema).validation_passed:
+        report.wrong.append(f"{folder.name}: policies do not validate")
+    whole = cedarpy.PolicySet.from_str(text)
+    scoped = ScopedPolicies(static_policies(text), schema)
+    entities = cedarpy.Entities.from_json_str((folder / "entities.json").read_text(encoding="utf-8"), schema)
+    for path in sorted([*folder.glob("ALLOW/*.json"), *folder.glob("DENY/*.json")]):
+        report.requests += 1
+        told = json.loads(path.read_text(encoding="utf-8"))
+        asked = {part: _uid(told[part]) for part in ("principal", "action", "resource")}
+        action = (asked["action"]["type"], asked["action"]["id"])
+        narrow = scoped.applicable(asked["principal"]["type"], action, asked["resource"]["type"])
+        asked["context"] = told.get("context") or {}
+        for how, policies in (("all policies", whole), ("those that can match", narrow)):
+            found = cedarpy.is_authorized(asked, policies, entities, schema)
+            if found.decision.value.upper() != path.parent.name or found.diagnostics.errors:
+                name = f"{folder.name}: {path.stem}"
+                report.wrong.append(f"{name}: {how} say {found.decision.value}, not {path.parent.name}")
+
+
+def _uid(written: str) -> dict[str, Any]:
+    kind, _, name = written.partition('::"')
+    return {"type": kind, "id": name.removesuffix('"')}
 
 
 def _one_test(path: Path, told: Mapping[str, Any], root: Path, report: Report) -> None:

@@ -149,3 +149,36 @@ def test_the_front_door_fails_without_a_corpus() -> None:
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "No corpus is named" in ended.stderr
+
+
+def example(root: Path, *, more: str = "", policies: str = POLICIES.rsplit("forbid", 1)[0]) -> Path:
+    """Writes an example: Ann views what she may and edits what she may not."""
+    folder = root / "photos"
+    for wanted, action in (("ALLOW", "view"), ("DENY", "edit")):
+        (folder / wanted).mkdir(parents=True)
+        asked = {"principal": 'User::"ann"', "action": f'Action::"{action}"', "resource": 'Photo::"p"'}
+        (folder / wanted / f"ann_{action}s.json").write_text(json.dumps(asked | {"context": {"n": 0}}))
+    (folder / "policies.cedar").write_text(policies + more)
+    (folder / "policies.cedarschema").write_text(SCHEMA)
+    (folder / "entities.json").write_text(json.dumps(ENTITIES))
+    return root
+
+
+def test_examples_with_their_decisions_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(example(tmp_path))]) == 0
+    assert "1 tests, 2 requests; none answered otherwise" in capsys.readouterr().out
+
+
+def test_an_example_that_is_answered_otherwise_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(example(tmp_path, more="forbid (principal, action, resource);"))]) == 1
+    assert "photos: ann_views: all policies say Deny, not ALLOW" in capsys.readouterr().out
+
+
+def test_examples_of_templates_are_told_to_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], corpus: Callable[..., Path]
+) -> None:
+    example(corpus(RIGHT), policies="permit (principal == ?principal, action, resource);")
+    assert main([str(tmp_path / "corpus-tests")]) == 0
+    assert "1 examples of templates left out" in capsys.readouterr().out
