@@ -126,3 +126,23 @@ def test_nothing_is_ever_forced() -> None:
 
     asyncio.run(both())
     assert [each["force"] for each in sent] == [False, False]
+
+
+def test_a_server_that_asks_to_be_left_alone_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(429, headers={"Retry-After": "120"}, text="slow down")
+
+    client = api(answer)
+
+    async def twice() -> None:
+        for _ in range(2):
+            with pytest.raises(OrchestratorError, match="Retry-After") as caught:
+                await client.run(RUN)
+            assert caught.value.transient
+
+    asyncio.run(twice())
+    assert len(asked) == 1
+    assert 0 < client.pace.seconds_left() <= 120

@@ -75,6 +75,8 @@ class LoopSettings(BaseModel):
     """Between two looks whether the forecast is to be trained again: after 15 % more ended attempts, or a day."""
     horizon: timedelta = timedelta(minutes=30)
     """How far ahead scheduled runs are forecast."""
+    requests_a_minute: int = Field(default=0, ge=0)
+    """Requests to Prefect above which collecting waits; 0 for no limit. What acts is counted and does not wait."""
     max_attempts: int = Field(default=1000, ge=1)
     """Deliveries tried, seconds apart, before an entry is given up and a person is told: more than an hour's outage."""
 

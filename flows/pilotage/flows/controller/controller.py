@@ -182,6 +182,8 @@ class Controller:
             ):
                 # the three are one to whoever counts requests
                 notices.answers = levers.answers = api.answers
+                notices.pace = levers.pace = api.pace
+                api.pace.a_minute = settings.loop.requests_a_minute
                 connections = Connections(reading=api, notices=notices, levers=levers)
                 await self._run(
                     stop,
@@ -218,6 +220,7 @@ class Controller:
             clock=self._clock,
             reader=self._outside.reader,
             events=self._outside.events,
+            pace=prefect.reading.pace,
         )
 
         async def worker_has_released(run_id: str, after: datetime) -> bool:

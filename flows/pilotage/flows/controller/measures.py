@@ -152,4 +152,5 @@ def collector_health(
         "stands_still": collector.stands_still(now),
         "set_aside": [f"{row.row_id} of {row.route}" for row in collector.set_aside],
         "defects": list(defects),
+        **collector.pace.in_words(),
     }

@@ -20,6 +20,7 @@ from pilotage.flows.prefect.guard import READING, Guard, hooks_of
 from pilotage.flows.prefect.stopping import current_token, is_write
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.answers import AnswerTimes
+from pilotage.telemetry.prefect.pace import Pace
 from pilotage.telemetry.prefect.servers import NEWEST_TRIED, OLDEST_SERVER, USER_AGENT
 from pilotage.telemetry.times import utc_now
 
@@ -59,6 +60,8 @@ class PrefectHttpClient:
         self._first_wait = first_wait
         self.answers = AnswerTimes()
         """Is told how long each request took, each try counted by itself."""
+        self.pace = Pace()
+        """Says when the next request may go."""
         self.now = clock
         """The time, aware, in UTC: what is due, and how long ago something was, is reckoned by it."""
         sent = {**(headers or {}), "User-Agent": USER_AGENT}
@@ -171,6 +174,7 @@ class PrefectHttpClient:
         token = current_token() if is_write(method, route) else None
         if token is not None:
             token.pass_or_stop(method, route)
+        await self.pace.act(f"{method} {route}")
         began = time.monotonic()
         try:
             answer = await self._client.request(method, route, **sent)
@@ -179,6 +183,7 @@ class PrefectHttpClient:
         except Exception as error:
             self.answers.note(time.monotonic() - began, type(error).__name__)
             raise
+        self.pace.hear(answer.status_code, answer.headers)
         said = f"{method} {route}: {answer.status_code}" if answer.is_server_error else ""
         self.answers.note(time.monotonic() - began, said)
         if token is not None and answer.is_success:

@@ -22,6 +22,7 @@ from pilotage.telemetry.facts import TERMINAL, RunFact, StateType
 from pilotage.telemetry.prefect.answers import AnswerTimes
 from pilotage.telemetry.prefect.http import FLOW_RUNS, PrefectReader, events_as_they_happen
 from pilotage.telemetry.prefect.models import event_fact, moment
+from pilotage.telemetry.prefect.pace import Pace
 from pilotage.telemetry.prefect.set_aside import SetAside, Unreadable
 from pilotage.telemetry.prefect.site import SiteSync
 from pilotage.telemetry.prefect.sync import RunSync
@@ -73,10 +74,12 @@ class PrefectCollector:
         clock: Callable[[], datetime] = utc_now,
         reader: Callable[[], PrefectReader] = PrefectReader,
         events: Callable[[Callable[[], None]], AsyncIterator[dict[str, Any]]] = events_as_they_happen,
+        pace: Pace | None = None,
     ) -> None:
         """`on_change` gets the ids of runs whose state or logs are new; `poll` and `interval` are pauses.
 
         `reader` opens Prefect and `events` is its event stream, by default those of the active profile.
+        `pace` is that of all who ask this Prefect.
         """
         self._store = store
         self._clock = clock
@@ -85,6 +88,7 @@ class PrefectCollector:
         self._site = SiteSync(store, self._copy, clock=clock)
         self.answers = AnswerTimes()
         """How quickly Prefect answered, and how often it was asked."""
+        self.pace = pace or Pace()
         self._set_aside = SetAside(clock)
         self._site_hinted = asyncio.Event()
         self._on_change = on_change
@@ -168,7 +172,7 @@ class PrefectCollector:
     def _timed_reader(self) -> PrefectReader:
         """A reader that notes how quickly it is answered, and what it is not sent."""
         reader = self._reader()
-        reader.answers, reader.set_aside = self.answers, self._set_aside
+        reader.answers, reader.set_aside, reader.pace = self.answers, self._set_aside, self.pace
         return reader
 
     async def _first_contact(self, stop: asyncio.Event) -> None:

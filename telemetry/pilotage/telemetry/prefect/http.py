@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_API_URL
 
 from pilotage.telemetry.errors import OrchestratorError
 from pilotage.telemetry.prefect.answers import AnswerTimes
+from pilotage.telemetry.prefect.pace import Pace
 from pilotage.telemetry.prefect.reading import reading_only, refuse_writes
 from pilotage.telemetry.prefect.servers import OLDEST_SERVER, USER_AGENT, unfit
 from pilotage.telemetry.prefect.set_aside import Rows, SetAside, readable
@@ -117,6 +118,8 @@ class PrefectReader:
         """Is told how long each request took."""
         self.set_aside = SetAside()
         """Is told of the rows that Prefect cannot send."""
+        self.pace = Pace()
+        """Says when the next request may go."""
         self.requests = 0
         """How many were made."""
 
@@ -127,7 +130,9 @@ class PrefectReader:
         doing = f"Connecting to Prefect at {redact(_api_url())}"
         try:
             self._client = await self._stack.enter_async_context(
-                get_client(httpx_settings={"event_hooks": {"request": [refuse_writes]}})
+                get_client(
+                    httpx_settings={"event_hooks": {"request": [refuse_writes], "response": [self._heard]}}
+                )
             )
         except Exception as exc:
             raise _translated(doing, exc) from exc
@@ -139,11 +144,15 @@ class PrefectReader:
         self._client = None
         await self._stack.aclose()
 
+    async def _heard(self, answer: httpx.Response) -> None:
+        self.pace.hear(answer.status_code, answer.headers)
+
     async def _ask(self, method: Any, path: Any, **arguments: Any) -> Any:
         if self._client is None:
             raise OrchestratorError(
                 f"Asking Prefect for {path}: not connected. Use `async with PrefectReader()`."
             )
+        await self.pace.turn()
         began = time.monotonic()
         self.requests += 1
         try:
@@ -151,6 +160,8 @@ class PrefectReader:
             response = await self._client.request(method, path, headers=headers, **arguments)
             answer = response.json()
         except Exception as exc:
+            if isinstance(exc, httpx.HTTPStatusError):
+                await self._heard(exc.response)
             error = _translated(f"Asking Prefect for {path}", exc)
             self.answers.note(time.monotonic() - began, str(error)[:200] if error.transient else "")
             raise error from exc
