@@ -64,6 +64,9 @@ def test_without_a_budget_nothing_waits_and_nothing_is_said(seconds: Seconds) ->
     for _ in range(500):
         asyncio.run(pace.turn())
     assert (seconds.now, pace.in_words()) == (1000.0, {})
+    seconds.now += 61
+    asyncio.run(pace.turn())
+    assert len(pace._asked) == 1, "a year of requests is not kept"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Pace:
         """Wait until a request fits, and count it."""
         while wait := max(self.seconds_left(), self._over_budget()):  # noqa: ASYNC110 - time alone makes room
             await asyncio.sleep(wait)
-        self._asked.append(self._clock())
+        self._count()
 
     async def act(self, doing: str) -> None:
         """Count a request of what acts; wait a little where Prefect asked for it.
@@ -67,7 +67,11 @@ class Pace:
             )
         if left:
             await asyncio.sleep(left)
+        self._count()
+
+    def _count(self) -> None:
         self._asked.append(self._clock())
+        self.last_minute()  # forgets what is older, so that a year of requests is not kept
 
     def _over_budget(self) -> float:
         """Seconds until the oldest request of a full minute has left it."""
