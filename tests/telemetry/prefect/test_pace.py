@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from pilotage.telemetry.errors import OrchestratorError
-from pilotage.telemetry.prefect import pace as module
 from pilotage.telemetry.prefect.http import PrefectReader
 from pilotage.telemetry.prefect.pace import LONGEST, STANDS_BY, Pace
 from pilotage.telemetry.times import utc_now
@@ -32,7 +31,7 @@ class Seconds:
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Seconds:
     made = Seconds()
-    monkeypatch.setattr(module.asyncio, "sleep", made.sleep)
+    monkeypatch.setattr("pilotage.telemetry.prefect.pace.asyncio.sleep", made.sleep)
     return made
 
 
