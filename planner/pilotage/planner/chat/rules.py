@@ -131,10 +131,14 @@ _STRANGE = re.compile(r"(?<![\w-])(?!(?:re|non|on|over|long|so|pre|post|up|half)
 """A word that looks like a name and is none that is known."""
 
 
+_OF_NO_RUN = frozenset({"runs", "needs_me", "automations", "costs", "kpis", "status"})
+"""Kinds of question that are about nothing that has to be known here, or say themselves what they did not find."""
+
+
 def _known(meaning: Meaning) -> None:
     """Raise Lacking where the question names something that is not known, so that nothing else is told in its place."""
     named = meaning.runs or meaning.deployments or meaning.others
-    if not named and meaning.intent != "runs" and (strange := _STRANGE.search(meaning.words)):
+    if not named and meaning.intent not in _OF_NO_RUN and (strange := _STRANGE.search(meaning.words)):
         raise Lacking(f"No run and no deployment that is known is called {words.quoted(strange[0], 60)}.")
 
 

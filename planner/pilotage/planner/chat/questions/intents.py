@@ -14,6 +14,7 @@ _POLITE = (
     r"^(?:(?:please|pls|kindly|just|now|ok|okay|hey|hi|and|then|so|go ahead and|let us|can you|could you|"
     r"would you|will you|i want (?:you )?to|i would like (?:you )?to|we (?:need|have) to|propose(?: to)?|draft)[ ,:]+)*"
 )
+_LONG_WORD = re.compile(r"\b[a-z]{7,20}\b")
 SHORT_FORMS: tuple[tuple[str, str], ...] = (
     (r"[’`]", "'"),
     (r"\b(what|who|where|when|how|it|that|there|he|she)'s\b", r"\1 is"),
@@ -47,6 +48,8 @@ class Table:
     intents: tuple[Intent, ...]
     drafts: tuple[tuple[str, re.Pattern[str]], ...]
     """Kinds of action with how an order of them begins."""
+    spelled: frozenset[str]
+    """Words that are read also where one letter is wrong."""
 
 
 @cache
@@ -67,6 +70,7 @@ def table() -> Table:
         drafts=tuple(
             (kind, re.compile(rf"{_POLITE}(?:{verbs})\b(?!.*\?$)")) for kind, verbs in given["drafts"].items()
         ),
+        spelled=frozenset(given["spelled"]),
     )
 
 
@@ -76,6 +80,32 @@ def plain(question: str) -> str:
     for pattern, whole in SHORT_FORMS:
         text = re.sub(pattern, whole, text)
     return text
+
+
+def well_spelled(text: str) -> str:
+    """Return the text with long words of the table in place of those that differ from them in one letter."""
+    return _LONG_WORD.sub(lambda found: _spelled(found[0]), text)
+
+
+@cache
+def _spelled(word: str) -> str:
+    known = table().spelled
+    return word if word in known else next((each for each in sorted(known) if _one_off(word, each)), word)
+
+
+def _one_off(word: str, meant: str) -> bool:
+    """Whether one letter is missing, too many, another, or in its neighbour's place; neither the first nor an ending."""
+    if word[0] != meant[0] or abs(len(word) - len(meant)) > 1:
+        return False
+    same = next(
+        (n for n, (a, b) in enumerate(zip(word, meant, strict=False)) if a != b), min(len(word), len(meant))
+    )
+    rest, wanted = word[same:], meant[same:]
+    if not rest or not wanted:
+        return False  # another form of the word
+    if rest[2:] == wanted[2:] and rest[:2] == wanted[:2][::-1]:
+        return True
+    return wanted == rest[1:] or rest == wanted[1:] or rest[1:] == wanted[1:]
 
 
 def intent_of(text: str) -> Intent | None:

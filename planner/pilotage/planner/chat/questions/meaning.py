@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from pilotage.planner.chat.questions.intents import drafted_kind, intent_of, plain
+from pilotage.planner.chat.questions.intents import drafted_kind, intent_of, plain, well_spelled
 from pilotage.planner.chat.questions.names import Mentions, Named, mentions_in
 from pilotage.planner.chat.questions.windows import Window, window_in
 from pilotage.telemetry.store.protocol import Store
@@ -53,7 +53,7 @@ def meaning_of(question: str, store: Store, now: datetime) -> Meaning:
     text, asked = plain(question[:LONGEST]), question.strip().endswith("?")
     window, without = window_in(text.rstrip(" ?!."), now)
     found = mentions_in(without, store)
-    rest = " ".join(found.rest.split())
+    rest = well_spelled(" ".join(found.rest.split()))
     found.deployments = _compared(found, without, store) or found.deployments
     kind = drafted_kind(
         rest + ("?" if asked and not rest.startswith(("can", "could", "would", "please")) else "")
