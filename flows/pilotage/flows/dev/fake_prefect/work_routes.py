@@ -394,6 +394,9 @@ def delete_pool(call: Call) -> Reply:
     for of, worker in list(call.tables.workers):
         if of == pool:
             del call.tables.workers[of, worker]
+    for deployment in call.tables.deployments.values():
+        if deployment["work_pool_name"] == pool:
+            deployment["work_pool_name"] = None  # the name of its queue stays
     del call.tables.pools[pool]
     return NO_CONTENT
 
