@@ -78,6 +78,20 @@ def test_a_wrong_setting_is_blamed_on_where_it_came_from(
     assert str(tmp_path / "pilotage.toml") in parts["retention.logs"]
 
 
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [
+        ("retention_days = 30\n", 30),
+        ('retention_days = 30\n[retention]\nlogs = "P5D"\n', 30),
+        ('retention_days = 30\n[retention]\nevents = "P9D"\n', 9),
+    ],
+)
+def test_what_an_older_file_says_of_retention_goes_on(tmp_path: Path, text: str, days: int) -> None:
+    config = tmp_path / "pilotage.toml"
+    config.write_text(text)
+    assert load_settings(config=config).retention.events == timedelta(days=days)
+
+
 def test_a_missing_settings_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_settings(config=tmp_path / "none.toml")

@@ -13,7 +13,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -135,6 +143,18 @@ class Settings(BaseSettings):
     oidc: OidcSettings = Field(default_factory=OidcSettings)
     planner: PlaybookParameters = Field(default_factory=PlaybookParameters)
     """Numbers of the playbooks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_set_before(cls, given: Any) -> Any:
+        """`retention_days` of an older installation is the life of events, and goes on to be."""
+        if not isinstance(given, dict) or "retention_days" not in given:
+            return given
+        days, kept = given["retention_days"], {k: v for k, v in given.items() if k != "retention_days"}
+        if not str(days).isdigit():
+            return given
+        lives = kept.get("retention")
+        return {**kept, "retention": {"events": f"P{days}D", **(lives if isinstance(lives, dict) else {})}}
 
     @field_validator("webhook_url")
     @classmethod
